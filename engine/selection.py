@@ -1,0 +1,85 @@
+"""Which of an artifact's graphs to run on a device, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from fusedbert.engine.artifact import Manifest, Variant
+from fusedbert.engine.errors import OptionError
+from fusedbert.engine.machine import Machine
+from fusedbert.engine.options import Precision
+
+# What int8 may cost before "auto" leaves it alone.
+MIN_LABEL_AGREEMENT = 0.99
+MAX_MEAN_PROBABILITY = 0.01
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A graph and the reason for it."""
+
+    variant: Variant
+    why: str
+
+
+def select_variant(manifest: Manifest, *, target: str, precision: Precision, machine: Machine) -> Selection:
+    """Choose the graph for a device.
+
+    Args:
+        manifest: The artifact's.
+        target: ``cpu`` or ``cuda``.
+        precision: What the caller asked for.
+        machine: What the CPU can do.
+
+    Raises:
+        OptionError: The artifact has no such graph; the message says which it has and how to make one.
+    """
+    if precision is not Precision.AUTO:
+        variant = _find(manifest, ((target, precision),))
+        if variant is None and target == "cuda" and precision is Precision.FP32:
+            variant = _find(manifest, (("cpu", Precision.FP32),))
+        if variant is None:
+            raise OptionError(f"precision={str(precision)!r} on {target}: {_has(manifest, target)}")
+        return Selection(variant=variant, why=f"{precision} was asked for")
+    return _automatic_cuda(manifest) if target == "cuda" else _automatic_cpu(manifest, machine)
+
+
+def _automatic_cuda(manifest: Manifest) -> Selection:
+    variant = _find(manifest, (("cuda", Precision.FP16), ("cuda", Precision.FP32)))
+    if variant is not None:
+        return Selection(variant=variant, why=f"{variant.precision} is the artifact's graph for CUDA")
+    variant = _find(manifest, (("cpu", Precision.FP32),))
+    if variant is None:
+        raise OptionError(f"precision='auto' on cuda: {_has(manifest, 'cuda')}")
+    why = "fp32 as made for the CPU, the artifact has no graph for CUDA (fusedbert export --for all makes one)"
+    return Selection(variant=variant, why=why)
+
+
+def _automatic_cpu(manifest: Manifest, machine: Machine) -> Selection:
+    fp32, int8 = (_find(manifest, (("cpu", precision),)) for precision in (Precision.FP32, Precision.INT8))
+    if int8 is None:
+        if fp32 is None:
+            raise OptionError(f"precision='auto' on cpu: {_has(manifest, 'cpu')}")
+        return Selection(variant=fp32, why="fp32, the artifact has no int8 graph")
+    parity = int8.parity
+    figures = f"labels agree in {parity.label_agreement:.1%}, mean change of p {parity.mean_abs_probability:.4f}"
+    passes = parity.label_agreement >= MIN_LABEL_AGREEMENT and parity.mean_abs_probability <= MAX_MEAN_PROBABILITY
+    if passes and (machine.int8 or fp32 is None):
+        return Selection(variant=int8, why=f"int8 within the gates ({figures})")
+    if fp32 is None:
+        raise OptionError(f"precision='auto' on cpu: the int8 graph does not pass the gates ({figures}): ask for int8")
+    if not passes:
+        limits = f"{MIN_LABEL_AGREEMENT:.0%} and {MAX_MEAN_PROBABILITY}"
+        return Selection(variant=fp32, why=f"fp32, int8 does not pass the gates ({figures}; limits {limits})")
+    return Selection(variant=fp32, why=f"fp32, this CPU has no 8-bit dot products (int8: {figures})")
+
+
+def _find(manifest: Manifest, wanted: Iterable[tuple[str, str]]) -> Variant | None:
+    found = (manifest.variant(target=target, precision=precision) for target, precision in wanted)
+    return next((variant for variant in found if variant is not None), None)
+
+
+def _has(manifest: Manifest, target: str) -> str:
+    held = ", ".join(f"{variant.precision} for {variant.target}" for variant in manifest.variants) or "no graph"
+    return f"the artifact has {held}; make one with fusedbert export SOURCE OUTPUT --for {target}"

@@ -1,0 +1,7 @@
+"""From a fine-tuned checkpoint to an artifact: ONNX graphs with fused attention, each checked against the checkpoint."""
+
+from __future__ import annotations
+
+from fusedbert.export.exporter import export_checkpoint
+
+__all__ = ["export_checkpoint"]

@@ -1,0 +1,186 @@
+"""What a checkpoint is: one description for the whole BERT family, read from ``config.json``.
+
+BERT (Devlin et al. 2019) and its relatives are one network: embeddings, then ``layers`` times {self-attention, add and
+norm, feed-forward, add and norm}, then a dense layer and a classifier on the first token. What differs between them
+is a handful of facts, which are the fields of ``Architecture``; where a family keeps them is in ``layouts``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fusedbert.engine.artifact import PROBLEM_TYPES
+from fusedbert.engine.errors import CheckpointError
+from fusedbert.export.layouts import LAYOUTS, Layout
+
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The shape of a BERT-family classifier.
+
+    Attributes:
+        family: Hugging Face ``model_type``.
+        layers: Encoder layers (12 in BERT-base, 24 in BERT-large).
+        heads: Attention heads of a layer (12, 16).
+        hidden_size: Width of a token's vector (768, 1024).
+        intermediate_size: Width inside the feed-forward (3072, 4096).
+        embedding_size: Width of the embedding tables; differs from ``hidden_size`` in small ELECTRA alone.
+        vocab_size: Rows of the word table.
+        positions: Rows of the position table.
+        token_types: Rows of the segment table, 0 where the family has none.
+        position_offset: Position of the first token: 0, or ``padding_idx + 1`` in RoBERTa's kinds.
+        padding_id: Id of the padding token; RoBERTa's kinds number the positions of all other tokens.
+        norm_eps: Epsilon of the layer normalizations.
+        activation: Of the feed-forward, one of ``ACTIVATIONS``.
+        head_activation: Between the head's dense layer and the classifier: ``tanh``, ``gelu`` or ``relu``.
+    """
+
+    family: str
+    layers: int
+    heads: int
+    hidden_size: int
+    intermediate_size: int
+    embedding_size: int
+    vocab_size: int
+    positions: int
+    token_types: int
+    position_offset: int
+    padding_id: int
+    norm_eps: float
+    activation: str
+    head_activation: str
+
+    @property
+    def head_size(self) -> int:
+        """Width of one head's queries, keys and values (64 in BERT-base and BERT-large)."""
+        return self.hidden_size // self.heads
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text that the position table holds, special tokens included."""
+        return self.positions - self.position_offset
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read ``config.json`` of a checkpoint.
+
+    Raises:
+        CheckpointError: It is missing, empty, or no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} holds no config.json: point to a folder that save_pretrained wrote") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}): save the checkpoint again") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds {type(config).__name__}, expected an object: save the checkpoint again")
+    return config
+
+
+def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
+    """Turn a config into the description and the table of tensor names that goes with it.
+
+    Raises:
+        CheckpointError: A family, activation or option that the direct route does not build, or numbers that do not fit.
+    """
+    family = config.get("model_type")
+    layout = next((layout for layout in LAYOUTS if family in layout.families), None)
+    if layout is None:
+        known = ", ".join(name for layout in LAYOUTS for name in layout.families)
+        raise CheckpointError(f"model_type is {family!r}, built directly are {known}: try fusedbert export --via optimum")
+    _refuse_variants(config)
+    numbers = {field: _positive(config, layout.config_names.get(field, field)) for field in _COUNTS}
+    activation = config.get(layout.config_names.get("hidden_act", "hidden_act"), "gelu")
+    if activation not in ACTIVATIONS:
+        raise CheckpointError(
+            f"the activation is {activation!r}, built directly are {', '.join(ACTIVATIONS)}: try --via optimum"
+        )
+    padding_id = config.get("pad_token_id")
+    padding_id = padding_id if isinstance(padding_id, int) else layout.default_padding_id
+    hidden_size, heads = numbers["hidden_size"], numbers["num_attention_heads"]
+    if hidden_size % heads:
+        raise CheckpointError(f"hidden size {hidden_size} is no multiple of {heads} attention heads: config.json is wrong")
+    architecture = Architecture(
+        family=str(family),
+        layers=numbers["num_hidden_layers"],
+        heads=heads,
+        hidden_size=hidden_size,
+        intermediate_size=numbers["intermediate_size"],
+        embedding_size=_positive(config, "embedding_size") if layout.has_embedding_size else hidden_size,
+        vocab_size=numbers["vocab_size"],
+        positions=numbers["max_position_embeddings"],
+        token_types=_positive(config, "type_vocab_size") if "token_type" in layout.embeddings else 0,
+        position_offset=padding_id + 1 if layout.positions_follow_padding else 0,
+        padding_id=padding_id,
+        norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+        activation=activation,
+        head_activation=layout.head_activation,
+    )
+    if architecture.max_tokens < 3:
+        raise CheckpointError(f"{architecture.positions} positions leave no room for a text: config.json is wrong")
+    return architecture, layout
+
+
+_COUNTS = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_size",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+)
+
+
+def _positive(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"config.json has {name} = {value!r}, expected a positive integer: save the checkpoint again")
+    return value
+
+
+def _refuse_variants(config: Mapping[str, Any]) -> None:
+    """Refuse options that change the equations; silently ignoring one would give wrong scores."""
+    expected = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+    for name, value in expected.items():
+        found = config.get(name, value)
+        if found not in (value, None):
+            raise CheckpointError(f"config.json has {name} = {found!r}, built directly is {value!r}: try --via optimum")
+    if config.get("pruned_heads"):
+        raise CheckpointError("config.json has pruned_heads, which are not built directly: try --via optimum")
+
+
+def read_labels(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Name the classifier's ``count`` outputs: ``id2label``, and ``LABEL_i`` for the ids that it leaves out.
+
+    Raises:
+        CheckpointError: ``id2label`` is no mapping of numbers to names, or two ids have the same name.
+    """
+    names = config.get("id2label") or {}
+    try:
+        by_id = {int(key): str(value) for key, value in names.items()}
+    except (AttributeError, ValueError):
+        raise CheckpointError(f"config.json has id2label = {names!r}, expected numbers and names: mend config.json") from None
+    labels = tuple(by_id.get(i, f"LABEL_{i}") for i in range(count))
+    if len(set(labels)) != count:
+        raise CheckpointError(f"config.json gives one name to several labels ({', '.join(labels)}): mend id2label")
+    return labels
+
+
+def read_problem_type(config: Mapping[str, Any]) -> str:
+    """Return the problem type; where none is stated a classifier has one label a text, as in transformers' pipeline.
+
+    Raises:
+        CheckpointError: It is none of the three that transformers knows.
+    """
+    problem_type = config.get("problem_type") or "single_label_classification"
+    if problem_type not in PROBLEM_TYPES:
+        raise CheckpointError(f"config.json has problem_type = {problem_type!r}, expected one of {', '.join(PROBLEM_TYPES)}")
+    return str(problem_type)

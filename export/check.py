@@ -1,0 +1,183 @@
+"""The gates: a graph is kept only when it computes what the checkpoint computes.
+
+The reference takes each text alone, without padding. The graph gets the same texts in every way that an engine may
+batch them: alone, all padded together, at one token and at ``max_length``, and in a batch as large as the number of
+heads, where a mask that is broadcast along the wrong axis would go unnoticed by its shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.artifact import Parity
+from fusedbert.engine.errors import ExportError, MissingDependencyError
+from fusedbert.export.architecture import Architecture
+from fusedbert.export.reference import Encoded
+from fusedbert.export.texts import CHECK_PAIRS, CHECK_TEXTS, ROUNDING_TEXTS
+from fusedbert.export.tokenizer import Tokenization
+
+REFERENCE = "numpy float64"
+FP32_TOLERANCE = 1e-4  # of a logit
+LABEL_AGREEMENT = 0.99  # share of texts that keep their label in fp16 and int8
+MEAN_PROBABILITY = {"fp16": 0.002, "int8": 0.01}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSet:
+    """Tokenized check texts, and the batches in which a graph gets them.
+
+    Attributes:
+        texts: The texts.
+        batches: Rows of ``texts`` that are padded together and run at once.
+    """
+
+    texts: tuple[Encoded, ...]
+    batches: tuple[tuple[int, ...], ...]
+
+
+def check_set(a: Architecture, tokens: Tokenization, *, rounded: bool = False) -> CheckSet:
+    """Tokenize the check texts and lay out their batches.
+
+    Args:
+        a: The description of the checkpoint.
+        tokens: Its tokenizer.
+        rounded: Whether to add the texts on which fp16 and int8 are judged as well.
+    """
+    words = CHECK_TEXTS[-1]
+    texts = [tokens.encode(text) for text in CHECK_TEXTS] + [tokens.encode(*pair) for pair in CHECK_PAIRS]
+    natural = range(len(texts))
+    lengths = [n for n in (1, 2, 3, 17) if n < tokens.max_length] + [tokens.max_length]
+    texts += [tokens.repeat(words, n) for n in lengths]
+    made = range(len(natural), len(texts))
+    longest = made[-1]
+    as_many_as_heads = tuple(natural[i % len(natural)] for i in range(a.heads))
+    alone = tuple((i,) for i in (*made[:-1], longest, natural[1], natural[-1]))
+    batches = [tuple(natural), as_many_as_heads, (longest, made[0]), tuple(made[:-1]), *alone]
+    if rounded:
+        more = sorted((tokens.encode(text) for text in ROUNDING_TEXTS), key=lambda text: len(text.ids))
+        start, texts = len(texts), [*texts, *more]
+        batches += [tuple(range(i, min(i + 16, len(texts)))) for i in range(start, len(texts), 16)]
+    return CheckSet(tuple(texts), tuple(batches))
+
+
+def batch_arrays(texts: Sequence[Encoded], padding_id: int) -> dict[str, NDArray[np.int64]]:
+    """Pad texts on the right into ``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 ``[batch, longest]``."""
+    shape = (len(texts), max(len(text.ids) for text in texts))
+    ids = np.full(shape, padding_id, dtype=np.int64)
+    mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for row, text in enumerate(texts):
+        n = len(text.ids)
+        ids[row, :n], mask[row, :n], types[row, :n] = text.ids, 1, text.types
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def open_session(path: Path) -> Any:
+    """Open a graph on the CPU, as the engine would."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError.of("onnxruntime", "cpu", "check a graph before it is kept") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Every batch of the check has another shape, so that planned and pooled memory would only add up.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+        )
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        raise ExportError(f"ONNX Runtime cannot open {path.name}: {' '.join(str(error).split())}") from None
+
+
+def run_graph(session: Any, checks: CheckSet, padding_id: int) -> list[tuple[int, NDArray[np.float32]]]:
+    """Run every batch; return the row of each text that was run, with its logits ``[labels]``."""
+    declared = {item.name for item in session.get_inputs()}
+    results = []
+    for batch in checks.batches:
+        arrays = batch_arrays([checks.texts[row] for row in batch], padding_id)
+        try:
+            logits = session.run(["logits"], {name: array for name, array in arrays.items() if name in declared})[0]
+        except Exception as error:  # see open_session
+            shape = "x".join(map(str, arrays["input_ids"].shape))
+            raise ExportError(f"the graph failed on a batch of {shape} tokens: {' '.join(str(error).split())}") from None
+        results += list(zip(batch, logits, strict=True))
+    return results
+
+
+def measure(results: Sequence[tuple[int, NDArray[np.float32]]], reference: NDArray[np.float64], problem_type: str) -> Parity:
+    """Compare a graph's logits with the reference's."""
+    rows = [row for row, _ in results]
+    found, expected = np.stack([logits for _, logits in results]).astype(np.float64), reference[rows]
+    moved = np.abs(probabilities(found, problem_type) - probabilities(expected, problem_type))
+    return Parity(
+        reference=REFERENCE,
+        texts=len(set(rows)),
+        max_abs_logit=three_digits(float(np.abs(found - expected).max())),
+        label_agreement=three_digits(float(np.mean(same_labels(found, expected, problem_type)))),
+        mean_abs_probability=three_digits(float(moved.mean())),
+        max_abs_probability=three_digits(float(moved.max())),
+    )
+
+
+def probabilities(logits: NDArray[np.float64], problem_type: str) -> NDArray[np.float64]:
+    """Apply what the problem type asks for: nothing, a sigmoid each, or a softmax over the labels."""
+    if problem_type == "regression":
+        return logits
+    if problem_type == "multi_label_classification" or logits.shape[1] == 1:
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def same_labels(found: NDArray[np.float64], expected: NDArray[np.float64], problem_type: str) -> NDArray[np.bool_]:
+    """Tell for each text whether both choose the same label or labels."""
+    if problem_type == "multi_label_classification" or found.shape[1] == 1:
+        return np.asarray(((found > 0) == (expected > 0)).all(axis=1))
+    return np.asarray(found.argmax(axis=1) == expected.argmax(axis=1))
+
+
+def three_digits(value: float) -> float:
+    """Round to three significant digits, so that a manifest does not change with a summation's order."""
+    return float(f"{value:.3g}")
+
+
+def gate_attention(nodes: Mapping[str, int], ops: Sequence[str], layers: int, file: str) -> int:
+    """Hold the number of fused attention nodes against the number of layers; return it.
+
+    Raises:
+        ExportError: They differ.
+    """
+    count = sum(nodes.get(op, 0) for op in ops)
+    if count != layers:
+        raise ExportError(
+            f"{file} has {count} fused attention nodes ({', '.join(ops)}), expected one for each of {layers} layers"
+        )
+    return count
+
+
+def gate(parity: Parity, precision: str, file: str) -> None:
+    """Hold a graph's figures against what its precision has to reach.
+
+    Raises:
+        ExportError: A logit, a probability or too many labels differ, or a figure is not a number.
+    """
+    if precision == "fp32":
+        if not parity.max_abs_logit <= FP32_TOLERANCE:
+            raise ExportError(
+                f"{file} differs from the reference by {parity.max_abs_logit:.2g} in a logit, at most {FP32_TOLERANCE:g} is "
+                "accepted: please report the checkpoint's config.json"
+            )
+        return
+    mean = MEAN_PROBABILITY[precision]
+    if not (parity.label_agreement >= LABEL_AGREEMENT and parity.mean_abs_probability <= mean):
+        raise ExportError(
+            f"{file} keeps {parity.label_agreement:.1%} of {parity.texts} labels and moves a probability by "
+            f"{parity.mean_abs_probability:.2g} on average, expected {LABEL_AGREEMENT:.0%} and at most {mean:g}: use fp32"
+        )

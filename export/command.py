@@ -1,0 +1,57 @@
+"""``fusedbert export``: a checkpoint in, an artifact out, each step told as it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import click
+
+from fusedbert.engine.artifact import MANIFEST, Manifest
+from fusedbert.export.exporter import export_checkpoint
+from fusedbert.export.targets import TARGETS
+
+
+@click.command()
+@click.argument("source")
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--for", "target", type=click.Choice(TARGETS), default="all", show_default=True, help="Which graphs to make.")
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT where it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def export(source: str, output: Path, target: str, revision: str | None, force: bool, as_json: bool) -> None:
+    """Convert SOURCE, a checkpoint folder or hub id, to the artifact OUTPUT."""
+    begun = time.monotonic()
+
+    def tell(step: str) -> None:
+        click.echo(f"[{time.monotonic() - begun:5.1f} s] {step}", err=True)
+
+    manifest = export_checkpoint(source, output, target=target, revision=revision, force=force, progress=tell)
+    tell(f"done: {output}")
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False))
+    else:
+        click.echo(table(manifest))
+
+
+def table(manifest: Manifest) -> str:
+    """Return the graphs of an artifact as a table: size, nodes, fused attention, parity."""
+    head = ("graph", "for", "precision", "MB", "nodes", "fused", "max |dlogit|", "labels kept")
+    rows = [
+        (
+            variant.file,
+            variant.target,
+            variant.precision,
+            f"{sum(f['bytes'] for name, f in manifest.files.items() if name.startswith(variant.file)) / 1e6:.1f}",
+            str(sum(variant.nodes.values())),
+            str(variant.fused_attention),
+            f"{variant.parity.max_abs_logit:.1e}",
+            f"{100 * variant.parity.label_agreement:.1f} %",
+        )
+        for variant in manifest.variants
+    ]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
+    return "\n".join([*lines, f"manifest: {MANIFEST}, labels: {', '.join(manifest.labels)}"])

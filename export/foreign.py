@@ -1,0 +1,176 @@
+"""Models of any family that transformers has the code for: loaded, described, and run in float64 as the reference.
+
+The direct route reads a checkpoint itself. Here transformers does, and what it would only log is an error: a tensor that
+the checkpoint lacks would be filled with random numbers. Weights come from safetensors alone, and code that a
+checkpoint brings along is never run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.errors import CheckpointError, ExportError, MissingDependencyError
+from fusedbert.export.checkpoint import weight_files
+from fusedbert.export.reference import Encoded
+
+try:
+    import torch
+    import transformers
+except ImportError as error:
+    raise MissingDependencyError.of(error.name or "transformers", "optimum", "read a checkpoint of this family") from None
+
+REFERENCE = "transformers float64"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_NO_TABLE = 512  # tokens, where a model's positions are relative and its config names no limit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """What tokenizer, check texts and manifest need to know of a model.
+
+    Attributes:
+        family: Hugging Face ``model_type``.
+        layers: Encoder layers.
+        heads: Attention heads of a layer.
+        hidden_size: Width of a token's vector.
+        vocab_size: Rows of the word table.
+        token_types: Rows of the segment table, 0 where the model has none.
+        max_tokens: Longest text that the model runs on.
+        padding_id: Id of the padding token.
+        inputs: Those of ``INPUTS`` that the exported graph declares.
+    """
+
+    family: str
+    layers: int
+    heads: int
+    hidden_size: int
+    vocab_size: int
+    token_types: int
+    max_tokens: int
+    padding_id: int
+    inputs: tuple[str, ...]
+
+
+def load(folder: Path) -> Any:
+    """Load a classifier in float32, with the attention that ONNX Runtime's fusions know.
+
+    Returns:
+        The transformers model, in evaluation mode.
+
+    Raises:
+        CheckpointError: transformers cannot read it, or its tensors are missing, unknown, misshapen or not finite.
+    """
+    weight_files(folder)  # refuses pickles and lacking shards
+    try:
+        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            ignore_mismatched_sizes=True,  # reported below, all of them at once
+            output_loading_info=True,
+        )
+    except Exception as error:  # whatever a family's own code raises
+        raise CheckpointError(f"transformers cannot load {folder} ({_one_line(error)}): save the checkpoint again") from None
+    faults = [f"missing {name}" for name in sorted(report["missing_keys"])]
+    faults += [f"{name} is {list(found)}, expected {list(wanted)}" for name, found, wanted in sorted(report["mismatched_keys"])]
+    faults += [f"unknown {name}" for name in sorted(report["unexpected_keys"])]
+    faults += [f"{name} holds NaN or infinity" for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
+    if faults:
+        raise CheckpointError(
+            f"{folder} does not hold a {model.config.model_type} classifier as its config.json says: {'; '.join(faults)}; "
+            "was it fine-tuned for sequence classification, and is config.json the one saved with it?"
+        )
+    return model.eval()
+
+
+def describe(model: Any, inputs: Sequence[str]) -> Description:
+    """Describe a loaded model.
+
+    Args:
+        model: What ``load`` returned.
+        inputs: Names of the inputs that its graph will have.
+
+    Raises:
+        CheckpointError: It takes inputs that are not made from a text alone, or its config names no heads or layers.
+    """
+    config = model.config
+    strange = [name for name in inputs if name not in INPUTS]
+    if strange:
+        raise CheckpointError(
+            f"a {config.model_type} model takes {', '.join(strange)} besides the tokens of a text: it cannot be an artifact"
+        )
+    counts = {name: getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size")}
+    lacking = [name for name, value in counts.items() if not isinstance(value, int)]
+    if lacking:
+        raise CheckpointError(f"the config of {config.model_type} names no {', '.join(lacking)}: it cannot be an artifact")
+    padding_id = config.pad_token_id if isinstance(config.pad_token_id, int) else 0
+    return Description(
+        family=config.model_type,
+        layers=counts["num_hidden_layers"],
+        heads=counts["num_attention_heads"],
+        hidden_size=counts["hidden_size"],
+        vocab_size=config.vocab_size,
+        token_types=int(getattr(config, "type_vocab_size", 0) or 0),
+        max_tokens=_longest(model, inputs, padding_id),
+        padding_id=padding_id,
+        inputs=tuple(name for name in INPUTS if name in inputs),
+    )
+
+
+def _longest(model: Any, inputs: Sequence[str], padding_id: int) -> int:
+    """Find how many tokens the model takes: some families lose the first rows of their position table, none says so."""
+    rows = getattr(model.config, "max_position_embeddings", None)
+    rows = rows if isinstance(rows, int) and rows > 0 else _NO_TABLE
+    word = next(i for i in range(model.config.vocab_size) if i != padding_id)
+    for tokens in (rows, rows - padding_id - 1):
+        try:
+            _logits(model, inputs, Encoded((word,) * tokens, (0,) * tokens))
+        except (IndexError, RuntimeError):  # past the table's end
+            continue
+        return tokens
+    raise CheckpointError(
+        f"the {model.config.model_type} model does not run on {rows} tokens, which its config.json names as its limit, nor on "
+        f"{rows - padding_id - 1}: is config.json the one saved with it?"
+    )
+
+
+def forward(model: Any, description: Description, texts: Sequence[Encoded]) -> NDArray[np.float64]:
+    """Compute the logits in float64, each text alone and without padding; the model is left in float64.
+
+    Returns:
+        Float64 ``[texts, labels]``.
+
+    Raises:
+        ExportError: The model's code does not run in float64.
+    """
+    try:
+        return np.stack([_logits(model.double(), description.inputs, text) for text in texts])
+    except (IndexError, RuntimeError, TypeError) as error:
+        raise ExportError(
+            f"transformers' {description.family} model does not run in float64 ({_one_line(error)}), so that no graph of it "
+            "can be held against it: nothing was written"
+        ) from None
+
+
+def _logits(model: Any, inputs: Sequence[str], text: Encoded) -> NDArray[Any]:
+    rows: Mapping[str, tuple[int, ...]] = {
+        "input_ids": text.ids,
+        "attention_mask": (1,) * len(text.ids),
+        "token_type_ids": text.types,
+    }
+    with torch.inference_mode():
+        logits = model(**{name: torch.tensor([rows[name]]) for name in INPUTS if name in inputs}).logits  # [1, labels]
+    return np.asarray(logits[0].numpy())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,121 @@
+"""Where each family of checkpoints keeps its tensors: tables, tried by ``model_type``.
+
+Our names are on the left and the same for all; ``{i}`` stands for the layer. A dense layer is ``NAME.weight``
+``[out, in]`` and ``NAME.bias`` ``[out]``, a normalization ``NAME.weight`` and ``NAME.bias`` ``[width]``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Names of one family.
+
+    Attributes:
+        families: The values of ``model_type`` that it serves.
+        prefix: Stands before the encoder's names in a saved classifier; a checkpoint without it is read too.
+        embeddings: Our name to theirs, inside the prefix. No ``token_type``: the family has no segments.
+        layer: Our name of a layer's part to theirs, inside the prefix.
+        head: Our name to theirs; a name that starts with ``^`` lies inside the prefix.
+        head_activation: Between the head's two layers.
+        config_names: A config key of BERT to the family's own.
+        positions_follow_padding: Positions count from ``padding_idx + 1`` and skip padding tokens (RoBERTa).
+        default_padding_id: Where the config names none.
+        has_embedding_size: The config has ``embedding_size`` (ELECTRA).
+        ignored: Regular expressions of tensors that a classifier does not use: buffers and heads of pre-training.
+    """
+
+    families: tuple[str, ...]
+    prefix: str
+    embeddings: Mapping[str, str]
+    layer: Mapping[str, str]
+    head: Mapping[str, str]
+    head_activation: str
+    config_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    positions_follow_padding: bool = False
+    default_padding_id: int = 0
+    has_embedding_size: bool = False
+    ignored: tuple[str, ...] = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
+
+
+_EMBEDDINGS = {
+    "word": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "token_type": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+}
+_LAYER = {
+    "query": "encoder.layer.{i}.attention.self.query",
+    "key": "encoder.layer.{i}.attention.self.key",
+    "value": "encoder.layer.{i}.attention.self.value",
+    "attention_output": "encoder.layer.{i}.attention.output.dense",
+    "attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
+    "intermediate": "encoder.layer.{i}.intermediate.dense",
+    "output": "encoder.layer.{i}.output.dense",
+    "output_norm": "encoder.layer.{i}.output.LayerNorm",
+}
+_BUFFERS = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
+
+BERT = Layout(
+    families=("bert",),
+    prefix="bert.",
+    embeddings=_EMBEDDINGS,
+    layer=_LAYER,
+    head={"head_dense": "^pooler.dense", "classifier": "classifier"},
+    head_activation="tanh",
+    ignored=(*_BUFFERS, r"^cls\."),
+)
+
+ROBERTA = Layout(
+    families=("roberta", "xlm-roberta", "camembert"),
+    prefix="roberta.",
+    embeddings=_EMBEDDINGS,
+    layer=_LAYER,
+    head={"head_dense": "classifier.dense", "classifier": "classifier.out_proj"},
+    head_activation="tanh",
+    positions_follow_padding=True,
+    default_padding_id=1,
+    ignored=(*_BUFFERS, r"^lm_head\.", r"^(roberta\.)?pooler\."),
+)
+
+ELECTRA = Layout(
+    families=("electra",),
+    prefix="electra.",
+    embeddings={**_EMBEDDINGS, "embedding_projection": "embeddings_project"},
+    layer=_LAYER,
+    head={"head_dense": "classifier.dense", "classifier": "classifier.out_proj"},
+    head_activation="gelu",
+    has_embedding_size=True,
+    ignored=(*_BUFFERS, r"^discriminator_predictions\.", r"^generator_"),
+)
+
+DISTILBERT = Layout(
+    families=("distilbert",),
+    prefix="distilbert.",
+    embeddings={name: theirs for name, theirs in _EMBEDDINGS.items() if name != "token_type"},
+    layer={
+        "query": "transformer.layer.{i}.attention.q_lin",
+        "key": "transformer.layer.{i}.attention.k_lin",
+        "value": "transformer.layer.{i}.attention.v_lin",
+        "attention_output": "transformer.layer.{i}.attention.out_lin",
+        "attention_norm": "transformer.layer.{i}.sa_layer_norm",
+        "intermediate": "transformer.layer.{i}.ffn.lin1",
+        "output": "transformer.layer.{i}.ffn.lin2",
+        "output_norm": "transformer.layer.{i}.output_layer_norm",
+    },
+    head={"head_dense": "pre_classifier", "classifier": "classifier"},
+    head_activation="relu",
+    config_names={
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "hidden_size": "dim",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    },
+    ignored=(*_BUFFERS, r"^vocab_(transform|layer_norm|projector)\."),
+)
+
+LAYOUTS = (BERT, ROBERTA, DISTILBERT, ELECTRA)

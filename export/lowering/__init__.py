@@ -1,0 +1,75 @@
+"""Lowerings: what each step of the encoder becomes on one target.
+
+A target is a class with these methods, in a file of its own; ``encoder`` calls them in order. To add a target, write
+its class and name it in ``fusedbert.export.targets``; no other target changes.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from fusedbert.export.architecture import Architecture
+from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
+from fusedbert.export.graph import Graph
+
+if TYPE_CHECKING:
+    from fusedbert.export.subject import Progress, Subject
+
+
+class Lowering(abc.ABC):
+    """One target's way to say each step in ONNX. Arguments and results named ``x`` are tensors of the graph.
+
+    Attributes:
+        file: Where the graph lies in the artifact.
+        target: ``cpu`` or ``cuda``.
+        precision: ``fp32``, ``int8`` or ``fp16``.
+        opset: Version of the default operator set.
+        attention_ops: Types of fused attention nodes, with their domain as ``com.microsoft:Attention``; a layer has
+            exactly one node of one of them.
+    """
+
+    file: ClassVar[str]
+    target: ClassVar[str]
+    precision: ClassVar[str]
+    opset: ClassVar[int]
+    attention_ops: ClassVar[tuple[str, ...]]
+    output_names: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def __init__(self, graph: Graph, architecture: Architecture) -> None:
+        self.graph = graph
+        self.architecture = architecture
+
+    @classmethod
+    def prepare(cls, subject: Subject, tell: Progress) -> Callable[[Graph, Architecture], Lowering]:
+        """Do what a target needs to know of the checkpoint before its graph is built, and return the lowering's maker."""
+        return cls
+
+    @abc.abstractmethod
+    def inputs(self) -> None:
+        """Declare the graph's inputs and what is computed from them once, such as the mask."""
+
+    @abc.abstractmethod
+    def embed(self, tables: Embeddings) -> str:
+        """Add up word, position and segment vectors and normalize them."""
+
+    @abc.abstractmethod
+    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+        """Project ``x`` to queries, keys and values, and attend; for the first token of each text only if ``cls_only``."""
+
+    @abc.abstractmethod
+    def cls_rows(self, x: str) -> str:
+        """Take the vector of the first token of each text."""
+
+    @abc.abstractmethod
+    def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
+        """Compute ``act(x W + b)``, element by element; ``kind`` is one of ``architecture.ACTIVATIONS`` or ``tanh``."""
+
+    @abc.abstractmethod
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
+        """Normalize ``x W + b + residual`` over the last axis (Ba et al. 2016)."""
+
+    @abc.abstractmethod
+    def classify(self, pooled: str, weights: Dense) -> None:
+        """Compute the logits in float32 and declare them the graph's output."""

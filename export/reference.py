@@ -1,0 +1,168 @@
+"""BERT's forward pass in plain NumPy float64, from the papers' equations: the oracle for every exported graph.
+
+    hidden_0 = norm(word[id] + position[0..n] + segment[type])                           Devlin et al. 2019
+    q, k, v  = hidden W_q + b_q,  hidden W_k + b_k,  hidden W_v + b_v                    for each head, width d
+    weights  = softmax(q k^T / sqrt(d))                                                  Vaswani et al. 2017, (1)
+    context  = weights v                                                                 a weighted average of the values
+    hidden   = norm(hidden + concat(context of all heads) W_o + b_o)
+    hidden   = norm(hidden + act(hidden W_1 + b_1) W_2 + b_2)
+    logits   = act(hidden[CLS] W_p + b_p) W_c + b_c
+
+There is no padding and no mask here: the texts' tokens lie one after the other in one matrix, and attention looks at
+each text by itself. What a graph computes for a padded batch has to equal that. The layers go by one at a time, through
+all texts, so that one layer's weights are in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.errors import MissingDependencyError
+from fusedbert.export.architecture import Architecture
+from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Weights
+
+try:
+    from scipy.special import erf
+except ImportError:
+    raise MissingDependencyError.of("scipy", "export", "check a graph against the reference") from None
+
+Float64 = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """One text as the network sees it: token ids and segments, ``[tokens]`` each."""
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+
+
+@dataclasses.dataclass
+class Trace:
+    """What a run showed besides its logits.
+
+    Attributes:
+        max_activation: Largest absolute value of any intermediate result; float16 holds up to 65504.
+        attentions: Where asked for: for each text its attention weights ``[tokens, tokens]``, head by head, layer by layer.
+    """
+
+    max_activation: float = 0.0
+    attentions: dict[int, list[Float64]] | None = None
+
+    def saw(self, x: Float64) -> Float64:
+        """Note how large ``x`` gets, and pass it on."""
+        self.max_activation = max(self.max_activation, float(np.abs(x).max()))
+        return x
+
+
+def forward(a: Architecture, weights: Weights, texts: Sequence[Encoded], trace: Trace | None = None) -> Float64:
+    """Compute the logits of each text.
+
+    Args:
+        a: The description of the checkpoint.
+        weights: Its tensors.
+        texts: Token ids and segments of each text, special tokens included.
+        trace: Filled, where given, with what the run showed.
+
+    Returns:
+        Logits, float64 ``[texts, labels]``.
+    """
+    trace = trace or Trace()
+    ends = np.cumsum([len(text.ids) for text in texts])
+    spans = [slice(end - len(text.ids), end) for end, text in zip(ends, texts, strict=True)]
+    tables = weights.embeddings()
+    x = np.concatenate([embed(a, tables, text) for text in texts])  # [all tokens, hidden]
+    del tables
+    for i in range(a.layers):
+        layer = _widen(weights.layer(i))
+        x = normalize(trace.saw(x + attention(a, layer, x, spans, trace)), layer.attention_norm, a.norm_eps)
+        inner = ACTIVATIONS[a.activation](trace.saw(dense(x, layer.intermediate)))  # [all tokens, intermediate]
+        x = normalize(trace.saw(x + trace.saw(dense(inner, layer.output))), layer.output_norm, a.norm_eps)
+    first = x[ends - [len(text.ids) for text in texts]]  # [texts, hidden]: the vector of each [CLS]
+    pooled = ACTIVATIONS[a.head_activation](trace.saw(dense(first, weights.dense("head_dense"))))
+    return dense(pooled, weights.dense("classifier"))
+
+
+def embed(a: Architecture, tables: Embeddings, text: Encoded) -> Float64:
+    """Add word, position and segment vectors: ``[tokens, hidden]``."""
+    ids = np.asarray(text.ids)
+    positions = np.arange(len(ids))
+    if a.position_offset:  # RoBERTa: tokens that are not padding are counted from padding_id + 1 up
+        real = (ids != a.padding_id).astype(int)
+        positions = np.cumsum(real) * real + a.padding_id
+    x = _wide(tables.word[ids]) + _wide(tables.position[positions])
+    if tables.token_type is not None:
+        x = x + _wide(tables.token_type[np.asarray(text.types)])
+    x = normalize(x, tables.norm, a.norm_eps)
+    return x if tables.projection is None else dense(x, tables.projection)
+
+
+def attention(a: Architecture, layer: Layer, x: Float64, spans: Sequence[slice], trace: Trace) -> Float64:
+    """Multi-head self-attention within each text, and its output projection: ``[all tokens, hidden]``."""
+    q, k, v = (trace.saw(dense(x, part)) for part in (layer.query, layer.key, layer.value))
+    context = np.empty_like(x)
+    for text, span in enumerate(spans):
+        for head in range(a.heads):
+            d = slice(head * a.head_size, (head + 1) * a.head_size)  # a head's share of the hidden width
+            scores = trace.saw(q[span, d] @ k[span, d].T) / np.sqrt(a.head_size)  # [tokens, tokens]: queries . keys
+            probabilities = softmax(scores)  # each row sums to 1
+            context[span, d] = probabilities @ v[span, d]  # [tokens, d]: a weighted average of the values
+            if trace.attentions is not None:
+                trace.attentions.setdefault(text, []).append(probabilities)
+    return trace.saw(dense(context, layer.attention_output))
+
+
+def dense(x: Float64, weights: Dense) -> Float64:
+    """``x W + b``."""
+    return x @ _wide(weights.weight) + _wide(weights.bias)
+
+
+def softmax(scores: Float64) -> Float64:
+    """Compute exp(s) / sum(exp(s)) over the last axis, shifted by the largest score so that nothing overflows."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def normalize(x: Float64, norm: Norm, eps: float) -> Float64:
+    """Layer normalization (Ba et al. 2016) over the last axis."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps)
+    return np.asarray(centred / deviation * _wide(norm.weight) + _wide(norm.bias))
+
+
+def gelu(x: Float64) -> Float64:
+    """Compute x Phi(x), with the normal distribution's Phi exact (Hendrycks and Gimpel 2016)."""
+    return np.asarray(x * 0.5 * (1.0 + erf(x / np.sqrt(2.0))))
+
+
+def gelu_tanh(x: Float64) -> Float64:
+    """The same paper's approximation by tanh."""
+    return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def relu(x: Float64) -> Float64:
+    """Compute max(x, 0)."""
+    return np.maximum(x, 0.0)
+
+
+ACTIVATIONS: dict[str, Callable[[Float64], Float64]] = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
+    "tanh": np.tanh,
+}
+
+
+def _widen(layer: Layer) -> Layer:
+    """Turn a layer's weights to float64 once, for all that is computed with them."""
+    parts = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    return Layer(**{name: type(part)(_wide(part.weight), _wide(part.bias)) for name, part in parts.items()})
+
+
+def _wide(x: NDArray[np.floating]) -> Float64:
+    return x.astype(np.float64, copy=False)

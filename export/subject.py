@@ -1,0 +1,82 @@
+"""A checkpoint under export: read, understood, and with the reference's answers to the check texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.artifact import Golden
+from fusedbert.export.architecture import Architecture, describe, read_config, read_labels, read_problem_type
+from fusedbert.export.check import CheckSet, check_set
+from fusedbert.export.checkpoint import Weights
+from fusedbert.export.reference import forward
+from fusedbert.export.source import Checkpoint
+from fusedbert.export.texts import GOLDEN
+from fusedbert.export.tokenizer import Tokenization
+
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What every graph of an export is made from and held against.
+
+    Attributes:
+        checkpoint: Where it lies.
+        architecture: Its description.
+        weights: Its tensors.
+        tokens: Its tokenizer.
+        labels: Names of the classifier's outputs.
+        problem_type: What the outputs mean.
+        checks: The check texts.
+        reference: Their logits, float64 ``[texts, labels]``.
+        golden: Texts for the manifest, with their logits.
+    """
+
+    checkpoint: Checkpoint
+    architecture: Architecture
+    weights: Weights
+    tokens: Tokenization
+    labels: tuple[str, ...]
+    problem_type: str
+    checks: CheckSet
+    reference: NDArray[np.float64]
+    golden: tuple[Golden, ...]
+
+
+def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool) -> Subject:
+    """Read a checkpoint and compute what the reference makes of the check texts.
+
+    Args:
+        checkpoint: Where it lies.
+        tell: Called with each step's name as it begins.
+        rounded: Whether a graph of less than fp32 will be held against it, which takes more texts to judge.
+
+    Raises:
+        CheckpointError: It is incomplete, damaged, or of a kind that is not built.
+    """
+    tell(f"reading {checkpoint.id}")
+    config = read_config(checkpoint.folder)
+    architecture, layout = describe(config)
+    weights = Weights(checkpoint.folder, architecture, layout)
+    labels, problem_type = read_labels(config, weights.labels), read_problem_type(config)
+    tokens = Tokenization(checkpoint.folder, architecture)
+    checks = check_set(architecture, tokens, rounded=rounded)
+    tell(f"computing the reference: {architecture.layers} layers in float64, {len(checks.texts)} texts")
+    logits = forward(architecture, weights, [*checks.texts, *(tokens.encode(text) for text in GOLDEN)])
+    split = len(checks.texts)
+    golden = zip(GOLDEN, logits[split:].round(6).tolist(), strict=True)
+    return Subject(
+        checkpoint=checkpoint,
+        architecture=architecture,
+        weights=weights,
+        tokens=tokens,
+        labels=labels,
+        problem_type=problem_type,
+        checks=checks,
+        reference=logits[:split],
+        golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in golden),
+    )

@@ -1,0 +1,221 @@
+"""A small but real artifact: a WordPiece tokenizer and a bag-of-embeddings graph, with its equations in NumPy beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from fusedbert.engine.artifact import Golden, Manifest, Parity, Source, Variant, write_manifest
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+WORDS = [
+    "good",
+    "bad",
+    "movie",
+    "film",
+    "plot",
+    "was",
+    "very",
+    "not",
+    "the",
+    "a",
+    "this",
+    "dull",
+    "bright",
+    "actor",
+    "music",
+    "fine",
+    "awful",
+    "really",
+    "loved",
+]
+VOCABULARY = [*SPECIAL, *WORDS, *string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase), *".,!?"]
+HIDDEN = 16
+MAX_LENGTH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Of the mock model: logits = tanh(mean over real tokens of (E[id] + T[type])) W + b."""
+
+    embedding: np.ndarray  # [vocabulary, hidden]
+    types: np.ndarray  # [2, hidden]
+    weight: np.ndarray  # [hidden, labels]
+    bias: np.ndarray  # [labels]
+
+    @classmethod
+    def make(cls, labels: int) -> Weights:
+        rng = np.random.default_rng(labels)
+        shapes = ((len(VOCABULARY), HIDDEN), (2, HIDDEN), (HIDDEN, labels), (labels,))
+        return cls(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+
+    def logits(self, ids: list[int], types: list[int]) -> np.ndarray:
+        """The equations, for one row without padding, in float64."""
+        mean = (self.embedding.astype(np.float64)[ids] + self.types.astype(np.float64)[types]).mean(axis=0)
+        return np.tanh(mean) @ self.weight + self.bias
+
+
+def make_tokenizer() -> Tokenizer:
+    """A BERT-like tokenizer whose file pads to 16 and truncates at 8, as some files on the hub do."""
+    vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    tokenizer.enable_padding(length=16)
+    tokenizer.enable_truncation(8)
+    return tokenizer
+
+
+def make_graph(weights: Weights, *, types: bool = True) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Gather", ["embedding", "input_ids"], ["tokens"]),  # [batch, seq, hidden]
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),  # [batch, seq]
+        helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),  # [batch, seq, 1]
+        helper.make_node("Mul", ["sum" if types else "tokens", "mask3"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "one"], ["total"], keepdims=0),  # [batch, hidden]
+        helper.make_node("ReduceSum", ["mask", "one"], ["count"], keepdims=1),  # [batch, 1]
+        helper.make_node("Div", ["total", "count"], ["mean"]),
+        helper.make_node("Tanh", ["mean"], ["pooled"]),
+        helper.make_node("MatMul", ["pooled", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["logits"]),  # [batch, labels]
+    ]
+    if types:
+        nodes[1:1] = [
+            helper.make_node("Gather", ["types", "token_type_ids"], ["segments"]),
+            helper.make_node("Add", ["tokens", "segments"], ["sum"]),
+        ]
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
+    arrays = {**vars(weights), "last": np.array([-1]), "one": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "mock",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "seq"]) for name in names],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weights.bias.size])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items() if types or name != "types"],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def make_variant(target: str = "cpu", precision: str = "fp32", **parity: float) -> Variant:
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    figures = {"max_abs_logit": 1e-6, "label_agreement": 1.0} | parity
+    return Variant(
+        file=f"onnx/model{suffix}.onnx",
+        target=target,
+        precision=precision,
+        outputs=("logits",),
+        opset=18,
+        nodes={"Gather": 2},
+        fused_attention=0,
+        parity=Parity(reference="numpy float64", texts=3, **figures),
+    )
+
+
+def make_manifest(labels: tuple[str, ...], problem_type: str, **changes: object) -> Manifest:
+    manifest = Manifest(
+        source=Source(id="mock", revision=None, sha256={}),
+        created_with={},
+        architecture="mock",
+        problem_type=problem_type,
+        labels=labels,
+        max_length=MAX_LENGTH,
+        variants=(make_variant(),),
+    )
+    return dataclasses.replace(manifest, **changes)
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an artifact and returns its folder."""
+
+    def make(
+        labels: tuple[str, ...] = ("NEGATIVE", "POSITIVE"),
+        problem_type: str = "single_label_classification",
+        *,
+        name: str = "artifact",
+        types: bool = True,
+        **changes: object,
+    ) -> Path:
+        folder = tmp_path / name
+        (folder / "onnx").mkdir(parents=True)
+        weights = Weights.make(len(labels))
+        make_tokenizer().save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
+        (folder / "config.json").write_text(json.dumps({"pad_token_id": 0}))
+        manifest = make_manifest(labels, problem_type, **changes)
+        for variant in manifest.variants:
+            onnx.save(make_graph(weights, types=types), folder / variant.file)
+        if not manifest.golden:
+            tokenizer = make_tokenizer()
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            encoding = tokenizer.encode("good movie", "not dull")
+            logits = tuple(weights.logits(encoding.ids, encoding.type_ids))
+            manifest = dataclasses.replace(manifest, golden=(Golden(text="good movie", text_pair="not dull", logits=logits),))
+        write_manifest(folder, manifest)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def artifact(make_artifact: Callable[..., Path]) -> Path:
+    return make_artifact()
+
+
+@pytest.fixture
+def weights() -> Callable[[int], Weights]:
+    return Weights.make
+
+
+@pytest.fixture
+def variant() -> Callable[..., Variant]:
+    return make_variant
+
+
+@pytest.fixture
+def manifest() -> Callable[..., Manifest]:
+    return make_manifest
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    """The mock's tokenizer without padding and truncation: the judge of ids."""
+    raw = make_tokenizer()
+    raw.no_padding()
+    raw.no_truncation()
+    return raw
+
+
+@pytest.fixture
+def reference(tokenizer: Tokenizer) -> Callable[..., np.ndarray]:
+    """Return a function from texts and pairs (that need no truncation) to the logits of the equations."""
+
+    def logits(items: list[str | tuple[str, str]], labels: int = 2) -> np.ndarray:
+        encodings = [tokenizer.encode(*([item] if isinstance(item, str) else item)) for item in items]
+        return np.array([Weights.make(labels).logits(each.ids, each.type_ids) for each in encodings])
+
+    return logits
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep tests out of the user's cache."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FUSEDBERT_CACHE", str(folder))
+    return folder
