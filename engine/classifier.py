@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -124,7 +124,7 @@ class Classifier:
 
     def __call__(
         self,
-        inputs: Item | list[Item],
+        inputs: Item | Sequence[Item],
         *,
         top_k: int | Default | None = UNSET,
         function_to_apply: str | None = None,

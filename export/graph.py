@@ -166,9 +166,9 @@ def _initializer(name: str, array: NDArray[Any], data: BinaryIO | None) -> tuple
     return _key(GraphProto, "initializer") + _varint(len(head) + size) + head, array
 
 
-def _little_endian(array: NDArray[Any]) -> memoryview:
+def _little_endian(array: NDArray[Any]) -> bytes:
     """Return the values as ONNX keeps them."""
-    return memoryview(array.astype(array.dtype.newbyteorder("<"), copy=False)).cast("B") if array.size else memoryview(b"")
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _key(message: Any, field: str) -> bytes:

@@ -80,20 +80,19 @@ class CudaFp16(Lowering):
         scale = 1 / math.sqrt(a.head_size)
         if not cls_only:
             parts = (layer.query, layer.key, layer.value)
-            weight = self._half(
-                "query_key_value.weight", np.concatenate([p.weight for p in parts], axis=1)
-            )  # [hidden, 3 hidden]
+            joined = np.concatenate([p.weight for p in parts], axis=1)  # [hidden, 3 hidden]
+            weight = self._half("query_key_value.weight", joined)
             bias = self._half("query_key_value.bias", np.concatenate([p.bias for p in parts]))
-            fixed = {"num_heads": a.heads, "scale": scale, "domain": MICROSOFT}
-            return g.op("Attention", x, weight, bias, self.lengths, **fixed)  # [batch, seq, hidden]
+            # [batch, seq, hidden]
+            return g.op("Attention", x, weight, bias, self.lengths, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         zero, one = g.constant([0], "int64"), g.constant([1], "int64")
         first = g.op("Slice", x, zero, one, one)  # [batch, 1, hidden]
         q = g.op("MatMul", first, self._half("query.weight", layer.query.weight))
         k = g.op("MatMul", x, self._half("key.weight", layer.key.weight))  # [batch, seq, hidden]
         v = g.op("MatMul", x, self._half("value.weight", layer.value.weight))
         bias = self._half("bias", np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias]))
-        fixed = {"num_heads": a.heads, "scale": scale, "domain": MICROSOFT}
-        context = g.op("MultiHeadAttention", q, k, v, bias, self.lengths, **fixed)  # [batch, 1, hidden]
+        # [batch, 1, hidden]
+        context = g.op("MultiHeadAttention", q, k, v, bias, self.lengths, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         return g.op("Squeeze", context, g.constant([1], "int64"))
 
     def cls_rows(self, x: str) -> str:

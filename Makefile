@@ -1,0 +1,79 @@
+# `make demo` and `make test` are the two that a newcomer needs; `make help` lists the rest.
+# Each makes .venv and installs what it needs; a second run finds that done and starts at once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+INSTALL := $(PIP) install --constraint constraints.txt
+MODEL := models/sst2-mini
+ARTIFACT := artifacts/sst2-mini
+EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact.py
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-wheel lint types wheel clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+
+demo: $(VENV)/.demo $(ARTIFACT)/fusedbert.json  ## Export the embedded checkpoint and classify examples/sentences.txt
+	@$(BIN)/python examples/demo.py $(ARTIFACT) examples/sentences.txt
+
+test: $(VENV)/.test  ## Run the tests, with transformers and torch as the judge
+	$(BIN)/pytest -q
+
+test-wheel: $(VENV)/.test  ## Install the built wheel in fresh environments and use it there
+	$(BIN)/pytest -q -m environment
+
+test-all: test test-wheel  ## Run the tests, then those that build environments of their own
+
+lint: $(VENV)/.lint  ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# A type checker does not see through an editable install's mapping, so it reads a plain copy of the packages.
+types: $(VENV)/.lint  ## Check types (mypy, strict)
+	@rm -rf build .venv-types
+	$(PIP) install --no-deps --target .venv-types .
+	MYPYPATH=.venv-types $(BIN)/mypy -p fusedbert.engine -p fusedbert.export -p fusedbert.bench
+	MYPYPATH=.venv-types $(BIN)/mypy examples
+
+wheel: $(VENV)/.made  ## Build the wheel into dist/
+	@rm -rf build dist
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:  ## Remove all that make has made, .venv included
+	rm -rf $(VENV) .venv-types build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(ARTIFACT)/fusedbert.json: $(wildcard $(MODEL)/*) $(EXPORTER) | $(VENV)/.demo
+	@echo "fusedbert export $(MODEL) $(ARTIFACT)"
+	@$(BIN)/fusedbert export $(MODEL) $(ARTIFACT) --force
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fusedbert needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Name another: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing the runtime and the exporter into $(VENV) (about 300 MB; a minute or two, only this once)"
+	@$(INSTALL) --editable ".[cpu,export]"
+	@touch $@
+
+# torch first and by its plain name and version: where a CPU build is configured for pip, that is the line which takes it.
+$(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing what the tests need into $(VENV), torch first (several minutes, only this once)"
+	@$(PIP) install torch==2.13.0
+	@$(INSTALL) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing ruff and mypy into $(VENV)"
+	@$(INSTALL) --editable ".[cpu,export,lint]"
+	@touch $@

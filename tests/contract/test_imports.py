@@ -1,0 +1,98 @@
+"""Imports point one way, and the runtime stays lean. Read from the source, so that no import has to happen for it."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+MAY_IMPORT = {
+    "engine": ("fusedbert.engine",),
+    "export": ("fusedbert.export", "fusedbert.engine.artifact", "fusedbert.engine.errors", "fusedbert.engine.cli"),
+    "bench": ("fusedbert.bench", "fusedbert.export", "fusedbert.engine"),
+}
+RUNTIME = {"numpy", "tokenizers", "onnxruntime", "click", "tqdm"}
+
+
+def imports(tree, module):
+    """Yield (line, absolute dotted name, node) of everything that is imported; of ``from a import b`` that is ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.rsplit(".", node.level)[0] + "." if node.level else ""
+            yield from (
+                (node.lineno, f"{package}{node.module or ''}.{alias.name}".replace("..", "."), node) for alias in node.names
+            )
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = ast.unparse(node.func)
+            if called.endswith("import_module") or called == "__import__":
+                yield node.lineno, str(node.args[0].value), node
+
+
+def within(name, allowed):
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in allowed)
+
+
+def wrong_directions(root, stage):
+    """List every import of ours in a stage's folder that points the wrong way, as ``file:line name``."""
+    found = []
+    for path in sorted((root / stage).rglob("*.py")):
+        relative = path.relative_to(root).with_suffix("")
+        module = "fusedbert." + ".".join(relative.parts)
+        for line, name, _ in imports(ast.parse(path.read_text(encoding="utf-8")), module):
+            if within(name, ("fusedbert",)) and not within(name, MAY_IMPORT[stage]):
+                found.append(f"{path.relative_to(root).as_posix()}:{line} {name}")
+    return found
+
+
+@pytest.mark.parametrize("stage", sorted(MAY_IMPORT))
+def test_imports_point_one_way(repository, stage):
+    assert (repository / stage / "__init__.py").exists()
+    assert wrong_directions(repository, stage) == []
+
+
+def test_an_import_that_points_back_would_be_found(tmp_path):
+    folder = tmp_path / "engine" / "commands"
+    folder.mkdir(parents=True)
+    (folder / "bad.py").write_text(
+        "import fusedbert.engine.errors\n"
+        "import fusedbert.bench\n"
+        "from fusedbert.export import command\n"
+        "def later():\n"
+        "    from fusedbert import export\n"
+        "    from ...bench import table\n"
+        "    importlib.import_module('fusedbert.export.graph')\n"
+    )
+    assert wrong_directions(tmp_path, "engine") == [
+        "engine/commands/bad.py:2 fusedbert.bench",
+        "engine/commands/bad.py:3 fusedbert.export.command",
+        "engine/commands/bad.py:5 fusedbert.export",
+        "engine/commands/bad.py:6 fusedbert.bench.table",
+        "engine/commands/bad.py:7 fusedbert.export.graph",
+    ]
+
+
+def test_the_engine_needs_no_more_than_the_runtime_when_it_is_imported(repository):
+    found = set()
+    for path in (repository / "engine").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
+            function.body = [ast.Pass()]  # what is imported when it is called does not count
+        guarded = {id(child) for node in ast.walk(tree) if is_type_checking(node) for child in ast.walk(node)}
+        for line, name, node in imports(tree, "fusedbert.engine"):
+            top = name.split(".")[0]
+            if id(node) not in guarded and top not in sys.stdlib_module_names | RUNTIME | {"fusedbert"}:
+                found.add(f"{path.name}:{line} {name}")
+    assert found == set()
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def test_the_tests_know_all_stages(repository):
+    stages = {path.parent.name for path in repository.glob("*/py.typed")}
+    assert stages == {*MAY_IMPORT, "models"}
+    assert not list((repository / "models").glob("*.py"))[1:], "models is data: one __init__.py and no code"
+    assert Path(repository / "models" / "__init__.py").exists()
