@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+OPTIMUM := .venv-optimum
+RAY := .venv-ray
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
@@ -13,10 +15,10 @@ EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact.py
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-wheel lint types wheel clean
+.PHONY: help demo test test-all test-wheel test-browser test-optimum test-ray gpu-check lint types wheel clean
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.demo $(ARTIFACT)/fusedbert.json  ## Export the embedded checkpoint and classify examples/sentences.txt
 	@$(BIN)/python examples/demo.py $(ARTIFACT) examples/sentences.txt
@@ -27,7 +29,21 @@ test: $(VENV)/.test  ## Run the tests, with transformers and torch as the judge
 test-wheel: $(VENV)/.test  ## Install the built wheel in fresh environments and use it there
 	$(BIN)/pytest -q -m environment
 
-test-all: test test-wheel  ## Run the tests, then those that build environments of their own
+test-browser: $(VENV)/.browser  ## Run the page of fusedbert explain in headless Chromium, where there is one
+	$(BIN)/pytest -q -m browser
+
+test-optimum: $(OPTIMUM)/.made  ## Run the tests of the optimum route, in an environment with an older transformers
+	$(OPTIMUM)/bin/pytest -q tests/optimum
+
+test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environment that has it
+	$(RAY)/bin/python -m pytest -q -m ray tests/scoring/test_ray.py
+
+test-all: test test-wheel test-browser test-optimum test-ray  ## Run the tests, then those that build environments of their own
+
+# Its own environment, because the GPU wheel of ONNX Runtime cannot stand beside the CPU one; it sees the system's packages.
+gpu-check:  ## On a CUDA machine: install [gpu] where it is missing (WHEELS=FOLDER: from there), test, measure, write bench/results
+	@$(PYTHON) bench/gpu_setup.py .venv-gpu $(WHEELS)
+	@.venv-gpu/bin/python -m fusedbert.bench.gpu_check $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
 
 lint: $(VENV)/.lint  ## Check style and format
 	$(BIN)/ruff check .
@@ -46,7 +62,7 @@ wheel: $(VENV)/.made  ## Build the wheel into dist/
 	@ls dist/*.whl
 
 clean:  ## Remove all that make has made, .venv included
-	rm -rf $(VENV) .venv-types build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OPTIMUM) $(RAY) .venv-types build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ARTIFACT)/fusedbert.json: $(wildcard $(MODEL)/*) $(EXPORTER) | $(VENV)/.demo
@@ -71,6 +87,26 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing what the tests need into $(VENV), torch first (several minutes, only this once)"
 	@$(PIP) install torch==2.13.0
 	@$(INSTALL) --editable ".[test]"
+	@touch $@
+
+$(RAY)/.made: pyproject.toml constraints.txt
+	@echo "Installing Ray and the runtime into $(RAY) (700 MB; a minute or two, only this once)"
+	@$(PYTHON) -m venv $(RAY)
+	@$(RAY)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt \
+	  --editable ".[cpu,export,data,ray]" pytest pytest-timeout
+	@touch $@
+
+$(OPTIMUM)/.made: pyproject.toml tests/optimum/requirements.txt | $(VENV)/.made
+	@echo "Installing optimum, transformers 4.57 and torch into $(OPTIMUM) (1.4 GB; a few minutes, only this once)"
+	@$(PYTHON) -m venv $(OPTIMUM)
+	@$(OPTIMUM)/bin/python -m pip -qq --disable-pip-version-check install torch==2.13.0
+	@$(OPTIMUM)/bin/python -m pip -qq --disable-pip-version-check install --requirement tests/optimum/requirements.txt
+	@$(OPTIMUM)/bin/python -m pip -qq --disable-pip-version-check install --no-deps --editable .
+	@touch $@
+
+# playwright drives a Chromium of the system's; it downloads none.
+$(VENV)/.browser: $(VENV)/.test
+	@$(INSTALL) playwright
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.made pyproject.toml constraints.txt

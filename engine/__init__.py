@@ -30,6 +30,7 @@ from fusedbert.engine.errors import (
 if TYPE_CHECKING:
     from fusedbert.engine.classifier import Classifier
     from fusedbert.engine.loading import Runtime
+    from fusedbert.engine.scoring import Scorer, score_file
 
     __version__: str
 
@@ -47,9 +48,11 @@ __all__ = [
     "ModelNotFoundError",
     "OptionError",
     "Runtime",
+    "Scorer",
     "StorageError",
     "TextTooLongError",
     "__version__",
+    "score_file",
 ]
 
 
@@ -63,6 +66,10 @@ def __getattr__(name: str) -> Any:
         from fusedbert.engine.loading import Runtime
 
         return Runtime
+    if name in ("Scorer", "score_file"):
+        import fusedbert.engine.scoring
+
+        return getattr(fusedbert.engine.scoring, name)
     if name == "__version__":
         from fusedbert.engine.installed import version
 

@@ -25,6 +25,7 @@ from fusedbert.engine.errors import ArtifactError, StorageError
 
 MANIFEST = "fusedbert.json"
 FORMAT = 1
+PADDED, PACKED = "padded", "packed"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -59,11 +60,13 @@ class Variant:
         file: Path inside the artifact, e.g. ``onnx/model.onnx``.
         target: ``cpu`` or ``cuda``.
         precision: ``fp32``, ``int8`` or ``fp16``.
-        outputs: Graph outputs, ``("logits",)`` or ``("logits", "attentions")``.
+        outputs: Graph outputs, ``("logits",)`` or ``("logits", "attentions", "queries", "keys")``.
         opset: Version of the default ONNX operator set.
         nodes: Number of nodes of each op type.
         fused_attention: Number of fused attention nodes.
         parity: The gate's figures.
+        layout: ``padded``: inputs ``[batch, seq]`` as transformers feeds them. ``packed``: the tokens of all texts one
+            after the other, with the plan of ``fusedbert.engine.packing``.
     """
 
     file: str
@@ -74,6 +77,7 @@ class Variant:
     nodes: Mapping[str, int]
     fused_attention: int
     parity: Parity
+    layout: str = PADDED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,10 +113,13 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
-    def variant(self, *, target: str, precision: str, outputs: tuple[str, ...] = ("logits",)) -> Variant | None:
-        """Return the graph for a target and precision, or None where the artifact has none."""
+    def variant(
+        self, *, target: str, precision: str, outputs: tuple[str, ...] = ("logits",), layout: str = PADDED
+    ) -> Variant | None:
+        """Return the graph for a target, precision and layout, or None where the artifact has none."""
+        wanted = (target, precision, outputs, layout)
         for variant in self.variants:
-            if (variant.target, variant.precision, variant.outputs) == (target, precision, outputs):
+            if (variant.target, variant.precision, variant.outputs, variant.layout) == wanted:
                 return variant
         return None
 

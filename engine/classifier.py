@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusedbert.engine.device import CUDA
+from fusedbert.engine.ahead import ahead
 from fusedbert.engine.errors import ClosedError, InferenceError, InputError, OptionError
 from fusedbert.engine.inputs import Item, Text, check_item, check_items
 from fusedbert.engine.loading import Loaded, Runtime, load
 from fusedbert.engine.options import LongText, Options
 from fusedbert.engine.outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, scored
-from fusedbert.engine.planning import CPU_BUDGET, CUDA_BUDGET, pad, plan
-from fusedbert.engine.session import Session
+from fusedbert.engine.planning import plan
+from fusedbert.engine.runner import Prepared, Runner
+from fusedbert.engine.tokenizer import Row
 
-# Texts that are tokenized and sorted together: enough to find neighbours of equal length, few enough to stay small.
-_WINDOW = 2048
+if TYPE_CHECKING:
+    from fusedbert.engine.attention import Attentions
+    from fusedbert.engine.attention.graph import AttentionGraph
+
 _STREAM_WINDOW = 256
 
 
@@ -41,10 +45,12 @@ class Classifier:
 
     def __init__(self, loaded: Loaded, options: Options) -> None:
         self.runtime = loaded.runtime
-        self._loaded = loaded
-        self._session: Session | None = loaded.session
+        self._loaded = loaded.without_graph()
+        self._runner: Runner | None = loaded.runner
         self._truncate = options.long_text is LongText.TRUNCATE
-        self._budget = CUDA_BUDGET if loaded.runtime.provider == CUDA else CPU_BUDGET
+        self._options = options
+        self._attention: AttentionGraph | None = None
+        self._attention_lock = threading.Lock()  # opening may take an export, which must not hold up other calls
         self._lock = threading.Lock()
         self._truncated = 0
 
@@ -79,7 +85,8 @@ class Classifier:
             token: Access token of a private hub id.
             cache_dir: Folder to use in place of ``FUSEDBERT_CACHE`` and of the hub's cache.
             local_files_only: Never ask the hub.
-            session_options: ``onnxruntime.SessionOptions`` to use as it is, or a mapping laid over ours.
+            session_options: ``onnxruntime.SessionOptions`` to use as it is, or a mapping laid over ours; names in it that
+                begin with ``cuda.`` are options of the CUDA provider, as in ``{"cuda.gpu_mem_limit": 2**31}``.
 
         Raises:
             OptionError: An option has a value that is not one of its values.
@@ -232,9 +239,41 @@ class Classifier:
             return [[names[i] for i in np.flatnonzero(row >= 0.5)] for row in self.predict_proba(texts)]
         return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
 
+    def attentions(self, text: str, text_pair: str | None = None, *, occlusion: bool = True) -> Attentions:
+        """Show how a text was read: the attention weights of every layer and head, and which words the answer hangs on.
+
+        It runs a graph of its own, fp32 on the CPU, that is opened at the first call. An artifact has it where it was
+        exported with ``--attentions``; for a checkpoint it is made then, into the cache.
+
+        Args:
+            text: The text.
+            text_pair: The second text of a pair.
+            occlusion: Whether to measure too what each word's leaving out changes, which runs the text once a word.
+
+        Raises:
+            ArtifactError: The artifact has no such graph; the message names the command that makes one.
+            InputError: ``text`` is no text.
+
+        Example:
+            >>> shown = clf.attentions("Action gets results")  # doctest: +SKIP
+            >>> shown.tokens, shown.weights.shape  # doctest: +SKIP
+            (('[CLS]', 'action', 'gets', 'results', '[SEP]'), (3, 12, 5, 5))
+        """
+        from fusedbert.engine.attention.graph import AttentionGraph
+        from fusedbert.engine.attention.occlusion import occlude
+
+        checked = check_item(text if text_pair is None else (text, text_pair), 0)
+        if self._runner is None:
+            raise self._closed()
+        with self._attention_lock:
+            graph = self._attention or AttentionGraph.open(self._loaded, self._options)
+            self._attention = graph
+        shown = graph.show(checked, truncate=self._truncate)
+        return occlude(shown, self.predict_proba) if occlusion else shown
+
     def close(self) -> None:
         """Let go of the graph and its memory; calls that run finish, later ones raise ``ClosedError``."""
-        self._session = None
+        self._runner = self._attention = None
 
     def __enter__(self) -> Classifier:
         return self
@@ -243,11 +282,14 @@ class Classifier:
         self.close()
 
     def __repr__(self) -> str:
-        state = "" if self._session is not None else ", closed"
+        state = "" if self._runner is not None else ", closed"
         runtime = self.runtime
         return (
             f"Classifier({str(self._loaded.folder)!r}, {runtime.precision} on {runtime.device}, labels={self.classes_}{state})"
         )
+
+    def _closed(self) -> ClosedError:
+        return ClosedError("this Classifier was closed: make another with Classifier.from_pretrained")
 
     def _function(self, given: str | None) -> Function:
         return Function.choose(given, self.problem_type, len(self._loaded.manifest.labels))
@@ -260,30 +302,56 @@ class Classifier:
 
     def _logits(self, texts: list[Text], truncation: bool | None) -> Floats:
         """Run checked texts; results stand in the order of the texts, whatever the batches were."""
-        session = self._session  # held here, so that a close() meanwhile does not take it away
-        if session is None:
-            raise ClosedError("this Classifier was closed: make another with Classifier.from_pretrained")
+        runner = self._opened()  # held here, so that a close() meanwhile does not take it away
         if truncation is not None and not isinstance(truncation, bool):
             raise OptionError(f"truncation is {truncation!r}: give True or False")
         truncate = self._truncate if truncation is None else truncation
         logits = np.empty((len(texts), len(self._loaded.manifest.labels)), dtype=np.float32)  # [n, labels]
-        for start in range(0, len(texts), _WINDOW):
-            self._run(session, texts[start : start + _WINDOW], truncate, logits[start : start + _WINDOW])
+        batches = self._prepare(runner, texts, truncate)
+        if runner.ahead and len(texts) > runner.window:
+            batches = ahead(batches)  # tokenize the next window while this one runs
+        with contextlib.closing(batches):  # an error of the graph must not leave a thread behind
+            for indices, prepared in batches:
+                self._execute(runner, texts, indices, prepared, logits)
         return logits
 
-    def _run(self, session: Session, texts: list[Text], truncate: bool, logits: Floats) -> None:
-        """Tokenize and run some texts, and write their logits into ``logits`` ``[n, labels]``."""
-        tokenizer = self._loaded.tokenizer
-        rows = tokenizer.encode(texts, truncate=truncate)
+    def _prepare(self, runner: Runner, texts: list[Text], truncate: bool) -> Generator[tuple[list[int], Prepared], None, None]:
+        """Tokenize window after window; yield batches that are ready to run, with the indices of their texts."""
+        for start in range(0, len(texts), runner.window):
+            rows = self._tokenize(texts[start : start + runner.window], truncate)
+            for batch in plan([len(row.ids) for row in rows], runner.budget):
+                yield [start + i for i in batch], runner.prepare([rows[i] for i in batch])
+
+    def _opened(self) -> Runner:
+        """Return what computes, or raise where it was closed."""
+        if self._runner is None:
+            raise self._closed()
+        return self._runner
+
+    def _tokenize(self, texts: list[Text], truncate: bool) -> list[Row]:
+        """Tokenize checked texts, and count those that were cut."""
+        rows = self._loaded.tokenizer.encode(texts, truncate=truncate)
         if cut := sum(row.truncated for row in rows):
             with self._lock:
                 self._truncated += cut
-        for batch in plan([len(row.ids) for row in rows], self._budget):
-            found = session.run(pad([rows[i] for i in batch], tokenizer.pad_id))  # [batch, labels]
-            if found.shape != (len(batch), logits.shape[1]):
-                expected = (len(batch), logits.shape[1])
-                raise InferenceError(f"{session.file} gave logits of shape {found.shape}, expected {expected}: export it again")
-            if not np.isfinite(found).all():
-                broken = texts[batch[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]].index
-                raise InferenceError(f"{session.file} gave NaN or infinity for text {broken}: try precision='fp32'")
-            logits[batch] = found
+        return rows
+
+    def _forward(self, runner: Runner, texts: list[Text], rows: list[Row], logits: Floats) -> int:
+        """Run tokenized texts, write their logits into ``logits`` ``[n, labels]``, return the tokens run, padding included."""
+        tokens = 0
+        for batch in plan([len(row.ids) for row in rows], runner.budget):
+            prepared = runner.prepare([rows[i] for i in batch])
+            tokens += prepared.tokens
+            self._execute(runner, texts, batch, prepared, logits)
+        return tokens
+
+    def _execute(self, runner: Runner, texts: list[Text], indices: list[int], prepared: Prepared, logits: Floats) -> None:
+        """Run one batch, and write the logits of the texts at ``indices`` into ``logits`` ``[n, labels]``."""
+        found = runner.execute(prepared)  # [batch, labels]
+        if found.shape != (len(indices), logits.shape[1]):
+            expected = (len(indices), logits.shape[1])
+            raise InferenceError(f"{runner.file} gave logits of shape {found.shape}, expected {expected}: export it again")
+        if not np.isfinite(found).all():
+            broken = texts[indices[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]].index
+            raise InferenceError(f"{runner.file} gave NaN or infinity for text {broken}: try precision='fp32'")
+        logits[indices] = found

@@ -71,7 +71,7 @@ class Offer:
                 'pip uninstall onnxruntime onnxruntime-gpu, then pip install "fusedbert[gpu]"'
             )
         if not self.gpu:
-            return "no NVIDIA GPU is visible"
+            return "no NVIDIA GPU is visible (a container gets one with --gpus all, a pod with a limit of nvidia.com/gpu)"
         if CUDA not in self.providers:
             return 'this ONNX Runtime has no CUDA provider: pip uninstall onnxruntime, then pip install "fusedbert[gpu]"'
         return None

@@ -19,11 +19,12 @@ import tokenizers
 
 from fusedbert.engine.artifact import Manifest, read_manifest, verify_files
 from fusedbert.engine.cache import cache_root, writable
-from fusedbert.engine.device import CUDA, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
+from fusedbert.engine.device import CUDA, Choice, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
+from fusedbert.engine.diagnosis import CUDA_PACKAGES, diagnose
 from fusedbert.engine.errors import FusedBertError
-from fusedbert.engine.installed import version
+from fusedbert.engine.installed import installed, version
 from fusedbert.engine.machine import Machine, inspect_machine
-from fusedbert.engine.options import Options
+from fusedbert.engine.options import DeviceKind, Options
 
 
 class Status(enum.StrEnum):
@@ -127,12 +128,29 @@ def _runtime(runtime: ModuleType, machine: Machine, options: Options) -> Iterato
     except FusedBertError as error:
         yield Finding(name="choice", value=None, status=Status.FAIL, advice=str(error))
         return
-    printed = load_cuda_libraries(runtime) if choice.provider == CUDA else ""
     yield Finding(
         name="choice",
         value={"device": choice.device, "threads": options.threads or machine.cores, "why": choice.why},
-        status=Status.NOTE if printed else Status.OK,
-        advice=printed or None,
+    )
+    if choice.provider == CUDA:
+        yield _cuda(runtime, choice, options)
+
+
+def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
+    """Try CUDA on a graph of one node; where that fails, tell the cause by what was printed, logged and raised."""
+    from fusedbert.engine.cuda.probe import try_cuda
+
+    printed = load_cuda_libraries(runtime)
+    found = try_cuda(runtime, choice.index)
+    if found is None:
+        return Finding(name="cuda", value={"works": True, "cause": None})
+    text = " ".join(filter(None, (printed, found)))
+    cause = diagnose(text, installed(CUDA_PACKAGES))
+    return Finding(
+        name="cuda",
+        value={"works": False, "cause": cause.name if cause else "unknown", "found": text[-500:]},
+        status=Status.FAIL if options.device.kind is DeviceKind.CUDA else Status.NOTE,
+        advice=f"{cause.says}: {cause.way_out}" if cause else "not a cause that is known here: search for what was found",
     )
 
 

@@ -8,12 +8,16 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from fusedbert.engine.artifact import Manifest, Variant, inside, read_manifest
+from fusedbert.engine.artifact import PADDED, Manifest, Variant, inside, read_manifest
+from fusedbert.engine.cuda.options import split
 from fusedbert.engine.device import CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
-from fusedbert.engine.errors import ArtifactError, DeviceError, OptionError
+from fusedbert.engine.diagnosis import CUDA_PACKAGES, explain
+from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError, OptionError
+from fusedbert.engine.installed import installed
 from fusedbert.engine.machine import Machine, inspect_machine
 from fusedbert.engine.options import DeviceKind, Options
 from fusedbert.engine.resolve import resolve_model
+from fusedbert.engine.runner import PaddedRunner, Runner
 from fusedbert.engine.selection import Selection, select_variant
 from fusedbert.engine.session import Session, open_session
 from fusedbert.engine.tokenizer import TextTokenizer
@@ -30,7 +34,8 @@ class Runtime:
         file: The graph.
         fused_attention: Number of fused attention nodes in it.
         threads: Threads of one run on the CPU.
-        why: The reasons for device, precision and threads, with their figures.
+        why: The reasons for device, precision, layout and threads, with their figures.
+        layout: ``padded``, or ``packed`` where a graph without padding takes the batches that would have much of it.
     """
 
     device: str
@@ -40,17 +45,30 @@ class Runtime:
     fused_attention: int
     threads: int
     why: str
+    layout: str = PADDED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """An artifact, ready to run."""
+class Source:
+    """An artifact, the MODEL that it was found for, and what is small of it: all but the graph."""
 
+    model: str | os.PathLike[str] | None
     folder: Path
     manifest: Manifest
     tokenizer: TextTokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded(Source):
+    """An artifact, ready to run."""
+
     session: Session
+    runner: Runner
     runtime: Runtime
+
+    def without_graph(self) -> Source:
+        """Return what outlives ``Classifier.close``, which lets the graph's memory go."""
+        return Source(model=self.model, folder=self.folder, manifest=self.manifest, tokenizer=self.tokenizer)
 
 
 def load(model: str | os.PathLike[str] | None, options: Options) -> Loaded:
@@ -67,19 +85,22 @@ def load(model: str | os.PathLike[str] | None, options: Options) -> Loaded:
     manifest = read_manifest(folder)
     tokenizer = TextTokenizer.load(folder, _max_length(manifest, options))
     try:
-        choice, selection, session = _open(runtime, folder, manifest, choice, machine, options)
-    except DeviceError as error:
+        parts = _open(runtime, folder, manifest, tokenizer, choice, machine, options)
+    except (DeviceError, InferenceError) as error:
         if options.device.kind is not DeviceKind.AUTO or choice.provider != CUDA:
             raise
         choice = fall_back(options.device, offer, str(error))
-        choice, selection, session = _open(runtime, folder, manifest, choice, machine, options)
+        parts = _open(runtime, folder, manifest, tokenizer, choice, machine, options)
+    selection, session = parts.selection, parts.session
     if choice.surprising:
         warnings.warn(f"fusedbert runs on the {choice.why}", RuntimeWarning, stacklevel=3)  # from_pretrained's caller
     return Loaded(
+        model=model,
         folder=folder,
         manifest=manifest,
         tokenizer=tokenizer,
         session=session,
+        runner=parts.runner,
         runtime=Runtime(
             device=choice.device,
             provider=choice.provider,
@@ -87,26 +108,70 @@ def load(model: str | os.PathLike[str] | None, options: Options) -> Loaded:
             file=session.file,
             fused_attention=selection.variant.fused_attention,
             threads=session.threads,
-            why=f"{choice.why}; {selection.why}; {explain_threads(session.threads, options, machine)}",
+            layout=parts.layout,
+            why="; ".join((choice.why, selection.why, *parts.why, explain_threads(session.threads, options, machine))),
         ),
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """A graph that is open: which, its session, what computes with it, and reasons to add."""
+
+    selection: Selection
+    session: Session
+    runner: Runner
+    layout: str = PADDED
+    why: tuple[str, ...] = ()
+
+
 def _open(
-    runtime: ModuleType, folder: Path, manifest: Manifest, choice: Choice, machine: Machine, options: Options
-) -> tuple[Choice, Selection, Session]:
-    """Open the graph that fits a provider; CUDA's libraries are loaded first, and what that printed kept for the reason."""
+    runtime: ModuleType,
+    folder: Path,
+    manifest: Manifest,
+    tokenizer: TextTokenizer,
+    choice: Choice,
+    machine: Machine,
+    options: Options,
+) -> _Parts:
+    """Open the graph that fits a provider."""
     target = "cuda" if choice.provider == CUDA else "cpu"
     selection = select_variant(manifest, target=target, precision=options.precision, machine=machine)
     file = check_size(folder, manifest, selection.variant)
-    printed = load_cuda_libraries(runtime) if target == "cuda" else ""
+    if target == "cuda":
+        return _open_on_cuda(runtime, folder, manifest, tokenizer, choice, selection, options)
+    _, given = split(options.session_options)
+    session = open_session(runtime, file, choice, threads=options.threads or machine.cores, session_options=given)
+    return _Parts(selection=selection, session=session, runner=PaddedRunner(session=session, pad_id=tokenizer.pad_id))
+
+
+def _open_on_cuda(
+    runtime: ModuleType,
+    folder: Path,
+    manifest: Manifest,
+    tokenizer: TextTokenizer,
+    choice: Choice,
+    selection: Selection,
+    options: Options,
+) -> _Parts:
+    """Open on the GPU; CUDA's libraries are loaded first, and what that printed is kept for the reason."""
+    from fusedbert.engine.cuda.opening import Opener  # threads and buffers that a start on the CPU does without
+
+    printed = load_cuda_libraries(runtime)
+    opener = Opener(
+        runtime=runtime,
+        folder=folder,
+        manifest=manifest,
+        tokenizer=tokenizer,
+        choice=choice,
+        session_options=options.session_options,
+    )
     try:
-        session = open_session(
-            runtime, file, choice, threads=options.threads or machine.cores, session_options=options.session_options
-        )
+        opened = opener.open(selection.variant)
     except DeviceError as error:
-        raise DeviceError(f"{error}; {printed}" if printed else str(error)) from error
-    return choice, selection, session
+        reason = explain(printed, installed(CUDA_PACKAGES))
+        raise DeviceError("; ".join(filter(None, (str(error), printed, reason)))) from error
+    return _Parts(selection=selection, session=opened.session, runner=opened.runner, layout=opened.layout, why=(opened.why,))
 
 
 def check_size(folder: Path, manifest: Manifest, variant: Variant) -> Path:

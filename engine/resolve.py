@@ -26,13 +26,16 @@ _CHECKPOINT_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
 _log = logging.getLogger("fusedbert.engine.resolve")
 
 
-def resolve_model(model: str | os.PathLike[str] | None, options: Options, target: str = "cpu") -> Path:
+def resolve_model(
+    model: str | os.PathLike[str] | None, options: Options, target: str = "cpu", *, attentions: bool = False
+) -> Path:
     """Find or make the artifact that MODEL stands for.
 
     Args:
         model: An artifact, a checkpoint folder, a hub id, or None for the embedded default.
         options: Revision, token, cache and whether the hub may be asked.
-        target: ``cpu`` or ``all``: the graphs that an export on first use makes.
+        target: ``cpu``, ``all`` or ``fp32``: the graphs that an export on first use makes.
+        attentions: Whether it makes the graph that shows its attention weights too; such an artifact has a key of its own.
 
     Raises:
         ModelNotFoundError: It is none of these.
@@ -42,7 +45,7 @@ def resolve_model(model: str | os.PathLike[str] | None, options: Options, target
         StorageError: The cache cannot be written.
     """
     if model is None:
-        return _exported(embedded_checkpoint(), options, target)
+        return _exported(embedded_checkpoint(), options, target, attentions=attentions)
     name = os.fspath(model)
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ModelNotFoundError(f"MODEL is {name!r}: {_expected()}")
@@ -52,15 +55,15 @@ def resolve_model(model: str | os.PathLike[str] | None, options: Options, target
     except OSError as error:
         raise StorageError(f"{path} cannot be looked at: {error.strerror or error}") from None
     if is_folder:
-        return resolve_folder(path.absolute(), options, target)
+        return resolve_folder(path.absolute(), options, target, attentions=attentions)
     if exists:
         raise _no_folder(path)
     if not isinstance(model, str) or _looks_like_path(name):
         raise ModelNotFoundError(f"{name} does not exist: {_expected()}")
-    return _exported(download(name, options), options, target, name)
+    return _exported(download(name, options), options, target, name, attentions=attentions)
 
 
-def resolve_folder(folder: Path, options: Options, target: str = "cpu") -> Path:
+def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, attentions: bool = False) -> Path:
     """Return an artifact as it is, and a checkpoint's artifact from the cache."""
     if (folder / MANIFEST).is_file():
         return folder
@@ -70,7 +73,7 @@ def resolve_folder(folder: Path, options: Options, target: str = "cpu") -> Path:
         raise StorageError(f"{folder} cannot be read: {error.strerror or error}") from None
     weights = any(name.endswith(".safetensors") for name in names)
     if "config.json" in names and weights:
-        return _exported(folder, options, target)
+        return _exported(folder, options, target, attentions=attentions)
     if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
         raise ArtifactError(
             f"{folder} holds ONNX graphs but no {MANIFEST}: exports of other tools are not read yet; "
@@ -129,19 +132,19 @@ def download(name: str, options: Options) -> Path:
     return folder
 
 
-def _exported(checkpoint: Path, options: Options, target: str, name: str | None = None) -> Path:
+def _exported(checkpoint: Path, options: Options, target: str, name: str | None = None, *, attentions: bool = False) -> Path:
     root = cache_root(options.cache_dir)
 
     def make(folder: Path) -> None:
         export = load_exporter()
         _log.info("exporting %s into the cache, once: %s", checkpoint.name, folder)
         # An int8 or fp16 graph that does not pass its gate is left out: nobody asked for it by name.
-        export(checkpoint, folder, target=target, required=False, name=name)
+        export(checkpoint, folder, target=target, attentions=attentions, required=False, name=name)
 
-    return cached_artifact(root, checkpoint_key(checkpoint, root, target), make)
+    return cached_artifact(root, checkpoint_key(checkpoint, root, target, attentions=attentions), make)
 
 
-def checkpoint_key(checkpoint: Path, root: Path, target: str) -> str:
+def checkpoint_key(checkpoint: Path, root: Path, target: str, *, attentions: bool = False) -> str:
     """Hash all that an export depends on: weights, config and tokenizer files, this version, the options.
 
     Raises:
@@ -152,7 +155,7 @@ def checkpoint_key(checkpoint: Path, root: Path, target: str) -> str:
         files = {path.name: file_hash(path, root) for path in paths}
     except OSError as error:
         raise error if isinstance(error, StorageError) else StorageError(f"{checkpoint} cannot be read: {error}") from None
-    document = {"files": files, "fusedbert": version(), "target": target}
+    document = {"files": files, "fusedbert": version(), "target": target, "attentions": attentions}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:40]
 
 

@@ -7,7 +7,7 @@ makes them slower: SkipLayerNormalization costs five times what Add + LayerNorma
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.device import CPU, CUDA, Choice
+from fusedbert.engine.diagnosis import explain
 from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError, OptionError
 
 _DTYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_PLAN = ("position_ids", "token_offset", "cumulative_lengths")  # a packed graph's, see ``packing``
 _QUIET = 4  # ONNX Runtime's severity "fatal": what matters arrives as an exception, and stderr is the user's
 
 
@@ -50,16 +52,32 @@ class Session:
         Raises:
             InferenceError: The graph failed, for want of memory for example.
         """
+        return self.fetch(("logits",), feeds)[0]  # [batch, labels]
+
+    def fetch(self, names: Sequence[str], feeds: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Run the graph on one batch, and return the outputs of these names.
+
+        Raises:
+            InferenceError: As ``run``.
+        """
         wanted = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self.inputs.items()}
         try:
-            logits = self.raw.run(["logits"], wanted)[0]
+            outputs = self.raw.run(list(names), wanted)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             shape = next(iter(wanted.values())).shape
-            raise InferenceError(f"{self.file} failed on a batch of shape {shape}: {_first_line(error)}") from error
-        return np.asarray(logits, dtype=np.float32)  # [batch, labels]
+            raise InferenceError(f"{self.file} failed on a batch of shape {shape}: {first_line(error)}") from error
+        return [np.asarray(output, dtype=np.float32) for output in outputs]
 
 
-def open_session(runtime: ModuleType, file: Path, choice: Choice, *, threads: int, session_options: Any = None) -> Session:
+def open_session(
+    runtime: ModuleType,
+    file: Path,
+    choice: Choice,
+    *,
+    threads: int,
+    session_options: Any = None,
+    provider_options: Mapping[str, str] | None = None,
+) -> Session:
     """Load a graph.
 
     Args:
@@ -68,6 +86,7 @@ def open_session(runtime: ModuleType, file: Path, choice: Choice, *, threads: in
         choice: Provider and device.
         threads: Threads of one run on the CPU.
         session_options: The user's own: ``SessionOptions``, or a mapping laid over ours.
+        provider_options: Of the CUDA provider, where that was chosen.
 
     Raises:
         ArtifactError: The file is missing, no ONNX model, damaged, or has inputs that a text classifier has not.
@@ -77,7 +96,7 @@ def open_session(runtime: ModuleType, file: Path, choice: Choice, *, threads: in
     if not file.is_file():
         raise ArtifactError(f"{file} is missing: export the checkpoint again")
     options = _session_options(runtime, threads, session_options)
-    providers = [(CUDA, {"device_id": str(choice.index)}), CPU] if choice.provider == CUDA else [CPU]
+    providers = [(CUDA, dict(provider_options or {"device_id": str(choice.index)})), CPU] if choice.provider == CUDA else [CPU]
     try:
         raw = runtime.InferenceSession(
             str(file),
@@ -87,9 +106,9 @@ def open_session(runtime: ModuleType, file: Path, choice: Choice, *, threads: in
             enable_fallback=0,
         )
     except Exception as error:  # as above
-        detail = _first_line(error)
-        if choice.provider == CUDA and ("CUDA" in detail or "CUDNN" in detail):
-            raise DeviceError(f"{choice.device} refused the session: {detail}") from error
+        detail = first_line(error)
+        if choice.provider == CUDA and ("CUDA" in str(error) or "CUDNN" in str(error)):
+            raise DeviceError(f"{choice.device} refused the session: {explain(str(error)) or detail}") from error
         engine = f"ONNX Runtime {runtime.__version__}"
         raise ArtifactError(f"{file} cannot be loaded by {engine} ({detail}): export the checkpoint again") from error
     if choice.provider not in raw.get_providers():
@@ -99,14 +118,14 @@ def open_session(runtime: ModuleType, file: Path, choice: Choice, *, threads: in
 
 def _inputs(raw: Any, file: Path) -> dict[str, type[np.generic]]:
     """Read the graph's inputs and check that they are those of a text classifier."""
-    known = ("input_ids", "attention_mask", "token_type_ids")
+    known = ("input_ids", "attention_mask", "token_type_ids", *_PLAN)
     inputs = {node.name: _DTYPES.get(node.type) for node in raw.get_inputs()}
     checked = {name: dtype for name, dtype in inputs.items() if name in known and dtype is not None}
     outputs = [node.name for node in raw.get_outputs()]
     if "input_ids" not in checked or len(checked) != len(inputs) or "logits" not in outputs:
         raise ArtifactError(
             f"{file} has inputs {', '.join(inputs)} and outputs {', '.join(outputs)}; expected integers "
-            f"{', '.join(known)} and logits: give a sequence classifier's graph"
+            f"{', '.join(known[:3])} and logits: give a sequence classifier's graph"
         )
     return checked
 
@@ -132,10 +151,11 @@ def _session_options(runtime: ModuleType, threads: int, given: Any) -> Any:
         try:
             setattr(options, name, value)
         except TypeError as error:
-            raise OptionError(f"session_options[{name!r}] is {value!r}: {_first_line(error)}") from None
+            raise OptionError(f"session_options[{name!r}] is {value!r}: {first_line(error)}") from None
     return options
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what an error of ONNX Runtime says, without the lines that repeat it."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__

@@ -102,6 +102,25 @@ class TextTokenizer:
             for encoding, text, (_, was_cut) in zip(encodings, texts, prefixed, strict=True)
         ]
 
+    def trace(self, text: Text, *, truncate: bool = True) -> tuple[Encoding, list[int]]:
+        """Encode one text with what ``encode`` leaves out: its tokens, their character offsets, and which text each is of.
+
+        Args:
+            text: A checked text or pair.
+            truncate: As in ``encode``.
+
+        Returns:
+            The encoding, and the positions in it that ``encode`` keeps.
+
+        Raises:
+            TextTooLongError: As ``encode``.
+        """
+        start, was_cut = self._prefix(text)
+        encoding = self.raw.encode_batch([start.plain()])[0]
+        if not self._row(encoding, text, was_cut, truncate).truncated:
+            return encoding, list(range(len(encoding)))
+        return encoding, self._kept(encoding.sequence_ids, text)
+
     def _row(self, encoding: Encoding, text: Text, was_cut: bool, truncate: bool) -> Row:
         ids, types = encoding.ids, encoding.type_ids
         if len(ids) <= self.max_length and not was_cut:

@@ -34,16 +34,19 @@ def single_text_milliseconds(clf: Classifier, texts: list[str]) -> float:
 def main(model: str, sentences: str) -> None:
     """Print label and score of each line, what they were computed with, and how long one takes."""
     texts = Path(sentences).read_text(encoding="utf-8").splitlines()
+    with Classifier.from_pretrained(model, precision="fp32") as clf:  # one after the other: their threads would compete
+        exact = clf(texts)
     start = time.perf_counter()
     with Classifier.from_pretrained(model) as clf:
         first = clf(texts[0])
         ready = time.perf_counter() - start
-
-        print()
-        for text, answer in zip(texts, clf(texts), strict=True):
-            print(f"  {answer['label']:<9} {answer['score']:.4f}  {text}")
-
         runtime = clf.runtime
+
+        print(f"\n  {'label':<9} {'fp32':<6}  {runtime.precision:<6}  text")
+        for text, answer, quick in zip(texts, exact, clf.predict_proba(texts), strict=True):
+            score = quick[clf.classes_.index(answer["label"])]
+            print(f"  {answer['label']:<9} {answer['score']:.4f}  {score:.4f}  {text}")
+
         print()
         print(f"  model      {model}")
         print(f"  device     {runtime.device} ({runtime.provider}, {runtime.threads} threads)")

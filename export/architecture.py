@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fusedbert.engine.artifact import PROBLEM_TYPES
 from fusedbert.engine.errors import CheckpointError
@@ -62,9 +62,34 @@ class Architecture:
         return self.hidden_size // self.heads
 
     @property
+    def has_segments(self) -> bool:
+        """Whether a text's second segment differs from its first, so that the graph has to be told which is which."""
+        return self.token_types > 1
+
+    @property
     def max_tokens(self) -> int:
         """Longest text that the position table holds, special tokens included."""
         return self.positions - self.position_offset
+
+
+class Shape(Protocol):
+    """What tokenizer and check texts need to know of a model, whichever route describes it."""
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of a layer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the word table."""
+
+    @property
+    def token_types(self) -> int:
+        """Rows of the segment table, 0 where there is none."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text, special tokens included."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -47,8 +47,18 @@ from fusedbert.engine import Classifier
 clf = Classifier.from_pretrained("path/to/this/folder")
 clf("a text")
 ```
+{_with_optimum(manifest)}"""
 
-The fp32 graph for the CPU is standard ONNX and loads with optimum too:
+
+def _with_optimum(manifest: Manifest) -> str:
+    """Say how to load the fp32 graph without fusedbert, where there is one, and what it takes to run it."""
+    graph = manifest.variant(target="cpu", precision="fp32")
+    if graph is None:
+        return ""
+    own = sorted({op.split(":")[0] for op in graph.nodes if ":" in op})
+    kind = f"has ONNX Runtime's own operators ({', '.join(own)})" if own else "is standard ONNX"
+    return f"""
+The fp32 graph for the CPU {kind} and loads with optimum too:
 
 ```python
 from optimum.onnxruntime import ORTModelForSequenceClassification

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 class Dense:
     """A dense layer ``y = x W + b``: ``weight`` ``[in, out]``, ``bias`` ``[out]``."""
 
-    weight: Array
+    weight: NDArray[Any]
     bias: Array
 
 
@@ -59,11 +59,24 @@ class Layer:
 class Embeddings:
     """Tables ``[rows, embedding_size]``, their normalization, and small ELECTRA's projection to the hidden size."""
 
-    word: Array
+    word: NDArray[Any]
     position: Array
     token_type: Array | None
     norm: Norm
     projection: Dense | None
+
+
+class Parameters(Protocol):
+    """What a graph is built from: the parts of a model, asked for one at a time."""
+
+    def embeddings(self) -> Embeddings:
+        """Return the embedding tables."""
+
+    def layer(self, i: int) -> Layer:
+        """Return encoder layer ``i``."""
+
+    def dense(self, name: str) -> Dense:
+        """Return a dense layer of the head: ``head_dense`` or ``classifier``."""
 
 
 class Weights:

@@ -2,38 +2,101 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from fusedbert.engine.artifact import MANIFEST, Manifest
-from fusedbert.export.exporter import export_checkpoint
+from fusedbert.export.exporter import ROUTES, export_checkpoint
 from fusedbert.export.targets import TARGETS
+from fusedbert.export.variants import ExportWarning
 
 
 @click.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--for", "target", type=click.Choice(TARGETS), default="all", show_default=True, help="Which graphs to make.")
+@click.option(
+    "--via",
+    type=click.Choice(ROUTES),
+    default="direct",
+    show_default=True,
+    help="direct: our own graphs, for BERT's family. optimum: whatever optimum exports.",
+)
+@click.option("--attentions", is_flag=True, help="Also make the graph that shows its attention weights (see explain).")
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Texts, one a line, to fit the int8 graph to; there are built-in ones.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT where it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def export(source: str, output: Path, target: str, revision: str | None, force: bool, as_json: bool) -> None:
+def export(
+    source: str,
+    output: Path,
+    target: str,
+    via: str,
+    attentions: bool,
+    calibrate: Path | None,
+    revision: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Convert SOURCE, a checkpoint folder or hub id, to the artifact OUTPUT."""
     begun = time.monotonic()
 
     def tell(step: str) -> None:
         click.echo(f"[{time.monotonic() - begun:5.1f} s] {step}", err=True)
 
-    manifest = export_checkpoint(source, output, target=target, revision=revision, force=force, progress=tell)
+    with shown_warnings():
+        manifest = export_checkpoint(
+            source,
+            output,
+            target=target,
+            via=via,
+            attentions=attentions,
+            calibrate=calibrate,
+            revision=revision,
+            force=force,
+            progress=tell,
+        )
     tell(f"done: {output}")
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False))
     else:
         click.echo(table(manifest))
+
+
+@contextlib.contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Print each of the exporter's own warnings as one line on stderr."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, ExportWarning):
+                click.echo(f"warning: {message}", err=True)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", ExportWarning)
+        warnings.showwarning = show
+        yield
 
 
 def table(manifest: Manifest) -> str:

@@ -11,21 +11,21 @@ logits for 7 % less work at 12 layers, 14 % at 6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 from fusedbert.export.architecture import Architecture
-from fusedbert.export.checkpoint import Weights
+from fusedbert.export.checkpoint import Embeddings, Parameters
 from fusedbert.export.graph import Graph
 from fusedbert.export.lowering import Lowering
 
 
-def build(a: Architecture, weights: Weights, lowering: Callable[[Graph, Architecture], Lowering]) -> Graph:
+def build(a: Architecture, weights: Parameters, lowering: type[Lowering]) -> Graph:
     """Build the graph of a classifier.
 
     Args:
         a: The description of the checkpoint.
-        weights: Its tensors, read layer by layer.
-        lowering: Makes the target's lowering.
+        weights: Its tensors, asked for layer by layer.
+        lowering: The target.
 
     Returns:
         A graph with the output ``logits`` ``[batch, labels]``.
@@ -34,7 +34,8 @@ def build(a: Architecture, weights: Weights, lowering: Callable[[Graph, Architec
     low = lowering(graph, a)
     low.inputs()
     with graph.scope("embeddings"):
-        x = low.embed(weights.embeddings())  # [tokens, hidden]
+        tables = weights.embeddings()
+        x = low.embed(tables if a.has_segments else one_segment(tables))  # [tokens, hidden]
     for i in range(a.layers):
         layer = weights.layer(i)
         last = i == a.layers - 1
@@ -51,3 +52,10 @@ def build(a: Architecture, weights: Weights, lowering: Callable[[Graph, Architec
         pooled = low.dense_activation("dense", x, weights.dense("head_dense"), a.head_activation)  # [batch, hidden]
         low.classify(pooled, weights.dense("classifier"))  # [batch, labels]
     return graph
+
+
+def one_segment(tables: Embeddings) -> Embeddings:
+    """Add the only segment's vector to every position, where a model has but one: the graph then needs no such input."""
+    if tables.token_type is None:
+        return tables
+    return dataclasses.replace(tables, position=tables.position + tables.token_type[0], token_type=None)

@@ -6,19 +6,20 @@ Everything is written into a temporary sibling of the output, which is renamed w
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
+import itertools
 import os
-import shutil
 from pathlib import Path
 
-from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder, write_manifest
+from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder
 from fusedbert.engine.errors import OptionError
-from fusedbert.export.card import write_card
+from fusedbert.export.record import provenance, versions, write_record
 from fusedbert.export.source import locate
 from fusedbert.export.subject import Progress, Subject, study
 from fusedbert.export.targets import chosen
 from fusedbert.export.variants import make_variants
+
+ROUTES = ("direct", "optimum")
+LEAST_TEXTS, MOST_TEXTS = 16, 512  # fewer say little of the activations' range; more cost time and change little
 
 
 def export_checkpoint(
@@ -26,6 +27,9 @@ def export_checkpoint(
     output: str | os.PathLike[str],
     *,
     target: str = "all",
+    via: str = "direct",
+    attentions: bool = False,
+    calibrate: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     token: str | None = None,
     local_files_only: bool = False,
@@ -39,7 +43,10 @@ def export_checkpoint(
     Args:
         source: Folder of the checkpoint, or hub id.
         output: Folder of the artifact; made, with its parents.
-        target: ``all``, ``cpu`` or ``cuda``.
+        target: ``all``, ``cpu``, ``cuda``, or ``fp32`` for the exact graph alone.
+        via: ``direct``: our own graphs, for the families that we build. ``optimum``: for any family that optimum exports.
+        attentions: Whether to make the graph that shows its attention weights too, ``onnx/model_attentions.onnx``.
+        calibrate: File of texts, one a line, to fit the int8 graph to; None for the built-in ones.
         revision: Branch, tag or commit on the hub.
         token: Access token for the hub.
         local_files_only: Use the hub's local cache alone.
@@ -55,6 +62,7 @@ def export_checkpoint(
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged, or of a kind that is not built.
         ExportError: A graph did not pass its gate; the output is left as it was.
+        MissingDependencyError: ``via`` needs packages that are not installed.
         StorageError: The output exists and ``force`` is not set, or it cannot be written.
 
     Example:
@@ -63,25 +71,50 @@ def export_checkpoint(
         ('NEGATIVE', 'POSITIVE')
     """
     tell: Progress = progress or (lambda _: None)
-    lowerings = chosen(target)
+    lowerings = chosen(target, attentions=attentions)
+    if via not in ROUTES:
+        raise OptionError(f"via is {via!r}, expected one of {', '.join(ROUTES)}")
+    if attentions and via != "direct":
+        raise OptionError(f"attentions are shown by the graphs that we build ourselves, found via={via!r}: use via='direct'")
+    if via == "optimum":
+        # Imported here: it needs torch and transformers, which the direct route does without.
+        from fusedbert.export.optimum_route import export_through_optimum
+    texts = () if calibrate is None else read_calibration(Path(calibrate).expanduser())
+    required = target != "all" if required is None else required
     checkpoint = locate(os.fspath(source), revision=revision, token=token, local_files_only=local_files_only)
     folder = Path(output).expanduser()
     if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
         raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
     checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
     with staged_folder(folder, replace=force) as stage:
-        subject = study(checkpoint, tell, rounded=any(lowering.precision != "fp32" for lowering in lowerings))
-        metadata = {"source": checkpoint.id, "revision": checkpoint.revision or "", "created_with": json.dumps(versions())}
-        required = target != "all" if required is None else required
+        if via == "optimum":
+            return export_through_optimum(checkpoint, stage, target=target, required=required, tell=tell)
+        rounded = any(lowering.precision != "fp32" for lowering in lowerings)
+        subject = study(checkpoint, tell, rounded=rounded, calibration=texts)
+        metadata = provenance(checkpoint, versions())
         variants = make_variants(subject, lowerings, stage, metadata, tell, required=required)
         tell("writing the manifest")
         return finish(subject, variants, stage)
 
 
+def read_calibration(path: Path) -> tuple[str, ...]:
+    """Read the user's calibration texts: the first lines of a file that are not empty, up to ``MOST_TEXTS``.
+
+    Raises:
+        OptionError: The file cannot be read as UTF-8, or holds fewer than ``LEAST_TEXTS``.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            texts = tuple(itertools.islice(filter(None, map(str.strip, file)), MOST_TEXTS))
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} cannot be read as calibration texts ({error}): give a UTF-8 file, one text a line") from None
+    if len(texts) < LEAST_TEXTS:
+        raise OptionError(f"{path} holds {len(texts)} texts, at least {LEAST_TEXTS} are needed: give one text a line")
+    return texts
+
+
 def finish(subject: Subject, variants: tuple[Variant, ...], stage: Path) -> Manifest:
     """Write the files that stand beside the graphs."""
-    shutil.copyfile(subject.checkpoint.folder / "config.json", stage / "config.json")
-    subject.tokens.save(stage)
     manifest = Manifest(
         source=Source(id=subject.checkpoint.id, revision=subject.checkpoint.revision, sha256=subject.weights.sha256()),
         created_with=versions(),
@@ -92,17 +125,4 @@ def finish(subject: Subject, variants: tuple[Variant, ...], stage: Path) -> Mani
         variants=variants,
         golden=subject.golden,
     )
-    write_card(stage, manifest)
-    return write_manifest(stage, manifest)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what an artifact is made with."""
-    names = ("fusedbert", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return write_record(stage, subject.checkpoint, subject.tokens, manifest)

@@ -78,7 +78,7 @@ class Graph:
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """Add a weight under the current scope."""
         path = self._unique("/".join((*self._scope, name)))
-        self._weights[path] = np.ascontiguousarray(array)
+        self._weights[path] = np.asarray(array, order="C")
         return path
 
     def constant(self, value: int | float | Sequence[int | float], dtype: str) -> str:

@@ -118,7 +118,7 @@ def attention(a: Architecture, layer: Layer, x: Float64, spans: Sequence[slice],
 
 def dense(x: Float64, weights: Dense) -> Float64:
     """``x W + b``."""
-    return x @ _wide(weights.weight) + _wide(weights.bias)
+    return np.asarray(x @ _wide(weights.weight) + _wide(weights.bias))
 
 
 def softmax(scores: Float64) -> Float64:

@@ -12,7 +12,7 @@ from fusedbert.engine.artifact import Golden
 from fusedbert.export.architecture import Architecture, describe, read_config, read_labels, read_problem_type
 from fusedbert.export.check import CheckSet, check_set
 from fusedbert.export.checkpoint import Weights
-from fusedbert.export.reference import forward
+from fusedbert.export.reference import Trace, forward
 from fusedbert.export.source import Checkpoint
 from fusedbert.export.texts import GOLDEN
 from fusedbert.export.tokenizer import Tokenization
@@ -33,7 +33,9 @@ class Subject:
         problem_type: What the outputs mean.
         checks: The check texts.
         reference: Their logits, float64 ``[texts, labels]``.
+        max_activation: Largest absolute value that the reference saw on the way there.
         golden: Texts for the manifest, with their logits.
+        calibration: Texts of the user's own to fit int8 to; none: the built-in ones.
     """
 
     checkpoint: Checkpoint
@@ -44,16 +46,19 @@ class Subject:
     problem_type: str
     checks: CheckSet
     reference: NDArray[np.float64]
+    max_activation: float
     golden: tuple[Golden, ...]
+    calibration: tuple[str, ...] = ()
 
 
-def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool) -> Subject:
+def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration: tuple[str, ...] = ()) -> Subject:
     """Read a checkpoint and compute what the reference makes of the check texts.
 
     Args:
         checkpoint: Where it lies.
         tell: Called with each step's name as it begins.
         rounded: Whether a graph of less than fp32 will be held against it, which takes more texts to judge.
+        calibration: Texts to fit int8 to, in place of the built-in ones.
 
     Raises:
         CheckpointError: It is incomplete, damaged, or of a kind that is not built.
@@ -66,7 +71,8 @@ def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool) -> Subject:
     tokens = Tokenization(checkpoint.folder, architecture)
     checks = check_set(architecture, tokens, rounded=rounded)
     tell(f"computing the reference: {architecture.layers} layers in float64, {len(checks.texts)} texts")
-    logits = forward(architecture, weights, [*checks.texts, *(tokens.encode(text) for text in GOLDEN)])
+    trace = Trace()
+    logits = forward(architecture, weights, [*checks.texts, *(tokens.encode(text) for text in GOLDEN)], trace)
     split = len(checks.texts)
     golden = zip(GOLDEN, logits[split:].round(6).tolist(), strict=True)
     return Subject(
@@ -78,5 +84,7 @@ def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool) -> Subject:
         problem_type=problem_type,
         checks=checks,
         reference=logits[:split],
+        max_activation=trace.max_activation,
         golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in golden),
+        calibration=calibration,
     )

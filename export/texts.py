@@ -42,8 +42,23 @@ CHECK_PAIRS: tuple[tuple[str, str], ...] = (
 GOLDEN = ("I really loved this movie. It was fantastic!", "The spaghetti was bland.", "a", CHECK_TEXTS[-1])
 """Texts that go into the manifest with the reference's logits, for the engine to replay."""
 
-OPENINGS = ("To be honest,", "After two weeks of daily use,", "My sister warned me, and", "As everybody expected,")
 SUBJECTS = ("the phone", "this novel", "the hotel room", "her new film", "the update", "our guide", "the soup")
-VERDICTS = ("is a joy from beginning to end.", "was a complete waste of money.", "could have been better, but not by much.")
-ROUNDING_TEXTS = tuple(f"{opening} {subject} {verdict}" for opening in OPENINGS for subject in SUBJECTS for verdict in VERDICTS)
-"""More texts for the graphs that round (fp16, int8): a share of kept labels needs a hundred texts to mean something."""
+VERDICTS = (
+    "is a joy from beginning to end.",
+    "was a complete waste of money.",
+    "is a little masterpiece.",
+    "works far better than the old one.",
+    "disappointed everybody.",
+    "made my day!",
+    "is not worth a second look.",
+    "is overpriced and ugly.",
+    "is simply wonderful.",
+    "arrived late and broken.",
+    "deserves every prize.",
+    "was the worst part of the evening.",
+)
+ROUNDING_TEXTS = tuple(f"{subject} {verdict}" for subject in SUBJECTS for verdict in VERDICTS)
+"""More texts for the graphs that round (fp16, int8): a share of kept labels needs a hundred texts to mean something.
+
+Each has an opinion: on a text that has none, any rounding decides between labels of equal weight.
+"""

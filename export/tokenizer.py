@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from fusedbert.engine.errors import CheckpointError
-from fusedbert.export.architecture import Architecture
+from fusedbert.export.architecture import Shape
 from fusedbert.export.reference import Encoded
 
 CONFIG = "tokenizer_config.json"
@@ -26,7 +26,7 @@ class Tokenization:
         max_length: Longest text in tokens: the tokenizer's own limit where it is sane, never above the position table's.
     """
 
-    def __init__(self, folder: Path, architecture: Architecture) -> None:
+    def __init__(self, folder: Path, architecture: Shape) -> None:
         self._config = _read_json(folder / CONFIG)
         self._tokenizer = _load(folder, self._config)
         ready = folder / "tokenizer.json"

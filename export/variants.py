@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from fusedbert.engine.artifact import Variant
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.artifact import Parity, Variant
 from fusedbert.engine.errors import ExportError
 from fusedbert.export import check
 from fusedbert.export.encoder import build
@@ -14,8 +20,16 @@ from fusedbert.export.lowering import Lowering
 from fusedbert.export.subject import Progress, Subject
 
 
-class LeftOutWarning(UserWarning):
+class ExportWarning(UserWarning):
+    """What whoever exports should know, and what does not stop the export."""
+
+
+class LeftOutWarning(ExportWarning):
     """A graph did not pass its gate, and the artifact goes without it."""
+
+
+class FusionWarning(ExportWarning):
+    """The attention of fewer layers was fused than the model has."""
 
 
 def make_variants(
@@ -41,17 +55,36 @@ def make_variants(
     Raises:
         ExportError: A required graph did not pass.
     """
-    variants = []
+    variants: list[Variant] = []
     for lowering in lowerings:
-        try:
-            variants.append(make_variant(subject, lowering, stage, metadata, tell))
-        except ExportError as error:
-            if required or lowering.precision == "fp32":
-                raise
-            for file in graph_files(stage / lowering.file):
-                file.unlink()
-            warnings.warn(f"{lowering.file} is left out: {error}", LeftOutWarning, stacklevel=3)
+        if reason := lowering.unfit(subject.architecture):
+            tell(f"{lowering.file} is left out: {reason}")
+            continue
+        make = functools.partial(make_variant, subject, lowering, stage, metadata, tell)
+        variants += keep(make, stage / lowering.file, required=required or lowering.precision == "fp32")
     return tuple(variants)
+
+
+def keep(make: Callable[[], Variant], path: Path, *, required: bool) -> list[Variant]:
+    """Make one variant; where it fails and is not required, remove its files and warn.
+
+    Args:
+        make: Writes the graph and holds it against its gate.
+        path: Where it writes.
+        required: Whether a failure is passed on.
+
+    Returns:
+        The variant, or nothing.
+    """
+    try:
+        return [make()]
+    except ExportError as error:
+        if required:
+            raise
+        for file in graph_files(path):
+            file.unlink()
+        warnings.warn(f"{path.parent.name}/{path.name} is left out: {error}", LeftOutWarning, stacklevel=3)
+        return []
 
 
 def make_variant(
@@ -64,17 +97,18 @@ def make_variant(
     """
     path, a = stage / lowering.file, subject.architecture
     tell(f"building {lowering.file}")
-    graph = build(a, subject.weights, lowering.prepare(subject, tell))
+    graph = build(a, lowering.prepare(subject, tell), lowering)
     nodes = graph.count_nodes()
     fused = check.gate_attention(nodes, lowering.attention_ops, a.layers, lowering.file)
     path.parent.mkdir(exist_ok=True)
     graph.write(path, f"{a.family} classifier", opset=lowering.opset, metadata=metadata)
     del graph
-    size = sum(file.stat().st_size for file in graph_files(path))
-    tell(f"checking {lowering.file}, {size / 1e6:.1f} MB, against the reference")
-    results = check.run_graph(check.open_session(path), subject.checks, a.padding_id)
-    parity = check.measure(results, subject.reference, subject.problem_type)
-    check.gate(parity, lowering.precision, lowering.file)
+    parity = lowering.weigh(path, subject, tell) or judge(path, lowering.precision, subject, a.padding_id, tell)
+    if lowering.precision == "fp16":
+        check.gate_activations(subject.max_activation, lowering.file)
+        bound = f"{parity.measured_on}, on the CPU; activations up to {check.three_digits(subject.max_activation):g} of 65504"
+        parity = dataclasses.replace(parity, measured_on=bound)
+    lowering.examine(path, subject, tell)
     return Variant(
         file=lowering.file,
         target=lowering.target,
@@ -84,7 +118,39 @@ def make_variant(
         nodes=nodes,
         fused_attention=fused,
         parity=parity,
+        layout=lowering.layout,
     )
+
+
+class Judged(Protocol):
+    """What a graph is held against, whichever route read the checkpoint."""
+
+    @property
+    def checks(self) -> check.CheckSet:
+        """The check texts."""
+
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        """Their logits ``[texts, labels]``."""
+
+    @property
+    def problem_type(self) -> str:
+        """What the outputs mean."""
+
+
+def judge(path: Path, precision: str, subject: Judged, padding_id: int, tell: Progress) -> Parity:
+    """Run a written graph on the check texts and hold it against its gate.
+
+    Raises:
+        ExportError: It cannot be opened, fails, or does not pass.
+    """
+    file = f"{path.parent.name}/{path.name}"
+    size = sum(part.stat().st_size for part in graph_files(path))
+    tell(f"checking {file}, {size / 1e6:.1f} MB, against the reference")
+    results = check.run_graph(check.open_session(path), subject.checks, padding_id)
+    parity = check.measure(results, subject.reference, subject.problem_type)
+    check.gate(parity, precision, file)
+    return parity
 
 
 def graph_files(path: Path) -> list[Path]:

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.bench.batches import Batch
+from fusedbert.engine.device import CUDA
 from fusedbert.engine.errors import ClosedError
 from fusedbert.engine.loading import Loaded, load
 from fusedbert.engine.options import Options
+from fusedbert.engine.tokenizer import Row
 
 
 class FusedBert:
@@ -38,12 +40,17 @@ class FusedBert:
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Run the graph on a batch, as ``Classifier`` does once its texts are tokens; float32 [batch, labels]."""
+        loaded = self._open()
+        if loaded.runtime.provider == CUDA:  # its buffers and its layout are the runner's
+            arrays = zip(batch.input_ids.tolist(), batch.token_type_ids.tolist(), strict=True)
+            rows = [Row(ids=ids, types=types, truncated=False) for ids, types in arrays]
+            return loaded.runner.execute(loaded.runner.prepare(rows))
         feeds = {
             "input_ids": batch.input_ids,  # [batch, tokens]
             "attention_mask": batch.attention_mask,  # [batch, tokens]
             "token_type_ids": batch.token_type_ids,  # [batch, tokens]
         }
-        return self._open().session.run(feeds)
+        return loaded.session.run(feeds)
 
     def describe(self) -> Mapping[str, Any]:
         """Say what the engine chose, and why."""

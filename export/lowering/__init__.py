@@ -7,11 +7,12 @@ its class and name it in ``fusedbert.export.targets``; no other target changes.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from fusedbert.engine.artifact import PADDED, Parity
 from fusedbert.export.architecture import Architecture
-from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
+from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Parameters
 from fusedbert.export.graph import Graph
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Lowering(abc.ABC):
         target: ``cpu`` or ``cuda``.
         precision: ``fp32``, ``int8`` or ``fp16``.
         opset: Version of the default operator set.
+        layout: ``padded`` or ``packed``, see ``fusedbert.engine.artifact.Variant``.
         attention_ops: Types of fused attention nodes, with their domain as ``com.microsoft:Attention``; a layer has
             exactly one node of one of them.
     """
@@ -34,6 +36,7 @@ class Lowering(abc.ABC):
     target: ClassVar[str]
     precision: ClassVar[str]
     opset: ClassVar[int]
+    layout: ClassVar[str] = PADDED
     attention_ops: ClassVar[tuple[str, ...]]
     output_names: ClassVar[tuple[str, ...]] = ("logits",)
 
@@ -42,9 +45,23 @@ class Lowering(abc.ABC):
         self.architecture = architecture
 
     @classmethod
-    def prepare(cls, subject: Subject, tell: Progress) -> Callable[[Graph, Architecture], Lowering]:
-        """Do what a target needs to know of the checkpoint before its graph is built, and return the lowering's maker."""
-        return cls
+    def prepare(cls, subject: Subject, tell: Progress) -> Parameters:
+        """Return the weights that the graph is built from: the checkpoint's, or what a target makes of them."""
+        return subject.weights
+
+    @classmethod
+    def unfit(cls, a: Architecture) -> str | None:
+        """Say why a model cannot have this graph, which is then left out of the artifact; None where it can."""
+        return None
+
+    @classmethod
+    def weigh(cls, path: Path, subject: Subject, tell: Progress) -> Parity | None:
+        """Judge the written graph in another way than by running it on the CPU; None where it can run there."""
+        return None
+
+    @classmethod  # noqa: B027 (most give logits alone)
+    def examine(cls, path: Path, subject: Subject, tell: Progress) -> None:
+        """Hold what the written graph gives besides its logits against the reference; raise ``ExportError`` where it fails."""
 
     @abc.abstractmethod
     def inputs(self) -> None:

@@ -8,9 +8,10 @@ standard, any ONNX runtime with opset 23 can run this graph, and its inputs are 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
 from fusedbert.export.lowering import Lowering
@@ -32,7 +33,7 @@ class CpuFp32(Lowering):
         g = self.graph
         g.input("input_ids", "int64", ["batch", "sequence"])
         g.input("attention_mask", "int64", ["batch", "sequence"])
-        if self.architecture.token_types:
+        if self.architecture.has_segments:
             g.input("token_type_ids", "int64", ["batch", "sequence"])
         with g.scope("shape"):
             batch, self.length = g.op("Shape", "input_ids", end=1), g.op("Shape", "input_ids", start=1)
@@ -49,18 +50,26 @@ class CpuFp32(Lowering):
     def embed(self, tables: Embeddings) -> str:
         """Word + position + segment, normalized: ``[tokens, hidden]``, the texts of the batch one below the other."""
         g, a = self.graph, self.architecture
-        x = g.op("Gather", g.weight("word", tables.word), "input_ids")  # [batch, seq, width]
-        table = g.weight("position", tables.position)
+        x = self._words(tables.word)  # [batch, seq, width]
+        table = self._stored("position", tables.position)
         if a.position_offset:
             position = g.op("Gather", table, self._counted_positions())  # [batch, seq, width]
         else:
             zero = g.constant([0], "int64")
             position = g.op("Slice", table, zero, self.length, zero)  # [seq, width]
         x = g.op("Add", x, position)
-        if tables.token_type is not None and a.token_types:
+        if tables.token_type is not None:
             x = g.op("Add", x, g.op("Gather", g.weight("token_type", tables.token_type), "token_type_ids"))
         x = self._norm(g.op("Reshape", x, g.constant([-1, a.embedding_size], "int64")), tables.norm)
         return x if tables.projection is None else self.dense("projection", x, tables.projection)
+
+    def _words(self, table: NDArray[Any]) -> str:
+        """Look the word vectors up: ``[batch, seq, width]``."""
+        return self.graph.op("Gather", self.graph.weight("word", table), "input_ids")
+
+    def _stored(self, name: str, array: NDArray[Any]) -> str:
+        """Keep a weight in the graph, to be used in float32."""
+        return self.graph.weight(name, array)
 
     def _counted_positions(self) -> str:
         """RoBERTa numbers the tokens that are not padding, from ``padding_id + 1`` up; padding stays at ``padding_id``."""
@@ -90,9 +99,12 @@ class CpuFp32(Lowering):
 
     def _joint(self, name: str, x: str, *parts: Dense) -> list[str]:
         """Project once to the width of all parts, then split."""
-        g = self.graph
         joined = Dense(np.concatenate([p.weight for p in parts], axis=1), np.concatenate([p.bias for p in parts]))
-        split = g.ops("Split", len(parts), self.dense(name, x, joined), axis=-1, num_outputs=len(parts))
+        return self._split(self.dense(name, x, joined), len(parts))
+
+    def _split(self, joined: str, parts: int) -> list[str]:
+        g = self.graph
+        split = g.ops("Split", parts, joined, axis=-1, num_outputs=parts)
         return [g.op("Reshape", part, self.sequences) for part in split]  # [batch, seq, hidden] each
 
     def cls_rows(self, x: str) -> str:

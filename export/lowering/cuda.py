@@ -4,6 +4,9 @@ A padded batch, as transformers makes it: ``com.microsoft:EmbedLayerNormalizatio
 the texts as mask (padding on the right), ``SkipLayerNormalization`` and ``BiasGelu`` with the bias of the product
 before them. In the last layer ``MultiHeadAttention`` with one query, because ``Attention`` ties queries to keys.
 Weights and activations are float16; the classifier works in float32, and so leave the logits.
+
+Which mask keeps a fused kernel differs between the two operators (bench/NOTES.md, "CUDA"): ``Attention`` wants one
+length a text, ``MultiHeadAttention`` with fewer queries than keys the lengths and the starts of queries and keys.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import ExportError
+from fusedbert.export.check import FLOAT16_MAX
 from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
 from fusedbert.export.graph import MICROSOFT
 from fusedbert.export.lowering import Lowering
 
-FLOAT16_MAX = 65504.0
 _FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
 
@@ -36,7 +39,7 @@ class CudaFp16(Lowering):
     def inputs(self) -> None:
         """Declare token ids, attention mask and segments, as int64 like any transformers model's; kernels want int32."""
         g = self.graph
-        names = ["input_ids", "attention_mask", *(["token_type_ids"] if self.architecture.token_types else [])]
+        names = ["input_ids", "attention_mask", *(["token_type_ids"] if self.architecture.has_segments else [])]
         with g.scope("inputs"):
             narrow = [g.op("Cast", g.input(name, "int64", ["batch", "sequence"]), to=6) for name in names]
         self.ids, self.mask = narrow[:2]
@@ -79,10 +82,7 @@ class CudaFp16(Lowering):
         g, a = self.graph, self.architecture
         scale = 1 / math.sqrt(a.head_size)
         if not cls_only:
-            parts = (layer.query, layer.key, layer.value)
-            joined = np.concatenate([p.weight for p in parts], axis=1)  # [hidden, 3 hidden]
-            weight = self._half("query_key_value.weight", joined)
-            bias = self._half("query_key_value.bias", np.concatenate([p.bias for p in parts]))
+            weight, bias = self._query_key_value(layer)
             # [batch, seq, hidden]
             return g.op("Attention", x, weight, bias, self.lengths, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         zero, one = g.constant([0], "int64"), g.constant([1], "int64")
@@ -91,9 +91,29 @@ class CudaFp16(Lowering):
         k = g.op("MatMul", x, self._half("key.weight", layer.key.weight))  # [batch, seq, hidden]
         v = g.op("MatMul", x, self._half("value.weight", layer.value.weight))
         bias = self._half("bias", np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias]))
-        # [batch, 1, hidden]
-        context = g.op("MultiHeadAttention", q, k, v, bias, self.lengths, domain=MICROSOFT, num_heads=a.heads, scale=scale)
-        return g.op("Squeeze", context, g.constant([1], "int64"))
+        spans = self._spans()
+        context = g.op("MultiHeadAttention", q, k, v, bias, spans, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+        return g.op("Squeeze", context, one)  # [batch, 1, hidden] -> [batch, hidden]
+
+    def _query_key_value(self, layer: Layer) -> tuple[str, str]:
+        """Lay the three projections side by side: weight ``[hidden, 3 hidden]``, bias ``[3 hidden]``."""
+        parts = (layer.query, layer.key, layer.value)
+        weight = self._half("query_key_value.weight", np.concatenate([part.weight for part in parts], axis=1))
+        return weight, self._half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
+
+    def _spans(self) -> str:
+        """Where each text's one query and its keys lie in the padded batch, int32 ``[3 batch + 2]``.
+
+        Lengths of the keys, then the starts of the queries and the end, then the starts of the keys and the end. Made by
+        running sums, and not from the shape, so that no node leaves the GPU.
+        """
+        g = self.graph
+        zero, axis = g.constant([0], "int32"), g.constant(0, "int64")
+        every = g.op("Cast", g.op("Equal", self.mask, self.mask), to=6)  # [batch, seq], ones
+        width = g.op("ReduceSum", every, g.constant([1], "int64"), keepdims=0)  # [batch], seq each
+        single = g.op("Cast", g.op("Equal", width, width), to=6)  # [batch], ones
+        starts = (g.op("Concat", zero, g.op("CumSum", part, axis), axis=0) for part in (single, width))  # [batch + 1]
+        return g.op("Concat", self.lengths, *starts, axis=0)
 
     def cls_rows(self, x: str) -> str:
         """``[batch, seq, hidden]`` to ``[batch, hidden]``."""

@@ -20,7 +20,7 @@ KEYS = {
     "variants",
     "golden",
 }
-VARIANT = {"file", "target", "precision", "outputs", "opset", "nodes", "fused_attention", "parity"}
+VARIANT = {"file", "target", "precision", "outputs", "opset", "nodes", "fused_attention", "parity", "layout"}
 KNOWN = {
     "README.md",
     "config.json",
@@ -30,6 +30,7 @@ KNOWN = {
     "onnx/model.onnx",
     "onnx/model_int8.onnx",
     "onnx/model_fp16.onnx",
+    "onnx/model_fp16_packed.onnx",
 }
 
 

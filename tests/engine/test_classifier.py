@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,6 +155,15 @@ def test_closed(artifact: Path) -> None:
             call()
     clf.close()
     assert "closed" in repr(clf)
+
+
+def test_close_lets_the_graph_go(artifact: Path) -> None:
+    clf = Classifier.from_pretrained(artifact)
+    graph = weakref.ref(clf._runner)
+    clf.close()
+    gc.collect()
+    assert graph() is None
+    assert clf.classes_ and clf.max_length  # what is small stays
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_graph_that_computes_something_else_is_not_kept(
     forward = subject.forward
     monkeypatch.setattr(subject, "forward", lambda *arguments: forward(*arguments) + 2e-4)
     with pytest.raises(ExportError, match="differs from the reference"):
-        export_checkpoint(checkpoint, tmp_path / "artifact", target="cpu")
+        export_checkpoint(checkpoint, tmp_path / "artifact", target="cpu", required=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,5 +129,5 @@ def test_a_killed_export_leaves_no_artifact(checkpoint: Path, tmp_path: Path) ->
     assert not output.exists()
     assert [path for path in tmp_path.iterdir() if (path / "fusedbert.json").exists()] == []
     begun = time.time()
-    export_checkpoint(checkpoint, output, target="cpu")  # and the next one is not in its way
+    export_checkpoint(checkpoint, output, target="cpu", required=False)  # and the next one is not in its way
     assert (output / "fusedbert.json").stat().st_mtime >= begun - 1

@@ -155,7 +155,7 @@ def test_where_it_is_not(tmp_path: Path) -> None:
 
 
 def test_an_artifact_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
-    export_checkpoint(copy, tmp_path / "first", target="cpu")
+    export_checkpoint(copy, tmp_path / "first", target="cpu", required=False)
     with pytest.raises(CheckpointError, match="artifact already"):
         export_checkpoint(tmp_path / "first", tmp_path / "second")
 
@@ -165,11 +165,11 @@ def test_an_existing_output_is_kept_unless_forced(copy: Path, tmp_path: Path) ->
     output.mkdir()
     (output / "mine.txt").write_text("precious")
     with pytest.raises(StorageError, match="--force"):
-        export_checkpoint(copy, output, target="cpu")
+        export_checkpoint(copy, output, target="cpu", required=False)
     assert (output / "mine.txt").read_text() == "precious"
     (copy / "config.json").write_text("{")
     with pytest.raises(CheckpointError):
-        export_checkpoint(copy, output, target="cpu", force=True)
+        export_checkpoint(copy, output, target="cpu", force=True, required=False)
     assert (output / "mine.txt").read_text() == "precious", "a failed export must not touch what stands"
 
 
@@ -177,7 +177,7 @@ def test_force_replaces_whole(copy: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
     output.mkdir()
     (output / "old.txt").write_text("old")
-    export_checkpoint(copy, output, target="cpu", force=True)
+    export_checkpoint(copy, output, target="cpu", force=True, required=False)
     assert not (output / "old.txt").exists() and (output / "onnx/model.onnx").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact", "checkpoint"]
 
@@ -191,7 +191,7 @@ def test_the_checkpoint_is_never_overwritten(copy: Path, output: str) -> None:
 
 def test_an_output_below_a_file(copy: Path) -> None:
     with pytest.raises(StorageError, match="written"):
-        export_checkpoint(copy, copy / "config.json" / "artifact", target="cpu")
+        export_checkpoint(copy, copy / "config.json" / "artifact", target="cpu", required=False)
 
 
 def test_the_command_reports_in_one_line_and_by_exit_status(copy: Path, tmp_path: Path) -> None:

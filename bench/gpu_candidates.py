@@ -1,0 +1,79 @@
+"""Operators that could compute packed attention, timed beside each other: the exporter takes what wins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from fusedbert.engine.cuda.options import CudaOptions
+from fusedbert.engine.cuda.shapes import ShapedSession
+from fusedbert.engine.device import CPU, CUDA, Choice, import_onnxruntime
+from fusedbert.engine.packing import Batch
+from fusedbert.engine.session import open_session
+from fusedbert.export.architecture import describe, read_config
+from fusedbert.export.checkpoint import Layer, Weights
+from fusedbert.export.encoder import build
+from fusedbert.export.graph import MICROSOFT
+from fusedbert.export.lowering.cuda_packed import CudaFp16Packed
+from fusedbert.export.packed_check import PackedStandIn
+
+
+class PackedHeads(CudaFp16Packed):
+    """``PackedMultiHeadAttention`` with queries, keys and values apart, which Flash Attention 2 takes at any length."""
+
+    def _attend_all(self, x: str, layer: Layer) -> str:
+        g, a = self.graph, self.architecture
+        weight, bias = self._query_key_value(layer)
+        q, k, v = g.ops("Split", 3, g.op("MatMul", x, weight), axis=-1)  # [tokens, hidden] each
+        scale = 1 / math.sqrt(a.head_size)
+        inputs = (q, k, v, bias, self.offset, self.ends)
+        return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+
+
+CANDIDATES: Mapping[str, type[CudaFp16Packed]] = {
+    "PackedAttention": CudaFp16Packed,
+    "PackedMultiHeadAttention": PackedHeads,
+}
+
+
+def time_candidates(source: Path, batches: Mapping[str, Batch], *, seconds: float, on_cpu: bool) -> dict[str, dict[str, float]]:
+    """Build each candidate's graph and time it.
+
+    Args:
+        source: A checkpoint.
+        batches: Packed batches by name.
+        seconds: For each candidate and batch.
+        on_cpu: Whether the stand-in is timed in their place, for want of a GPU.
+
+    Returns:
+        For each candidate, milliseconds by batch, and ``max_abs_difference`` of a logit from the first candidate's.
+    """
+    runtime = import_onnxruntime()
+    a, layout = describe(read_config(source))
+    found: dict[str, dict[str, float]] = {}
+    first: dict[str, np.ndarray] = {}
+    for name, lowering in CANDIDATES.items():
+        path = source / f"{name}.onnx"
+        build(a, Weights(source, a, layout), lowering).write(path, name, opset=lowering.opset, metadata={})
+        if on_cpu:
+            build(a, Weights(source, a, layout), PackedStandIn).write(path, name, opset=lowering.opset, metadata={})
+        choice = Choice(provider=CPU if on_cpu else CUDA, why="measured")
+        options = CudaOptions(graphs=not on_cpu).provider_options()
+        session = open_session(runtime, path, choice, threads=2, provider_options=options)
+        shaped = ShapedSession(runtime, session, labels=2, device="cpu" if on_cpu else "cuda", graphs=True)
+        found[name] = {}
+        for label, batch in batches.items():
+            logits = [shaped.run(batch) for _ in range(3)][-1]
+            found[name]["max_abs_difference"] = max(
+                found[name].get("max_abs_difference", 0.0), float(np.abs(logits - first.setdefault(label, logits)).max())
+            )
+            begun, runs = perf_counter(), 0
+            while perf_counter() - begun < seconds or not runs:
+                shaped.run(batch)
+                runs += 1
+            found[name][f"{label}_ms"] = 1e3 * (perf_counter() - begun) / runs
+    return found

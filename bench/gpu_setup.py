@@ -1,0 +1,92 @@
+"""Makes the environment of ``make gpu-check``: standard library alone, and no network where nothing is missing.
+
+``python bench/gpu_setup.py FOLDER [WHEELS]`` makes a virtual environment that sees the system's packages, links this
+repository's packages into it, and installs what is then still missing: from the folder WHEELS where one is given, else
+from the package index. On a machine without network that has it all already, nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("engine", "export", "bench", "models")
+# What is imported, and what pip calls it.
+NEEDED = {
+    "numpy": "numpy>=1.26",
+    "tokenizers": "tokenizers>=0.20",
+    "click": "click>=8.1",
+    "tqdm": "tqdm>=4.66",
+    "onnx": "onnx>=1.18",
+    "safetensors": "safetensors>=0.4.3",
+    "scipy": "scipy>=1.11",
+    "pytest": "pytest>=8",
+    "onnxruntime": "onnxruntime-gpu[cuda,cudnn]>=1.23,!=1.27.0",
+}
+_ASK = """
+import importlib, json, sys
+missing = []
+for name in json.loads(sys.argv[1]):
+    try:
+        module = importlib.import_module(name)
+    except Exception:
+        missing.append(name)
+    else:
+        if name == "onnxruntime" and "CUDAExecutionProvider" not in getattr(module, "get_available_providers", list)():
+            missing.append(name)
+print(json.dumps(missing))
+"""
+
+
+def missing(python: Path) -> list[str]:
+    """List the modules of ``NEEDED`` that an interpreter cannot import, or has without CUDA."""
+    command = [str(python), "-c", _ASK, json.dumps(list(NEEDED))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def link(python: Path, root: Path = ROOT) -> Path:
+    """Link the repository's packages into the environment; return the namespace's folder."""
+    where = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    done = subprocess.run([str(python), "-c", where], capture_output=True, text=True, check=True)
+    folder = Path(done.stdout.strip()) / "fusedbert"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES:
+        place = folder / stage
+        if not place.is_symlink():
+            place.symlink_to(root / stage, target_is_directory=True)
+    return folder
+
+
+def main(arguments: list[str]) -> int:
+    """Make the environment; 1 where something is missing and cannot be had."""
+    if not 1 <= len(arguments) <= 2:
+        sys.stderr.write("usage: gpu_setup.py FOLDER [WHEELS]\n")
+        return 2
+    folder = Path(arguments[0])
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, system_site_packages=True, with_pip=True)
+    link(python)
+    absent = missing(python)
+    if not absent:
+        return 0
+    source = ["--no-index", "--find-links", arguments[1]] if len(arguments) == 2 else []
+    sys.stderr.write(f"Installing {', '.join(absent)} into {folder} (onnxruntime-gpu brings about 2 GB)\n")
+    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *source]
+    subprocess.run([*pip, *(NEEDED[name] for name in absent)], check=False)
+    if absent := missing(python):
+        sys.stderr.write(
+            f"{', '.join(absent)} could not be installed: bring the wheels in a folder, make gpu-check WHEELS=FOLDER\n"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,13 @@
+"""Seeing the attention: a text's weights of every layer and head, what they do not say, and a page that shows both.
+
+Example:
+    >>> shown = clf.attentions("Action gets results")  # doctest: +SKIP
+    >>> shown.weights[0, 2].round(2)  # layer 1, head 3: [query, key]  # doctest: +SKIP
+    >>> Path("page.html").write_text(shown.to_html(), encoding="utf-8")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from fusedbert.engine.attention.weights import Attentions, WordEffect
+
+__all__ = ["Attentions", "WordEffect"]

@@ -1,0 +1,117 @@
+"""Opening an artifact's graphs on CUDA: placed, bound, verified, and the padded and the packed one beside each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Variant
+from fusedbert.engine.cuda import placement
+from fusedbert.engine.cuda.options import CudaOptions, split
+from fusedbert.engine.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner
+from fusedbert.engine.cuda.shapes import ShapedSession
+from fusedbert.engine.device import CUDA, Choice
+from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError
+from fusedbert.engine.golden import verify
+from fusedbert.engine.planning import CUDA_BUDGET
+from fusedbert.engine.runner import PaddedRunner, Runner
+from fusedbert.engine.session import Session, open_session
+from fusedbert.engine.tokenizer import TextTokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Graphs on CUDA, ready to run.
+
+    Attributes:
+        session: The padded graph's.
+        runner: What computes.
+        layout: ``packed`` where a packed graph is there, else ``padded``.
+        why: What was chosen for which batches, and what was verified.
+    """
+
+    session: Session
+    runner: Runner
+    layout: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opener:
+    """Opens graphs of one artifact on one device.
+
+    Attributes:
+        runtime: The onnxruntime module.
+        folder: The artifact.
+        manifest: Its manifest.
+        tokenizer: Its tokenizer.
+        choice: The device.
+        session_options: The user's own.
+    """
+
+    runtime: ModuleType
+    folder: Path
+    manifest: Manifest
+    tokenizer: TextTokenizer
+    choice: Choice
+    session_options: Any = None
+
+    def open(self, variant: Variant) -> Opened:
+        """Open a graph, and its packed sibling where the artifact has one; replay the golden texts.
+
+        Raises:
+            DeviceError: CUDA does not engage, runs less than the whole graph, or computes something else.
+            ArtifactError: The file is damaged.
+            InferenceError: The graph failed.
+        """
+        session = self._session(variant)
+        if not _whole(variant):
+            # Made for another target: nodes of its own may stay on the CPU, so no fixed buffers and no CUDA graph.
+            plain = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id, budget=CUDA_BUDGET, ahead=True)
+            return Opened(session=session, runner=plain, layout=PADDED, why=self._verify(variant, plain))
+        padded = PaddedCudaRunner(
+            shaped=self._shaped(session), pad_id=self.tokenizer.pad_id, max_length=self.manifest.max_length
+        )
+        sibling = self.manifest.variant(target=variant.target, precision=variant.precision, layout=PACKED)
+        if sibling is None:
+            why = f"padded, the artifact has no packed graph; {self._verify(variant, padded)}"
+            return Opened(session=session, runner=padded, layout=PADDED, why=why)
+        try:
+            packed = PackedRunner(shaped=self._shaped(self._session(sibling)), pad_id=self.tokenizer.pad_id)
+            runner = ChoosingRunner(padded=padded, packed=packed)
+            verified = self._verify(variant, runner)
+        except (ArtifactError, DeviceError, InferenceError) as error:
+            why = f"padded, as the packed graph does not work here ({error}); {self._verify(variant, padded)}"
+            return Opened(session=session, runner=padded, layout=PADDED, why=why)
+        why = f"packed where more than {PADDED_UP_TO:.0%} of a batch would be padding, padded else; {verified}"
+        return Opened(session=session, runner=runner, layout=PACKED, why=why)
+
+    def _session(self, variant: Variant) -> Session:
+        ours, rest = split(self.session_options)
+        options = CudaOptions(device_id=self.choice.index, graphs=_whole(variant), others=ours)
+        session = open_session(
+            self.runtime,
+            self.folder / variant.file,
+            self.choice,
+            threads=1,  # nothing of the graph runs on the CPU
+            session_options=placement.session_options(self.runtime, rest) if _whole(variant) else rest,
+            provider_options=options.provider_options(),
+        )
+        if _whole(variant):
+            placement.require(placement.off_device(session.raw, CUDA) or (), self.choice.device)
+        return session
+
+    def _shaped(self, session: Session) -> ShapedSession:
+        graphs = split(self.session_options)[0].get("enable_cuda_graph", "1") == "1"
+        labels = len(self.manifest.labels)
+        return ShapedSession(self.runtime, session, labels=labels, index=self.choice.index, graphs=graphs)
+
+    def _verify(self, variant: Variant, runner: Runner) -> str:
+        return verify(self.manifest, variant, self.tokenizer, runner, self.choice.device)
+
+
+def _whole(variant: Variant) -> bool:
+    """Tell whether a graph has no reason to leave the GPU: made for it, and without arithmetic on shapes."""
+    return variant.target == "cuda" and "Shape" not in variant.nodes

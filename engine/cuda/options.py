@@ -1,0 +1,72 @@
+"""Options of ONNX Runtime's CUDA provider: ours, and a user's over them.
+
+https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#configuration-options
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fusedbert.engine.errors import OptionError
+
+PREFIX = "cuda."  # of the names in ``session_options`` that are the provider's
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CudaOptions:
+    """What we ask of the CUDA provider.
+
+    Attributes:
+        device_id: Number of the device.
+        graphs: Whether CUDA graphs are captured. Every node has to be on the GPU then.
+        others: Options by ONNX Runtime's own names, laid over ours: ``gpu_mem_limit`` in bytes, for example.
+    """
+
+    device_id: int = 0
+    graphs: bool = False
+    others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def provider_options(self) -> dict[str, str]:
+        """Return the names and values that ONNX Runtime takes.
+
+        The arena grows by what is asked for: its default doubles, and a single large batch then holds twice the memory
+        that it needs for as long as the session lives. TF32, with a mantissa as short as float16's, is off: an fp32 graph is
+        asked for its accuracy, and an fp16 graph has float32 in its last product alone, which is tiny.
+
+        Example:
+            >>> CudaOptions(device_id=1).provider_options()["device_id"]
+            '1'
+        """
+        return {
+            "device_id": str(self.device_id),
+            "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": "0",
+            "enable_cuda_graph": str(int(self.graphs)),
+            **self.others,
+        }
+
+
+def split(given: Any) -> tuple[dict[str, str], Any]:
+    """Take the provider's options out of what a caller gave as ``session_options``.
+
+    Args:
+        given: ``onnxruntime.SessionOptions``, a mapping, or None.
+
+    Returns:
+        The provider's options without their prefix, and what is left for the session.
+
+    Raises:
+        OptionError: One of them is ours to set: the device is named by ``device``.
+
+    Example:
+        >>> split({"cuda.gpu_mem_limit": 2**30, "intra_op_num_threads": 1})
+        ({'gpu_mem_limit': '1073741824'}, {'intra_op_num_threads': 1})
+    """
+    if not isinstance(given, Mapping):
+        return {}, given
+    ours = {str(name).removeprefix(PREFIX): str(value) for name, value in given.items() if str(name).startswith(PREFIX)}
+    if "device_id" in ours:
+        raise OptionError(f"session_options has {PREFIX}device_id = {ours['device_id']}: name the device by device='cuda:N'")
+    return ours, {name: value for name, value in given.items() if not str(name).startswith(PREFIX)} or None

@@ -1,0 +1,144 @@
+"""The runners of a GPU: padded, packed, and the one that chooses between them by what a batch would waste."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.cuda.shapes import ShapedSession, capturable
+from fusedbert.engine.packing import COARSE, FINE, Batch, pack, packed_bucket, pad_to, padded_bucket, padding_share
+from fusedbert.engine.planning import CUDA_BUDGET, Budget
+from fusedbert.engine.tokenizer import Row
+
+# Share of padding up to which a batch takes the padded graph, whose attention has better kernels on recent GPUs and whose
+# last layer is smaller. A guess from reading the kernels, to be set by measurement: bench/NOTES.md, "CUDA".
+PADDED_UP_TO = 0.05
+# Packed texts share a batch whatever their lengths; only the room that attention takes is rows times the longest.
+PACKED_BUDGET = Budget(tokens=2 * CUDA_BUDGET.tokens, rows=2 * CUDA_BUDGET.rows, waste=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaddedCudaRunner:
+    """Runs padded batches through reused buffers, small ones as CUDA graphs.
+
+    Attributes:
+        shaped: The session.
+        pad_id: Token that fills shorter rows.
+        max_length: Tokens of a row at most.
+        budget: Limits of one batch.
+    """
+
+    shaped: ShapedSession
+    pad_id: int
+    max_length: int
+    budget: Budget = CUDA_BUDGET
+    window: int = 2048
+    ahead: bool = True
+
+    @property
+    def file(self) -> Path:
+        """The session's."""
+        return self.shaped.session.file
+
+    def prepare(self, rows: Sequence[Row]) -> Batch:
+        """Pad to the next shape of the ladder."""
+        lengths = [len(row.ids) for row in rows]
+        fineness = _fineness(len(rows), len(rows) * max(lengths))
+        return pad_to(rows, padded_bucket(lengths, fineness=fineness, max_length=self.max_length), self.pad_id)
+
+    def execute(self, prepared: Batch) -> NDArray[np.float32]:
+        """Run the session, and drop the fillers."""
+        return self.shaped.run(prepared)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackedRunner:
+    """Runs packed batches through reused buffers, small ones as CUDA graphs.
+
+    Attributes:
+        shaped: The session.
+        pad_id: Token of the fillers.
+        budget: Limits of one batch.
+    """
+
+    shaped: ShapedSession
+    pad_id: int
+    budget: Budget = PACKED_BUDGET
+    window: int = 512
+    ahead: bool = True
+
+    @property
+    def file(self) -> Path:
+        """The session's."""
+        return self.shaped.session.file
+
+    def prepare(self, rows: Sequence[Row]) -> Batch:
+        """Lay the rows one after the other, up to the next shape of the ladder."""
+        lengths = [len(row.ids) for row in rows]
+        return pack(rows, packed_bucket(lengths, fineness=_fineness(len(rows), sum(lengths))), self.pad_id)
+
+    def execute(self, prepared: Batch) -> NDArray[np.float32]:
+        """Run the session, and drop the fillers."""
+        return self.shaped.run(prepared)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A batch, and the runner that it was laid out for."""
+
+    runner: PaddedCudaRunner | PackedRunner
+    batch: Batch
+
+    @property
+    def tokens(self) -> int:
+        """The batch's."""
+        return self.batch.tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChoosingRunner:
+    """Takes the padded graph for a batch that would hardly be padded, and the packed one for the rest.
+
+    Attributes:
+        padded: For batches of up to ``up_to`` padding, single texts among them.
+        packed: For the others.
+        up_to: Share of padding, 0 to 1.
+    """
+
+    padded: PaddedCudaRunner
+    packed: PackedRunner
+    up_to: float = PADDED_UP_TO
+    ahead: bool = True
+
+    @property
+    def file(self) -> Path:
+        """The packed graph's."""
+        return self.packed.file
+
+    @property
+    def budget(self) -> Budget:
+        """The packed graph's: it is the one that takes any mixture."""
+        return self.packed.budget
+
+    @property
+    def window(self) -> int:
+        """The packed graph's."""
+        return self.packed.window
+
+    def prepare(self, rows: Sequence[Row]) -> Chosen:
+        """Choose by the rows' lengths, and lay them out."""
+        runner = self.padded if padding_share([len(row.ids) for row in rows]) <= self.up_to else self.packed
+        return Chosen(runner=runner, batch=runner.prepare(rows))
+
+    def execute(self, prepared: Chosen) -> NDArray[np.float32]:
+        """Run the session that was chosen."""
+        return prepared.runner.execute(prepared.batch)
+
+
+def _fineness(texts: int, tokens: int) -> int:
+    """Choose the ladder: few shapes where each is captured, little waste where none is."""
+    return COARSE if capturable(texts, tokens) else FINE

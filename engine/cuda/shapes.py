@@ -1,0 +1,123 @@
+"""A session on CUDA: one thread runs it, a few shapes keep their buffers, and small shapes that come back are captured.
+
+Why one thread: a captured CUDA graph belongs to the context of the thread that captured it, every further thread costs
+handles and workspaces on the GPU, and the GPU runs one batch at a time anyway. Callers from many threads wait in line.
+The thread ends when nobody holds the session any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.cuda.bound import Bound
+from fusedbert.engine.cuda.staging import Register, cuda_register
+from fusedbert.engine.diagnosis import explain
+from fusedbert.engine.errors import InferenceError
+from fusedbert.engine.packing import Batch, Bucket
+from fusedbert.engine.session import Session, first_line
+
+GRAPH_TEXTS, GRAPH_TOKENS = 8, 2048  # batches up to this are captured: beyond it kernels run longer than they take to launch
+MAX_GRAPHS = 32  # each holds its buffers, and some megabytes of the driver's
+MAX_BUFFERS = 16  # of shapes that are not captured; the one unused for longest gives way
+CAPTURE_AT = 2  # the use at which a shape is captured: capturing takes longer than the run that it saves once
+
+
+def capturable(texts: int, tokens: int) -> bool:
+    """Tell whether a batch is small enough for the launches of its kernels to matter."""
+    return texts <= GRAPH_TEXTS and tokens <= GRAPH_TOKENS
+
+
+class ShapedSession:
+    """Runs batches on a session through buffers that are kept for each shape.
+
+    Args:
+        runtime: The onnxruntime module.
+        session: The graph.
+        labels: Columns of its logits.
+        device: ``cuda``, or ``cpu`` where there is no GPU to test with.
+        index: Number of the device.
+        graphs: Whether CUDA graphs may be captured.
+        pin: Pins host memory.
+    """
+
+    def __init__(
+        self,
+        runtime: Any,
+        session: Session,
+        *,
+        labels: int,
+        device: str = "cuda",
+        index: int = 0,
+        graphs: bool,
+        pin: Register = cuda_register,
+    ) -> None:
+        self.session = session
+        self._runtime = runtime
+        self._labels = labels
+        self._device, self._index, self._pin = device, index, pin
+        self._graphs = graphs
+        self._captured: dict[Bucket, tuple[int, Bound]] = {}
+        self._seen: Counter[Bucket] = Counter()
+        self._buffers: OrderedDict[Bucket, Bound] = OrderedDict()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusedbert-cuda")
+
+    @property
+    def captured(self) -> int:
+        """Number of CUDA graphs so far."""
+        return len(self._captured)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Compute the logits of a batch, ``[batch.texts, labels]``.
+
+        Raises:
+            InferenceError: The graph failed.
+        """
+        return self._worker.submit(self._run, batch).result()
+
+    def _run(self, batch: Batch) -> NDArray[np.float32]:
+        try:
+            graph, bound = self._bound(batch)
+            logits = bound.run(batch.arrays, graph=graph)
+        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+            shape = f"{batch.bucket.texts} texts, {batch.bucket.tokens} tokens"
+            raise InferenceError(
+                f"{self.session.file} failed on {shape}: {explain(str(error)) or first_line(error)}"
+            ) from error
+        return logits[: batch.texts]
+
+    def _bound(self, batch: Batch) -> tuple[int | None, Bound]:
+        """Find or make the buffers of a batch's shape, and the number of its CUDA graph where it has one."""
+        bucket = batch.bucket
+        if self._graphs and capturable(bucket.texts, bucket.tokens):
+            if bucket in self._captured:
+                return self._captured[bucket]
+            self._seen[bucket] += 1
+            if self._seen[bucket] >= CAPTURE_AT and len(self._captured) < MAX_GRAPHS:
+                number = len(self._captured) + 1
+                bound = self._buffers.pop(bucket, None) or self._make(batch)
+                self._captured[bucket] = (number, bound)
+                return number, bound
+        if bucket not in self._buffers:
+            while len(self._buffers) >= MAX_BUFFERS:
+                self._buffers.popitem(last=False)
+            self._buffers[bucket] = self._make(batch)
+        self._buffers.move_to_end(bucket)
+        return None, self._buffers[bucket]
+
+    def _make(self, batch: Batch) -> Bound:
+        return Bound(
+            self._runtime,
+            self.session.raw,
+            self.session.inputs,
+            batch.arrays,
+            texts=batch.bucket.texts,
+            labels=self._labels,
+            device=self._device,
+            index=self._index,
+            pin=self._pin,
+        )

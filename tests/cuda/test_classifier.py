@@ -1,0 +1,181 @@
+"""A classifier on CUDA, as far as it can be had without: layouts, buffers, captured graphs, threads, and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusedbert.engine import Classifier, ClosedError, DeviceError, InferenceError, OptionError
+from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
+from fusedbert.engine.cuda import shapes
+from fusedbert.engine.cuda.runners import ChoosingRunner
+
+MIXED = ["good", "the movie was not very good . " * 4, "bad !", "", "the movies was bad", "very " * 30]
+EVEN = ["good movie"] * 12
+
+
+@pytest.fixture
+def expected(exported: Path) -> Iterator[Callable[[list[str]], np.ndarray]]:
+    """Return a function that gives the fp32 graph's logits."""
+    with Classifier.from_pretrained(exported, device="cpu", precision="fp32") as clf:
+        yield clf.decision_function
+
+
+def test_packed_and_padded_by_what_a_batch_wastes(exported: Path, cuda: Any, expected: Any) -> None:
+    fake = cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    assert (clf.runtime.device, clf.runtime.precision, clf.runtime.layout) == ("cuda:0", "fp16", PACKED)
+    assert "packed where more than 5%" in clf.runtime.why and "golden texts within" in clf.runtime.why
+    padded, packed = fake.sessions
+    runs = len(padded.graphs), len(packed.graphs)
+    np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0], runs[1] + 1)
+    np.testing.assert_allclose(clf.decision_function(EVEN), expected(EVEN), atol=0.03)
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 1)
+
+
+def test_without_a_packed_graph(own_artifact: Path, cuda: Any, expected: Any) -> None:
+    manifest = read_manifest(own_artifact)
+    variants = tuple(v for v in manifest.variants if v.layout == PADDED)
+    write_manifest(own_artifact, dataclasses.replace(manifest, variants=variants))
+    cuda()
+    clf = Classifier.from_pretrained(own_artifact, device="cuda")
+    assert clf.runtime.layout == PADDED and "no packed graph" in clf.runtime.why
+    np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
+
+
+def test_a_packed_graph_that_does_not_open(own_artifact: Path, cuda: Any, expected: Any) -> None:
+    (own_artifact / "onnx/model_fp16_packed.stand-in").write_bytes(b"no graph")
+    cuda()
+    clf = Classifier.from_pretrained(own_artifact, device="cuda")
+    assert clf.runtime.layout == PADDED and "packed graph does not work here" in clf.runtime.why
+    np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
+
+
+def test_a_device_that_computes_something_else(own_artifact: Path, cuda: Any) -> None:
+    manifest = read_manifest(own_artifact)
+    golden = [dataclasses.replace(g, logits=tuple(x + 0.5 for x in g.logits)) for g in manifest.golden]
+    write_manifest(own_artifact, dataclasses.replace(manifest, golden=tuple(golden)))
+    cuda()
+    with pytest.raises(DeviceError, match=r"computes the golden texts wrongly: a logit is off by 0\.5"):
+        Classifier.from_pretrained(own_artifact, device="cuda")
+    with pytest.warns(RuntimeWarning, match="golden texts wrongly"):
+        clf = Classifier.from_pretrained(own_artifact)
+    assert clf.runtime.device == "cpu" and "golden" in clf.runtime.why
+    assert clf("good")[0]["label"] in clf.classes_
+
+
+def test_nodes_that_are_not_on_the_gpu_are_named(exported: Path, cuda: Any) -> None:
+    cuda(elsewhere=("BiasGelu",))
+    with pytest.raises(DeviceError, match=r"cuda:0 does not run 2 of the graph's nodes: BiasGelu \(.*feed_forward/BiasGelu\)"):
+        Classifier.from_pretrained(exported, device="cuda")
+
+
+def test_provider_options(exported: Path, cuda: Any) -> None:
+    fake = cuda()
+    Classifier.from_pretrained(exported, device="cuda:1", session_options={"cuda.gpu_mem_limit": 2**31})
+    for options in fake.provider_options:
+        assert options == {
+            "device_id": "1",
+            "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": "0",
+            "enable_cuda_graph": "1",
+            "gpu_mem_limit": str(2**31),
+        }
+    with pytest.raises(OptionError, match="cuda:N"):
+        Classifier.from_pretrained(exported, device="cuda", session_options={"cuda.device_id": 1})
+
+
+def test_a_small_shape_is_captured_at_its_second_use(exported: Path, cuda: Any) -> None:
+    fake = cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    padded = fake.sessions[0]
+    padded.graphs.clear()
+    first = clf.decision_function(["the movie was very bad " * 5])
+    again = [clf.decision_function(["the movie was very bad " * 5]) for _ in range(3)]
+    assert padded.graphs[0] == "-1" and len(set(padded.graphs[1:])) == 1 and int(padded.graphs[1]) >= 1
+    for logits in again:
+        np.testing.assert_array_equal(logits, first)
+    padded.graphs.clear()
+    for _ in range(3):  # 12 texts: kernels run longer than they take to launch
+        clf.decision_function(EVEN)
+    assert padded.graphs == ["-1"] * 3
+
+
+def test_captured_graphs_and_buffers_are_bounded(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "MAX_GRAPHS", 3)
+    monkeypatch.setattr(shapes, "MAX_BUFFERS", 2)
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    runner = clf._runner
+    assert isinstance(runner, ChoosingRunner)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        clf.decision_function(["good " * int(n) for n in rng.integers(1, 38, size=int(rng.integers(1, 12)))])
+    for n in (3, 12, 20, 30, 38) * 2:
+        clf.decision_function(["good " * n])
+    for shaped in (runner.padded.shaped, runner.packed.shaped):
+        assert shaped.captured == 3 and len(shaped._buffers) <= 2
+
+
+def test_buffers_are_reused(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    made: list[Any] = []
+    make = shapes.Bound
+    monkeypatch.setattr(shapes, "Bound", lambda *args, **rest: made.append(make(*args, **rest)) or made[-1])
+    results = [clf.decision_function([text] * 20) for text in ("good", "bad", "good", "not bad", "good")]
+    assert len(made) == 1
+    np.testing.assert_array_equal(results[0], results[2])  # what was read is not what a later run writes to
+    np.testing.assert_array_equal(results[0], results[4])
+    assert np.abs(results[0] - results[1]).max() > 0.01
+
+
+def test_from_many_threads(exported: Path, cuda: Any, expected: Any) -> None:
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    wanted = {n: expected(MIXED[:n]) for n in range(1, 7)}
+    wrong: list[int] = []
+
+    def work(n: int) -> None:
+        differences = [np.abs(clf.decision_function(MIXED[:n]) - wanted[n]).max() for _ in range(10)]
+        wrong.extend(n for difference in differences if difference > 0.03)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_an_error_of_the_graph_leaves_no_thread_behind(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    clf.decision_function(EVEN)
+    before = threading.active_count()
+    monkeypatch.setattr(
+        shapes.Bound, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA failure 2: out of memory"))
+    )
+    with pytest.raises(InferenceError, match="no memory left"):
+        clf.decision_function(EVEN * 100)
+    assert threading.active_count() == before
+
+
+def test_many_windows_in_order(exported: Path, cuda: Any, expected: Any) -> None:
+    """More texts than a window: tokenized in a thread ahead of the runs, and every result at its place."""
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    rng = np.random.default_rng(3)
+    texts = ["".join(rng.choice(["good ", "bad ", "not "], size=rng.integers(1, 9))) for _ in range(1100)]
+    np.testing.assert_allclose(clf.decision_function(texts), expected(texts), atol=0.03)
+    assert threading.active_count() < 20
+    clf.close()
+    with pytest.raises(ClosedError):
+        clf.decision_function(texts)

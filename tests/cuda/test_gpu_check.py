@@ -1,0 +1,106 @@
+"""``make gpu-check`` without a GPU: every step runs on tiny models, and the result has the agreed keys, spelled out here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fusedbert.bench import gpu_check, gpu_setup
+from fusedbert.bench.gpu_check import main, read_texts, rounded
+from fusedbert.engine.device import import_onnxruntime, inspect_offer
+from fusedbert.engine.errors import StorageError
+
+
+def test_a_dry_run_takes_every_step(tmp_path: Path) -> None:
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "".join(f"it is {'very ' * n}good .\t1\n" for n in range(20)))
+    done = CliRunner().invoke(main, ["--dry-run", "--output", str(tmp_path / "out"), "--sst2", str(tmp_path / "dev.tsv")])
+    details = json.loads(next((tmp_path / "out").glob("*.details.json")).read_text())
+    assert done.exit_code == 0, (done.output, details)
+    assert details["not_measured"] == {} and details["dry_run"] is True and details["texts"] == "dev.tsv"
+    assert set(details["seconds"]) == {name for name, _ in gpu_check.STEPS}
+    result = json.loads(done.stdout)
+    assert result == json.loads((tmp_path / "out/dry-run-on-the-CPU.json").read_text())
+    assert {key: sorted(value) if isinstance(value, dict) else None for key, value in result.items()} == {
+        "gpu": None,
+        "driver": None,
+        "onnxruntime": None,
+        "bert_base": ["latency_1x128_p50_ms", "seq128_per_s", "text_1_p50_ms"],
+        "bert_large": ["seq384_per_s"],
+        "sst2": ["label_agreement", "over_transformers_fp16", "packed_over_padded"],
+        "attention_nodes_on_cuda": None,
+    }
+    assert result["sst2"]["label_agreement"] == 1.0
+    assert all(value > 0 for part in ("bert_base", "bert_large", "sst2") for value in result[part].values())
+    assert details["soak"]["batches"] == 30 and len(details["crossover"]) == 6
+
+
+def test_a_step_that_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(check: gpu_check.Check) -> None:
+        raise RuntimeError("the device\nfell off the bus")
+
+    monkeypatch.setattr(gpu_check, "STEPS", (("machine", gpu_check.machine), ("bert_base", broken)))
+    done = CliRunner().invoke(main, ["--dry-run", "--output", str(tmp_path)])
+    details = json.loads((tmp_path / "dry-run-on-the-CPU.details.json").read_text())
+    assert done.exit_code == 1
+    assert details["not_measured"] == {"bert_base": "RuntimeError: the device fell off the bus"}
+    late = CliRunner().invoke(main, ["--dry-run", "--output", str(tmp_path), "--minutes", "0"])
+    details = json.loads((tmp_path / "unknown.details.json").read_text())
+    assert late.exit_code == 1 and details["not_measured"]["machine"] == "the time was up"
+
+
+def test_without_a_gpu_it_says_so_at_once(tmp_path: Path) -> None:
+    if inspect_offer(import_onnxruntime()).obstacle() is None:
+        pytest.skip("there is a GPU here")
+    done = CliRunner().invoke(main, ["--output", str(tmp_path)])
+    assert done.exit_code == 1 and "--dry-run" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_texts(tmp_path: Path) -> None:
+    assert len(read_texts(None, 10**9)) == 872
+    (tmp_path / "imdb.tsv").write_text('label\ttext\n1\tgood "film\n')
+    assert read_texts(tmp_path / "imdb.tsv", 5) == ['good "film']
+    (tmp_path / "other.tsv").write_text("a\tb\n1\t2\n")
+    for name in ("other.tsv", "missing.tsv"):
+        with pytest.raises(StorageError, match=name):
+            read_texts(tmp_path / name, 5)
+
+
+def test_numbers_are_rounded() -> None:
+    assert rounded({"a": [1.23456, {"b": 17601.23}], "c": None, "d": 12345678}) == {
+        "a": [1.235, {"b": 17600.0}],
+        "c": None,
+        "d": 12345678,
+    }
+
+
+def test_the_environment_links_the_packages(tmp_path: Path, repository: Path) -> None:
+    """Without a network and without pip: a new environment imports the engine from this repository."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env/bin/python"
+    folder = gpu_setup.link(python)
+    assert gpu_setup.link(python) == folder  # twice does no harm
+    code = "import fusedbert.engine.errors as e, fusedbert.bench as b; print(e.__file__, b.__path__)"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert str(folder / "engine" / "errors.py") in done.stdout
+    assert (folder / "engine").resolve() == repository / "engine"
+    assert set(gpu_setup.missing(python)) == set(gpu_setup.NEEDED)
+    assert gpu_setup.missing(Path(sys.executable)) == ["onnxruntime"]  # it is here, without CUDA
+
+
+def test_what_is_missing_and_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(gpu_setup.venv, "create", lambda *_, **__: None)
+    monkeypatch.setattr(gpu_setup, "link", lambda _: tmp_path)
+    monkeypatch.setattr(gpu_setup, "missing", lambda _: ["onnxruntime"])
+    commands: list[list[str]] = []
+    monkeypatch.setattr(gpu_setup.subprocess, "run", lambda command, **_: commands.append(command))
+    assert gpu_setup.main([str(tmp_path / "env"), "wheels"]) == 1
+    assert "WHEELS=FOLDER" in capsys.readouterr().err
+    assert commands[0][-4:] == ["--no-index", "--find-links", "wheels", "onnxruntime-gpu[cuda,cudnn]>=1.23,!=1.27.0"]
+    assert gpu_setup.main([]) == 2

@@ -1,0 +1,122 @@
+"""Stages that overlap: order, bounds, exceptions, and a window's rows computed once where they are the same."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusedbert.engine import Classifier, score_file
+from fusedbert.engine.scoring.csv_source import CsvSource
+from fusedbert.engine.scoring.rows import TextRows
+from fusedbert.engine.scoring.windows import Raw, Record, cut
+from fusedbert.engine.scoring.work import clocked, distinct, encode, run
+
+
+def test_each_item_s_time_is_told() -> None:
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            time.sleep(0.02)
+            yield number
+
+    told: list[tuple[int, float]] = []
+    assert list(clocked(slow(), lambda item, seconds: told.append((item, seconds)))) == [0, 1, 2]
+    assert [item for item, _ in told] == [0, 1, 2] and all(0.015 < seconds < 0.5 for _, seconds in told)
+
+
+def test_no_more_windows_are_read_than_the_stages_hold(artifact: Path, write: Any, tmp_path: Path) -> None:
+    """Three stages, a window in each and one waiting before the next; the reader is never further ahead."""
+    lead: list[int] = []
+    read: list[int] = []
+    source = write("in.csv", [{"text": f"good {number}"} for number in range(400)])
+
+    def window(self: CsvSource, records: list[Record], first: int, text: str, pair: str | None) -> Raw:
+        read.append(first)
+        return real(self, records, first, text, pair)
+
+    real = CsvSource._window
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CsvSource, "_window", window)
+
+        def progress(done: Any) -> None:
+            time.sleep(0.02)  # a slow disk
+            lead.append(len(read) - done.rows // 10)
+
+        score_file(source, tmp_path / "out.csv", model=artifact, part_rows=10, progress=progress)
+    assert len(read) == 40 and 1 <= max(lead) <= 7
+
+
+def test_threads_end_when_a_run_stops_early(artifact: Path, write: Any, tmp_path: Path) -> None:
+    def stop(_: Any) -> None:
+        raise KeyError("stop")
+
+    source = write("in.csv", [{"text": f"good {number}"} for number in range(400)])
+    before = threading.active_count()
+    with pytest.raises(KeyError, match="stop"):
+        score_file(source, tmp_path / "out.csv", model=artifact, part_rows=10, progress=stop)
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() == before
+
+
+def test_windows_are_cut_by_number_and_by_size() -> None:
+    small = [len(window) for window in cut([Record(value=None, size=1)] * 25, 10)]
+    assert small == [10, 10, 5]
+    assert [len(window) for window in cut([Record(value=None, size=5 << 20)] * 5, 10)] == [2, 2, 1]
+
+
+def window(texts: list[str | None], pairs: list[str | None] | None = None) -> Raw:
+    return Raw(first=100, rows=TextRows((), []), texts=texts, pairs=pairs, faults={}, size=0, done=None)
+
+
+def test_identical_texts_run_once(classifier: Classifier) -> None:
+    raw = window(["good", "bad", "good", None, "bad", "good film"])
+    texts, places = distinct(raw)
+    assert [text.text for text in texts] == ["good", "bad", "good film"] and places == [0, 1, 0, -1, 1, 2]
+    assert [text.index for text in texts] == [101, 102, 106]  # rows from 1, for messages
+    ran = run(classifier, encode(classifier, raw))
+    assert ran.logits.shape == (3, 2) and ran.encoded.tally.run == 3 and ran.encoded.tally.rows == 6
+    assert ran.logits == pytest.approx(classifier.decision_function(["good", "bad", "good film"]), abs=1e-5)
+
+
+def test_a_pair_is_the_same_where_both_are() -> None:
+    texts, places = distinct(window(["a", "a", "a"], ["x", "y", "x"]))
+    assert [(text.text, text.pair) for text in texts] == [("a", "x"), ("a", "y")] and places == [0, 1, 0]
+
+
+def test_padding_is_counted(classifier: Classifier) -> None:
+    tally = run(classifier, encode(classifier, window(["good", "a very long and dull film, not good at all"]))).encoded.tally
+    lengths = sorted(
+        len(row.ids) for row in encode(classifier, window(["good", "a very long and dull film, not good at all"])).tokens
+    )
+    assert tally.tokens == sum(lengths) <= tally.padded <= 2 * lengths[1]
+
+
+def test_progress(artifact: Path, write: Any, tmp_path: Path) -> None:
+    seen = []
+    source = write("in.csv", [{"text": f"good {number % 3}"} for number in range(1000)])
+    score_file(source, tmp_path / "out.csv", model=artifact, part_rows=100, progress=seen.append)
+    assert [progress.rows for progress in seen] == list(range(100, 1001, 100))
+    assert seen[-1].total == 1000 and all(0 <= progress.padding < 1 for progress in seen)
+
+
+def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path) -> None:
+    """Peak allocations of Python objects while a file three times as long is read and written."""
+    import tracemalloc
+
+    peaks = []
+    for rows in (12_000, 36_000):
+        source = tmp_path / f"{rows}.csv"
+        with source.open("w", encoding="utf-8") as file:
+            file.write("id,text\n")
+            file.writelines(f"{number},good film {number % 5} {'x' * 100}\n" for number in range(rows))
+        tracemalloc.start()
+        score_file(source, tmp_path / f"out-{rows}.csv", model=artifact, part_rows=1000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

@@ -1,0 +1,301 @@
+"""Nothing lost, nothing twice: kills, full disks, mismatches; what is committed stays, and the end has the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fusedbert.engine.scoring.parts as parts_module
+from fusedbert.engine import InputError, OptionError, StorageError, score_file
+
+ROWS = 600
+PART = 20
+COMMAND = [sys.executable, "-c", "from fusedbert.engine.cli import main; main()", "score"]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    """Rows that differ, some of which cannot be scored."""
+    rng = random.Random(5)
+    words = ["good", "bad", "film", "plot", "dull", "bright", "not", "very"]
+    return [{"id": f"{n:04d}", "text": " ".join(rng.choices(words, k=rng.randrange(1, 40)))} for n in range(ROWS)]
+
+
+@pytest.fixture
+def source(write: Any, rows: list[dict[str, Any]]) -> Path:
+    return write("in.jsonl", [row | {"text": None} if number % 97 == 50 else row for number, row in enumerate(rows)])
+
+
+def options(artifact: Path) -> dict[str, Any]:
+    return {"model": artifact, "part_rows": PART, "on_error": "null", "threads": 1}
+
+
+class Stop(Exception):
+    """Stands in for a kill, in this process."""
+
+
+def stopped(source: Path, output: Path, after: int, **more: Any) -> None:
+    """Start a run and stop it after some rows."""
+
+    def progress(done: Any) -> None:
+        if done.rows >= after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        score_file(source, output, progress=progress, **more)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl.gz", "out.parquet"])
+def test_a_run_that_was_stopped_often_ends_with_the_same_bytes(name: str, source: Path, artifact: Path, tmp_path: Path) -> None:
+    whole = tmp_path / f"whole-{name}"
+    undisturbed = score_file(source, whole, **options(artifact))
+    output = tmp_path / name
+    for after in (50, 130, 400):
+        stopped(source, output, after, resume=True, **options(artifact))
+        assert not output.exists()
+    summary = score_file(source, output, resume=True, **options(artifact))
+    assert output.read_bytes() == whole.read_bytes()
+    side = [path.with_name(f"{path.name}.errors.jsonl") for path in (output, whole)]
+    assert side[0].read_bytes() == side[1].read_bytes() and summary.errors == 6
+    assert 300 < summary.resumed <= 400
+    same = ("rows", "written", "errors", "truncated", "labels", "padding", "distinct")
+    assert {key: getattr(summary, key) for key in same} == {key: getattr(undisturbed, key) for key in same}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == []
+
+
+def test_kill_9(source: Path, artifact: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    score_file(source, whole, **options(artifact))
+    arguments = ["-m", artifact, "--part-rows", PART, "--on-error", "null", "--threads", 1, "--resume", "--json"]
+    command = [*COMMAND, source, "-o", output, *arguments]
+    rng = random.Random(11)
+    kills = 0
+    for _ in range(4):
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = journal_size(output)
+        while process.poll() is None and journal_size(output) <= before:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait(30) == -signal.SIGKILL
+    assert kills >= 2
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == whole.read_bytes()
+    summary = json.loads(done.stdout)
+    assert summary["rows"] == ROWS or summary["finished_before"]
+
+
+def journal_size(output: Path) -> int:
+    path = output.with_name(f"{output.name}.parts") / "journal.jsonl"
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize("step", ["joined", "errors", "unlink", "rmtree"])
+def test_killed_while_it_ends(step: str, source: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    score_file(source, whole, **options(artifact))
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        real = Path.replace
+        if step in ("joined", "errors"):
+            patch.setattr(Path, "replace", lambda self, to: refuse() if self.name == step else real(self, to))
+        elif step == "unlink":
+            patch.setattr("fusedbert.engine.scoring.journal.Journal.remove", refuse)
+        else:
+            patch.setattr("shutil.rmtree", refuse)
+        with pytest.raises(Stop):
+            score_file(source, output, **options(artifact))
+    assert output.exists() == (step in ("unlink", "rmtree"))
+    summary = score_file(source, output, resume=True, **options(artifact))
+    assert output.read_bytes() == whole.read_bytes()
+    assert summary.finished_before == (step == "rmtree")
+    assert not output.with_name("out.csv.parts").exists()
+
+
+def test_a_finished_output_is_left_alone(source: Path, artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    score_file(source, output, resume=True, **options(artifact))  # without a journal it starts
+    before = output.stat()
+    summary = score_file(source, output, resume=True, **options(artifact))
+    after = output.stat()
+    assert summary.finished_before
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    with pytest.raises(StorageError, match=r"exists already.*--force.*--resume"):
+        score_file(source, output, **options(artifact))
+    score_file(source, output, force=True, **options(artifact))
+    assert output.stat().st_ino != before.st_ino
+
+
+def test_an_unfinished_run_is_not_dropped_by_accident(source: Path, artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    stopped(source, output, 100, **options(artifact))
+    with pytest.raises(StorageError, match=r"unfinished run.*--resume.*--force"):
+        score_file(source, output, **options(artifact))
+    summary = score_file(source, output, force=True, **options(artifact))
+    assert summary.resumed == 0 and summary.rows == ROWS
+
+
+def test_an_old_output_stays_until_the_new_one_is_whole(source: Path, artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("old", encoding="utf-8")
+    stopped(source, output, 100, force=True, **options(artifact))
+    assert output.read_text(encoding="utf-8") == "old"
+    score_file(source, output, resume=True, **options(artifact))
+    assert output.read_text(encoding="utf-8").count("\n") == ROWS + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"part_rows": 10}, "part_rows 20, not 10"),
+        ({"probabilities": True}, "columns "),
+        ({"text_column": "id"}, "text_column 'text', not 'id'"),
+        ({"on_error": "skip"}, "--on-error null"),
+    ],
+)
+def test_other_options_are_refused(change: Any, said: str, source: Path, artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    stopped(source, output, 100, **options(artifact))
+    with pytest.raises(OptionError, match=f"the unfinished run in .* had .*{said}"):
+        score_file(source, output, resume=True, **options(artifact) | change)
+    score_file(source, output, resume=True, **options(artifact))
+
+
+def test_another_input_or_model_is_refused(source: Path, artifact: Path, variant: Any, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    stopped(source, output, 100, **options(artifact))
+    content = source.read_bytes()
+    source.write_bytes(content.replace(b"dull", b"fine", 1))
+    with pytest.raises(OptionError, match="input sha256"):
+        score_file(source, output, resume=True, **options(artifact))
+    source.write_bytes(content + b'{"id": "x", "text": "more"}\n')
+    with pytest.raises(OptionError, match="input bytes"):
+        score_file(source, output, resume=True, **options(artifact))
+    source.write_bytes(content)
+    other = variant("single_label_classification")  # the same model, written anew
+    with pytest.raises(OptionError, match="model manifest"):
+        score_file(source, output, resume=True, **options(artifact) | {"model": other})
+
+
+def test_rows_that_failed_may_be_let_through_on_the_way(source: Path, artifact: Path, tmp_path: Path) -> None:
+    strict = options(artifact) | {"on_error": "fail"}
+    with pytest.raises(InputError, match="row 51 cannot be scored"):
+        score_file(source, tmp_path / "out.csv", **strict)
+    summary = score_file(source, tmp_path / "out.csv", resume=True, **options(artifact))
+    assert summary.resumed == 40 and summary.errors == 6
+
+
+def test_a_line_that_was_torn_off_does_not_count(source: Path, artifact: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    score_file(source, whole, **options(artifact))
+    stopped(source, output, 200, **options(artifact))
+    journal = output.with_name("out.csv.parts") / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-17])
+    summary = score_file(source, output, resume=True, **options(artifact))
+    assert summary.resumed in (160, 180) and output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["part", "journal"])
+def test_damage_is_found(damage: str, source: Path, artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    stopped(source, output, 200, **options(artifact))
+    folder = output.with_name("out.csv.parts")
+    path = folder / ("part-0000001" if damage == "part" else "journal.jsonl")
+    path.write_bytes(path.read_bytes()[:-3] if damage == "part" else b"{}{\n" + path.read_bytes())
+    with pytest.raises(InputError, match=r"--force"):
+        score_file(source, output, resume=True, **options(artifact))
+
+
+def test_two_processes_do_not_write_one_output(source: Path, artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+
+    def progress(_: Any) -> None:
+        with pytest.raises(StorageError, match="another process is writing"):
+            score_file(source, output, resume=True, **options(artifact))
+        raise Stop
+
+    with pytest.raises(Stop):
+        score_file(source, output, progress=progress, **options(artifact))
+
+
+@pytest.mark.parametrize("where", ["part", "join"])
+def test_a_full_disk_is_one_line_and_the_rest_goes_on(
+    where: str, source: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    score_file(source, whole, **options(artifact))
+    real = parts_module.new_file
+    with monkeypatch.context() as patch:
+
+        def full(path: Path) -> Any:
+            if path.name == ("part-0000003" if where == "part" else "joined"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(path)
+
+        patch.setattr(parts_module, "new_file", full)
+        with pytest.raises(StorageError, match="No space left on device: make room, then go on with --resume"):
+            score_file(source, output, **options(artifact))
+    summary = score_file(source, output, resume=True, **options(artifact))
+    assert summary.resumed == (60 if where == "part" else ROWS)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("limit", [3000, 12_000, 60_000])
+def test_files_that_may_not_grow(limit: int, source: Path, artifact: Path, tmp_path: Path) -> None:
+    """A real write that breaks off in the middle: of a part, of the journal, of the joined output."""
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    score_file(source, whole, **options(artifact))
+    arguments = ["-m", artifact, "--part-rows", PART, "--on-error", "null", "--threads", 1]
+    command = list(map(str, [*COMMAND, source, "-o", output, *arguments]))
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, preexec_fn=limited)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "make room" in done.stderr
+    assert not output.exists()
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_stdin_can_be_scored_but_not_resumed(source: Path, artifact: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    score_file(source, whole, **options(artifact))
+    arguments = ["--input-format", "jsonl", "-m", artifact, "--part-rows", PART, "--on-error", "null", "--threads", 1]
+    command = list(map(str, [*COMMAND, "-", "-o", output, *arguments]))
+    content = source.read_bytes()
+    cut = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert cut.stdin is not None
+    cut.stdin.write(content[: len(content) // 2])
+    cut.stdin.flush()
+    deadline = time.monotonic() + 60
+    while journal_size(output) < 2000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    cut.kill()
+    cut.stdin.close()
+    cut.wait(30)
+    refused = subprocess.run([*command, "--resume"], input=content, capture_output=True, timeout=120)
+    assert refused.returncode == 2 and b"is a stream" in refused.stderr and b"--force" in refused.stderr
+    done = subprocess.run([*command, "--force"], input=content, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == whole.read_bytes()
+    again = subprocess.run([*command, "--resume"], input=content, capture_output=True, timeout=120)
+    assert (again.returncode, again.stderr) == (0, b"")

@@ -1,0 +1,94 @@
+"""``Scorer``: columns in, columns out, in this process or another."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusedbert.engine import Classifier, InputError, OptionError, Scorer
+
+TEXTS = ["I really loved this movie.", "The spaghetti was bland.", "", "I really loved this movie."]
+
+
+def test_columns_come_back_with_ours_beside_them(artifact: Path, classifier: Classifier) -> None:
+    batch = {"id": np.arange(4), "review": np.array(TEXTS, dtype=object)}
+    found = Scorer(artifact, probabilities=True)(batch)
+    assert list(found) == ["id", "review", "label", "score", "p_NEGATIVE", "p_POSITIVE", "truncated"]
+    assert found["id"] is batch["id"] and "label" not in batch
+    assert list(found["label"]) == classifier.predict(TEXTS)
+    expected = classifier.predict_proba(TEXTS)
+    np.testing.assert_allclose(np.stack([found["p_NEGATIVE"], found["p_POSITIVE"]], axis=1), expected, atol=1e-5)
+    np.testing.assert_allclose(found["score"], expected.max(axis=1), atol=1e-5)
+    assert [found[name].dtype for name in ("label", "score", "truncated")] == [object, np.float32, bool]
+
+
+def test_a_pickle_holds_the_options_and_no_model(artifact: Path) -> None:
+    scorer = Scorer(artifact, text_column="t", prefix="m_", threads=1)
+    before = scorer({"t": TEXTS})
+    content = pickle.dumps(scorer)
+    assert len(content) < 2000
+    after = pickle.loads(content)({"t": TEXTS})
+    assert list(after) == ["t", "m_label", "m_score", "m_truncated"]
+    np.testing.assert_array_equal(after["m_score"], before["m_score"])
+
+
+def test_a_pickle_works_in_another_process(artifact: Path) -> None:
+    import multiprocessing
+
+    scorer = Scorer(artifact, threads=1)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert list(pool.apply(scorer, ({"text": TEXTS},))["label"]) == list(scorer({"text": TEXTS})["label"])
+
+
+def test_threads_share_one_model(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    real = Classifier.from_pretrained
+    monkeypatch.setattr(Classifier, "from_pretrained", lambda *a, **k: loads.append(1) or real(*a, **k))
+    scorer = Scorer(artifact, threads=1)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(scorer, [{"text": TEXTS}] * 8))
+    assert len(loads) == 1 and all(list(each["label"]) == list(results[0]["label"]) for each in results)
+
+
+def test_rows_that_cannot_be_scored(artifact: Path) -> None:
+    texts = ["fine", None, float("nan"), 5, "\ud83d"]
+    with pytest.raises(InputError, match="row 1 of the batch cannot be scored: 'text' is null"):
+        Scorer(artifact)({"text": texts})
+    found = Scorer(artifact, on_error="null")({"text": texts})
+    assert list(found["label"]) == ["POSITIVE", None, None, None, None]
+    assert np.isnan(found["score"]).tolist() == [False, True, True, True, True]
+    assert found["truncated"].tolist() == [False] * 5
+    assert list(Scorer(artifact, on_error="null")({"text": [None]})["label"]) == [None]
+
+
+def test_lists_of_a_multi_label_model(variant: Any) -> None:
+    found = Scorer(variant("multi_label_classification"))({"text": TEXTS})
+    assert all(
+        isinstance(label, list) and len(label) == len(score)
+        for label, score in zip(found["label"], found["score"], strict=True)
+    )
+
+
+def test_pairs_and_empty_batches(artifact: Path, classifier: Classifier) -> None:
+    scorer = Scorer(artifact, text_column="a", pair_column="b")
+    found = scorer({"a": ["Is it?"], "b": ["It is."]})
+    assert found["score"][0] == pytest.approx(classifier([("Is it?", "It is.")])[0]["score"], abs=1e-5)
+    assert len(scorer({"a": [], "b": []})["label"]) == 0
+    with pytest.raises(InputError, match="of one length"):
+        scorer({"a": ["x"], "b": []})
+
+
+def test_wrong_calls(artifact: Path) -> None:
+    with pytest.raises(OptionError, match="keeps every row"):
+        Scorer(artifact, on_error="skip")
+    with pytest.raises(InputError, match="a mapping of columns"):
+        Scorer(artifact)(["text"])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'label' already"):
+        Scorer(artifact)({"text": ["x"], "label": [1]})
+    with pytest.raises(InputError, match=r"text column"):
+        Scorer(artifact)({"a": ["x"], "b": ["y"]})
