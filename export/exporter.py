@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import warnings
 from pathlib import Path
 
 from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder
@@ -16,7 +17,8 @@ from fusedbert.export.record import provenance, versions, write_record
 from fusedbert.export.source import locate
 from fusedbert.export.subject import Progress, Subject, study
 from fusedbert.export.targets import chosen
-from fusedbert.export.variants import make_variants
+from fusedbert.export.tokenizer_check import against_transformers
+from fusedbert.export.variants import TokenizerWarning, make_variants
 
 ROUTES = ("direct", "optimum")
 LEAST_TEXTS, MOST_TEXTS = 16, 512  # fewer say little of the activations' range; more cost time and change little
@@ -89,10 +91,14 @@ def export_checkpoint(
     with staged_folder(folder, replace=force) as stage:
         if via == "optimum":
             return export_through_optimum(checkpoint, stage, target=target, required=required, tell=tell)
-        rounded = any(lowering.precision != "fp32" for lowering in lowerings)
-        subject = study(checkpoint, tell, rounded=rounded, calibration=texts)
-        metadata = provenance(checkpoint, versions())
-        variants = make_variants(subject, lowerings, stage, metadata, tell, required=required)
+        with against_transformers(checkpoint.folder) as differences:
+            rounded = any(lowering.precision != "fp32" for lowering in lowerings)
+            subject = study(checkpoint, tell, rounded=rounded, calibration=texts)
+            metadata = provenance(checkpoint, versions())
+            variants = make_variants(subject, lowerings, stage, metadata, tell, required=required)
+            tell("comparing the tokenizer with transformers', where that is installed")
+            for difference in differences(subject.tokens):
+                warnings.warn(f"the tokenizer is not that of transformers: {difference}", TokenizerWarning, stacklevel=2)
         tell("writing the manifest")
         return finish(subject, variants, stage)
 

@@ -53,6 +53,10 @@ class Tokenization:
         types = [min(kind, max(self._token_types - 1, 0)) for kind in encoding.type_ids]
         return Encoded(tuple(encoding.ids), tuple(types))
 
+    def whole(self, text: str) -> list[int]:
+        """Return the ids of a text, not cut."""
+        return list(self._tokenizer.encode(text).ids)
+
     def repeat(self, words: str, tokens: int) -> Encoded:
         """Make a text of exactly ``tokens`` tokens out of ``words``, special tokens included where there is room."""
         whole = self._tokenizer.encode(words)

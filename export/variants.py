@@ -28,6 +28,10 @@ class LeftOutWarning(ExportWarning):
     """A graph did not pass its gate, and the artifact goes without it."""
 
 
+class TokenizerWarning(ExportWarning):
+    """transformers, which is installed, cuts a text into other tokens."""
+
+
 class FusionWarning(ExportWarning):
     """The attention of fewer layers was fused than the model has."""
 

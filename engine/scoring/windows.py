@@ -6,6 +6,7 @@ run, or a resumed one, computes the same batches and writes the same bytes.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import io
 from collections.abc import Iterable, Iterator
@@ -61,7 +62,7 @@ class Record:
 Texts: TypeAlias = "list[str | None]"
 
 
-class Source:
+class Source(abc.ABC):
     """An input that is open: its columns, and its windows, once.
 
     Attributes:
@@ -72,6 +73,7 @@ class Source:
     columns: tuple[str, ...]
     schema: Any = None
 
+    @abc.abstractmethod
     def windows(self, text: str, pair: str | None, added: Iterable[str] = ()) -> Iterator[Raw]:
         """Yield the windows.
 
@@ -80,8 +82,8 @@ class Source:
             pair: Column of the second texts, or None.
             added: Names that a later row must not use.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Close the file."""
 
@@ -110,11 +112,13 @@ class TextSource(Source):
     def _done(self) -> float | None:
         return None if self._below is None or not self._size else min(1.0, self._below.tell() / self._size)
 
+    @abc.abstractmethod
     def _records(self, added: frozenset[str]) -> Iterator[Record]:
-        raise NotImplementedError
+        """Yield the records, of whatever form ``_window`` takes; no later one may use a name of ``added``."""
 
+    @abc.abstractmethod
     def _window(self, records: list[Record], first: int, text: str, pair: str | None) -> Raw:
-        raise NotImplementedError
+        """Make a window of records, the first of which is row ``first`` of the input."""
 
 
 def cut(records: Iterable[Record], rows: int) -> Iterator[list[Record]]:

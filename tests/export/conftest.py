@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from fusedbert.export import exporter
 
 WORDS = [
     "[PAD]",
@@ -116,6 +119,13 @@ def write_tokenizer(folder: Path, family: str = "bert") -> None:
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30, **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture(autouse=True)
+def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export without a second process that imports transformers each time; test_tokenizers.py has that."""
+    if "tokenizers" not in request.module.__name__:
+        monkeypatch.setattr(exporter, "against_transformers", lambda _: contextlib.nullcontext(lambda tokens: []))
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
 from fusedbert.engine.errors import CheckpointError
+from fusedbert.export import export_checkpoint
 from fusedbert.export.architecture import describe, read_config
 from fusedbert.export.texts import CHECK_PAIRS, CHECK_TEXTS
 from fusedbert.export.tokenizer import Tokenization, word_piece
+from fusedbert.export.tokenizer_check import against_transformers
+from fusedbert.export.variants import TokenizerWarning
 
 EMBEDDED = Path(__file__).parents[2] / "models" / "sst2-mini"
 HARD = (
@@ -82,3 +86,26 @@ def test_a_vocabulary_that_is_none(tmp_path: Path, content: bytes) -> None:
 def test_a_text_of_any_length_can_be_made(tokens: int) -> None:
     architecture, _ = describe(read_config(EMBEDDED))
     assert len(Tokenization(EMBEDDED, architecture).repeat("some words", tokens).ids) == tokens
+
+
+def test_an_export_compares_its_tokenizer_with_transformers(make_checkpoint, tmp_path: Path) -> None:
+    source = make_checkpoint("bert", num_hidden_layers=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TokenizerWarning)
+        export_checkpoint(source, tmp_path / "same", target="fp32")
+        export_checkpoint(EMBEDDED, tmp_path / "embedded", target="fp32")
+
+
+def test_a_tokenizer_that_differs_from_transformers_is_told(tmp_path: Path) -> None:
+    architecture, _ = describe(read_config(EMBEDDED))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((EMBEDDED / name).read_bytes())
+    with against_transformers(tmp_path) as differences:
+        assert differences(Tokenization(EMBEDDED, architecture)) == []
+    document = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    document["normalizer"]["lowercase"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    cased = Tokenization(tmp_path, architecture)
+    with against_transformers(EMBEDDED) as differences:
+        told = differences(cased)
+    assert told and any("Antidisestablishmentarianism" in line for line in told)
