@@ -139,7 +139,7 @@ def _exported(checkpoint: Path, options: Options, target: str, name: str | None 
         export = load_exporter()
         _log.info("exporting %s into the cache, once: %s", checkpoint.name, folder)
         # An int8 or fp16 graph that does not pass its gate is left out: nobody asked for it by name.
-        export(checkpoint, folder, target=target, attentions=attentions, required=False, name=name)
+        export(checkpoint, folder, target=target, attentions=attentions, required=False, name=name, progress=_log.info)
 
     return cached_artifact(root, checkpoint_key(checkpoint, root, target, attentions=attentions), make)
 

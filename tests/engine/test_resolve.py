@@ -41,8 +41,10 @@ def exporter(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> list[Any]:
     """Stand in for the exporter: it "exports" by copying the mock artifact, and remembers its calls."""
     calls: list[Any] = []
 
-    def export(source: Path, output: Path, *, target: str, attentions: bool, required: bool, name: str | None) -> None:
+    def export(source: Path, output: Path, *, target: str, name: str | None, required: bool, **options: Any) -> None:
         assert required is False  # a rounded graph that fails its gate must not keep a model from loading
+        assert set(options) == {"attentions", "progress"}
+        options["progress"]("a step")
         calls.append((source, target, name))
         shutil.copytree(artifact, output)
 
