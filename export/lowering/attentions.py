@@ -54,7 +54,8 @@ class CpuAttentions(CpuFp32):
         The scale 1/sqrt(d) stays in the node, so that the queries are those of the paper.
         """
         g, a = self.graph, self.architecture
-        q, k, v = self._joint("query_key_value", x, layer.query, layer.key, layer.value)  # [batch, seq, hidden] each
+        parts = (("query", layer.query), ("key", layer.key), ("value", layer.value))
+        q, k, v = (self._by_text(name, x, weights) for name, weights in parts)  # [batch, seq, hidden] each
         context, _, _, weights = g.ops(
             "Attention",
             4,

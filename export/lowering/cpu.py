@@ -7,6 +7,7 @@ standard, any ONNX runtime with opset 23 can run this graph, and its inputs are 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -36,16 +37,27 @@ class CpuFp32(Lowering):
         if self.architecture.has_segments:
             g.input("token_type_ids", "int64", ["batch", "sequence"])
         with g.scope("shape"):
-            batch, self.length = g.op("Shape", "input_ids", end=1), g.op("Shape", "input_ids", start=1)
-            width = g.constant([self.architecture.hidden_size], "int64")
-            self.sequences = g.op("Concat", batch, self.length, width, axis=0)  # batch, seq, hidden
+            self.length = g.op("Shape", "input_ids", start=1)
         with g.scope("mask"):
-            dropped = g.op("Sub", g.constant(1.0, "float32"), g.op("Cast", "attention_mask", to=1))  # [batch, seq], 1 = padding
-            bias = g.op("Mul", dropped, g.constant(MASKED, "float32"))
-            self.cls_mask = g.op("Unsqueeze", bias, g.constant([1, 2], "int64"))  # [batch, 1, 1, key]
-            # [batch, 1, query, key]: ONNX Runtime's CPU Attention needs the query axis written out.
-            wanted = g.op("Concat", batch, g.constant([1], "int64"), self.length, self.length, axis=0)
-            self.mask = g.op("Expand", self.cls_mask, wanted)
+            self._mask()
+
+    @functools.cached_property
+    def sequences(self) -> str:
+        """The shape ``[batch, seq, hidden]``."""
+        g = self.graph
+        batch, width = g.op("Shape", "input_ids", end=1), g.constant([self.architecture.hidden_size], "int64")
+        return g.op("Concat", batch, self.length, width, axis=0)
+
+    def _mask(self) -> None:
+        """Make what keeps attention off padding out of ``attention_mask``, wherever its zeros stand."""
+        g = self.graph
+        dropped = g.op("Sub", g.constant(1.0, "float32"), g.op("Cast", "attention_mask", to=1))  # [batch, seq], 1 = padding
+        bias = g.op("Mul", dropped, g.constant(MASKED, "float32"))
+        self.cls_mask = g.op("Unsqueeze", bias, g.constant([1, 2], "int64"))  # [batch, 1, 1, key]
+        # [batch, 1, query, key]: ONNX Runtime's CPU Attention needs the query axis written out.
+        batch = g.op("Shape", "input_ids", end=1)
+        wanted = g.op("Concat", batch, g.constant([1], "int64"), self.length, self.length, axis=0)
+        self.mask = g.op("Expand", self.cls_mask, wanted)
 
     def embed(self, tables: Embeddings) -> str:
         """Word + position + segment, normalized: ``[tokens, hidden]``, the texts of the batch one below the other."""
@@ -60,8 +72,16 @@ class CpuFp32(Lowering):
         x = g.op("Add", x, position)
         if tables.token_type is not None:
             x = g.op("Add", x, g.op("Gather", g.weight("token_type", tables.token_type), "token_type_ids"))
-        x = self._norm(g.op("Reshape", x, g.constant([-1, a.embedding_size], "int64")), tables.norm)
-        return x if tables.projection is None else self.dense("projection", x, tables.projection)
+        x = self._norm(self._flat(x, a.embedding_size), tables.norm)
+        return x if tables.projection is None else self._project(x, tables.projection)
+
+    def _flat(self, x: str, width: int) -> str:
+        """``[batch, seq, width]`` to ``[tokens, width]``, as ``Gemm`` takes it."""
+        return self.graph.op("Reshape", x, self.graph.constant([-1, width], "int64"))
+
+    def _project(self, x: str, weights: Dense) -> str:
+        """From the width of the tables to ``hidden``, where they differ (ELECTRA)."""
+        return self.dense("projection", x, weights)
 
     def _words(self, table: NDArray[Any]) -> str:
         """Look the word vectors up: ``[batch, seq, width]``."""
@@ -80,9 +100,10 @@ class CpuFp32(Lowering):
         return g.op("Add", counted, padding)
 
     def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
-        """One product for queries, keys and values, then the fused ``Attention`` node.
+        """Queries, keys and values, then the fused ``Attention`` node: softmax(q k^T / sqrt(d)) v for each head.
 
-        The scale 1/sqrt(d) is folded into the query's weights.
+        Three products, because one of three times the width would have to be split, which copies its result. The scale
+        1/sqrt(d) is folded into the query's weights.
         """
         g, a = self.graph, self.architecture
         scale = np.float32(1 / math.sqrt(a.head_size))
@@ -90,22 +111,16 @@ class CpuFp32(Lowering):
         if cls_only:
             first = self.dense("query", self.cls_rows(x), query)  # [batch, hidden]
             q = g.op("Unsqueeze", first, g.constant([1], "int64"))  # [batch, 1, hidden]
-            k, v = self._joint("key_value", x, layer.key, layer.value)  # [batch, seq, hidden] each
         else:
-            q, k, v = self._joint("query_key_value", x, query, layer.key, layer.value)
+            q = self._by_text("query", x, query)
+        k, v = self._by_text("key", x, layer.key), self._by_text("value", x, layer.value)
         mask = self.cls_mask if cls_only else self.mask
         context = g.op("Attention", q, k, v, mask, q_num_heads=a.heads, kv_num_heads=a.heads, scale=1.0)
         return g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64"))  # [rows, hidden]
 
-    def _joint(self, name: str, x: str, *parts: Dense) -> list[str]:
-        """Project once to the width of all parts, then split."""
-        joined = Dense(np.concatenate([p.weight for p in parts], axis=1), np.concatenate([p.bias for p in parts]))
-        return self._split(self.dense(name, x, joined), len(parts))
-
-    def _split(self, joined: str, parts: int) -> list[str]:
-        g = self.graph
-        split = g.ops("Split", parts, joined, axis=-1, num_outputs=parts)
-        return [g.op("Reshape", part, self.sequences) for part in split]  # [batch, seq, hidden] each
+    def _by_text(self, name: str, x: str, weights: Dense) -> str:
+        """``x W + b`` for each text: ``[tokens, hidden]`` to ``[batch, seq, hidden]``."""
+        return self.graph.op("Reshape", self.dense(name, x, weights), self.sequences)
 
     def cls_rows(self, x: str) -> str:
         """``[tokens, hidden]`` to ``[batch, hidden]``."""

@@ -29,6 +29,7 @@ class CpuInt8(CpuFp32):
 
     file: ClassVar[str] = "onnx/model_int8.onnx"
     precision: ClassVar[str] = "int8"
+    opset: ClassVar[int] = 24
 
     @classmethod
     def prepare(cls, subject: Subject, tell: Progress) -> Parameters:
@@ -39,33 +40,47 @@ class CpuInt8(CpuFp32):
         tell(f"calibrating {cls.file} on {len(texts)} texts")
         return QuantizedWeights(subject.weights, calibrate(subject, texts))
 
+    def _mask(self) -> None:
+        """Count each text's tokens, ``[batch]``: ``Attention`` of opset 24 then needs no mask ``[batch, 1, query, key]``.
+
+        The count says where padding begins, so padding has to stand behind the text. Where it does not, the count
+        becomes -1, which ONNX Runtime refuses by name (``nonpad_kv_seqlen``), for the numbers would be wrong.
+        """
+        g = self.graph
+        count = g.op("ReduceSum", "attention_mask", g.constant([1], "int64"), keepdims=0)  # [batch]
+        last = g.op("ArgMax", g.op("Cast", "attention_mask", to=6), axis=1, keepdims=0, select_last_index=1)  # of the last 1
+        behind = g.op("Equal", g.op("Add", last, g.constant(1, "int64")), count)
+        self.tokens = g.op("Where", behind, count, g.constant(-1, "int64"))
+
     def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
         """As in fp32; the eight bits of ``x`` serve queries, keys and values."""
         g, a = self.graph, self.architecture
         query, key, value = layer.query, layer.key, layer.value
         assert isinstance(query, QuantizedDense) and isinstance(key, QuantizedDense) and isinstance(value, QuantizedDense)
         query = query.times(1 / math.sqrt(a.head_size))
-        q8 = self._eight_bits("query_key_value", x, query)  # [tokens, hidden]
+        x8 = self._eight_bits("query_key_value", x, query)  # [batch, seq, hidden]
         if cls_only:
-            first = self._product("query", self.cls_rows(q8), query)  # [batch, hidden]
+            first = self._product("query", self.cls_rows(x8), query)  # [batch, hidden]
             q = g.op("Unsqueeze", first, g.constant([1], "int64"))  # [batch, 1, hidden]
-            k, v = self._apart("key_value", q8, key, value)  # [batch, seq, hidden] each
         else:
-            q, k, v = self._apart("query_key_value", q8, query, key, value)
-        mask = self.cls_mask if cls_only else self.mask
-        context = g.op("Attention", q, k, v, mask, q_num_heads=a.heads, kv_num_heads=a.heads, scale=1.0)
-        return g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64"))  # [rows, hidden]
+            q = self._product("query", x8, query)
+        k, v = self._product("key", x8, key), self._product("value", x8, value)  # [batch, seq, hidden] each
+        heads = {"q_num_heads": a.heads, "kv_num_heads": a.heads}
+        context = g.op("Attention", q, k, v, "", "", "", self.tokens, scale=1.0, **heads)  # [batch, seq or 1, hidden]
+        return g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64")) if cls_only else context
 
-    def _apart(self, name: str, q8: str, *parts: QuantizedDense) -> list[str]:
-        """Project once to the width of all parts, then split."""
-        joined = QuantizedDense(
-            np.concatenate([part.weight for part in parts], axis=1),
-            np.concatenate([part.bias for part in parts]),
-            np.concatenate([part.scale for part in parts]),
-            parts[0].input_scale,
-            parts[0].zero_point,
-        )
-        return self._split(self._product(name, q8, joined), len(parts))
+    def cls_rows(self, x: str) -> str:
+        """``[batch, seq, hidden]`` to ``[batch, hidden]``."""
+        return self.graph.op("Gather", x, self.graph.constant(0, "int64"), axis=1)
+
+    def _flat(self, x: str, width: int) -> str:
+        """Leave the texts apart: the eight-bit product takes ``[batch, seq, hidden]``, unlike ``Gemm``."""
+        return x
+
+    def _project(self, x: str, weights: Dense) -> str:
+        """As in fp32, where it is not quantized either."""
+        projected = super()._project(super()._flat(x, len(weights.weight)), weights)
+        return self.graph.op("Reshape", projected, self.sequences)
 
     def dense(self, name: str, x: str, weights: Dense) -> str:
         """A product in eight bits where its weights are; else as in fp32, from weights stored in half the bytes."""
