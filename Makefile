@@ -15,7 +15,7 @@ EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact.py
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-wheel test-browser test-optimum test-ray gpu-check lint types wheel clean
+.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray gpu-check lint types wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -45,6 +45,9 @@ gpu-check:  ## On a CUDA machine: install [gpu] where it is missing (WHEELS=FOLD
 	@$(PYTHON) bench/gpu_setup.py .venv-gpu $(WHEELS)
 	@.venv-gpu/bin/python -m fusedbert.bench.gpu_check $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
 
+readme: $(VENV)/.demo  ## Write the README's tables of measurements from bench/results/*.json
+	@$(BIN)/python -m fusedbert.bench.readme
+
 lint: $(VENV)/.lint  ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,7 +57,7 @@ types: $(VENV)/.lint  ## Check types (mypy, strict)
 	@rm -rf build .venv-types
 	$(PIP) install --no-deps --target .venv-types .
 	MYPYPATH=.venv-types $(BIN)/mypy -p fusedbert.engine -p fusedbert.export -p fusedbert.bench
-	MYPYPATH=.venv-types $(BIN)/mypy examples
+	MYPYPATH=.venv-types $(BIN)/mypy examples tests/types
 
 wheel: $(VENV)/.made  ## Build the wheel into dist/
 	@rm -rf build dist

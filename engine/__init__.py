@@ -2,74 +2,105 @@
 
 Example:
     >>> from fusedbert.engine import Classifier
-    >>> clf = Classifier.from_pretrained("artifacts/sst2")  # doctest: +SKIP
-    >>> clf("I really loved this movie.")  # doctest: +SKIP
-    [{'label': 'POSITIVE', 'score': 0.999}]
+    >>> clf = Classifier.from_pretrained()  # the embedded default; or an artifact, a checkpoint folder, a hub id
+    >>> clf("I really loved this movie.")
+    [{'label': 'POSITIVE', 'score': 0.99...}]
 """
 
 from __future__ import annotations
 
+import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from fusedbert.engine.errors import (
     ArtifactError,
     CheckpointError,
     ClosedError,
+    DeadlineError,
     DeviceError,
     ExportError,
+    ForkError,
     FusedBertError,
     InferenceError,
     InputError,
     MissingDependencyError,
     ModelNotFoundError,
     OptionError,
+    OverloadError,
     StorageError,
     TextTooLongError,
 )
 
 if TYPE_CHECKING:
+    from fusedbert.engine.batching import Batcher, BatcherStats
     from fusedbert.engine.classifier import Classifier
     from fusedbert.engine.loading import Runtime
+    from fusedbert.engine.metrics import observe, prometheus
+    from fusedbert.engine.options import Window
     from fusedbert.engine.scoring import Scorer, score_file
+    from fusedbert.engine.stats import Batch, Stats
+    from fusedbert.engine.windows import WindowScore
 
     __version__: str
 
 __all__ = [
     "ArtifactError",
+    "Batch",
+    "Batcher",
+    "BatcherStats",
     "CheckpointError",
     "Classifier",
     "ClosedError",
+    "DeadlineError",
     "DeviceError",
     "ExportError",
+    "ForkError",
     "FusedBertError",
     "InferenceError",
     "InputError",
     "MissingDependencyError",
     "ModelNotFoundError",
     "OptionError",
+    "OverloadError",
     "Runtime",
     "Scorer",
+    "Stats",
     "StorageError",
     "TextTooLongError",
+    "Window",
+    "WindowScore",
     "__version__",
+    "observe",
+    "prometheus",
     "score_file",
 ]
 
 
+# A library says nothing unless its user configures logging: logging.getLogger("fusedbert").
+logging.getLogger("fusedbert").addHandler(logging.NullHandler())
+
+# Where names are that take more to import than the command line and the exporter, which pass through here, should pay for.
+_ELSEWHERE = {
+    "Batch": "stats",
+    "Batcher": "batching",
+    "BatcherStats": "batching",
+    "Classifier": "classifier",
+    "Runtime": "loading",
+    "Scorer": "scoring",
+    "Stats": "stats",
+    "Window": "options",
+    "WindowScore": "windows",
+    "observe": "metrics",
+    "prometheus": "metrics",
+    "score_file": "scoring",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import what is heavy when it is asked for: the command line and the exporter pass through this package too."""
-    if name == "Classifier":
-        from fusedbert.engine.classifier import Classifier
-
-        return Classifier
-    if name == "Runtime":
-        from fusedbert.engine.loading import Runtime
-
-        return Runtime
-    if name in ("Scorer", "score_file"):
-        import fusedbert.engine.scoring
-
-        return getattr(fusedbert.engine.scoring, name)
+    """Import a name of ``_ELSEWHERE`` when it is asked for."""
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"fusedbert.engine.{_ELSEWHERE[name]}"), name)
     if name == "__version__":
         from fusedbert.engine.installed import version
 

@@ -2,8 +2,10 @@
 
 The export stage writes it, the engine reads it, and this module is all that the two share. The contract:
 
-* ``fusedbert.json`` lists every other file of the folder with its size and sha256, so that damage is found.
-* A path in the manifest is relative, stays inside the folder, and is no link out of it; anything else is refused.
+* ``fusedbert.json`` lists every other file of the folder with its size and sha256, and ends with its own, so that damage
+  is found. That is no signature: who can write all of the folder can write hashes that fit.
+* A path in the manifest is relative, stays inside the folder, and is no link out of it; anything else is refused. The one
+  link that passes is the hub cache's own, from a snapshot to its blobs.
 * A folder is written to a temporary sibling and renamed whole: an interrupted export leaves no artifact.
 * Nothing in it depends on the clock: the same checkpoint and versions give the same bytes.
 """
@@ -25,7 +27,9 @@ from fusedbert.engine.errors import ArtifactError, StorageError
 
 MANIFEST = "fusedbert.json"
 FORMAT = 1
+NO_MANIFEST = 0  # the format of a manifest that was made up for another tool's export
 PADDED, PACKED = "padded", "packed"
+_NO_HASH = "0" * 64
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -113,6 +117,11 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
+    @property
+    def verifiable(self) -> bool:
+        """Whether it was read from an artifact; of another tool's export there is nothing to hold the files against."""
+        return self.format != NO_MANIFEST
+
     def variant(
         self, *, target: str, precision: str, outputs: tuple[str, ...] = ("logits",), layout: str = PADDED
     ) -> Variant | None:
@@ -133,21 +142,31 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     files = {path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in paths}
     manifest = dataclasses.replace(manifest, files=files)
-    document = {"format": manifest.format, **dataclasses.asdict(manifest)}
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    document = {"format": manifest.format, **dataclasses.asdict(manifest), "sha256": _NO_HASH}
+    content = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    head, _, tail = content.rpartition(_NO_HASH.encode())
+    (folder / MANIFEST).write_bytes(head + hashlib.sha256(content).hexdigest().encode() + tail)
     return manifest
 
 
+def _is_whole(content: bytes, given: Any) -> bool:
+    """Tell whether a manifest has the sha256 that it ends with: that of its bytes with zeros in the place of these 64."""
+    if not isinstance(given, str) or len(given) != len(_NO_HASH) or not given.isascii():
+        return False
+    head, found, tail = content.rpartition(given.encode())
+    return bool(found) and hashlib.sha256(head + _NO_HASH.encode() + tail).hexdigest() == given
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """Read ``fusedbert.json`` and check its form; the files it lists are checked by ``verify_files``.
+    """Read ``fusedbert.json`` and check its form and its own hash; the files it lists are checked by ``verify_files``.
 
     Raises:
-        ArtifactError: The manifest is missing, no JSON, of a newer format, or a part of it has the wrong form.
+        ArtifactError: The manifest is missing, damaged, of a newer format, or a part of it has the wrong form.
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        document = json.loads(content.decode())
     except FileNotFoundError:
         raise ArtifactError(f"{folder} holds no {MANIFEST}: not an artifact; make one with fusedbert export") from None
     except (OSError, ValueError) as error:
@@ -162,8 +181,14 @@ def read_manifest(folder: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"{type(error).__name__}: {error}"
         raise ArtifactError(f"{path} does not have the form of a manifest ({detail}): export the checkpoint again") from None
-    for name in [*manifest.files, *(variant.file for variant in manifest.variants)]:
+    for name in {*manifest.files, *(variant.file for variant in manifest.variants)}:
         inside(folder, name)
+    # A manifest that another tool wrote may go without its own hash; one whose hash was damaged has a key that nobody knows.
+    unknown = document.keys() - {field.name for field in dataclasses.fields(Manifest)} - {"sha256"}
+    if "sha256" not in document and unknown:
+        raise ArtifactError(f"{path} has {sorted(unknown)} and no sha256 of its own: copy it again, or export again")
+    if "sha256" in document and not _is_whole(content, document["sha256"]):
+        raise ArtifactError(f"{path} is not as it was written (its sha256 differs): copy it again, or export again")
     return manifest
 
 
@@ -202,9 +227,19 @@ def inside(folder: Path, name: str) -> Path:
         raise ArtifactError(
             f"{folder / MANIFEST} names {name!r}, which is not a path inside the folder: do not use this artifact"
         )
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{path} is a link out of the artifact: do not use it, or copy the file in its place")
+    real = folder.resolve()
+    target = path.resolve()
+    if not target.is_relative_to(real) and not target.is_relative_to(_blobs(real) or real):
+        raise ArtifactError(f"{path} is a link out of its folder: do not use it, or copy the file in its place")
     return path
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Return where the files of a snapshot of the hub's cache really are: models--ORG--NAME/{blobs,snapshots/COMMIT}."""
+    for parent in folder.parents:
+        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+            return parent.parent / "blobs"
+    return None
 
 
 def verify_files(folder: Path, manifest: Manifest, names: tuple[str, ...] | None = None) -> None:

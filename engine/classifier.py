@@ -2,57 +2,64 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import logging
 import os
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fusedbert.engine.ahead import ahead
-from fusedbert.engine.errors import ClosedError, InferenceError, InputError, OptionError
-from fusedbert.engine.inputs import Item, Text, check_item, check_items
+from fusedbert.engine.calls import Calls
+from fusedbert.engine.errors import ClosedError, OptionError
+from fusedbert.engine.execution import Execution
+from fusedbert.engine.inputs import Text, check_item
 from fusedbert.engine.loading import Loaded, Runtime, load
-from fusedbert.engine.options import LongText, Options
-from fusedbert.engine.outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, scored
-from fusedbert.engine.planning import plan
-from fusedbert.engine.runner import Prepared, Runner
-from fusedbert.engine.tokenizer import Row
+from fusedbert.engine.options import LongText, Options, Window
+from fusedbert.engine.outputs import Floats, apply
+from fusedbert.engine.process import Origin, after_fork, keep_forever, reload
+from fusedbert.engine.runner import Runner
+from fusedbert.engine.stats import Counters, Stats
+from fusedbert.engine.windows import WindowScore, check_stride
 
 if TYPE_CHECKING:
     from fusedbert.engine.attention import Attentions
     from fusedbert.engine.attention.graph import AttentionGraph
 
-_STREAM_WINDOW = 256
+_log = logging.getLogger("fusedbert.engine.classifier")
 
 
-class Classifier:
+class Classifier(Calls):
     """A fine-tuned classifier, ready to run. Make one with ``from_pretrained``; it is safe to share between threads.
+
+    It may be pickled, and is loaded again, by its path, where it is unpickled. In a process that was forked after it was
+    loaded it opens its graph again at its first call, because ONNX Runtime's threads do not come along.
 
     Attributes:
         runtime: Device, precision, graph and threads that were chosen, and why.
 
     Example:
-        >>> with Classifier.from_pretrained() as clf:  # doctest: +SKIP
+        >>> with Classifier.from_pretrained() as clf:
         ...     clf("I really loved this movie.")
-        [{'label': 'POSITIVE', 'score': 0.999}]
+        [{'label': 'POSITIVE', 'score': 0.99...}]
     """
 
     runtime: Runtime
 
     def __init__(self, loaded: Loaded, options: Options) -> None:
+        if options.long_text is LongText.WINDOW:
+            check_stride(options.window, loaded.tokenizer)
         self.runtime = loaded.runtime
         self._loaded = loaded.without_graph()
-        self._runner: Runner | None = loaded.runner
-        self._truncate = options.long_text is LongText.TRUNCATE
         self._options = options
+        self._origin = Origin.of(loaded, options)
+        self._labels = list(loaded.manifest.labels)
+        self._counters = Counters()
+        self._execution: Execution | None = self._execute_with(loaded)
         self._attention: AttentionGraph | None = None
-        self._attention_lock = threading.Lock()  # opening may take an export, which must not hold up other calls
-        self._lock = threading.Lock()
-        self._truncated = 0
+        self._closed = False
+        self._lock = threading.Lock()  # opening may take an export, which must not hold up other calls
+        after_fork(self)
+        _log.debug("loaded %s: %s", self._origin.folder, self.runtime.why)
 
     @classmethod
     def from_pretrained(
@@ -63,7 +70,7 @@ class Classifier:
         precision: str = "auto",
         threads: int | None = None,
         max_length: int | None = None,
-        long_text: str = "truncate",
+        long_text: str | Window = "truncate",
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -80,7 +87,9 @@ class Classifier:
             precision: ``auto``, ``fp32``, ``int8`` or ``fp16``.
             threads: Threads of one run on the CPU; None for the cores that the process may really use.
             max_length: Tokens of a text at most; None for what the model allows.
-            long_text: Beyond it, ``truncate`` or ``error``.
+            long_text: Beyond it: ``truncate`` cuts a text, counts it in ``stats`` and warns at the first one; ``error``
+                refuses it; ``window`` reads all of it, in windows that overlap, and takes the mean of their logits;
+                ``Window(stride=..., aggregate="mean"|"max")`` does that with other settings.
             revision: Branch, tag or commit of a hub id.
             token: Access token of a private hub id.
             cache_dir: Folder to use in place of ``FUSEDBERT_CACHE`` and of the hub's cache.
@@ -94,6 +103,13 @@ class Classifier:
             ArtifactError: The artifact is damaged.
             DeviceError: ``device="cuda"`` and CUDA does not engage.
             MissingDependencyError: ONNX Runtime, or the exporter where one is needed, is not installed.
+
+        Example:
+            >>> clf = Classifier.from_pretrained(threads=1, max_length=16, long_text=Window(stride=4, aggregate="mean"))
+            >>> clf("A fine start. " * 5 + "And then an end that was awful.")
+            [{'label': 'POSITIVE', 'score': 0.8...}]
+            >>> clf.stats.windows
+            3
         """
         options = Options.parse(
             device=device,
@@ -112,7 +128,7 @@ class Classifier:
     @property
     def classes_(self) -> list[str]:
         """Names of the labels, in the order of the columns of ``predict_proba``."""
-        return list(self._loaded.manifest.labels)
+        return self._labels.copy()
 
     @property
     def problem_type(self) -> str:
@@ -125,119 +141,62 @@ class Classifier:
         return self._loaded.tokenizer.max_length
 
     @property
-    def truncated(self) -> int:
-        """Number of texts that were cut at ``max_length`` so far."""
-        return self._truncated
-
-    def __call__(
-        self,
-        inputs: Item | Sequence[Item],
-        *,
-        top_k: int | Default | None = UNSET,
-        function_to_apply: str | None = None,
-        truncation: bool | None = None,
-    ) -> Any:
-        """Classify, with the arguments and the results of transformers' text classification pipeline.
-
-        Args:
-            inputs: A text, a pair as ``{"text", "text_pair"}`` or a tuple, or a list of these.
-            top_k: Labels to return for each text, from the best down; None for all. Not given: the best one.
-            function_to_apply: ``sigmoid``, ``softmax`` or ``none``; None for what fits the model.
-            truncation: Whether to cut texts beyond ``max_length``, or raise; None for what ``long_text`` said.
-
-        Returns:
-            For a text ``[{"label", "score"}]``, for a pair ``{"label", "score"}``, for a list a list of the latter;
-            with ``top_k`` a list of those in place of each.
-
-        Raises:
-            InputError: An input is no text; the message names its index.
-            TextTooLongError: A text is too long and ``truncation`` is false.
+    def stats(self) -> Stats:
+        """What was done so far: texts, tokens, padding, truncations, windows, batches, seconds by stage.
 
         Example:
-            >>> clf(["fine", "awful"], top_k=None)  # doctest: +SKIP
-            [[{'label': 'POSITIVE', 'score': 0.99}, {'label': 'NEGATIVE', 'score': 0.01}], [...]]
+            >>> clf = Classifier.from_pretrained()
+            >>> clf.predict(["fine", "awful"])
+            ['POSITIVE', 'NEGATIVE']
+            >>> clf.stats.texts, clf.stats.batches, clf.stats.truncated
+            (2, 1, 0)
         """
-        top_k = check_top_k(top_k)
-        function = self._function(function_to_apply)
-        if isinstance(inputs, list):
-            return self._score(check_items(inputs), function, top_k, truncation)
-        if not isinstance(inputs, (str, tuple, Mapping)) and isinstance(inputs, Iterable) and not isinstance(inputs, bytes):
-            raise InputError(f"inputs is of type {type(inputs).__name__}: give list(inputs), or use stream(inputs)")
-        result = self._score([check_item(inputs, 0)], function, top_k, truncation)[0]
-        return [result] if isinstance(inputs, str) and top_k is UNSET else result
+        return self._counters.snapshot()
 
-    def stream(
-        self,
-        inputs: Iterable[Item],
-        *,
-        top_k: int | Default | None = UNSET,
-        function_to_apply: str | None = None,
-        truncation: bool | None = None,
-    ) -> Iterator[Scored | list[Scored]]:
-        """Classify an iterable of any length lazily: results in order, memory flat.
+    @property
+    def truncated(self) -> int:
+        """Number of texts that were cut at ``max_length`` so far; ``stats`` has it too."""
+        return self._counters.truncated
 
-        It reads ahead, one item at first and then up to 256, so that the first result comes soon and the rest fast.
+    def windows(self, text: str, text_pair: str | None = None, *, function_to_apply: str | None = None) -> list[WindowScore]:
+        """Score each window of a text by itself, to see which passage says what.
+
+        The windows are those of ``long_text=Window(...)``, or ``Window()`` where the classifier was loaded without; a text
+        that fits is one window.
 
         Args:
-            inputs: Texts and pairs, as in a list given to ``__call__``.
-            top_k: As in ``__call__``.
+            text: The text.
+            text_pair: The second text of a pair; the longer one is read in windows.
             function_to_apply: As in ``__call__``.
-            truncation: As in ``__call__``.
 
-        Yields:
-            What ``__call__`` returns for each item of a list.
-        """
-        if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
-            raise InputError(f"stream takes an iterable of texts, found {type(inputs).__name__}: give [text]")
-        return self._stream(inputs, self._function(function_to_apply), check_top_k(top_k), truncation)
-
-    def _stream(
-        self, inputs: Iterable[Item], function: Function, top_k: int | Default | None, truncation: bool | None
-    ) -> Iterator[Scored | list[Scored]]:
-        iterator = iter(inputs)
-        done, size = 0, 1
-        while chunk := list(itertools.islice(iterator, size)):
-            yield from self._score(check_items(chunk, done), function, top_k, truncation)
-            done, size = done + len(chunk), min(2 * size, _STREAM_WINDOW)
-
-    def decision_function(self, texts: Iterable[Item]) -> Floats:
-        """Return the logits, float32 ``[n, labels]``.
-
-        Args:
-            texts: A list, array or other collection of texts and pairs.
+        Returns:
+            For each window its characters and its scores.
 
         Raises:
-            InputError: It is a single text, or an item is no text.
+            InputError: ``text`` is no text.
+
+        Example:
+            >>> clf = Classifier.from_pretrained(max_length=16)
+            >>> text = "A dull start, a slow middle, and then an end that makes up for all of it: I loved that."
+            >>> for window in clf.windows(text):
+            ...     print(text[window.start : window.end], round(window.scores["POSITIVE"], 1))
+            A dull start, a slow middle, and then an end that makes 0.0
+            end that makes up for all of it: I loved that. 1.0
         """
-        return self._logits(check_items(texts), None)
-
-    def predict_proba(self, texts: Iterable[Item]) -> Floats:
-        """Return the probability of each label, float32 ``[n, labels]``; for a regression, its values.
-
-        Args:
-            texts: A list, array or other collection of texts and pairs.
-
-        Raises:
-            InputError: It is a single text, or an item is no text.
-        """
-        return apply(self._function(None), self.decision_function(texts))
-
-    def predict(self, texts: Iterable[Item]) -> list[str] | list[list[str]]:
-        """Return the label of each text; for a multi-label model, the list of those with p >= 0.5.
-
-        Args:
-            texts: A list, array or other collection of texts and pairs.
-
-        Raises:
-            InputError: It is a single text, or an item is no text.
-            OptionError: The model is a regression, which has no labels to choose from.
-        """
-        if self.problem_type == "regression":
-            raise OptionError("this model is a regression and has no classes to predict: use decision_function for its values")
-        names = self._loaded.manifest.labels
-        if self.problem_type == "multi_label_classification":
-            return [[names[i] for i in np.flatnonzero(row >= 0.5)] for row in self.predict_proba(texts)]
-        return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
+        function = self._function(function_to_apply)
+        checked = check_item(text if text_pair is None else (text, text_pair), 0)
+        logits, segment, places = self._opened_execution().windows(checked)  # [windows, labels]
+        scores = apply(function, logits)
+        return [
+            WindowScore(
+                start=start,
+                end=end,
+                segment=segment,
+                logits=tuple(map(float, row)),
+                scores=dict(zip(self._labels, map(float, shares), strict=True)),
+            )
+            for (start, end), row, shares in zip(places, logits, scores, strict=True)
+        ]
 
     def attentions(self, text: str, text_pair: str | None = None, *, occlusion: bool = True) -> Attentions:
         """Show how a text was read: the attention weights of every layer and head, and which words the answer hangs on.
@@ -255,25 +214,25 @@ class Classifier:
             InputError: ``text`` is no text.
 
         Example:
-            >>> shown = clf.attentions("Action gets results")  # doctest: +SKIP
-            >>> shown.tokens, shown.weights.shape  # doctest: +SKIP
+            >>> shown = Classifier.from_pretrained().attentions("Action gets results")
+            >>> shown.tokens, shown.weights.shape
             (('[CLS]', 'action', 'gets', 'results', '[SEP]'), (3, 12, 5, 5))
         """
         from fusedbert.engine.attention.graph import AttentionGraph
         from fusedbert.engine.attention.occlusion import occlude
 
         checked = check_item(text if text_pair is None else (text, text_pair), 0)
-        if self._runner is None:
-            raise self._closed()
-        with self._attention_lock:
+        self._opened_execution()
+        with self._lock:
             graph = self._attention or AttentionGraph.open(self._loaded, self._options)
             self._attention = graph
-        shown = graph.show(checked, truncate=self._truncate)
+        shown = graph.show(checked, truncate=self._options.long_text is not LongText.ERROR)
         return occlude(shown, self.predict_proba) if occlusion else shown
 
     def close(self) -> None:
         """Let go of the graph and its memory; calls that run finish, later ones raise ``ClosedError``."""
-        self._runner = self._attention = None
+        self._closed = True
+        self._execution = self._attention = None
 
     def __enter__(self) -> Classifier:
         return self
@@ -282,76 +241,68 @@ class Classifier:
         self.close()
 
     def __repr__(self) -> str:
-        state = "" if self._runner is not None else ", closed"
+        state = ", closed" if self._closed else ""
         runtime = self.runtime
         return (
-            f"Classifier({str(self._loaded.folder)!r}, {runtime.precision} on {runtime.device}, labels={self.classes_}{state})"
+            f"Classifier({str(self._loaded.folder)!r}, {runtime.precision} on {runtime.device}, labels={self._labels}{state})"
         )
 
-    def _closed(self) -> ClosedError:
-        return ClosedError("this Classifier was closed: make another with Classifier.from_pretrained")
+    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[type[Classifier], Origin]]:
+        """Pickle what it was loaded from, and load it again there: the graph stays, and so does the access token."""
+        if self._closed:
+            raise _closed()
+        return _unpickle, (type(self), self._origin.portable())
 
-    def _function(self, given: str | None) -> Function:
-        return Function.choose(given, self.problem_type, len(self._loaded.manifest.labels))
+    def _after_fork(self) -> None:
+        """Make ready for use in a child process: see ``process``."""
+        keep_forever(self._execution)
+        keep_forever(self._attention)
+        self._execution = self._attention = None
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._counters.restart()
 
-    def _score(
-        self, texts: list[Text], function: Function, top_k: int | Default | None, truncation: bool | None
-    ) -> list[Scored | list[Scored]]:
-        scores = apply(function, self._logits(texts, truncation))  # [n, labels]
-        return [scored(row, self._loaded.manifest.labels, top_k) for row in scores]
+    def _opened_execution(self) -> Execution:
+        """Return what computes; open it again in a forked child; raise where it was closed."""
+        execution = self._execution  # read once, so that a close() meanwhile does not take it away
+        if execution is not None:
+            return execution
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            if self._execution is None:
+                _log.debug("process %d was forked: opening %s again", os.getpid(), self._origin.folder)
+                self._execution = self._execute_with(reload(self._origin, self.runtime))
+            return self._execution
+
+    def _execute_with(self, loaded: Loaded) -> Execution:
+        return Execution(
+            runner=loaded.runner,
+            tokenizer=loaded.tokenizer,
+            labels=len(self._labels),
+            window=self._options.window,
+            counters=self._counters,
+        )
 
     def _logits(self, texts: list[Text], truncation: bool | None) -> Floats:
         """Run checked texts; results stand in the order of the texts, whatever the batches were."""
-        runner = self._opened()  # held here, so that a close() meanwhile does not take it away
-        if truncation is not None and not isinstance(truncation, bool):
+        return self._opened_execution().logits(texts, self._long_text(truncation), warn=truncation is None)
+
+    def _long_text(self, truncation: bool | None) -> LongText:
+        """Return what becomes of long texts in a call."""
+        if truncation is None:
+            return self._options.long_text
+        if not isinstance(truncation, bool):
             raise OptionError(f"truncation is {truncation!r}: give True or False")
-        truncate = self._truncate if truncation is None else truncation
-        logits = np.empty((len(texts), len(self._loaded.manifest.labels)), dtype=np.float32)  # [n, labels]
-        batches = self._prepare(runner, texts, truncate)
-        if runner.ahead and len(texts) > runner.window:
-            batches = ahead(batches)  # tokenize the next window while this one runs
-        with contextlib.closing(batches):  # an error of the graph must not leave a thread behind
-            for indices, prepared in batches:
-                self._execute(runner, texts, indices, prepared, logits)
-        return logits
+        return LongText.TRUNCATE if truncation else LongText.ERROR
 
-    def _prepare(self, runner: Runner, texts: list[Text], truncate: bool) -> Generator[tuple[list[int], Prepared], None, None]:
-        """Tokenize window after window; yield batches that are ready to run, with the indices of their texts."""
-        for start in range(0, len(texts), runner.window):
-            rows = self._tokenize(texts[start : start + runner.window], truncate)
-            for batch in plan([len(row.ids) for row in rows], runner.budget):
-                yield [start + i for i in batch], runner.prepare([rows[i] for i in batch])
+    @property
+    def _runner(self) -> Runner | None:
+        return None if self._execution is None else self._execution.runner.inner
 
-    def _opened(self) -> Runner:
-        """Return what computes, or raise where it was closed."""
-        if self._runner is None:
-            raise self._closed()
-        return self._runner
 
-    def _tokenize(self, texts: list[Text], truncate: bool) -> list[Row]:
-        """Tokenize checked texts, and count those that were cut."""
-        rows = self._loaded.tokenizer.encode(texts, truncate=truncate)
-        if cut := sum(row.truncated for row in rows):
-            with self._lock:
-                self._truncated += cut
-        return rows
+def _closed() -> ClosedError:
+    return ClosedError("this Classifier was closed: make another with Classifier.from_pretrained")
 
-    def _forward(self, runner: Runner, texts: list[Text], rows: list[Row], logits: Floats) -> int:
-        """Run tokenized texts, write their logits into ``logits`` ``[n, labels]``, return the tokens run, padding included."""
-        tokens = 0
-        for batch in plan([len(row.ids) for row in rows], runner.budget):
-            prepared = runner.prepare([rows[i] for i in batch])
-            tokens += prepared.tokens
-            self._execute(runner, texts, batch, prepared, logits)
-        return tokens
 
-    def _execute(self, runner: Runner, texts: list[Text], indices: list[int], prepared: Prepared, logits: Floats) -> None:
-        """Run one batch, and write the logits of the texts at ``indices`` into ``logits`` ``[n, labels]``."""
-        found = runner.execute(prepared)  # [batch, labels]
-        if found.shape != (len(indices), logits.shape[1]):
-            expected = (len(indices), logits.shape[1])
-            raise InferenceError(f"{runner.file} gave logits of shape {found.shape}, expected {expected}: export it again")
-        if not np.isfinite(found).all():
-            broken = texts[indices[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]].index
-            raise InferenceError(f"{runner.file} gave NaN or infinity for text {broken}: try precision='fp32'")
-        logits[indices] = found
+def _unpickle(kind: type[Classifier], origin: Origin) -> Classifier:
+    return kind(origin.load(), origin.options)

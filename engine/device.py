@@ -10,6 +10,9 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +23,7 @@ from fusedbert.engine.options import Device, DeviceKind
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
+_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # of 1.32, and of the versions before it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,14 +86,34 @@ class Offer:
         return self.gpu or CUDA in self.providers or self.both_wheels
 
 
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Have ONNX Runtime start without its telemetry, unless the user's environment says otherwise.
+
+    From 1.29 on its wheels start a thread that reports to Microsoft, when they are imported. A library inside somebody's
+    service should not; and in a forked child, where that thread is not there, the process would wait for it at its end.
+    Only the environment turns it off whole, and the decision is made at the import; the variables are gone again after it.
+    """
+    if "onnxruntime" in sys.modules or any(name in os.environ for name in _TELEMETRY):
+        yield
+        return
+    os.environ |= dict.fromkeys(_TELEMETRY, "1")
+    try:
+        yield
+    finally:
+        for name in _TELEMETRY:
+            os.environ.pop(name, None)
+
+
 def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime.
+    """Import ONNX Runtime, without its telemetry.
 
     Raises:
         MissingDependencyError: It is not installed; the message names both extras.
     """
     try:
-        import onnxruntime
+        with _without_telemetry():
+            import onnxruntime
     except ImportError as error:
         if importlib.util.find_spec("onnxruntime") is not None:
             raise MissingDependencyError(

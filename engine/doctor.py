@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,14 +18,17 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from fusedbert.engine.artifact import Manifest, read_manifest, verify_files
+from fusedbert.engine.artifact import Manifest
 from fusedbert.engine.cache import cache_root, writable
 from fusedbert.engine.device import CUDA, Choice, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
 from fusedbert.engine.diagnosis import CUDA_PACKAGES, diagnose
 from fusedbert.engine.errors import FusedBertError
+from fusedbert.engine.golden import WrongResultError, allowed
 from fusedbert.engine.installed import installed, version
 from fusedbert.engine.machine import Machine, inspect_machine
 from fusedbert.engine.options import DeviceKind, Options
+from fusedbert.engine.plain import read_manifest
+from fusedbert.engine.verify import FileCheck, verdict_root
 
 
 class Status(enum.StrEnum):
@@ -164,30 +168,47 @@ def _model(model: str | os.PathLike[str], options: Options) -> Iterator[Finding]
         folder = resolve_model(model, options)
         manifest = read_manifest(folder)
         yield Finding(name="model", value=str(folder))
-        verify_files(folder, manifest)
-        yield Finding(name="model_files", value=len(manifest.files))
-        loaded = load(folder, options)
+        yield _files(folder, manifest, options)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            loaded = load(folder, options, anew=True)
         runtime = {key: str(value) for key, value in dataclasses.asdict(loaded.runtime).items()}
         yield Finding(name="model_runtime", value=runtime)
+        if warned:
+            said = "; ".join(str(warning.message) for warning in warned)
+            yield Finding(name="model_warnings", value=len(warned), status=Status.NOTE, advice=said)
         with Classifier(loaded, options) as classifier:
             yield _golden(classifier, manifest, folder)
+    except WrongResultError as error:
+        value = {"texts": len(manifest.golden), "max_abs_logit": error.difference, "allowed": error.allowed}
+        yield Finding(name="model_golden", value=value, status=Status.FAIL, advice=str(error))
     except FusedBertError as error:
         yield Finding(name="model_works", value=False, status=Status.FAIL, advice=str(error))
 
 
+def _files(folder: Path, manifest: Manifest, options: Options) -> Finding:
+    """Read every file anew, whatever earlier loads found."""
+    with FileCheck(folder, manifest, verdict_root(options.cache_dir), anew=True) as check:
+        for variant in manifest.variants:
+            check.graph(variant)
+        check.finish()
+    if manifest.verifiable:
+        return Finding(name="model_files", value=len(manifest.files))
+    advice = "another tool's export, without fusedbert.json: there is nothing to hold its files against"
+    return Finding(name="model_files", value=None, status=Status.NOTE, advice=advice)
+
+
 def _golden(classifier: Any, manifest: Manifest, folder: Path) -> Finding:
     if not manifest.golden:
-        advice = "the artifact has no golden texts: nothing was replayed"
+        advice = "the model has no golden texts: nothing was replayed"
         return Finding(name="model_golden", value=None, status=Status.NOTE, advice=advice)
+    file = classifier.runtime.file.relative_to(folder).as_posix()
+    limit = allowed(next(variant for variant in manifest.variants if variant.file == file))
     items = [(golden.text, golden.text_pair) if golden.text_pair is not None else golden.text for golden in manifest.golden]
     expected = np.array([golden.logits for golden in manifest.golden])  # [texts, labels]
     difference = float(np.abs(classifier.decision_function(items) - expected).max())
-    file = classifier.runtime.file.relative_to(folder).as_posix()
-    parity = next(variant.parity for variant in manifest.variants if variant.file == file)
-    # Twice what was measured at export, and never less than what another CPU's order of additions may change.
-    allowed = max(1e-3, 2 * parity.max_abs_logit)
-    value = {"texts": len(items), "max_abs_logit": difference, "allowed": allowed}
-    if difference <= allowed:
+    value = {"texts": len(items), "max_abs_logit": difference, "allowed": limit}
+    if difference <= limit:
         return Finding(name="model_golden", value=value)
     advice = f"{file} does not compute here what it should: use another precision, and report this CPU or driver"
     return Finding(name="model_golden", value=value, status=Status.FAIL, advice=advice)

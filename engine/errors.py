@@ -56,6 +56,22 @@ class ClosedError(FusedBertError, RuntimeError):
     """The classifier was closed before the call."""
 
 
+class ForkError(FusedBertError, RuntimeError):
+    """What was made before this process was forked cannot be used in it."""
+
+
+class OverloadError(FusedBertError, RuntimeError):
+    """A queue is full: more texts arrive than can be classified. Trying again later may help."""
+
+
+class DeadlineError(FusedBertError, TimeoutError):
+    """A text's turn did not come before its deadline; it was not run."""
+
+    def __str__(self) -> str:
+        """Return the message as it was given."""
+        return str(self.args[0]) if self.args else ""
+
+
 class StorageError(FusedBertError, OSError):
     """A file or folder could not be read or written: no space, no permission, a locked cache."""
 

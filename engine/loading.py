@@ -8,19 +8,22 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from fusedbert.engine.artifact import PADDED, Manifest, Variant, inside, read_manifest
+from fusedbert.engine.artifact import PADDED, Manifest
 from fusedbert.engine.cuda.options import split
 from fusedbert.engine.device import CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
 from fusedbert.engine.diagnosis import CUDA_PACKAGES, explain
-from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError, OptionError
+from fusedbert.engine.errors import DeviceError, InferenceError, OptionError
+from fusedbert.engine.golden import Memory, WrongResultError, verify_once
 from fusedbert.engine.installed import installed
 from fusedbert.engine.machine import Machine, inspect_machine
-from fusedbert.engine.options import DeviceKind, Options
+from fusedbert.engine.options import DeviceKind, Options, Precision
+from fusedbert.engine.plain import read_manifest
 from fusedbert.engine.resolve import resolve_model
 from fusedbert.engine.runner import PaddedRunner, Runner
-from fusedbert.engine.selection import Selection, select_variant
+from fusedbert.engine.selection import Selection, select_after, select_variant
 from fusedbert.engine.session import Session, open_session
 from fusedbert.engine.tokenizer import TextTokenizer
+from fusedbert.engine.verify import FileCheck, verdict_root
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,8 +74,13 @@ class Loaded(Source):
         return Source(model=self.model, folder=self.folder, manifest=self.manifest, tokenizer=self.tokenizer)
 
 
-def load(model: str | os.PathLike[str] | None, options: Options) -> Loaded:
-    """Find MODEL, choose device and graph, and open them.
+def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool = False) -> Loaded:
+    """Find MODEL, choose device and graph, verify its files, open them, and see that they compute what they should.
+
+    Args:
+        model: What ``Classifier.from_pretrained`` is given.
+        options: Its options.
+        anew: Whether to replay the golden texts even where an earlier load on this machine did.
 
     Raises:
         FusedBertError: Any of its children; see the functions that this one calls.
@@ -83,22 +91,43 @@ def load(model: str | os.PathLike[str] | None, options: Options) -> Loaded:
     choice = choose(options.device, offer)
     folder = resolve_model(model, options, "all" if choice.provider == CUDA else "cpu")
     manifest = read_manifest(folder)
-    tokenizer = TextTokenizer.load(folder, _max_length(manifest, options))
-    try:
-        parts = _open(runtime, folder, manifest, tokenizer, choice, machine, options)
-    except (DeviceError, InferenceError) as error:
-        if options.device.kind is not DeviceKind.AUTO or choice.provider != CUDA:
-            raise
-        choice = fall_back(options.device, offer, str(error))
-        parts = _open(runtime, folder, manifest, tokenizer, choice, machine, options)
+    root = verdict_root(options.cache_dir)
+    with FileCheck(folder, manifest, root) as check:
+        check.small_files()
+        opening = _Opening(
+            runtime=runtime,
+            folder=folder,
+            manifest=manifest,
+            tokenizer=TextTokenizer.load(folder, _max_length(manifest, options)),
+            machine=machine,
+            options=options,
+            check=check,
+            memory=Memory(
+                root=None if anew else root,
+                folder=folder,
+                machine=machine,
+                engine=runtime.__version__,
+                settings=options.session_options,
+            ),
+        )
+        try:
+            parts = opening.open(choice)
+        except (DeviceError, InferenceError) as error:
+            if options.device.kind is not DeviceKind.AUTO or choice.provider != CUDA:
+                raise
+            choice = fall_back(options.device, offer, str(error))
+            parts = opening.open(choice)
+        check.finish()
     selection, session = parts.selection, parts.session
     if choice.surprising:
         warnings.warn(f"fusedbert runs on the {choice.why}", RuntimeWarning, stacklevel=3)  # from_pretrained's caller
+    if parts.surprise:
+        warnings.warn(parts.surprise, RuntimeWarning, stacklevel=3)
     return Loaded(
         model=model,
         folder=folder,
         manifest=manifest,
-        tokenizer=tokenizer,
+        tokenizer=opening.tokenizer,
         session=session,
         runner=parts.runner,
         runtime=Runtime(
@@ -123,72 +152,86 @@ class _Parts:
     runner: Runner
     layout: str = PADDED
     why: tuple[str, ...] = ()
+    surprise: str | None = None
 
 
-def _open(
-    runtime: ModuleType,
-    folder: Path,
-    manifest: Manifest,
-    tokenizer: TextTokenizer,
-    choice: Choice,
-    machine: Machine,
-    options: Options,
-) -> _Parts:
-    """Open the graph that fits a provider."""
-    target = "cuda" if choice.provider == CUDA else "cpu"
-    selection = select_variant(manifest, target=target, precision=options.precision, machine=machine)
-    file = check_size(folder, manifest, selection.variant)
-    if target == "cuda":
-        return _open_on_cuda(runtime, folder, manifest, tokenizer, choice, selection, options)
-    _, given = split(options.session_options)
-    session = open_session(runtime, file, choice, threads=options.threads or machine.cores, session_options=given)
-    return _Parts(selection=selection, session=session, runner=PaddedRunner(session=session, pad_id=tokenizer.pad_id))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Opening:
+    """What opening a graph needs, whatever the provider."""
 
+    runtime: ModuleType
+    folder: Path
+    manifest: Manifest
+    tokenizer: TextTokenizer
+    machine: Machine
+    options: Options
+    check: FileCheck
+    memory: Memory
 
-def _open_on_cuda(
-    runtime: ModuleType,
-    folder: Path,
-    manifest: Manifest,
-    tokenizer: TextTokenizer,
-    choice: Choice,
-    selection: Selection,
-    options: Options,
-) -> _Parts:
-    """Open on the GPU; CUDA's libraries are loaded first, and what that printed is kept for the reason."""
-    from fusedbert.engine.cuda.opening import Opener  # threads and buffers that a start on the CPU does without
+    def open(self, choice: Choice) -> _Parts:
+        """Open the graph that fits a provider, and see that it computes what it should."""
+        target = "cuda" if choice.provider == CUDA else "cpu"
+        precision = self.options.precision
+        selection = select_variant(self.manifest, target=target, precision=precision, machine=self.machine)
+        if target == "cuda":
+            return self._on_cuda(choice, selection)
+        try:
+            return self._on_cpu(choice, selection)
+        except WrongResultError as error:
+            other = select_after(self.manifest, selection, str(error)) if precision is Precision.AUTO else None
+            if other is None:
+                raise _with_way_out(error, selection) from None
+            surprise = f"fusedbert runs in fp32, not in int8: {error}"
+        try:
+            return dataclasses.replace(self._on_cpu(choice, other), surprise=surprise)
+        except WrongResultError as error:
+            raise _with_way_out(error, other) from None
 
-    printed = load_cuda_libraries(runtime)
-    opener = Opener(
-        runtime=runtime,
-        folder=folder,
-        manifest=manifest,
-        tokenizer=tokenizer,
-        choice=choice,
-        session_options=options.session_options,
-    )
-    try:
-        opened = opener.open(selection.variant)
-    except DeviceError as error:
-        reason = explain(printed, installed(CUDA_PACKAGES))
-        raise DeviceError("; ".join(filter(None, (str(error), printed, reason)))) from error
-    return _Parts(selection=selection, session=opened.session, runner=opened.runner, layout=opened.layout, why=(opened.why,))
+    def _on_cpu(self, choice: Choice, selection: Selection) -> _Parts:
+        file = self.check.graph(selection.variant)
+        self.check.rest_meanwhile()
+        _, given = split(self.options.session_options)
+        threads = self.options.threads or self.machine.cores
+        session = open_session(self.runtime, file, choice, threads=threads, session_options=given)
+        runner = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id)
+        why = _UNVERIFIED
+        if self.manifest.verifiable:
+            why = verify_once(self.manifest, selection.variant, self.tokenizer, runner, self.memory)
+        return _Parts(selection=selection, session=session, runner=runner, why=(why,))
 
+    def _on_cuda(self, choice: Choice, selection: Selection) -> _Parts:
+        """Open on the GPU; CUDA's libraries are loaded first, and what that printed is kept for the reason."""
+        from fusedbert.engine.cuda.opening import Opener  # threads and buffers that a start on the CPU does without
 
-def check_size(folder: Path, manifest: Manifest, variant: Variant) -> Path:
-    """Return a graph's path after comparing its size with the manifest's: a copy that broke off is caught at no cost.
-
-    Raises:
-        ArtifactError: The file is missing, or of another size.
-    """
-    file = inside(folder, variant.file)
-    entry = manifest.files.get(variant.file)
-    if not file.is_file():
-        raise ArtifactError(f"{file} is missing: export the checkpoint again")
-    if entry is not None and file.stat().st_size != entry["bytes"]:
-        raise ArtifactError(
-            f"{file} has {file.stat().st_size} bytes, the manifest says {entry['bytes']}: copy or export it again"
+        for variant in self.manifest.variants:  # the graph, and its packed sibling
+            if (variant.target, variant.precision) == (selection.variant.target, selection.variant.precision):
+                self.check.graph(variant)
+        self.check.rest_meanwhile()
+        printed = load_cuda_libraries(self.runtime)
+        opener = Opener(
+            runtime=self.runtime,
+            folder=self.folder,
+            manifest=self.manifest,
+            tokenizer=self.tokenizer,
+            choice=choice,
+            session_options=self.options.session_options,
         )
-    return file
+        try:
+            opened = opener.open(selection.variant)
+        except DeviceError as error:
+            reason = explain(printed, installed(CUDA_PACKAGES))
+            raise DeviceError("; ".join(filter(None, (str(error), printed, reason)))) from error
+        why = (opened.why,) if self.manifest.verifiable else (opened.why, _UNVERIFIED)
+        return _Parts(selection=selection, session=opened.session, runner=opened.runner, layout=opened.layout, why=why)
+
+
+_UNVERIFIED = "nothing was verified: the folder has no fusedbert.json, it is another tool's export"
+
+
+def _with_way_out(error: WrongResultError, selection: Selection) -> WrongResultError:
+    report = "report this CPU with what fusedbert doctor prints"
+    way_out = f"use precision='fp32', and {report}" if selection.variant.precision == Precision.INT8 else report
+    return WrongResultError(f"{error}: {way_out}", error.difference, error.allowed)
 
 
 def explain_threads(threads: int, options: Options, machine: Machine) -> str:

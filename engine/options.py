@@ -31,10 +31,50 @@ class Precision(enum.StrEnum):
 
 
 class LongText(enum.StrEnum):
-    """What happens to a text of more tokens than ``max_length``: it is cut and counted, or it is an error."""
+    """What happens to a text of more tokens than ``max_length``.
+
+    It is cut, counted and warned of once; or it is an error; or it is read whole, window after window.
+    """
 
     TRUNCATE = "truncate"
     ERROR = "error"
+    WINDOW = "window"
+
+
+class Aggregate(enum.StrEnum):
+    """What becomes of the logits of a text's windows: their mean, or each label's largest."""
+
+    MEAN = "mean"
+    MAX = "max"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """How a text of more tokens than ``max_length`` is read whole: in windows of ``max_length`` that overlap.
+
+    Give it as ``long_text=Window(...)``; ``long_text="window"`` is ``Window()``. The windows are those of transformers'
+    tokenizers with ``return_overflowing_tokens`` and the same ``stride``. Of a pair the longer text is read in windows and
+    the other one is repeated in each; where the other one would take more than half of the room, it is cut to that half
+    and counted as truncated, and the overlap is at most half of what is left.
+
+    Attributes:
+        stride: Tokens that two neighbouring windows share; None for a quarter of a window. Fewer than fit in one.
+        aggregate: ``mean`` of the windows' logits, or ``max``: each label's largest, which suits labels that one passage
+            decides, as in multi-label models.
+
+    Example:
+        >>> Window(stride=64, aggregate="max")
+        Window(stride=64, aggregate='max')
+    """
+
+    stride: int | None = None
+    aggregate: str = "mean"
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if self.stride is not None and (isinstance(self.stride, bool) or not isinstance(self.stride, int) or self.stride < 0):
+            raise OptionError(f"stride is {self.stride!r}: give a number of tokens from 0 up, or None")
+        _member(Aggregate, "aggregate", self.aggregate)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +114,7 @@ class Options:
         threads: Threads of one run on the CPU; None for the cores that the process may really use.
         max_length: Tokens of a text at most, special tokens included; None for what the artifact allows.
         long_text: What happens beyond ``max_length``.
+        window: How texts are read in windows, where they are.
         revision: Branch, tag or commit of a hub id.
         token: Access token of a private hub id. Never shown.
         cache_dir: Folder to use in place of ``FUSEDBERT_CACHE`` and of the hub's own cache.
@@ -88,6 +129,7 @@ class Options:
     threads: int | None = None
     max_length: int | None = None
     long_text: LongText = LongText.TRUNCATE
+    window: Window = dataclasses.field(default_factory=Window)
     revision: str | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
     cache_dir: str | os.PathLike[str] | None = None
@@ -98,13 +140,14 @@ class Options:
     def parse(
         cls, *, device: object = "auto", precision: object = "auto", long_text: object = "truncate", **rest: Any
     ) -> Options:
-        """Check what a caller gave as plain strings and numbers.
+        """Check what a caller gave as plain strings and numbers; ``long_text`` may be a ``Window``.
 
         Raises:
             OptionError: A value is not one of its option's values; the message lists them.
         """
-        if long_text == "window":
-            raise OptionError("long_text='window' is not there yet in this version: use truncate or error")
+        if isinstance(long_text, Window):
+            rest |= {"window": long_text}
+            long_text = LongText.WINDOW
         return cls(
             device=Device.parse(device),
             precision=_member(Precision, "precision", precision),

@@ -1,7 +1,7 @@
 """Which rows run together: alike in length, so that little of a batch is padding, and not too many at once.
 
-On the CPU a batch has little to gain beyond a few thousand tokens (the weights are then read once for many rows, and the
-activations still fit the caches), and padding costs as much as text.
+On the CPU 512 tokens are enough: the weights are then read once for many rows, and the activations still fit the caches, which
+those of 4096 tokens do not (a fifth slower a token at 16 x 256; bench/NOTES.md). Padding costs as much as text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Budget:
     free: int = 64
 
 
-CPU_BUDGET = Budget(tokens=4096, rows=64)
+CPU_BUDGET = Budget(tokens=512, rows=64)
 CUDA_BUDGET = Budget(tokens=32768, rows=512)
 
 

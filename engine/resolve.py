@@ -1,7 +1,11 @@
-"""MODEL to an artifact: a folder, the embedded default, or a checkpoint that is exported into the cache on first use."""
+"""MODEL to a folder that can be run: an artifact, another tool's export, the embedded default, or a checkpoint.
+
+A checkpoint is exported into the cache on first use.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -12,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from fusedbert.engine.artifact import MANIFEST
+from fusedbert.engine import plain
+from fusedbert.engine.artifact import MANIFEST, read_manifest
 from fusedbert.engine.cache import cache_root, cached_artifact, file_hash
 from fusedbert.engine.errors import ArtifactError, CheckpointError, MissingDependencyError, ModelNotFoundError, StorageError
 from fusedbert.engine.installed import version
-from fusedbert.engine.options import Options
+from fusedbert.engine.options import Options, Precision
 
 EMBEDDED = "sst2-mini"
 EXPORTERS = "fusedbert.exporters"
@@ -32,7 +37,7 @@ def resolve_model(
     """Find or make the artifact that MODEL stands for.
 
     Args:
-        model: An artifact, a checkpoint folder, a hub id, or None for the embedded default.
+        model: An artifact, a checkpoint folder, another tool's export, a hub id, or None for the embedded default.
         options: Revision, token, cache and whether the hub may be asked.
         target: ``cpu``, ``all`` or ``fp32``: the graphs that an export on first use makes.
         attentions: Whether it makes the graph that shows its attention weights too; such an artifact has a key of its own.
@@ -40,7 +45,7 @@ def resolve_model(
     Raises:
         ModelNotFoundError: It is none of these.
         CheckpointError: A checkpoint's weights are in a form that is not read.
-        ArtifactError: It holds a graph without a manifest.
+        ArtifactError: It holds graphs alone, of names that are not known.
         MissingDependencyError: It must be exported, and the exporter is not installed.
         StorageError: The cache cannot be written.
     """
@@ -60,11 +65,22 @@ def resolve_model(
         raise _no_folder(path)
     if not isinstance(model, str) or _looks_like_path(name):
         raise ModelNotFoundError(f"{name} does not exist: {_expected()}")
-    return _exported(download(name, options), options, target, name, attentions=attentions)
+    folder = download(name, options, target)
+    if not is_checkpoint(folder):
+        return folder
+    return _exported(folder, options, target, name, attentions=attentions)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Tell whether a folder holds weights to export, and not an artifact: those are run as they are."""
+    return not (folder / MANIFEST).is_file() and any(folder.glob("*.safetensors")) and (folder / "config.json").is_file()
 
 
 def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, attentions: bool = False) -> Path:
-    """Return an artifact as it is, and a checkpoint's artifact from the cache."""
+    """Return an artifact and another tool's export as they are, and a checkpoint's artifact from the cache.
+
+    Where both weights and another tool's graphs are there, the weights are exported: what comes of it is verified.
+    """
     if (folder / MANIFEST).is_file():
         return folder
     try:
@@ -74,10 +90,12 @@ def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, atten
     weights = any(name.endswith(".safetensors") for name in names)
     if "config.json" in names and weights:
         return _exported(folder, options, target, attentions=attentions)
+    if any(plain.graphs(folder)):
+        return folder
     if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
         raise ArtifactError(
-            f"{folder} holds ONNX graphs but no {MANIFEST}: exports of other tools are not read yet; "
-            "give the checkpoint that they were made from"
+            f"{folder} holds ONNX graphs but no {MANIFEST}, and none has a name that is known: rename one to one of "
+            f"{', '.join(plain.KNOWN)}, or give the checkpoint that they were made from"
         )
     if any(name.endswith((".bin", ".pt", ".ckpt")) for name in names) and not weights:
         raise CheckpointError(
@@ -101,12 +119,40 @@ def embedded_checkpoint() -> Path:
     raise ModelNotFoundError(f"this installation has no embedded model: {_expected()}, or install fusedbert again")
 
 
-def download(name: str, options: Options) -> Path:
-    """Fetch a checkpoint from the Hugging Face hub, or find it in the hub's cache.
+def download(name: str, options: Options, target: str = "cpu") -> Path:
+    """Fetch a checkpoint, an artifact or another tool's export from the Hugging Face hub, or find it in the hub's cache.
+
+    Of an artifact all files are fetched; of another tool's export config, tokenizer, and the graphs that may be chosen.
 
     Raises:
         ModelNotFoundError: The hub does not have it, does not let us, or cannot be reached.
+        CheckpointError: It has nothing there that can be read.
     """
+    folder = _fetch(name, options, [f"*{suffix}" for suffix in _CHECKPOINT_SUFFIXES], ["*/*"])
+    options = dataclasses.replace(options, revision=folder.name)  # the commit: the branch may move on meanwhile
+    if (folder / MANIFEST).is_file():
+        return _fetch(name, options, sorted(read_manifest(folder).files))
+    if is_checkpoint(folder):
+        return folder
+    for wanted in (_precisions(options, target), {precision for _, precision in plain.KNOWN.values()}):
+        files = [file for file, (_, precision) in plain.KNOWN.items() if precision in wanted]
+        _fetch(name, options, [pattern for file in files for pattern in (file, f"{file}_data*")])
+        if any(plain.graphs(folder)):
+            return folder
+    raise CheckpointError(
+        f"{name} on the hub has no config.json with *.safetensors weights, and no ONNX graph: convert it to safetensors first"
+    )
+
+
+def _precisions(options: Options, target: str) -> set[str]:
+    """Return the precisions of other tools' graphs that may be chosen: as ``selection`` chooses."""
+    if options.precision is not Precision.AUTO:
+        return {str(options.precision)}
+    return {"fp32", "fp16"} if target == "all" else {"fp32"}
+
+
+def _fetch(name: str, options: Options, allow: list[str], ignore: list[str] | None = None) -> Path:
+    """Fetch the files of a repository that fit a pattern; return the folder of the snapshot."""
     import huggingface_hub  # tokenizers brings it along; importing it takes longer than loading a small model
 
     hub_cache = None if options.cache_dir is None else str(cache_root(options.cache_dir) / "hub")
@@ -117,19 +163,14 @@ def download(name: str, options: Options) -> Path:
             token=options.token,
             local_files_only=options.local_files_only,
             cache_dir=hub_cache,
-            allow_patterns=[f"*{suffix}" for suffix in _CHECKPOINT_SUFFIXES],
-            ignore_patterns=["*/*"],
+            allow_patterns=allow,
+            ignore_patterns=ignore,
         )
     except Exception as error:  # of many roots: HTTP, validation, a missing network
         lines = str(error).strip().splitlines() or [""]
         reason = f"{type(error).__name__}: {lines[0][:200]}"
         raise ModelNotFoundError(f"{name} is no folder, and the hub did not give it ({reason}): {_expected()}") from error
-    folder = Path(snapshot)
-    if not any(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{name} on the hub has no config.json with *.safetensors weights: convert it to safetensors first"
-        )
-    return folder
+    return Path(snapshot)
 
 
 def _exported(checkpoint: Path, options: Options, target: str, name: str | None = None, *, attentions: bool = False) -> Path:
@@ -193,8 +234,9 @@ def _looks_like_path(name: str) -> bool:
 
 def _no_folder(path: Path) -> Exception:
     if path.suffix == ".onnx":
-        owner = next((parent for parent in path.absolute().parents if (parent / MANIFEST).is_file()), None)
-        way_out = f"give its artifact, {owner}" if owner else "give a folder that fusedbert export made, or the checkpoint"
+        parents = path.absolute().parents[:2]
+        owner = next((parent for parent in parents for name in (MANIFEST, "config.json") if (parent / name).is_file()), None)
+        way_out = f"give its folder, {owner}" if owner else "give a folder that fusedbert export made, or the checkpoint"
         return ArtifactError(f"{path} is a graph without its tokenizer: {way_out}")
     if path.suffix in (".safetensors", ".json", ".bin"):
         return ModelNotFoundError(f"{path} is a file of a model: give its folder, {path.absolute().parent}")
@@ -204,5 +246,6 @@ def _no_folder(path: Path) -> Exception:
 def _expected() -> str:
     return (
         "give an artifact (a folder that fusedbert export made), a checkpoint folder (config.json and safetensors weights), "
-        "a hub id (org/name), or leave MODEL out for the embedded default"
+        "another tool's ONNX export (config.json, tokenizer.json, model.onnx), a hub id (org/name), or leave MODEL out for the "
+        "embedded default"
     )

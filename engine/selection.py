@@ -9,6 +9,7 @@ from fusedbert.engine.artifact import Manifest, Variant
 from fusedbert.engine.errors import OptionError
 from fusedbert.engine.machine import Machine
 from fusedbert.engine.options import Precision
+from fusedbert.engine.plain import KNOWN
 
 # What int8 may cost before "auto" leaves it alone.
 MIN_LABEL_AGREEMENT = 0.99
@@ -40,24 +41,35 @@ def select_variant(manifest: Manifest, *, target: str, precision: Precision, mac
         if variant is None and target == "cuda" and precision is Precision.FP32:
             variant = _find(manifest, (("cpu", Precision.FP32),))
         if variant is None:
-            raise OptionError(f"precision={str(precision)!r} on {target}: {_has(manifest, target)}")
+            raise OptionError(f"precision={str(precision)!r} on {target}: {_has(manifest, target, precision)}")
         return Selection(variant=variant, why=f"{precision} was asked for")
     return _automatic_cuda(manifest) if target == "cuda" else _automatic_cpu(manifest, machine)
+
+
+def select_after(manifest: Manifest, failed: Selection, reason: str) -> Selection | None:
+    """Return what "auto" takes on the CPU in place of a graph that computes wrongly there, or None where nothing is left."""
+    variant = _find(manifest, (("cpu", Precision.FP32),))
+    if variant is None or failed.variant.precision == Precision.FP32:
+        return None
+    return Selection(variant=variant, why=f"fp32, because {reason}")
 
 
 def _automatic_cuda(manifest: Manifest) -> Selection:
     variant = _find(manifest, (("cuda", Precision.FP16), ("cuda", Precision.FP32)))
     if variant is not None:
         return Selection(variant=variant, why=f"{variant.precision} is the artifact's graph for CUDA")
-    variant = _find(manifest, (("cpu", Precision.FP32),))
+    variant = _find(manifest, (("cpu", Precision.FP32), ("cpu", Precision.FP16)))
     if variant is None:
         raise OptionError(f"precision='auto' on cuda: {_has(manifest, 'cuda')}")
-    why = "fp32 as made for the CPU, the artifact has no graph for CUDA (fusedbert export --for all makes one)"
+    hint = " (fusedbert export --for all makes one)" if manifest.verifiable else ""
+    why = f"{variant.precision} as made for the CPU, there is no graph for CUDA{hint}"
     return Selection(variant=variant, why=why)
 
 
 def _automatic_cpu(manifest: Manifest, machine: Machine) -> Selection:
     fp32, int8 = (_find(manifest, (("cpu", precision),)) for precision in (Precision.FP32, Precision.INT8))
+    if not manifest.verifiable:
+        return _unverified_cpu(manifest)
     if int8 is None:
         if fp32 is None:
             raise OptionError(f"precision='auto' on cpu: {_has(manifest, 'cpu')}")
@@ -75,11 +87,24 @@ def _automatic_cpu(manifest: Manifest, machine: Machine) -> Selection:
     return Selection(variant=fp32, why=f"fp32, this CPU has no 8-bit dot products (int8: {figures})")
 
 
+def _unverified_cpu(manifest: Manifest) -> Selection:
+    """Choose among another tool's graphs: of their accuracy nothing is known, so the least rounded one."""
+    held = [_find(manifest, (("cpu", precision),)) for precision in (Precision.FP32, Precision.FP16, Precision.INT8)]
+    found = [variant for variant in held if variant is not None]
+    if not found:
+        raise OptionError(f"precision='auto' on cpu: {_has(manifest, 'cpu')}")
+    more = "" if len(found) == 1 else f" (precision='{found[-1].precision}' takes the other, whose accuracy is not known)"
+    return Selection(variant=found[0], why=f"{found[0].precision} is {'the least rounded' if more else 'the only'} graph{more}")
+
+
 def _find(manifest: Manifest, wanted: Iterable[tuple[str, str]]) -> Variant | None:
     found = (manifest.variant(target=target, precision=precision) for target, precision in wanted)
     return next((variant for variant in found if variant is not None), None)
 
 
-def _has(manifest: Manifest, target: str) -> str:
+def _has(manifest: Manifest, target: str, precision: str = "") -> str:
     held = ", ".join(f"{variant.precision} for {variant.target}" for variant in manifest.variants) or "no graph"
+    if not manifest.verifiable:
+        files = ", ".join(name for name in KNOWN if not precision or KNOWN[name][1] == precision)
+        return f"the folder has {held} and no fusedbert.json; graphs are looked for as {files}"
     return f"the artifact has {held}; make one with fusedbert export SOURCE OUTPUT --for {target}"

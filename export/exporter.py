@@ -68,8 +68,8 @@ def export_checkpoint(
         StorageError: The output exists and ``force`` is not set, or it cannot be written.
 
     Example:
-        >>> manifest = export_checkpoint("models/sst2-mini", "artifacts/example", force=True)  # doctest: +SKIP
-        >>> manifest.labels  # doctest: +SKIP
+        >>> manifest = export_checkpoint("models/sst2-mini", "artifacts/example", force=True)
+        >>> manifest.labels
         ('NEGATIVE', 'POSITIVE')
     """
     tell: Progress = progress or (lambda _: None)

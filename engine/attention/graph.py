@@ -12,7 +12,7 @@ from fusedbert.engine.attention.weights import Attentions
 from fusedbert.engine.device import choose, import_onnxruntime, inspect_offer
 from fusedbert.engine.errors import ArtifactError, InferenceError
 from fusedbert.engine.inputs import Text
-from fusedbert.engine.loading import Source, check_size
+from fusedbert.engine.loading import Source
 from fusedbert.engine.machine import inspect_machine
 from fusedbert.engine.options import Device, DeviceKind, Options
 from fusedbert.engine.outputs import Floats, Function, apply
@@ -20,6 +20,7 @@ from fusedbert.engine.planning import pad
 from fusedbert.engine.resolve import resolve_model
 from fusedbert.engine.session import Session, open_session
 from fusedbert.engine.tokenizer import Row, TextTokenizer
+from fusedbert.engine.verify import check_graph, verdict_root
 
 OUTPUTS = ("logits", "attentions", "queries", "keys")
 
@@ -54,7 +55,8 @@ class AttentionGraph:
         runtime = import_onnxruntime()
         choice = choose(Device(kind=DeviceKind.CPU), inspect_offer(runtime))
         threads = options.threads or inspect_machine().cores
-        session = open_session(runtime, check_size(folder, manifest, variant), choice, threads=threads)
+        file = check_graph(folder, manifest, variant, verdict_root(options.cache_dir))
+        session = open_session(runtime, file, choice, threads=threads)
         return cls(session=session, tokenizer=loaded.tokenizer, manifest=manifest)
 
     def show(self, text: Text, *, truncate: bool) -> Attentions:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from fusedbert.engine.commands import messages_on_stderr
+from fusedbert.engine.commands.long_text import long_text_options, read_long_text
 from fusedbert.engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _WIDTH = 100  # characters of a text in a table
 @click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Labels to show for each text.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="auto", show_default=True, metavar="P", help="auto, fp32, int8 or fp16.")
+@long_text_options
 @click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table", show_default=True, help="Output.")
 def classify(
     texts: tuple[str, ...],
@@ -36,16 +38,20 @@ def classify(
     top_k: int | None,
     device: str,
     precision: str,
+    long_text: str,
+    stride: int | None,
+    aggregate: str | None,
     form: str,
 ) -> None:
     """Classify TEXTs; without any, each line of stdin (UTF-8) is one, answered as it arrives."""
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("no TEXT: give one or more, or pipe lines into stdin")
+    long = read_long_text(long_text, stride, aggregate)
     with messages_on_stderr():
         from fusedbert.engine.classifier import Classifier
 
         batches: Iterable[list[str]] = [list(texts)] if texts else read_batches(sys.stdin.buffer)
-        with Classifier.from_pretrained(model, device=device, precision=precision) as classifier:
+        with Classifier.from_pretrained(model, device=device, precision=precision, long_text=long) as classifier:
             for batch in batches:
                 lines = render(classifier, batch, pair, top_k, form)
                 click.echo("".join(f"{line}\n" for line in lines).encode(), nl=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusedbert.engine.commands import messages_on_stderr
+from fusedbert.engine.commands.long_text import long_text_options, read_long_text
 
 if TYPE_CHECKING:
     from fusedbert.engine.scoring.summary import Progress, Summary
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="auto", show_default=True, metavar="P", help="auto, fp32, int8 or fp16.")
 @click.option("--threads", type=int, metavar="N", help="Threads of one run on the CPU; with Ray, of each actor.")
+@long_text_options
 @click.option("--on", default="local", show_default=True, metavar="local|ray", help="Where the model runs.")
 @click.option("--ray-address", metavar="A", help="Of a running Ray cluster; left out: Ray is started on this machine.")
 @click.option("--actors", type=int, metavar="N", help="Ray actors; left out: one a GPU, or one a CPU.")
@@ -44,6 +46,7 @@ def score(output: str, no_quotes: bool, part_rows: int | None, as_json: bool, **
     """
     if part_rows is not None:
         options["part_rows"] = part_rows
+    options["long_text"] = read_long_text(options["long_text"], options.pop("stride"), options.pop("aggregate"))
     with messages_on_stderr():
         from fusedbert.engine.scoring import score_file
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.artifact import MANIFEST, read_manifest, sha256_of
+from fusedbert.engine.artifact import MANIFEST, Manifest, sha256_of
 from fusedbert.engine.classifier import Classifier
-from fusedbert.engine.options import DeviceKind, Options
+from fusedbert.engine.options import DeviceKind, LongText, Options
+from fusedbert.engine.plain import read_manifest
 from fusedbert.engine.resolve import resolve_model
 from fusedbert.engine.scoring.options import Engine
 
@@ -33,7 +36,9 @@ class Model:
     @classmethod
     def load(cls, engine: Engine, *, remote: bool = False) -> Model:
         """Load a model, or only look at it where ``remote`` actors have the GPU that it is for."""
-        options = Options.parse(device=engine.device, precision=engine.precision, threads=engine.threads)
+        options = Options.parse(
+            device=engine.device, precision=engine.precision, threads=engine.threads, long_text=engine.long_text
+        )
         if remote and options.device.kind is DeviceKind.CUDA:
             folder, classifier = resolve_model(engine.model, options, "all"), None
             device, precision = "cuda", str(options.precision)
@@ -46,7 +51,12 @@ class Model:
             labels=manifest.labels,
             problem_type=manifest.problem_type,
             device=device,
-            identity={"manifest": sha256_of(folder / MANIFEST), "precision": precision, "device": device},
+            identity={
+                "manifest": _fingerprint(folder, manifest),
+                "precision": precision,
+                "device": device,
+                **_long_text(options),
+            },
             classifier=classifier,
         )
 
@@ -60,4 +70,23 @@ class Model:
 
 def load(engine: Engine) -> Classifier:
     """Load the classifier that an ``Engine`` describes."""
-    return Classifier.from_pretrained(engine.model, device=engine.device, precision=engine.precision, threads=engine.threads)
+    return Classifier.from_pretrained(
+        engine.model, device=engine.device, precision=engine.precision, threads=engine.threads, long_text=engine.long_text
+    )
+
+
+def _long_text(options: Options) -> dict[str, Any]:
+    """Return what the scores of long texts depend on; nothing for the default, under which older runs can be resumed."""
+    if options.long_text is LongText.TRUNCATE:
+        return {}
+    window = dataclasses.asdict(options.window) if options.long_text is LongText.WINDOW else {}
+    return {"long_text": str(options.long_text), **window}
+
+
+def _fingerprint(folder: Path, manifest: Manifest) -> str:
+    """Return the hash of an artifact's manifest, which has those of all files; without one, that of its files."""
+    if manifest.verifiable:
+        return sha256_of(folder / MANIFEST)
+    names = {*(variant.file for variant in manifest.variants), "config.json", "tokenizer.json", "tokenizer_config.json"}
+    files = [f"{name} {sha256_of(folder / name)}" for name in sorted(names) if (folder / name).is_file()]
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()

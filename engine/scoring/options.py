@@ -7,7 +7,7 @@ import enum
 import os
 
 from fusedbert.engine.errors import OptionError
-from fusedbert.engine.options import E
+from fusedbert.engine.options import E, Window
 
 # Rows that are read, tokenized, sorted by length and run together: enough that hardly any of a batch is padding.
 WINDOW_ROWS = 4096
@@ -54,12 +54,14 @@ class Engine:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``int8`` or ``fp16``.
         threads: Threads of one run on the CPU; None for what the machine gives.
+        long_text: ``truncate``, ``error``, ``window`` or a ``Window``.
     """
 
     model: str | os.PathLike[str] | None = None
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    long_text: str | Window = "truncate"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from fusedbert.engine.artifact import sha256_of
 from fusedbert.engine.errors import OptionError, StorageError
 from fusedbert.engine.installed import installed, version
+from fusedbert.engine.options import Window
 from fusedbert.engine.scoring.columns import Head, check_clash, find_named, find_text
 from fusedbert.engine.scoring.files import STDIN, Form, check_input, is_stream
 from fusedbert.engine.scoring.journal import Journal, discard, open_journal, parts_folder, unfinished
@@ -47,6 +48,7 @@ def score_file(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    long_text: str | Window = "truncate",
     on: str = "local",
     ray_address: str | None = None,
     actors: int | None = None,
@@ -74,6 +76,8 @@ def score_file(
         device: As in ``Classifier.from_pretrained``.
         precision: As there.
         threads: As there; with Ray, of each actor.
+        long_text: As there, without a warning: the column ``truncated`` tells. With ``error`` a text that is too long is a
+            row that cannot be scored.
         on: ``local`` or ``ray``.
         ray_address: Of a running Ray cluster; None starts Ray on this machine.
         actors: Number of Ray actors.
@@ -86,9 +90,9 @@ def score_file(
         FusedBertError: Any of its children, in one line; parts that were committed before stay for ``resume``.
 
     Example:
-        >>> summary = score_file("reviews.csv", "scored.csv", resume=True)  # doctest: +SKIP
-        >>> summary.rows, dict(summary.labels)  # doctest: +SKIP
-        (1000, {'POSITIVE': 611, 'NEGATIVE': 389})
+        >>> summary = score_file("reviews.csv", "scored.csv", resume=True)
+        >>> summary.rows, dict(summary.labels)
+        (5, {'POSITIVE': 3, 'NEGATIVE': 2})
     """
     options = ScoreOptions(
         columns=Columns(text=text_column, pair=pair_column, probabilities=probabilities, prefix=prefix),
@@ -99,7 +103,7 @@ def score_file(
         resume=resume,
         force=force,
     )
-    engine = Engine(model=model, device=device, precision=precision, threads=threads)
+    engine = Engine(model=model, device=device, precision=precision, threads=threads, long_text=long_text)
     if member(On, "on", on) is On.LOCAL and (ray_address is not None or actors is not None):
         raise OptionError("a Ray address or a number of actors was given, and on is 'local': give on='ray' (--on ray)")
     ray = Ray(address=ray_address, actors=actors) if on == On.RAY else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.errors import InputError, OptionError
+from fusedbert.engine.options import Window
 from fusedbert.engine.scoring.columns import Head, check_clash, find_named, find_text
 from fusedbert.engine.scoring.model import load
 from fusedbert.engine.scoring.options import Columns, Engine, OnError, member
@@ -29,8 +30,8 @@ class Scorer:
     threads. With Ray Data: ``dataset.map_batches(Scorer, fn_constructor_kwargs={"model": ...}, concurrency=2)``.
 
     Example:
-        >>> scorer = Scorer("artifacts/sst2", text_column="review")  # doctest: +SKIP
-        >>> scorer({"id": [1, 2], "review": ["fine", "awful"]})["label"]  # doctest: +SKIP
+        >>> scorer = Scorer(text_column="review")
+        >>> scorer({"id": [1, 2], "review": ["fine", "awful"]})["label"]
         array(['POSITIVE', 'NEGATIVE'], dtype=object)
     """
 
@@ -46,13 +47,14 @@ class Scorer:
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        long_text: str | Window = "truncate",
     ) -> None:
         """Keep the options; they are those of ``score_file``, ``on_error`` without ``skip``."""
         self._columns = Columns(text=text_column, pair=pair_column, probabilities=probabilities, prefix=prefix)
         self._on_error = member(OnError, "on_error", on_error)
         if self._on_error is OnError.SKIP:
             raise OptionError("on_error is 'skip', and a Scorer keeps every row: give fail or null, and drop rows afterwards")
-        self._engine = Engine(model=model, device=device, precision=precision, threads=threads)
+        self._engine = Engine(model=model, device=device, precision=precision, threads=threads, long_text=long_text)
         self._classifier: Classifier | None = None
         self._lock = threading.Lock()
 
@@ -80,8 +82,10 @@ class Scorer:
         head = Head.of(classifier.classes_, classifier.problem_type, self._columns)
         check_clash(names, head.names, _BATCH)
         raw = self._window(batch[text], None if pair is None else batch[pair], text, pair)
-        ran = run(classifier, encode(classifier, raw))
-        columns = head.values(ran.logits, [row.truncated for row in ran.encoded.tokens])
+        encoded = encode(classifier, raw)
+        self._check(raw)  # a text that is too long shows only now
+        ran = run(classifier, encoded)
+        columns = head.values(ran.logits, encoded.tokens.truncated())
         values = spread(columns, ran.encoded.places)
         return {**batch, **dict(zip(head.names, map(_array, values, head.types), strict=True))}
 
@@ -103,10 +107,15 @@ class Scorer:
         faults: dict[int, Fault] = {}
         checked = _texts(texts, text, faults)
         others = None if pairs is None or pair is None else _texts(pairs, pair, faults)
-        if faults and self._on_error is OnError.FAIL:
-            row = min(faults)
-            raise InputError(f"row {row} of the batch cannot be scored: {faults[row].reason}; on_error='null' keeps such rows")
-        return Raw(first=0, rows=TextRows((), []), texts=checked, pairs=others, faults=faults, size=0, done=None)
+        raw = Raw(first=0, rows=TextRows((), []), texts=checked, pairs=others, faults=faults, size=0, done=None)
+        self._check(raw)
+        return raw
+
+    def _check(self, raw: Raw) -> None:
+        if raw.faults and self._on_error is OnError.FAIL:
+            row = min(raw.faults)
+            reason = raw.faults[row].reason
+            raise InputError(f"row {row} of the batch cannot be scored: {reason}; on_error='null' keeps such rows")
 
 
 def _texts(values: Sequence[Any], name: str, faults: dict[int, Fault]) -> list[str | None]:

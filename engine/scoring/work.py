@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import numpy as np
-
 from fusedbert.engine.ahead import ahead
 from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.errors import FusedBertError, InputError
 from fusedbert.engine.inputs import Text
+from fusedbert.engine.options import LongText
 from fusedbert.engine.outputs import Floats
 from fusedbert.engine.scoring.columns import Head
 from fusedbert.engine.scoring.files import STDIN, Form
@@ -20,9 +19,10 @@ from fusedbert.engine.scoring.options import Engine, OnError
 from fusedbert.engine.scoring.readers import open_source
 from fusedbert.engine.scoring.rows import dump, plain, valid
 from fusedbert.engine.scoring.tally import Tally
-from fusedbert.engine.scoring.windows import Raw, Source
+from fusedbert.engine.scoring.windows import Fault, Raw, Source
 from fusedbert.engine.scoring.writers import Writer
-from fusedbert.engine.tokenizer import Row
+from fusedbert.engine.tokenizer import TextTokenizer
+from fusedbert.engine.windows import Tokens
 
 T = TypeVar("T")
 
@@ -78,14 +78,14 @@ class Encoded:
     Attributes:
         raw: The window.
         texts: The texts that differ.
-        tokens: Their rows of token ids.
+        tokens: Their tokens.
         places: For each row of the window its place in ``texts``, -1 where it cannot be scored.
         tally: Its counts so far.
     """
 
     raw: Raw
     texts: list[Text]
-    tokens: list[Row]
+    tokens: Tokens
     places: list[int]
     tally: Tally
 
@@ -155,18 +155,35 @@ def encode(classifier: Classifier, raw: Raw, seconds: float = 0.0) -> Encoded:
     """Tokenize a window, of which the reading took some seconds."""
     start = time.perf_counter()
     texts, places = distinct(raw)
-    tokens = classifier._tokenize(texts, True)
+    execution, long_text = classifier._opened_execution(), classifier._long_text(None)
+    if long_text is LongText.ERROR:
+        texts, places = refuse_long(execution.tokenizer, raw, texts, places)
+    tokens = execution.tokenize(texts, LongText.WINDOW if long_text is LongText.WINDOW else LongText.TRUNCATE)
     tally = Tally(rows=len(places), errors=len(raw.faults), run=len(texts))
-    tally.tokens = sum(len(row.ids) for row in tokens)
+    tally.tokens = sum(len(row.ids) for row in tokens.rows)
     tally.seconds |= {"read": seconds, "tokenize": time.perf_counter() - start}
     return Encoded(raw=raw, texts=texts, tokens=tokens, places=places, tally=tally)
+
+
+def refuse_long(tokenizer: TextTokenizer, raw: Raw, texts: list[Text], places: list[int]) -> tuple[list[Text], list[int]]:
+    """Note the rows whose text is too long as rows that cannot be scored, and return the other texts and their places."""
+    long = {place for place, row in enumerate(tokenizer.encode(texts)) if row.truncated}
+    if not long:
+        return texts, places
+    left = [place for place in range(len(texts)) if place not in long]
+    moved = {place: new for new, place in enumerate(left)}
+    for offset, place in enumerate(places):
+        if place in long:
+            raw.faults[offset] = Fault(
+                reason=f"the text has more than max_length, {tokenizer.max_length} tokens", raw=raw.texts[offset]
+            )
+    return [texts[place] for place in left], [moved.get(place, -1) for place in places]
 
 
 def run(classifier: Classifier, encoded: Encoded) -> Ran:
     """Run the model on a window; its rows are sorted by length, so that hardly any of a batch is padding."""
     start = time.perf_counter()
-    logits = np.empty((len(encoded.texts), len(classifier.classes_)), dtype=np.float32)  # [texts, labels]
-    encoded.tally.padded = classifier._forward(classifier._opened(), encoded.texts, encoded.tokens, logits)
+    logits, encoded.tally.padded = classifier._opened_execution().forward(encoded.texts, encoded.tokens)
     encoded.tally.seconds["run"] = time.perf_counter() - start
     return Ran(encoded=encoded, logits=logits)
 
@@ -196,7 +213,7 @@ class Stages:
         start = time.perf_counter()
         raw, tally, places = ran.encoded.raw, ran.encoded.tally, ran.encoded.places
         failure = self._failure(raw)
-        columns = self._job.head.values(ran.logits, [row.truncated for row in ran.encoded.tokens])
+        columns = self._job.head.values(ran.logits, ran.encoded.tokens.truncated())
         keep = list(range(len(places)))
         if raw.faults and self._job.on_error is OnError.SKIP:
             keep = [offset for offset in keep if places[offset] >= 0]

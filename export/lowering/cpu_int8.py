@@ -65,8 +65,9 @@ class CpuInt8(CpuFp32):
         else:
             q = self._product("query", x8, query)
         k, v = self._product("key", x8, key), self._product("value", x8, value)  # [batch, seq, hidden] each
-        heads = {"q_num_heads": a.heads, "kv_num_heads": a.heads}
-        context = g.op("Attention", q, k, v, "", "", "", self.tokens, scale=1.0, **heads)  # [batch, seq or 1, hidden]
+        absent = ("", "", "")  # no mask, nothing past
+        context = g.op("Attention", q, k, v, *absent, self.tokens, q_num_heads=a.heads, kv_num_heads=a.heads, scale=1.0)
+        # [batch, 1, hidden] to [batch, hidden], or [batch, seq, hidden] as it is
         return g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64")) if cls_only else context
 
     def cls_rows(self, x: str) -> str:

@@ -19,6 +19,7 @@ KEYS = {
     "files",
     "variants",
     "golden",
+    "sha256",
 }
 VARIANT = {"file", "target", "precision", "outputs", "opset", "nodes", "fused_attention", "parity", "layout"}
 KNOWN = {
@@ -66,6 +67,12 @@ def test_every_other_file_is_listed_with_its_size_and_hash(artifact, manifest):
     assert set(manifest["files"]) == set(found)
     for name, path in found.items():
         assert manifest["files"][name] == {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def test_the_manifest_ends_with_its_own_hash(artifact, manifest):
+    content = (artifact / "fusedbert.json").read_bytes()
+    assert list(manifest)[-1] == "sha256"
+    assert manifest["sha256"] == hashlib.sha256(content.replace(manifest["sha256"].encode(), b"0" * 64)).hexdigest()
 
 
 def test_each_variant_says_what_its_graph_is(artifact, manifest):

@@ -154,6 +154,8 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / name
         (folder / "onnx").mkdir(parents=True)
         weights = Weights.make(len(labels))
+        if not types:
+            weights = dataclasses.replace(weights, types=np.zeros_like(weights.types))
         make_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
         (folder / "config.json").write_text(json.dumps({"pad_token_id": 0}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,3 +113,20 @@ def test_a_session_that_silently_lost_cuda(artifact: Path, capfd: pytest.Capture
     assert clf.runtime.device == "cpu" and "libcudnn" in clf.runtime.why
     assert clf("good movie")[0]["label"] in clf.classes_
     assert capfd.readouterr().out == ""  # what ONNX Runtime prints does not reach stdout
+
+
+def test_onnxruntime_is_imported_without_its_telemetry_unless_the_user_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = device_module._TELEMETRY
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", sys)  # imported before: too late to say anything
+    with device_module._without_telemetry():
+        assert not any(name in os.environ for name in names)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    with device_module._without_telemetry():
+        assert all(os.environ[name] == "1" for name in names)
+    assert not any(name in os.environ for name in names)
+    monkeypatch.setenv(names[0], "0")
+    with device_module._without_telemetry():
+        assert os.environ[names[0]] == "0" and names[1] not in os.environ
+    assert os.environ[names[0]] == "0"

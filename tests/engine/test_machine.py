@@ -71,6 +71,48 @@ def test_quota_in_a_container_that_sees_the_path_of_the_host(tmp_path: Path) -> 
     assert cpu_quota(root) == 2.5
 
 
+def test_quota_of_version_1_counts_the_groups_above(tmp_path: Path) -> None:
+    controller = "sys/fs/cgroup/cpu,cpuacct"
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/kubepods/burstable/pod1/x\n",
+            "proc/self/mountinfo": V1_MOUNT,
+            f"{controller}/kubepods/burstable/pod1/x/cpu.cfs_quota_us": "-1\n",
+            f"{controller}/kubepods/burstable/pod1/x/cpu.cfs_period_us": "100000\n",
+            f"{controller}/kubepods/burstable/pod1/cpu.cfs_quota_us": "150000\n",
+            f"{controller}/kubepods/burstable/pod1/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert cpu_quota(root) == 1.5
+
+
+def test_quota_of_a_machine_that_has_both_versions(tmp_path: Path) -> None:
+    # systemd's hybrid layout: the CPU controller is in version 1, version 2 only names the unit.
+    mounts = V1_MOUNT + V2_MOUNT.replace("/sys/fs/cgroup rw", "/sys/fs/cgroup/unified rw")
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/system.slice/app\n0::/system.slice/app\n",
+            "proc/self/mountinfo": mounts,
+            "sys/fs/cgroup/cpu,cpuacct/system.slice/app/cpu.cfs_quota_us": "200000\n",
+            "sys/fs/cgroup/cpu,cpuacct/system.slice/app/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert cpu_quota(root) == 2.0
+
+
+def test_quota_in_a_namespace_of_its_own(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": V2_MOUNT, "sys/fs/cgroup/cpu.max": "50000 100000\n"},
+    )
+    assert cpu_quota(root) == 0.5 and inspect_machine(root).cores == 1
+    moved = V2_MOUNT.replace("0:26 / ", "0:26 /../../.. ")  # how a mount from outside the namespace is shown
+    write(tmp_path, {"proc/self/mountinfo": moved})
+    assert cpu_quota(root) == 0.5
+
+
 @pytest.mark.parametrize(("quota", "cores"), [(0.1, 1), (1.0, 1), (1.5, 1), (1.9, 2), (2.0, 2), (3.5, 3), (16.0, 16)])
 def test_a_fraction_of_a_core_is_no_thread(quota: float, cores: int) -> None:
     assert usable_cores(quota) == cores

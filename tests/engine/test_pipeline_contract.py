@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fusedbert.engine import Classifier
+from fusedbert.engine import Classifier, InputError, OptionError, TextTooLongError
+from fusedbert.engine.inputs import check_items
 
 LABELS = ("joy", "anger", "fear")
 CASES = {
@@ -16,6 +21,8 @@ CASES = {
     "multi": (LABELS, "multi_label_classification"),
     "regression": (("value",), "regression"),
     "one": (("yes",), "single_label_classification"),
+    "one of many": (("yes",), "multi_label_classification"),
+    "values": (("joy", "anger"), "regression"),
 }
 INPUTS: list[Any] = [
     "good movie",
@@ -24,17 +31,48 @@ INPUTS: list[Any] = [
     ["good"],
     {"text": "good movie", "text_pair": "not dull"},
     [{"text": "good movie", "text_pair": "not dull"}, {"text": "bad"}],
+    [{"text": "good movie"}, "bad", {"text": "", "text_pair": " "}],
     "very " * 100,
+    {"text": "very " * 100, "text_pair": "good " * 7},
+    [{"text": "good " * 7, "text_pair": "very " * 100}, {"text": "very " * 50, "text_pair": "bad " * 51}],
 ]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"top_k": None},
     {"top_k": 1},
     {"top_k": 2},
+    {"top_k": 99},
     {"function_to_apply": "sigmoid"},
     {"function_to_apply": "none", "top_k": None},
     {"function_to_apply": "softmax", "top_k": None},
+    {"function_to_apply": "SOFTMAX"},
 ]
+WORDS = [
+    "good",
+    "bad",
+    "movie",
+    "was",
+    "very",
+    "not",
+    "the",
+    "dull",
+    "awful",
+    "unknownword",
+    "film!",
+    "a.",
+    "ﬁne",
+    "É",
+    "電影",
+    "👍",
+]
+TEXTS = st.one_of(
+    st.lists(st.sampled_from(WORDS), max_size=45).map(" ".join),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),  # lone surrogates are no text
+)
+PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS.filter(bool)})
+PROPERTY = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(params=CASES)
@@ -81,6 +119,66 @@ def test_same_results(both: tuple[Any, Classifier]) -> None:
     assert ours([]) == ours([], top_k=None) == []  # where transformers raises IndexError
 
 
+@PROPERTY
+@given(
+    inputs=st.one_of(TEXTS, PAIRS, st.lists(st.one_of(TEXTS, PAIRS), min_size=1, max_size=5)), options=st.sampled_from(OPTIONS)
+)
+def test_same_results_for_anything(both: tuple[Any, Classifier], inputs: Any, options: dict[str, Any]) -> None:
+    theirs, ours = both
+    _same(ours(inputs, **options), theirs(inputs, truncation=True, **options))
+
+
+@PROPERTY
+@given(items=st.lists(st.one_of(TEXTS, PAIRS), max_size=12), seed=st.integers(0, 2**32))
+def test_neither_order_nor_batches_nor_the_interface_matter(both: tuple[Any, Classifier], items: list[Any], seed: int) -> None:
+    _, ours = both
+    expected = ours.predict_proba(items)
+    assert expected.shape == (len(items), len(ours.classes_)) and expected.dtype == np.float32
+    order = list(range(len(items)))
+    random.Random(seed).shuffle(order)
+    cut = seed % (len(items) + 1)
+    parts = [[items[i] for i in half] for half in (order[:cut], order[cut:])]
+    shuffled = np.concatenate([ours.predict_proba(part) for part in parts])
+    np.testing.assert_allclose(shuffled, expected[order], atol=1e-6)
+    streamed = list(ours.stream(iter(items), top_k=None))
+    listed = ours(items, top_k=None)
+    one_by_one = [ours([item], top_k=None)[0] for item in items]
+    for results in (streamed, listed, one_by_one):
+        for scores, row in zip(results, expected, strict=True):
+            found = {each["label"]: each["score"] for each in scores}
+            np.testing.assert_allclose([found[label] for label in ours.classes_], row, atol=1e-6)
+            assert [each["score"] for each in scores] == sorted(found.values(), reverse=True)
+
+
+def test_an_empty_second_text_is_a_text(artifact: Path, tokenizer: Any) -> None:
+    """As transformers' tokenizer has it in a batch; alone, and so in the pipeline, it takes ("a", "") for "a"."""
+    from transformers import PreTrainedTokenizerFast
+
+    judge = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    expected = judge(["good", "bad"], ["", "good"])["input_ids"]
+    with Classifier.from_pretrained(artifact) as ours:
+        rows = ours._loaded.tokenizer.encode(check_items([("good", ""), {"text": "bad", "text_pair": "good"}]))
+    assert [row.ids for row in rows] == expected
+
+
+def test_truncation_is_asked_for(both: tuple[Any, Classifier]) -> None:
+    _, ours = both  # theirs hands a text that is too long to the model, which fails in its own words
+    long = "very " * 100
+    assert ours(long) == ours(long, truncation=True)
+    with pytest.raises(TextTooLongError, match=r"text 1 has .* tokens, max_length is 32"):
+        ours(["good", long], truncation=False)
+
+
+def test_arguments_that_are_none(both: tuple[Any, Classifier]) -> None:
+    _, ours = both
+    for bad in (0, -1, 1.5, "all", True):
+        with pytest.raises(OptionError, match="top_k"):
+            ours("good", top_k=bad)  # type: ignore[arg-type]
+    for bad in ("tanh", 3, ""):
+        with pytest.raises(OptionError, match="function_to_apply"):
+            ours("good", function_to_apply=bad)  # type: ignore[arg-type]
+
+
 def _same(found: Any, expected: Any) -> None:
     assert type(found) is type(expected)
     if isinstance(expected, list):
@@ -93,8 +191,6 @@ def _same(found: Any, expected: Any) -> None:
 
 
 def test_tuples_are_pairs_and_nested_lists_are_refused(artifact: Path) -> None:
-    from fusedbert.engine import InputError
-
     with Classifier.from_pretrained(artifact) as ours:
         pair = ours({"text": "good", "text_pair": "bad"})
         assert ours(("good", "bad")) == pair

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,8 +157,8 @@ def folder_with(tmp_path: Path, *names: str) -> Path:
         (("model.safetensors",), ModelNotFoundError, r"no config\.json"),
         (("notes.txt",), ModelNotFoundError, "checkpoint folder"),
         (("config.json", "pytorch_model.bin"), CheckpointError, "safe_serialization=True"),
-        (("config.json", "onnx/model.onnx"), ArtifactError, r"no fusedbert\.json.*checkpoint"),
-        (("config.json", "model.onnx"), ArtifactError, r"no fusedbert\.json.*checkpoint"),
+        (("config.json", "onnx/other.onnx"), ArtifactError, r"no fusedbert\.json.*rename one.*onnx/model\.onnx.*checkpoint"),
+        (("config.json", "other.onnx"), ArtifactError, r"no fusedbert\.json.*rename one.*checkpoint"),
     ],
 )
 def test_folders_that_are_none(tmp_path: Path, names: tuple[str, ...], error: type[FusedBertError], said: str) -> None:
@@ -167,8 +166,15 @@ def test_folders_that_are_none(tmp_path: Path, names: tuple[str, ...], error: ty
         resolve_model(folder_with(tmp_path, *names), Options())
 
 
+def test_another_tools_export_is_itself(tmp_path: Path, exporter: list[Any]) -> None:
+    folder = folder_with(tmp_path, "config.json", "tokenizer.json", "onnx/model_quantized.onnx")
+    assert resolve_model(folder, Options()) == folder and not exporter
+    (folder / "model.safetensors").touch()  # what is exported from weights is verified
+    assert resolve_model(folder, Options()) != folder and exporter == [(folder, "cpu", None)]
+
+
 def test_files_in_place_of_folders(artifact: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=f"give its artifact, {artifact}"):
+    with pytest.raises(ArtifactError, match=f"give its folder, {artifact}"):
         resolve_model(artifact / "onnx/model.onnx", Options())
     lone = tmp_path / "lone.onnx"
     lone.touch()
@@ -182,26 +188,55 @@ def test_files_in_place_of_folders(artifact: Path, tmp_path: Path) -> None:
 
 
 class Hub:
-    """Stands in for huggingface_hub."""
+    """Stands in for huggingface_hub: copies what was asked for out of a folder, as the hub's own client chooses files."""
 
     def __init__(self, answer: Path | Exception) -> None:
         self.answer = answer
-        self.asked: dict[str, Any] = {}
+        self.asked: list[dict[str, Any]] = []
 
     def snapshot_download(self, name: str, **options: Any) -> str:
-        self.asked = {"name": name, **options}
+        from huggingface_hub.utils import filter_repo_objects
+
+        self.asked.append({"name": name, **options})
         if isinstance(self.answer, Exception):
             raise self.answer
-        return os.fspath(self.answer)
+        snapshot = self.answer.parent / "hub" / COMMIT
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for path in filter_repo_objects(
+            [path.relative_to(self.answer).as_posix() for path in self.answer.rglob("*") if path.is_file()],
+            allow_patterns=options["allow_patterns"],
+            ignore_patterns=options["ignore_patterns"],
+        ):
+            (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.answer / path, snapshot / path)
+        return os.fspath(snapshot)
 
 
-def test_a_hub_id(checkpoint: Path, exporter: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hub = Hub(checkpoint)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | Exception], Hub]:
+    import huggingface_hub
+
+    def make(answer: Path | Exception) -> Hub:
+        stand_in = Hub(answer)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", stand_in.snapshot_download)
+        return stand_in
+
+    return make
+
+
+def test_a_hub_id(checkpoint: Path, exporter: list[Any], hub: Any, tmp_path: Path) -> None:
+    stand_in = hub(checkpoint)
     options = Options(revision="v1", token="secret", local_files_only=True, cache_dir=tmp_path / "own")
     folder = resolve_model("org/model", options)
-    assert (folder / "fusedbert.json").is_file() and exporter == [(checkpoint, "cpu", "org/model")]
-    asked = {key: hub.asked[key] for key in ("name", "revision", "token", "local_files_only", "cache_dir")}
+    assert (folder / "fusedbert.json").is_file() and exporter == [(tmp_path / "hub" / COMMIT, "cpu", "org/model")]
+    asked = {key: stand_in.asked[0][key] for key in ("name", "revision", "token", "local_files_only", "cache_dir")}
     assert asked == {
         "name": "org/model",
         "revision": "v1",
@@ -212,33 +247,57 @@ def test_a_hub_id(checkpoint: Path, exporter: list[Any], monkeypatch: pytest.Mon
     assert "secret" not in repr(options)
 
 
-def test_a_hub_that_says_no(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(OSError("404: no such repository\nmore\nlines")))
+def test_a_hub_that_says_no(hub: Any, tmp_path: Path) -> None:
+    hub(OSError("404: no such repository\nmore\nlines"))
     with pytest.raises(ModelNotFoundError, match=r"org/model is no folder.*404: no such repository.*hub id") as caught:
         resolve_model("org/model", Options())
     assert "\n" not in str(caught.value)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(folder_with(tmp_path, "config.json")))
+    hub(folder_with(tmp_path, "config.json"))
     with pytest.raises(CheckpointError, match="safetensors"):
         resolve_model("org/model", Options())
 
 
-def test_hub_ids_are_downloaded_without_other_formats(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.utils import filter_repo_objects
+def test_a_checkpoint_is_downloaded_without_other_formats(checkpoint: Path, hub: Any) -> None:
+    for name in ("vocab.txt", "pytorch_model.bin", "onnx/config.json", "onnx/model.onnx", "tf_model.h5", "rust_model.ot"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).touch()
+    stand_in = hub(checkpoint)
+    folder = resolve_module.download("org/model", Options())
+    assert files_in(folder) == {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt"}
+    assert len(stand_in.asked) == 1
 
-    hub = Hub(checkpoint)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    resolve_module.download("org/model", Options())
-    files = [
-        "config.json",
-        "model.safetensors",
-        "vocab.txt",
-        "pytorch_model.bin",
-        "onnx/config.json",
-        "tf_model.h5",
-        "rust_model.ot",
-    ]
-    kept = filter_repo_objects(files, allow_patterns=hub.asked["allow_patterns"], ignore_patterns=hub.asked["ignore_patterns"])
-    assert list(kept) == ["config.json", "model.safetensors", "vocab.txt"]
+
+def test_an_artifact_of_the_hub_is_downloaded_whole(artifact: Path, hub: Any, exporter: list[Any]) -> None:
+    (artifact / "else.bin").touch()
+    stand_in = hub(artifact)
+    folder = resolve_model("org/model", Options(revision="main"))
+    assert files_in(folder) == files_in(artifact) - {"else.bin"} and not exporter
+    assert [asked["revision"] for asked in stand_in.asked] == ["main", COMMIT]  # both from one commit
+    with Classifier.from_pretrained("org/model") as clf:
+        assert clf.predict(["good"])
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "fetched"),
+    [
+        ({}, "cpu", {"onnx/model.onnx", "onnx/model.onnx_data"}),
+        ({"precision": "int8"}, "cpu", {"onnx/model_quantized.onnx"}),
+        ({}, "all", {"onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_fp16.onnx"}),
+        ({"precision": "fp16"}, "all", {"onnx/model_fp16.onnx"}),
+    ],
+)
+def test_of_another_tools_export_only_what_may_run_is_downloaded(
+    tmp_path: Path, hub: Any, exporter: list[Any], options: dict[str, Any], target: str, fetched: set[str]
+) -> None:
+    graphs = ["model.onnx", "model.onnx_data", "model_quantized.onnx", "model_fp16.onnx", "model_q4.onnx"]
+    hub(folder_with(tmp_path, "config.json", "tokenizer.json", *(f"onnx/{name}" for name in graphs)))
+    folder = resolve_model("org/model", Options.parse(**options), target)
+    assert files_in(folder) == {"config.json", "tokenizer.json"} | fetched and not exporter
+
+
+def test_a_hub_that_has_another_precision_alone(tmp_path: Path, hub: Any) -> None:
+    hub(folder_with(tmp_path, "config.json", "tokenizer.json", "onnx/model_int8.onnx", "onnx/model_q4.onnx"))
+    assert "onnx/model_int8.onnx" in files_in(resolve_model("org/model", Options()))
 
 
 def test_relative_folders_and_links(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

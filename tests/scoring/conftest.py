@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -15,6 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from fusedbert.engine import Classifier
+from fusedbert.engine.artifact import read_manifest, write_manifest
 
 LONG = ("so " * 33_400).strip() + " good"  # more than 100,000 characters
 NASTY = [
@@ -57,9 +59,9 @@ def variant(artifact: Path, tmp_path: Path) -> Any:
     def make(problem_type: str) -> Path:
         folder = tmp_path / problem_type
         shutil.copytree(artifact, folder)
-        manifest = json.loads((folder / "fusedbert.json").read_text(encoding="utf-8"))
-        manifest["problem_type"] = problem_type
-        (folder / "fusedbert.json").write_text(json.dumps(manifest), encoding="utf-8")
+        manifest = read_manifest(folder)
+        written = {**manifest.created_with, "test": "written anew"}
+        write_manifest(folder, dataclasses.replace(manifest, problem_type=problem_type, created_with=written))
         return folder
 
     return make

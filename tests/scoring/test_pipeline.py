@@ -92,7 +92,7 @@ def test_a_pair_is_the_same_where_both_are() -> None:
 def test_padding_is_counted(classifier: Classifier) -> None:
     tally = run(classifier, encode(classifier, window(["good", "a very long and dull film, not good at all"]))).encoded.tally
     lengths = sorted(
-        len(row.ids) for row in encode(classifier, window(["good", "a very long and dull film, not good at all"])).tokens
+        len(row.ids) for row in encode(classifier, window(["good", "a very long and dull film, not good at all"])).tokens.rows
     )
     assert tally.tokens == sum(lengths) <= tally.padded <= 2 * lengths[1]
 
