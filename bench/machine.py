@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from typing import Any
 
 from fusedbert.engine.machine import inspect_machine
@@ -18,7 +19,7 @@ def record_machine() -> dict[str, Any]:
     Returns:
         Plain values that fit into JSON: the CPU's model and the instructions that matter, ``logical`` CPUs and
         ``physical`` cores that the process may be scheduled on, the control groups' ``quota`` in CPUs (None: no limit),
-        the ``cores`` worth using, memory in bytes, the system, and versions.
+        the ``cores`` worth using, memory in bytes, ``gpus`` with their driver, the system, and versions.
     """
     machine = inspect_machine()
     return {
@@ -29,6 +30,7 @@ def record_machine() -> dict[str, Any]:
         "quota": machine.quota,
         "cores": machine.cores,
         "memory_bytes": _memory(),
+        "gpus": gpus(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": versions(),
@@ -52,6 +54,17 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def gpus() -> list[dict[str, str]]:
+    """Return ``name``, ``driver`` and ``memory`` of each NVIDIA GPU, as its driver's tool tells; empty where there is none."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = (line.split(", ") for line in done.stdout.splitlines())
+    return [dict(zip(("name", "driver", "memory"), row, strict=False)) for row in rows if len(row) == 3]
 
 
 def _memory() -> int | None:

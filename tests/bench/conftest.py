@@ -1,0 +1,68 @@
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusedbert.bench.contenders.registry import Job, Kind, Tolerance
+from fusedbert.bench.environments import OURS
+from fusedbert.bench.reference import Checks
+from fusedbert.bench.turns import Patience, Setting
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def fakes():
+    """The module with the fake contenders; workers find it by PYTHONPATH."""
+    spec = importlib.util.spec_from_file_location("fake_contenders", FOLDER / "fake_contenders.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def kind():
+    """Make a registry entry for a fake contender."""
+
+    def make(name, /, **changes):
+        entry = Kind(
+            name=name,
+            title=f"fake {name}",
+            engine="fake",
+            precision="fp32",
+            environment=OURS,
+            module="fake",
+            devices=("cpu",),
+            tolerance=Tolerance.FP32,
+            needs_checkpoint=False,
+        )
+        return dataclasses.replace(entry, **changes)
+
+    return make
+
+
+@pytest.fixture
+def setting(fakes, checkpoint, tmp_path):
+    """How fakes are run: by the real worker."""
+    job = Job(checkpoint=None, artifact=checkpoint, work=tmp_path, device="cpu", threads=1, max_length=64)
+    return Setting(
+        job=job,
+        patience=Patience(prepare=60, load=60, check=60, visit=60),
+        python_path=(FOLDER,),
+        factories=dict.fromkeys(fakes.KINDS, "fake_contenders:make"),
+    )
+
+
+@pytest.fixture
+def checks(fakes):
+    """Twelve texts in batches of mixed lengths, and what a right fake makes of them."""
+    random = np.random.default_rng(0)
+    rows = [random.integers(5, 1000, size=size).tolist() for size in (3, 9, 5, 12, 4, 30, 7, 8, 9, 3, 64, 5)]
+    batches = [{"ids": part, "types": [[0] * len(row) for row in part]} for part in (rows[:1], rows[1:4], rows[4:])]
+    reference = np.array([fakes.answer(row) for row in rows], dtype=np.float64)
+    counted = tuple(len(batch["ids"]) for batch in batches)
+    return Checks(
+        batches=tuple(batches), counted=counted, pad=1, reference=reference, computed_by="the test", multi_label=False
+    )
