@@ -1,0 +1,198 @@
+"""examples/fastapi_service.py as a server, spoken to over HTTP; examples/threads.py as it stands."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusedbert.engine import Classifier
+
+pytest.importorskip("fastapi", reason='fastapi is not installed: pip install "fusedbert[service]"')
+pytest.importorskip("uvicorn", reason='uvicorn is not installed: pip install "fusedbert[service]"')
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, artifact: Path) -> Iterator[str]:
+    """The address of a running service; it must end in order when it is told to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "examples/fastapi_service.py", str(artifact), "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                pytest.fail(f"the service did not start: {process.communicate()[0]}")
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+        assert "Traceback" not in output
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def post(address: str, body: Any) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/predict", data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def get(address: str, path: str) -> str:
+    with urllib.request.urlopen(address + path, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def test_it_answers_as_text_embeddings_inference(server: str, artifact: Path) -> None:
+    with Classifier.from_pretrained(artifact, threads=1) as clf:
+        for inputs, items in (
+            ("I loved it.", "I loved it."),
+            (["I loved it."], "I loved it."),
+            (["I loved it.", "Not me."], ("I loved it.", "Not me.")),
+            ([["I loved it."], ["A bore."], ["a", "b"]], ["I loved it.", "A bore.", ("a", "b")]),
+        ):
+            status, found = post(server, {"inputs": inputs})
+            expected = clf(items, top_k=None)
+            assert status == 200
+            pairs = zip(found, expected, strict=True) if isinstance(items, list) else [(found, expected)]
+            for one, other in pairs:
+                assert [each["label"] for each in one] == [each["label"] for each in other]
+                assert [each["score"] for each in one] == pytest.approx([each["score"] for each in other], abs=1e-3)
+        _, raw = post(server, {"inputs": "I loved it.", "raw_scores": True})
+        assert raw[0]["score"] == pytest.approx(clf("I loved it.", top_k=1, function_to_apply="none")[0]["score"], abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"inputs": "word " * 600}, 413, "Validation"),
+        ({"inputs": [["a"]] * 33}, 413, "Validation"),
+        (b'{"inputs": "\\ud800"}', 422, "Tokenizer"),
+        ({"inputs": []}, 422, "Validation"),
+        ({"inputs": [["a", "b", "c"]]}, 422, "Validation"),
+        ({"inputs": 3}, 422, "Validation"),
+        (b"{no json", 422, "Validation"),
+        ({}, 422, "Validation"),
+    ],
+)
+def test_what_it_refuses(server: str, body: Any, status: int, kind: str) -> None:
+    found, answer = post(server, body)
+    assert (found, answer["error_type"]) == (status, kind) and answer["error"]
+
+
+def test_a_large_body_is_refused_before_it_is_sent(server: str) -> None:
+    connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=30)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("content-length", "2000001")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 413 and "2000001 bytes" in json.load(answer)["error"]
+    connection.close()
+
+
+def test_a_long_text_may_be_cut(server: str) -> None:
+    assert post(server, {"inputs": "word " * 600, "truncate": True})[0] == 200
+
+
+def test_many_requests_at_once(server: str) -> None:
+    texts = [f"{'good ' * (i % 7)}film" for i in range(64)]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda text: post(server, {"inputs": text}), texts))
+    assert {status for status, _ in found} == {200}
+    assert found[3] == found[10] == found[17]  # the same text, whatever ran beside it
+
+
+def test_info_metrics_and_page(server: str) -> None:
+    info = json.loads(get(server, "/info"))
+    assert info["max_input_length"] == 512 and info["model_type"]["classifier"]["label2id"] == {"NEGATIVE": 0, "POSITIVE": 1}
+    before = metrics(server)
+    post(server, {"inputs": [["a"], ["b"]]})
+    post(server, {})
+    after = metrics(server)
+    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+    assert grown["fusedbert_batcher_answered_total"] == grown["fusedbert_texts_total"] == 2
+    assert grown['http_requests_total{path="/predict",status="200"}'] == 1
+    assert grown['http_requests_total{path="/predict",status="422"}'] >= 1
+    assert grown["http_predict_duration_seconds_count"] == 2 == grown['http_predict_duration_seconds_bucket{le="+Inf"}']
+    page = get(server, "/")
+    assert "<textarea" in page and not re.search(r"""(?:src|href)=["'](?!data:)""", page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(server: str, width: int, scheme: Any) -> None:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser installs it")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium here: on Debian, apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-background-networking"])
+        page = chromium.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)
+        wrong: list[str] = []
+        asked: list[str] = []
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(server)
+        page.wait_for_selector("html[data-done=yes]")
+        assert page.locator("#result li").first.inner_text().startswith("POSITIVE")
+        page.fill("#text", "An awful waste of <b>time</b>.")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_function("document.querySelector('#result .name').textContent === 'NEGATIVE'")
+        assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing to scroll to the side for
+        assert wrong == [] and all(url.startswith(server) for url in asked)
+        page.uncheck("#truncate")
+        page.fill("#text", "word " * 600)
+        page.click("#go")
+        page.wait_for_selector("#wrong:not([hidden])")
+        assert "602 tokens" in page.inner_text("#wrong") and page.locator("#result li").count() == 0
+        chromium.close()
+
+
+def metrics(server: str) -> dict[str, float]:
+    """Read the text format strictly: each line a comment or a sample, each name once."""
+    samples: dict[str, float] = {}
+    for line in get(server, "/metrics").splitlines():
+        if line.startswith(("# HELP ", "# TYPE ")):
+            continue
+        found = re.fullmatch(r'([a-z_]+(?:\{[a-z0-9_]+="[^"]*"(?:,[a-z0-9_]+="[^"]*")*\})?) (\S+)', line)
+        assert found is not None and found[1] not in samples, line
+        samples[found[1]] = float(found[2])
+    return samples
+
+
+def test_threads(repository: Path, artifact: Path) -> None:
+    command = [sys.executable, "examples/threads.py", str(artifact), "examples/sentences.txt"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "the same answers either way"
