@@ -12,6 +12,7 @@ COMMANDS = {
     "load": ("fusedbert.bench.load_command", "Find the rate of arrivals that the latency budget allows."),
     "startup": ("fusedbert.bench.startup_command", "Time a fresh process up to its first answer; memory and size."),
     "compare": ("fusedbert.bench.compare", "Show what moved between two documents of --json."),
+    "checkpoint": ("fusedbert.bench.checkpoint_command", "Write a checkpoint of BERT-base's size, with random weights."),
     "setup": ("fusedbert.bench.setup_command", "Build the environments of the engines to compare with."),
 }
 
