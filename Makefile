@@ -15,7 +15,7 @@ EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact.py
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray gpu-check lint types wheel clean
+.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray test-peers gpu-check lint types wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -29,7 +29,7 @@ test: $(VENV)/.test  ## Run the tests, with transformers and torch as the judge
 test-wheel: $(VENV)/.test  ## Install the built wheel in fresh environments and use it there
 	$(BIN)/pytest -q -m environment
 
-test-browser: $(VENV)/.browser  ## Run the page of fusedbert explain in headless Chromium, where there is one
+test-browser: $(VENV)/.browser  ## Run the pages of explain and bench in headless Chromium, where there is one
 	$(BIN)/pytest -q -m browser
 
 test-optimum: $(OPTIMUM)/.made  ## Run the tests of the optimum route, in an environment with an older transformers
@@ -37,6 +37,11 @@ test-optimum: $(OPTIMUM)/.made  ## Run the tests of the optimum route, in an env
 
 test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environment that has it
 	$(RAY)/bin/python -m pytest -q -m ray tests/scoring/test_ray.py
+
+# Not part of test-all: the environments take 6 GB and many minutes the first time.
+test-peers: $(VENV)/.test  ## Build the environments of other engines, and run the tests that compare with them
+	$(BIN)/fusedbert bench setup all
+	$(BIN)/pytest -q -m peers tests/bench
 
 test-all: test test-wheel test-browser test-optimum test-ray  ## Run the tests, then those that build environments of their own
 

@@ -72,7 +72,8 @@ class Lane:
 
     def entry(self) -> dict[str, Any]:
         """Return its part of the document, without results."""
-        shown = {key: value for key, value in self.description.items() if key not in ("name", "why")}
+        # `engine` is the registry's, by which a reader tells whose it is; the version that a contender adds is in `versions`.
+        shown = {key: value for key, value in self.description.items() if key not in ("name", "engine", "why")}
         return {
             "name": self.name,
             "title": self.kind.title,

@@ -12,13 +12,33 @@ The document's form is named in its ``schema`` field; a change that a reader wou
 * ``contenders``: a list of ``name``, ``title``, ``engine``, ``precision``, ``device``, ``threads``, ``versions``,
   ``status`` (``measured``, ``wrong``, ``missing``, ``failed`` or ``interrupted``), ``why`` (the reason where it is not
   measured; the engine's choice where it is), ``check`` (``texts``, ``max_abs_logit``, ``tolerance``, ``label_agreement``,
-  ``reference``) and ``results``
+  ``reference``), ``load_seconds`` and ``results``; ``engine`` is the registry's name, its version is in ``versions``
 * ``results`` of ``latency``: for each shape ``shape``, ``batch``, ``tokens``, the figures of ``Summary`` over all samples,
   ``share_of_ceiling``, and ``rounds``: the same figures with ``round``, ``warm_up``, ``others`` (share of the CPUs that
   other processes had) and ``noisy`` (why the round is in doubt, or None)
-* ``ratios``: ``ours``, ``peer``, ``shape``, ``median``, ``low``, ``high``, ``pairs``, ``noisy`` (pairs in doubt): ours over
-  the peer's time, so below 1 we are faster; median of the rounds' ratios with its 95 % bootstrap interval
-* ``summary``: ``ours``, ``peer``, ``geometric_mean`` with ``low`` and ``high``, ``worst`` (``shape``, ``median``)
+* ``corpus`` (kind ``corpus``): ``name``, ``texts``, ``tokens``, ``tokens_median``, ``tokens_most``, ``truncated`` (texts that
+  are cut), ``skipped`` (rows without a usable text), ``text_column``, ``label_column``
+* ``results`` of ``corpus``: one entry with ``corpus``, ``texts``, ``batch_size`` (None where the contender plans itself),
+  ``tried`` (texts per second on a sample, by batch size), ``texts_per_second`` and ``tokens_per_second`` (medians over rounds),
+  ``p50_ms``, ``p90_ms``, ``p99_ms`` and ``samples`` of one text at a time, ``accuracy`` (None without labels),
+  ``label_agreement`` and ``max_abs_logit`` against our fp32, ``rounds`` (texts per second), and beside these lists of the same
+  length: ``round_numbers`` (from 0; a slow contender sits out later ones), ``others``, ``noisy``; ``spent_s`` (all of its runs)
+* a contender of ``load`` has ``capacity`` (the rate that was held, by mode), ``search`` (by mode ``rate``, ``beyond``, the
+  lowest rate that was not held, and ``saturated``, answers a second while it is never idle), ``alone_ms`` (median of a text
+  while nothing else runs), ``callers`` (threads that call in mode ``plain``) and ``one_caller`` (why there is one alone, or "")
+* ``results`` of ``load``: for each ``mode`` (``plain``, ``batcher``) and rising ``rate``: ``achieved`` (answers a second),
+  ``arrivals``, ``p50_ms``, ``p90_ms``, ``p99_ms`` (from the intended arrival), ``errors``, ``error_kinds`` (their number by
+  kind), ``unfinished`` (given up after the last arrival), ``late_p99_ms`` (how late the sender itself was, part of the
+  latency), ``within_budget``, ``rounds`` (p99 of each run, ms), ``others``, ``dropped`` (runs thrown away, because the rate was
+  not held while other processes had the CPUs)
+* ``results`` of ``startup``: one entry of medians over starts: ``interpreter_s``, ``import_s``, ``load_s``, ``first_s``,
+  ``total_s``, ``peak_mb``; ``installed_mb`` (what it imported, and what that requires), ``environment_mb`` (all packages of its
+  environment), ``fastest_s``, ``slowest_s``; ``rounds`` (``total_s`` of each start), ``round_numbers``, ``starts`` (the phases
+  and ``peak_mb`` of each), ``others``, ``noisy``
+* ``ratios``: ``ours``, ``peer``, ``shape`` (kind ``corpus``: ``corpus``; kind ``startup``: ``start``, which is ``first
+  answer``; kind ``load`` has none), ``median``, ``low``, ``high``, ``pairs``, ``noisy`` (pairs in doubt): ours over the peer's
+  time, so below 1 we are faster; median of the rounds' ratios with its 95 % bootstrap interval
+* ``summary``: ``ours``, ``peer``, ``geometric_mean`` with ``low`` and ``high``, ``worst`` (the ratio's item, ``median``)
 * ``overhead`` (``latency`` of ours on one text): see ``fusedbert.bench.tasks.overhead``
 * ``cautions``: what to be careful about, in words
 """
@@ -133,7 +153,7 @@ def render_head(document: Mapping[str, Any]) -> str:
         f"machine  {machine['cpu']}; {machine['cores']} cores, {quota}" + (f"; load average {load[0]:g}" if load else ""),
         f"         {versions}, Python {machine['python']}",
         f"model    {model['name']}, at most {model['max_length']} tokens",
-        f"timed    {settings['timed']}; {settings['rounds']} rounds",
+        f"timed    {settings['timed']}; {settings['rounds']} round{'' if settings['rounds'] == 1 else 's'}",
     ]
     for gpu in machine.get("gpus", []):
         lines.insert(1, f"         {gpu['name']}, driver {gpu['driver']}")

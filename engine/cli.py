@@ -21,7 +21,7 @@ SUMMARIES = {
     "export": "Convert a checkpoint to an artifact: ONNX graphs with fused attention.",
     "classify": "Classify texts from the command line or stdin.",
     "score": "Score a file: csv, tsv, jsonl or parquet.",
-    "bench": "Measure latency by batch size and length on this machine.",
+    "bench": "Measure engines side by side on this machine.",
     "explain": "Write a page that shows the attention weights of a text.",
     "doctor": "Show what this machine offers and what the engine would choose.",
 }

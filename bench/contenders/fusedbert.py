@@ -44,6 +44,11 @@ class FusedBert:
         self._loaded: Loaded | None = None
         self._classifier: Classifier | None = None
 
+    @property
+    def classifier(self) -> Classifier | None:
+        """What an application would call; None before ``load`` and after ``close``."""
+        return self._classifier
+
     def prepare(self) -> None:
         """Nothing: the artifact was exported before the benchmark began."""
 

@@ -7,6 +7,7 @@ of each; the logits are put back into the order of the texts.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class TextBatches:
     def __init__(self, tokenizer: Tokenizer, *, pad_id: int) -> None:
         self._tokenizer = tokenizer
         self._pad_id = pad_id
+        self._max_length: int | None = None  # that the tokenizer cuts at; None before the first texts
+        self._changing = threading.Lock()
         tokenizer.no_padding()  # of its own, to a fixed length in some files
 
     @classmethod
@@ -48,7 +51,11 @@ class TextBatches:
 
     def encode(self, texts: Sequence[str], *, max_length: int) -> list[Encoding]:
         """Tokenize texts, each cut at ``max_length`` tokens."""
-        self._tokenizer.enable_truncation(max_length)
+        # Only where it changes: the tokenizer refuses to be changed while another thread is in it.
+        with self._changing:
+            if max_length != self._max_length:
+                self._tokenizer.enable_truncation(max_length)
+                self._max_length = max_length
         return self._tokenizer.encode_batch(list(texts))
 
     def pad(self, rows: Sequence[Encoding]) -> Batch:

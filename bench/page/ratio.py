@@ -15,7 +15,7 @@ from fusedbert.bench.page.scale import Scale, figure, log_scale, number
 _DIAMOND = 3
 _OVER_ALL = "geometric mean"
 _ALL = "all"
-_WHAT = ("shape", "corpus", "rate")  # the field of a ratio that says what was timed
+_WHAT = ("shape", "corpus", "start", "rate")  # the field of a ratio that says what was timed
 
 
 def figures(document: Mapping[str, Any], contenders: Sequence[Entry]) -> list[Figure]:

@@ -236,8 +236,7 @@ def _logits(state: State, index: int) -> Any:
 
 def _classifier(state: State) -> Any:
     """Return our ``Classifier``, or None where the contender is another engine."""
-    contender = state.engine()
-    return getattr(contender, "classifier", None) or getattr(contender, "_classifier", None)
+    return getattr(state.engine(), "classifier", None)
 
 
 def _has_batcher(state: State) -> bool:

@@ -185,7 +185,7 @@ def _ratios(contenders, field, cost):
     for mine in ours:
         for peer in (each for each in contenders if each["engine"] != "fusedbert"):
             pairs = [
-                (left.get(field, "startup"), cost(left) / cost(right))
+                (left.get(field, "first answer"), cost(left) / cost(right))
                 for left in mine["results"]
                 for right in peer["results"]
                 if left.get(field) == right.get(field) and right.get("batch_size") in (None, 32)

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime
@@ -50,6 +51,47 @@ def expected(artifact):
 
 
 # Ours
+
+
+def test_the_classifier_of_ours_is_there_from_load_to_close(artifact):
+    contender = FusedBert(artifact, Options.parse(device="cpu", precision="fp32", threads=1))
+    assert contender.classifier is None
+    contender.load()
+    assert contender.classifier.predict(["fine"]) == ["POSITIVE"]
+    contender.close()
+    assert contender.classifier is None
+
+
+class Recorder:
+    """A tokenizer that notes when it is changed."""
+
+    def __init__(self):
+        self.cut = []
+
+    def no_padding(self):
+        pass
+
+    def enable_truncation(self, max_length):
+        self.cut.append(max_length)
+
+    def encode_batch(self, texts):
+        return texts
+
+
+def test_the_tokenizer_is_changed_only_where_the_length_is_another_one():
+    tokenizer = Recorder()
+    batches = TextBatches(tokenizer, pad_id=0)
+    for length in (64, 64, 32, 32, 64):
+        batches.encode(["a text"], max_length=length)
+    assert tokenizer.cut == [64, 32, 64]
+
+
+def test_texts_may_be_tokenized_from_many_threads(artifact):
+    batches = TextBatches.read(artifact)
+    alone = [row.ids for row in TextBatches.read(artifact).encode(TEXTS, max_length=LENGTH)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: [row.ids for row in batches.encode(TEXTS, max_length=LENGTH)], range(64)))
+    assert all(each == alone for each in found)
 
 
 def test_the_logits_that_are_timed_are_those_of_the_graph(artifact):

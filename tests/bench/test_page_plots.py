@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from fusedbert.bench.page import write_report
+from fusedbert.bench.page.document import entries
+from fusedbert.bench.page.ratio import figures
 from fusedbert.bench.page.scale import figure
 
 
@@ -209,3 +211,11 @@ def test_contenders_of_one_engine_differ_by_marker(report):
     ours = [row for row in plotted.rows(panel).values() if row.get("data-contender").startswith("openvino")]
     assert len({plotted.dots(row)[0].tag + plotted.dots(row)[0].get("d", "")[:40] for row in ours}) == 4
     assert len({colour for colour, _ in looks}) == 6
+
+
+def test_the_ratios_of_starts_say_what_was_timed():
+    document = documents.startup()
+    assert {each["start"] for each in document["ratios"]} == {"first answer"}
+    for made in figures(document, entries(document)):
+        assert [panel.title for panel in made.panels] == ["first answer"]
+        assert {row[1] for row in made.table.rows} <= {"first answer", "geometric mean"}

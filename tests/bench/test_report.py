@@ -97,6 +97,13 @@ def test_ceiling_and_overhead_and_gpu_are_printed():
     assert "A GPU, driver 570.1" in text
 
 
+@pytest.mark.parametrize(("rounds", "said"), [(1, "timed    this; 1 round"), (9, "timed    this; 9 rounds")])
+def test_one_round_is_not_rounds(rounds, said):
+    shown = document(contender(entry()))
+    shown["settings"]["rounds"] = rounds
+    assert said in render(shown).splitlines()
+
+
 def test_columns_line_up():
     lines = format_table(["name", "n"], [["a", "1"], ["longer", "1000"]]).splitlines()
     assert lines == ["name       n", "------  ----", "a          1", "longer  1000"]

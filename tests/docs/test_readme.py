@@ -1,14 +1,15 @@
 """The README tells the truth: its commands and its Python run, its links lead somewhere, its figures are of this model."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from fusedbert.bench.environments import environment_of
+from fusedbert.bench.setup_command import setup
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,31 +20,6 @@ def blocks(language):
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
-
-
-@pytest.fixture(scope="module")
-def clone(artifact, tmp_path_factory):
-    """What a clone looks like after ``make demo``, and a function that runs a command there with .venv active."""
-    folder = tmp_path_factory.mktemp("clone")
-    for name in ("models", "examples"):
-        (folder / name).symlink_to(ROOT / name)
-    shutil.copytree(artifact, folder / "artifacts" / "sst2-mini")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "FUSEDBERT_CACHE": str(folder / "cache")}
-
-    def run(*command):
-        return subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
 
 
 def test_the_two_commands_come_first():
@@ -64,9 +40,9 @@ def test_pip_is_asked_for_extras_that_exist(command):
     assert set(extras) <= set(project["optional-dependencies"])
 
 
-def test_every_command_runs_in_the_order_of_the_page(clone):
-    ours = [line for line in COMMANDS if not line.startswith(("make ", "pip "))]
-    assert len(ours) >= 5
+def test_every_command_runs_in_the_order_of_the_page(clone, needs_peers):
+    ours = [line for line in COMMANDS if not line.startswith(("make ", "pip ")) and not needs_peers(line)]
+    assert len(ours) >= 9
     assert all(line.startswith("fusedbert ") for line in ours)
     for command in ours:
         done = clone("bash", "-c", command)
@@ -74,8 +50,32 @@ def test_every_command_runs_in_the_order_of_the_page(clone):
         assert done.stdout, command
 
 
+def test_setup_is_asked_for_environments_that_there_are(setup_command):
+    names = setup.make_context("setup", setup_command.split()[3:]).params["names"]
+    assert names
+    assert all(environment_of(name).requirements for name in names if name != "all")
+
+
+def test_a_comparison_measures_ours_and_names_the_environment_that_is_missing(peer_command, clone, shortened):
+    done = clone("bash", "-c", shortened(peer_command))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^fusedbert-int8 +[\d.]+", done.stdout, flags=re.MULTILINE)
+    missing = re.findall(r"^\S+ missing: its environment is not built: (fusedbert bench setup \S+)$", done.stdout, re.MULTILINE)
+    assert missing and set(missing) <= set(COMMANDS)  # the page says how
+
+
+@pytest.mark.peers
+@pytest.mark.timeout(900)
+def test_a_comparison_measures_the_peers_where_their_environment_is(peer_command, clone, shortened):
+    done = clone("bash", "-c", shortened(peer_command), peers=True)
+    assert done.returncode == 0, done.stderr
+    if "missing:" in done.stdout:
+        pytest.skip("run fusedbert bench setup all")
+    assert "geometric mean" in done.stdout
+
+
 def test_the_python_prints_what_its_comments_say(clone):
-    (program,) = blocks("python")
+    program, _ = blocks("python")
     assert len(program.splitlines()) < 50
     done = clone(sys.executable, "-W", "error", "-c", program)
     assert done.returncode == 0, done.stderr
@@ -85,6 +85,15 @@ def test_the_python_prints_what_its_comments_say(clone):
     assert "(2, 2)" in printed
     assert re.search(r"max_length is 512", printed[-1])
     assert len([line for line in printed if line in ("POSITIVE", "NEGATIVE")]) == 10
+
+
+def test_the_service_s_python_prints_what_its_comments_say(clone):
+    _, program = blocks("python")
+    done = clone(sys.executable, "-W", "error", "-c", program)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert printed[:2] == ["['NEGATIVE', 'POSITIVE']", "2 1"]
+    assert "fusedbert_texts_total 2" in printed
 
 
 def test_links_lead_to_files():

@@ -1,0 +1,75 @@
+"""docs/benchmarking.md tells the truth: its commands are calls that there are, and each runs, with less to do."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fusedbert.bench.command import bench
+from fusedbert.bench.contenders.registry import groups, names
+from fusedbert.bench.environments import environment_of
+from fusedbert.bench.report import SCHEMA
+from fusedbert.bench.setup_command import setup
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+
+
+def test_each_command_of_bench_is_on_the_page():
+    for name in bench.list_commands(None):
+        assert re.search(rf"^fusedbert bench {name} ", "\n".join(COMMANDS), flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_are_there(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"\S+\.(?:json|txt)", command):  # click looks whether files are there
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    _, stage, name, *arguments = command.split()
+    assert stage == "bench"
+    bench.get_command(None, name).make_context(name, arguments)
+
+
+def test_they_run_in_the_order_of_the_page(clone, shortened, needs_peers):
+    for command in dict.fromkeys(shortened(line) for line in COMMANDS if not needs_peers(line)):
+        done = clone("bash", "-c", command)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert done.stdout, command
+    assert (clone.folder / "artifacts" / "bench" / "index.html").is_file()
+
+
+def test_setup_is_asked_for_environments_that_there_are(setup_command):
+    for name in setup.make_context("setup", setup_command.split()[3:]).params["names"]:
+        assert name == "all" or environment_of(name).requirements
+
+
+def test_a_comparison_names_the_environment_that_is_missing(peer_command, clone, shortened):
+    done = clone("bash", "-c", shortened(peer_command))
+    assert done.returncode == 0, done.stderr
+    missing = re.findall(r"^\S+ missing: its environment is not built: (fusedbert bench setup \S+)$", done.stdout, re.MULTILINE)
+    assert missing and set(missing) <= set(COMMANDS)
+
+
+@pytest.mark.peers
+@pytest.mark.timeout(900)
+def test_a_comparison_measures_the_peers_where_their_environment_is(peer_command, clone, shortened):
+    done = clone("bash", "-c", shortened(peer_command), peers=True)
+    assert done.returncode == 0, done.stderr
+    if "missing:" in done.stdout:
+        pytest.skip("run fusedbert bench setup all")
+    assert "geometric mean" in done.stdout
+
+
+def test_every_engine_is_in_the_table():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE, flags=re.MULTILINE))
+    assert {group for group in groups() if group not in ("all", "fusedbert")} <= set(rows)
+    for name in (each for each in names() if not each.startswith("fusedbert")):
+        group = name.split("-")[0]
+        assert f"`{name}`" in rows[group] or f"`{name.removeprefix(group)}`" in rows[group], name
+
+
+def test_the_schema_is_this_version_s():
+    assert SCHEMA in PAGE
