@@ -41,7 +41,7 @@ test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environm
 # Not part of test-all: the environments take 6 GB and many minutes the first time.
 test-peers: $(VENV)/.test  ## Build the environments of other engines, and run the tests that compare with them
 	$(BIN)/fusedbert bench setup all
-	$(BIN)/pytest -q -m peers tests/bench
+	$(BIN)/pytest -q -m peers tests/bench tests/docs
 
 test-all: test test-wheel test-browser test-optimum test-ray  ## Run the tests, then those that build environments of their own
 
