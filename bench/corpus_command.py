@@ -17,7 +17,7 @@ from fusedbert.bench.corpus_results import results, series
 from fusedbert.bench.corpus_run import PATIENT, SEED, Logits, Plan, Runs, measure
 from fusedbert.bench.output import deliver
 from fusedbert.bench.progress import Progress
-from fusedbert.bench.report import CROWDED, Clock, interval, render_absent, render_head
+from fusedbert.bench.report import Clock, busy_before, interval, noisy_rounds, render_absent, render_head
 from fusedbert.bench.standard import find_reference
 from fusedbert.bench.table import format_table, milliseconds
 from fusedbert.bench.turns import Setting, check, open_field, start
@@ -159,14 +159,7 @@ def cautions(document: Mapping[str, Any]) -> list[str]:
     measured = [(each["name"], entry) for each in document["contenders"] for entry in each["results"]]
     if about["label_column"] is not None and measured and all(entry["accuracy"] is None for _, entry in measured):
         found.append(f"No accuracy: the values of {about['label_column']!r} are not the model's labels.")
-    noisy = [
-        f"{name} round {number + 1} ({reason})"
-        for name, entry in measured
-        for number, reason in zip(entry["round_numbers"], entry["noisy"], strict=True)
-        if reason
-    ]
-    if noisy:
-        found.append(f"{len(noisy)} noisy rounds: {name_some(noisy)}.")
+    found += noisy_rounds(document)
     rounds = document["settings"]["rounds"]
     slow = [
         f"{name} ({len(entry['rounds'])})"
@@ -175,10 +168,7 @@ def cautions(document: Mapping[str, Any]) -> list[str]:
     ]
     if slow:
         found.append(f"Fewer rounds than {rounds}, because {PATIENT:.0f} s of them were spent: {name_some(slow)}.")
-    load, cores = document["machine"]["load_average"]["before"], document["machine"]["cores"]
-    if load and load[0] > CROWDED * cores:
-        found.append(f"The machine was busy before the run: load average {load[0]:g} on {cores} cores.")
-    return found
+    return found + busy_before(document)
 
 
 def render(document: Mapping[str, Any]) -> str:

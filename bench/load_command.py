@@ -16,7 +16,7 @@ from fusedbert.bench.corpus import built_in, read_corpus
 from fusedbert.bench.load_run import SEED, Plan, Records, capacities, measure, results
 from fusedbert.bench.output import deliver
 from fusedbert.bench.progress import Progress
-from fusedbert.bench.report import CROWDED, Clock, render_absent, render_head
+from fusedbert.bench.report import Clock, busy_before, render_absent, render_head
 from fusedbert.bench.standard import find_reference
 from fusedbert.bench.table import format_table, milliseconds
 from fusedbert.bench.turns import Setting, check, open_field, start
@@ -189,10 +189,7 @@ def cautions(document: Mapping[str, Any]) -> list[str]:
     noisy = [name for name, entry in levels if any(share is not None and share > BUSY for share in entry["others"])]
     if noisy:
         found.append(f"Other processes had more than {BUSY:.0%} of the CPUs: {name_some(noisy)}.")
-    load, cores = document["machine"]["load_average"]["before"], document["machine"]["cores"]
-    if load and load[0] > CROWDED * cores:
-        found.append(f"The machine was busy before the run: load average {load[0]:g} on {cores} cores.")
-    return found
+    return found + busy_before(document)
 
 
 def render(document: Mapping[str, Any]) -> str:

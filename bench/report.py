@@ -109,8 +109,7 @@ def cautions(document: Mapping[str, Any]) -> list[str]:
         for visit in entry["rounds"]
         if visit["noisy"]
     ]
-    if noisy:
-        found.append(f"{len(noisy)} noisy rounds: {name_some(noisy)}.")
+    found += noisy_visits(noisy)
     above = [
         f"{each['name']} {entry['shape']} ({entry['share_of_ceiling']:.0%})"
         for each in measured
@@ -119,10 +118,33 @@ def cautions(document: Mapping[str, Any]) -> list[str]:
     ]
     if above:
         found.append(f"Above the measured ceiling: work was left out, or the ceiling is too low: {name_some(above)}.")
+    return found + busy_before(document)
+
+
+def noisy_visits(names: Sequence[str]) -> list[str]:
+    """Say in a line which rounds were noisy; no line where none was."""
+    return [f"{len(names)} noisy rounds: {name_some(names)}."] if names else []
+
+
+def noisy_rounds(document: Mapping[str, Any]) -> list[str]:
+    """Say which rounds were noisy, in the kinds that have a list of reasons for each result: ``corpus`` and ``startup``."""
+    return noisy_visits(
+        [
+            f"{each['name']} round {number + 1} ({reason})"
+            for each in document["contenders"]
+            for entry in each["results"]
+            for number, reason in zip(entry["round_numbers"], entry["noisy"], strict=True)
+            if reason
+        ]
+    )
+
+
+def busy_before(document: Mapping[str, Any]) -> list[str]:
+    """Say that the machine had other work when the run began, in a document of any kind."""
     load, cores = document["machine"]["load_average"]["before"], document["machine"]["cores"]
     if load and load[0] > CROWDED * cores:
-        found.append(f"The machine was busy before the run: load average {load[0]:g} on {cores} cores.")
-    return found
+        return [f"The machine was busy before the run: load average {load[0]:g} on {cores} cores."]
+    return []
 
 
 def render(document: Mapping[str, Any]) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from fusedbert.bench.command_options import Shared, shared_options
-from fusedbert.bench.comparison import compare, name_some
+from fusedbert.bench.comparison import compare
 from fusedbert.bench.contest import Contest, open_contest
 from fusedbert.bench.output import deliver
 from fusedbert.bench.progress import Progress
-from fusedbert.bench.report import CROWDED, Clock, interval, render_absent, render_head
+from fusedbert.bench.report import Clock, busy_before, interval, noisy_rounds, render_absent, render_head
 from fusedbert.bench.standard import find_reference
 from fusedbert.bench.startup_run import TEXT, Launch, Records, measure, results
 from fusedbert.bench.table import format_table
@@ -96,20 +96,7 @@ def run(
 
 def cautions(document: Mapping[str, Any]) -> list[str]:
     """Name what a reader should be careful about."""
-    found = []
-    noisy = [
-        f"{each['name']} round {number + 1} ({reason})"
-        for each in document["contenders"]
-        for entry in each["results"]
-        for number, reason in zip(entry["round_numbers"], entry["noisy"], strict=True)
-        if reason
-    ]
-    if noisy:
-        found.append(f"{len(noisy)} noisy rounds: {name_some(noisy)}.")
-    load, cores = document["machine"]["load_average"]["before"], document["machine"]["cores"]
-    if load and load[0] > CROWDED * cores:
-        found.append(f"The machine was busy before the run: load average {load[0]:g} on {cores} cores.")
-    return found
+    return noisy_rounds(document) + busy_before(document)
 
 
 def render(document: Mapping[str, Any]) -> str:
