@@ -1,6 +1,7 @@
 """What every test may use: the repository, a fusedbert in a process of its own, the embedded checkpoint as an artifact."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,28 @@ def artifact(fusedbert, checkpoint, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("artifacts") / "sst2-mini"
     fusedbert("export", checkpoint, folder, check=True)
     return folder
+
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium of the system's, driven by playwright; skipped with the reason where one is missing."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser installs it")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no Chromium here ({', '.join(names)}): on Debian, apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()

@@ -7,7 +7,6 @@ missing.
 import base64
 import contextlib
 import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,6 @@ _SPEC = importlib.util.spec_from_file_location("documents", Path(__file__).with_
 documents = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(documents)
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DOCUMENTS = {
     "latency": documents.latency,
     "lengths": documents.lengths,
@@ -51,19 +41,6 @@ DRAWN = """() => [...document.querySelectorAll("svg.plot")].filter(svg => svg.ge
     ink: getComputedStyle(svg.querySelector("text")).fill,
   };
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser installs it")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no Chromium here ({', '.join(names)}): on Debian, apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

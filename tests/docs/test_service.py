@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -150,33 +149,27 @@ def test_info_metrics_and_page(server: str) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(server: str, width: int, scheme: Any) -> None:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser installs it")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium here: on Debian, apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-background-networking"])
-        page = chromium.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)
-        wrong: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(server)
-        page.wait_for_selector("html[data-done=yes]")
-        assert page.locator("#result li").first.inner_text().startswith("POSITIVE")
-        page.fill("#text", "An awful waste of <b>time</b>.")
-        page.keyboard.press("Control+Enter")
-        page.wait_for_function("document.querySelector('#result .name').textContent === 'NEGATIVE'")
-        assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing to scroll to the side for
-        assert wrong == [] and all(url.startswith(server) for url in asked)
-        page.uncheck("#truncate")
-        page.fill("#text", "word " * 600)
-        page.click("#go")
-        page.wait_for_selector("#wrong:not([hidden])")
-        assert "602 tokens" in page.inner_text("#wrong") and page.locator("#result li").count() == 0
-        chromium.close()
+def test_the_page_in_a_browser(server: str, browser: Any, width: int, scheme: Any) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)
+    wrong: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(server)
+    page.wait_for_selector("html[data-done=yes]")
+    assert page.locator("#result li").first.inner_text().startswith("POSITIVE")
+    page.fill("#text", "An awful waste of <b>time</b>.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("document.querySelector('#result .name').textContent === 'NEGATIVE'")
+    assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing to scroll to the side for
+    assert wrong == [] and all(url.startswith(server) for url in asked)
+    page.uncheck("#truncate")
+    page.fill("#text", "word " * 600)
+    page.click("#go")
+    page.wait_for_selector("#wrong:not([hidden])")
+    assert "602 tokens" in page.inner_text("#wrong") and page.locator("#result li").count() == 0
+    page.close()
 
 
 def metrics(server: str) -> dict[str, float]:
