@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+from fusedbert.engine import native
 from fusedbert.engine.artifact import PADDED, Manifest
 from fusedbert.engine.cuda.options import split
 from fusedbert.engine.device import CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
@@ -194,10 +195,12 @@ class _Opening:
         threads = self.options.threads or self.machine.cores
         session = open_session(self.runtime, file, choice, threads=threads, session_options=given)
         runner = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id)
-        why = _UNVERIFIED
+        why = [_UNVERIFIED]
         if self.manifest.verifiable:
-            why = verify_once(self.manifest, selection.variant, self.tokenizer, runner, self.memory)
-        return _Parts(selection=selection, session=session, runner=runner, why=(why,))
+            why = [verify_once(self.manifest, selection.variant, self.tokenizer, runner, self.memory)]
+        if any(node.startswith(f"{native.DOMAIN}:") for node in selection.variant.nodes):
+            why.append(native.describe(given))
+        return _Parts(selection=selection, session=session, runner=runner, why=tuple(why))
 
     def _on_cuda(self, choice: Choice, selection: Selection) -> _Parts:
         """Open on the GPU; CUDA's libraries are loaded first, and what that printed is kept for the reason."""

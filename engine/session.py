@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.device import CPU, CUDA, Choice
 from fusedbert.engine.diagnosis import explain
 from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError, OptionError
+from fusedbert.engine.native import register
 
 _DTYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _PLAN = ("position_ids", "token_offset", "cumulative_lengths")  # a packed graph's, see ``packing``
@@ -96,6 +97,8 @@ def open_session(
     if not file.is_file():
         raise ArtifactError(f"{file} is missing: export the checkpoint again")
     options = _session_options(runtime, threads, session_options)
+    if choice.provider == CPU:
+        register(options, session_options)
     providers = [(CUDA, dict(provider_options or {"device_id": str(choice.index)})), CPU] if choice.provider == CUDA else [CPU]
     try:
         raw = runtime.InferenceSession(

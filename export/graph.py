@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,6 +50,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[Any] = []
         self._weights: dict[str, NDArray[Any]] = {}
+        self._functions: dict[tuple[str, str], Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self._scope: tuple[str, ...] = ()
@@ -99,6 +100,10 @@ class Graph:
         self._nodes.append(helper.make_node(op_type, list(inputs), names, name=path, domain=domain, **attributes))
         return names
 
+    def define(self, functions: Iterable[Any]) -> None:
+        """Bring functions along: nodes that say of an operator of a domain of ours what it computes."""
+        self._functions |= {(function.domain, function.name): function for function in functions}
+
     def _unique(self, path: str) -> str:
         self._names[path] += 1
         return path if self._names[path] == 1 else f"{path}.{self._names[path]}"
@@ -122,10 +127,11 @@ class Graph:
             metadata: ``metadata_props`` of the model.
         """
         graph = GraphProto(name=name, node=self._nodes, input=self._inputs, output=self._outputs)
+        functions = list(self._functions.values())
+        nodes = [*self._nodes, *(node for function in functions for node in function.node)]
         opsets = [helper.make_opsetid("", opset)]
-        if any(node.domain == MICROSOFT for node in self._nodes):
-            opsets.append(helper.make_opsetid(MICROSOFT, 1))
-        model = ModelProto(ir_version=IR_VERSION, producer_name="fusedbert", opset_import=opsets)
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in nodes} - {""})]
+        model = ModelProto(ir_version=IR_VERSION, producer_name="fusedbert", opset_import=opsets, functions=functions)
         model.metadata_props.extend(StringStringEntryProto(key=key, value=value) for key, value in sorted(metadata.items()))
         external = sum(array.nbytes for array in self._weights.values()) > PROTOBUF_LIMIT
         with path.open("wb") as file, _data_file(path, external) as data:

@@ -14,6 +14,16 @@ from numpy.typing import NDArray
 from fusedbert.export.checkpoint import Array, Dense, Embeddings, Layer, Norm, Weights
 from fusedbert.export.quantize import LayerPlan, Site, Stairs, quantize_weight
 
+FOUR = 4  # inputs that the instruction behind an 8-bit product takes at once
+
+
+@dataclasses.dataclass(frozen=True)
+class EightBits:
+    """How numbers become unsigned eight bits: ``round(y / scale) + zero_point``."""
+
+    scale: float
+    zero_point: int
+
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedDense(Dense):
@@ -23,13 +33,15 @@ class QuantizedDense(Dense):
         scale: Of each output of the weight, ``[out]``.
         input_scale: Of the product's input.
         zero_point: Of the product's input.
-        residual: What the residual beside this product is to be multiplied by, ``[out]``; None for nothing.
+        residual: What the residual beside this product is to be multiplied by, ``[out]``; None where there is none.
+        following: The eight bits that the next product takes what comes of this one in; None where it takes none.
     """
 
     scale: Array
     input_scale: float
     zero_point: int
     residual: Array | None = None
+    following: EightBits | None = None
 
     def times(self, factor: NDArray[np.floating] | float) -> QuantizedDense:
         """Return the product whose outputs are multiplied by ``factor``, ``[out]`` or one for all."""
@@ -65,17 +77,20 @@ class QuantizedWeights:
         layer, plan = self.weights.layer(i), self.plans[i]
         following = self.plans[i + 1].query if i + 1 < len(self.plans) else None
         context = plan.attention_output
+        behind = None if following is None else _eight_bits(following)
         value = _product(layer.value, plan.query)
         value = dataclasses.replace(value, bias=value.bias - context.shift).times(1 / context.smooth)
-        inner = _product(layer.intermediate, plan.intermediate)
+        attended = _product(layer.attention_output, context, residual=plan.query)
+        inner = _climb(_product(layer.intermediate, plan.intermediate), plan.output)
+        output = _descend(layer.output, plan.output, residual=plan.intermediate)
         return Layer(
             query=_product(layer.query, plan.query),
             key=_product(layer.key, plan.query),
             value=value,
-            attention_output=_product(layer.attention_output, context, residual=plan.query),
+            attention_output=dataclasses.replace(attended, following=_eight_bits(plan.intermediate)),
             attention_norm=_fold(layer.attention_norm, plan.intermediate),
-            intermediate=_climb(inner, plan.output),
-            output=_descend(layer.output, plan.output, residual=plan.intermediate),
+            intermediate=dataclasses.replace(inner, following=_eight_bits(plan.output)),
+            output=dataclasses.replace(output, following=behind),
             output_norm=layer.output_norm if following is None else _fold(layer.output_norm, following),
         )
 
@@ -105,19 +120,26 @@ def _product(dense: Dense, site: Site, residual: Site | None = None) -> Quantize
     return QuantizedDense(weight, bias, scale, site.scale, site.zero_point, factor)
 
 
+def _eight_bits(site: Site | Stairs) -> EightBits:
+    return EightBits(site.scale, site.zero_point)
+
+
 def _climb(dense: QuantizedDense, stairs: Stairs) -> QuantizedDense:
-    """Append the copies of large neurons to the first feed-forward product."""
-    n = stairs.neurons
+    """Append the copies of large neurons to the first feed-forward product, and neurons of zeros up to a multiple of ``FOUR``."""
+    n, bias, scale = stairs.neurons, dense.bias, dense.scale
+    weight = np.concatenate([dense.weight, dense.weight[:, n]], axis=1)
+    none = -weight.shape[1] % FOUR
     return dataclasses.replace(
         dense,
-        weight=np.concatenate([dense.weight, dense.weight[:, n]], axis=1),
-        bias=np.concatenate([dense.bias, dense.bias[n] - stairs.steps]),
-        scale=np.concatenate([dense.scale, dense.scale[n]]),
+        weight=np.pad(weight, ((0, 0), (0, none))),
+        bias=np.pad(np.concatenate([bias, bias[n] - stairs.steps]), (0, none)),
+        scale=np.pad(np.concatenate([scale, scale[n]]), (0, none), constant_values=1),
     )
 
 
 def _descend(dense: Dense, stairs: Stairs, residual: Site) -> QuantizedDense:
     """Append the copies' rows to the second feed-forward product, and mend the residual that is added to it."""
     weight, scale = quantize_weight(np.concatenate([dense.weight, dense.weight[stairs.neurons]]))
+    weight = np.pad(weight, ((0, -len(weight) % FOUR), (0, 0)))
     bias = dense.bias + residual.shift
     return QuantizedDense(weight, bias, scale, stairs.scale, stairs.zero_point, residual.smooth)

@@ -1,8 +1,9 @@
-"""The CPU in int8: the fp32 graph with its products in eight bits.
+"""The CPU in int8: products, attention and what stands behind them in the operators of ``fusedbert.export.operators``.
 
-``QuantizeLinear`` with a constant scale, then ``com.microsoft:MatMulIntegerToFloat``: unsigned activations by signed
-weights, which CPUs with VNNI or AMX multiply four at a time. Attention, normalizations and activations stay in fp32,
-and so does the head. The scales are constants, not taken from the batch: a text's score does not depend on what it runs beside.
+Unsigned activations by signed weights, which CPUs with VNNI multiply four at a time; what one product gives, activation,
+normalization or attention included, is rounded to eight bits for the next. Only the residual stays in fp32 from layer to
+layer, and so does the head. The scales are constants, not taken from the batch: a text's score does not depend on what it
+runs beside.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.export.checkpoint import Dense, Layer, Norm, Parameters
-from fusedbert.export.graph import MICROSOFT
+from fusedbert.export.architecture import Architecture
+from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Parameters
 from fusedbert.export.lowering.cpu import CpuFp32
-from fusedbert.export.quantized import QuantizedDense, QuantizedWeights, quantize_table
+from fusedbert.export.operators import ACTIVATIONS, DOMAIN, functions, to_panels
+from fusedbert.export.quantized import FOUR, EightBits, QuantizedDense, QuantizedWeights, quantize_table
 
 if TYPE_CHECKING:
     from fusedbert.export.subject import Progress, Subject
@@ -30,6 +32,12 @@ class CpuInt8(CpuFp32):
     file: ClassVar[str] = "onnx/model_int8.onnx"
     precision: ClassVar[str] = "int8"
     opset: ClassVar[int] = 24
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Attention",)
+
+    @classmethod
+    def unfit(cls, a: Architecture) -> str | None:
+        """A product takes inputs by fours."""
+        return f"hidden_size {a.hidden_size} is no multiple of {FOUR}" if a.hidden_size % FOUR else None
 
     @classmethod
     def prepare(cls, subject: Subject, tell: Progress) -> Parameters:
@@ -52,11 +60,15 @@ class CpuInt8(CpuFp32):
         behind = g.op("Equal", g.op("Add", last, g.constant(1, "int64")), count)
         self.tokens = g.op("Where", behind, count, g.constant(-1, "int64"))
 
+    def embed(self, tables: Embeddings) -> str:
+        """As in fp32."""
+        self._rounded: dict[str, str] = {}  # the eight bits that an operator gave beside a number
+        return super().embed(tables)
+
     def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
-        """As in fp32; the eight bits of ``x`` serve queries, keys and values."""
+        """As in fp32; the eight bits of ``x`` serve queries, keys and values. Gives eight bits: ``[rows, hidden]``."""
         g, a = self.graph, self.architecture
-        query, key, value = layer.query, layer.key, layer.value
-        assert isinstance(query, QuantizedDense) and isinstance(key, QuantizedDense) and isinstance(value, QuantizedDense)
+        query, key, value = (_quantized(dense) for dense in (layer.query, layer.key, layer.value))
         query = query.times(1 / math.sqrt(a.head_size))
         x8 = self._eight_bits("query_key_value", x, query)  # [batch, seq, hidden]
         if cls_only:
@@ -65,10 +77,14 @@ class CpuInt8(CpuFp32):
         else:
             q = self._product("query", x8, query)
         k, v = self._product("key", x8, key), self._product("value", x8, value)  # [batch, seq, hidden] each
-        absent = ("", "", "")  # no mask, nothing past
-        context = g.op("Attention", q, k, v, *absent, self.tokens, q_num_heads=a.heads, kv_num_heads=a.heads, scale=1.0)
+        context = self._attention(q, k, v, _quantized(layer.attention_output))
         # [batch, 1, hidden] to [batch, hidden], or [batch, seq, hidden] as it is
-        return g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64")) if cls_only else context
+        return g.op("Squeeze", context, g.constant([1], "int64")) if cls_only else context
+
+    def _attention(self, q: str, k: str, v: str, following: QuantizedDense) -> str:
+        g, heads = self.graph, self.architecture.heads
+        scale, zero_point = self._constants("context", EightBits(following.input_scale, following.zero_point))
+        return self._operator("Attention", 1, q, k, v, self.tokens, scale, zero_point, num_heads=heads)[0]
 
     def cls_rows(self, x: str) -> str:
         """``[batch, seq, hidden]`` to ``[batch, hidden]``."""
@@ -90,30 +106,56 @@ class CpuInt8(CpuFp32):
         weight, bias = self._stored(f"{name}.weight", weights.weight), self.graph.weight(f"{name}.bias", weights.bias)
         return self.graph.op("Gemm", x, weight, bias)
 
+    def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
+        """Product and activation in one operator, which gives eight bits; in the head, as in fp32."""
+        if not isinstance(weights, QuantizedDense):
+            return super().dense_activation(name, x, weights, kind)
+        assert weights.following is not None  # the second feed-forward follows the first
+        operands = self._operands(name, self._eight_bits(name, x, weights), weights)
+        return self._operator(f"Dense{ACTIVATIONS[kind]}", 1, *operands, *self._constants(name, weights.following))[0]
+
     def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
-        """As in fp32, the residual multiplied by what smoothing took from it."""
-        if isinstance(weights, QuantizedDense) and weights.residual is not None:
-            residual = self.graph.op("Mul", residual, self.graph.weight("residual", weights.residual))
-        return super().dense_add_norm(name, x, weights, residual, norm)
+        """One operator; ``x`` is eight bits, and so is a second result for the product behind."""
+        dense, g = _quantized(weights), self.graph
+        assert dense.residual is not None  # every product that a residual is added to has one
+        factor, gain, shift = (
+            g.weight(f"{name}.{part}", array)
+            for part, array in (("residual", dense.residual), ("norm.weight", norm.weight), ("norm.bias", norm.bias))
+        )
+        behind = self._constants(f"{name}.norm", dense.following or EightBits(1.0, 0))
+        operands = (*self._operands(name, x, dense), residual, factor, gain, shift, *behind)
+        y, y8 = self._operator("DenseAddNorm", 2, *operands, epsilon=self.architecture.norm_eps)
+        self._rounded[y] = y8
+        return y
 
     def _eight_bits(self, name: str, x: str, weights: QuantizedDense) -> str:
-        g = self.graph
-        scale = g.weight(f"{name}.input_scale", np.asarray(weights.input_scale, dtype=np.float32))
-        return g.op("QuantizeLinear", x, scale, g.constant(weights.zero_point, "uint8"))
+        """Return ``x`` in eight bits, as the operator that made it gave them, or rounded here."""
+        if x not in self._rounded:
+            scale, zero_point = self._constants(f"{name}.input", EightBits(weights.input_scale, weights.zero_point))
+            self._rounded[x] = self.graph.op("QuantizeLinear", x, scale, zero_point)
+        return self._rounded[x]
 
-    def _product(self, name: str, q8: str, weights: QuantizedDense) -> str:
+    def _product(self, name: str, x8: str, weights: QuantizedDense) -> str:
+        return self._operator("Dense", 1, *self._operands(name, x8, weights))[0]
+
+    def _operands(self, name: str, x8: str, weights: QuantizedDense) -> tuple[str, ...]:
+        """Input, its zero point, weight, scale of an output, bias: what every product takes."""
         g = self.graph
-        return g.op(
-            "MatMulIntegerToFloat",
-            q8,
-            g.weight(f"{name}.weight", weights.weight),
-            g.weight(f"{name}.product_scale", np.asarray(weights.input_scale, dtype=np.float32)),
-            g.weight(f"{name}.weight_scale", weights.scale),
+        return (
+            x8,
             g.constant(weights.zero_point, "uint8"),
-            "",
+            g.weight(f"{name}.weight", to_panels(weights.weight)),
+            g.weight(f"{name}.scale", weights.scale * np.float32(weights.input_scale)),
             g.weight(f"{name}.bias", weights.bias),
-            domain=MICROSOFT,
         )
+
+    def _constants(self, name: str, to: EightBits) -> tuple[str, str]:
+        scale = self.graph.weight(f"{name}.y_scale", np.asarray(to.scale, dtype=np.float32))
+        return scale, self.graph.constant(to.zero_point, "uint8")
+
+    def _operator(self, name: str, outputs: int, *operands: str, **attributes: float) -> list[str]:
+        self.graph.define(functions([name]))
+        return self.graph.ops(name, outputs, *operands, domain=DOMAIN, **attributes)
 
     def _words(self, table: NDArray[Any]) -> str:
         """Gather int8 rows and their scales: ``[batch, seq, width]``."""
@@ -126,3 +168,8 @@ class CpuInt8(CpuFp32):
         if array.size < HALF_FROM or float(np.abs(array).max(initial=0.0)) > np.finfo(np.float16).max:
             return self.graph.weight(name, array)
         return self.graph.op("Cast", self.graph.weight(name, array.astype(np.float16)), to=1)
+
+
+def _quantized(dense: Dense) -> QuantizedDense:
+    assert isinstance(dense, QuantizedDense)  # the products of the encoder all are
+    return dense

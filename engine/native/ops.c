@@ -1,0 +1,387 @@
+/* The operators of the domain "fusedbert", registered with an ONNX Runtime session.
+ *
+ *   Dense          y  = x W + b
+ *   DenseGelu      y8 = gelu(x W + b), and so DenseGeluTanh, DenseRelu
+ *   DenseAddNorm   y  = norm(x W + b + factor residual), and y8
+ *   Attention      y8 = softmax(q k^T) v for each head, side by side
+ *
+ * x and y8 are eight bits, unsigned; the rest is float32. A model that uses an operator brings a function of the same name
+ * with it, in standard operators: where this library is not registered, or leaves an operator out because the processor
+ * lacks its instructions, ONNX Runtime runs the function.
+ */
+#include <cpuid.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention.h"
+#include "dense.h"
+#include "norm.h"
+#include "ort.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define TRY(call)                      \
+    do {                               \
+        OrtStatus *status_ = (call);   \
+        if (status_) return status_;   \
+    } while (0)
+#define EXPECT(condition, message)                                                  \
+    do {                                                                            \
+        if (!(condition)) return CreateStatus(ORT_INVALID_ARGUMENT, message);       \
+    } while (0)
+
+enum { MAX_RANK = 4, ROWS_AT_ONCE = 512, NORM_ROWS = 8 };
+static const double ALONE = 6e5; /* multiplications that one thread does sooner than it wakes another */
+
+struct tensor {
+    void *data;
+    size_t rank, count; /* count: of all numbers */
+    int64_t shape[MAX_RANK];
+};
+
+static OrtStatus *describe(const OrtApi *ort, const OrtValue *value, struct tensor *tensor) {
+    OrtShape *shape;
+    EXPECT(value, "an input is missing");
+    TRY(GetTensorTypeAndShape(value, &shape));
+    OrtStatus *status = GetDimensionsCount(shape, &tensor->rank);
+    if (!status && tensor->rank <= MAX_RANK) status = GetDimensions(shape, tensor->shape, tensor->rank);
+    ReleaseTensorTypeAndShapeInfo(shape);
+    TRY(status);
+    EXPECT(tensor->rank <= MAX_RANK, "an input has more than four axes");
+    tensor->count = 1;
+    for (size_t i = 0; i < tensor->rank; i++) tensor->count *= (size_t)tensor->shape[i];
+    return GetTensorMutableData(value, &tensor->data);
+}
+
+static OrtStatus *input(const OrtApi *ort, OrtKernelContext *context, size_t index, struct tensor *tensor) {
+    const OrtValue *value;
+    TRY(KernelContext_GetInput(context, index, &value));
+    return describe(ort, value, tensor);
+}
+
+static OrtStatus *output(const OrtApi *ort, OrtKernelContext *context, size_t index, const int64_t *shape, size_t rank, void *data) {
+    OrtValue *value;
+    TRY(KernelContext_GetOutput(context, index, shape, rank, &value));
+    return GetTensorMutableData(value, data);
+}
+
+/* A constant of the model; its memory is the session's and stays where it is. */
+static OrtStatus *constant(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct tensor *tensor) {
+    const OrtValue *value = NULL;
+    int is_constant = 0;
+    TRY(KernelInfoGetConstantInput_tensor(info, index, &is_constant, &value));
+    EXPECT(is_constant, "weights and scales have to be constants of the model");
+    return describe(ort, value, tensor);
+}
+
+static OrtStatus *rounding_of(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct rounding *rounding) {
+    struct tensor scale, zero_point;
+    TRY(constant(ort, info, index, &scale));
+    TRY(constant(ort, info, index + 1, &zero_point));
+    EXPECT(scale.count == 1 && zero_point.count == 1, "the scale and zero point of an output have to be one number each");
+    rounding->inverse_scale = 1.0f / *(const float *)scale.data;
+    rounding->zero_point = *(const uint8_t *)zero_point.data;
+    return NULL;
+}
+
+/* Call f for each of n units, on all threads where the work is worth waking them. */
+static OrtStatus *spread(const OrtApi *ort, OrtKernelContext *context, void (*f)(void *, size_t), size_t n, double work, void *data) {
+    if (n > 1 && work > ALONE) return KernelContext_ParallelFor(context, f, n, 0, data);
+    for (size_t i = 0; i < n; i++) f(data, i);
+    return NULL;
+}
+
+/* Products */
+
+struct dense_kernel {
+    const OrtApi *ort;
+    struct dense dense;   /* all but what a run brings */
+    struct add_norm norm; /* of DenseAddNorm, the same */
+};
+
+static OrtStatus *dense_weights(const OrtApi *ort, const OrtKernelInfo *info, struct dense *d) {
+    struct tensor zero_point, weight, scale, bias;
+    TRY(constant(ort, info, 1, &zero_point));
+    TRY(constant(ort, info, 2, &weight));
+    TRY(constant(ort, info, 3, &scale));
+    TRY(constant(ort, info, 4, &bias));
+    d->weight = weight.data, d->scale = scale.data, d->bias = bias.data;
+    d->outputs = bias.count;
+    EXPECT(zero_point.count == 1, "the zero point of an input has to be one number");
+    EXPECT(weight.rank == 4 && weight.shape[2] == PANEL && weight.shape[3] == 4, "weights have to be [panels, inputs / 4, 32, 4]");
+    EXPECT((size_t)weight.shape[0] == dense_panels(d) && scale.count == d->outputs, "panels, scales and biases have to be of one size");
+    d->inputs = 4 * (size_t)weight.shape[1];
+    int32_t *offset = malloc(sizeof(int32_t) * PANEL * (dense_panels(d) + 1));
+    if (!offset) return CreateStatus(ORT_FAIL, "out of memory");
+    d->offset = offset;
+    dense_offsets(d, *(const uint8_t *)zero_point.data, offset);
+    return NULL;
+}
+
+static void dense_unit(void *data, size_t i) {
+    const struct dense *d = data;
+    const size_t panels = dense_panels(d), first = i / panels * ROWS_AT_ONCE;
+    const size_t last = first + ROWS_AT_ONCE < d->rows ? first + ROWS_AT_ONCE : d->rows;
+    dense_panel(d, i % panels, first, last);
+}
+
+static OrtStatus *dense_run(const OrtApi *ort, OrtKernelContext *context, struct dense *d) {
+    const size_t units = dense_panels(d) * ((d->rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE);
+    return spread(ort, context, dense_unit, units, (double)d->rows * (double)(d->inputs * d->outputs), d);
+}
+
+/* Take x, and name the shape of what comes out. */
+static OrtStatus *dense_input(const OrtApi *ort, OrtKernelContext *context, struct dense *d, struct tensor *x) {
+    TRY(input(ort, context, 0, x));
+    EXPECT(x->rank >= 2 && (size_t)x->shape[x->rank - 1] == d->inputs, "the input of a product is not as wide as its weights");
+    d->x = x->data;
+    d->rows = x->count / (d->inputs ? d->inputs : 1);
+    x->shape[x->rank - 1] = (int64_t)d->outputs;
+    return NULL;
+}
+
+static OrtStatus *dense_compute(void *kernel, OrtKernelContext *context) {
+    const struct dense_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    struct dense d = self->dense;
+    struct tensor x;
+    TRY(dense_input(ort, context, &d, &x));
+    TRY(output(ort, context, 0, x.shape, x.rank, &d.y));
+    return dense_run(ort, context, &d);
+}
+
+static OrtStatus *dense_activation_compute(void *kernel, OrtKernelContext *context) {
+    const struct dense_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    struct dense d = self->dense;
+    struct tensor x;
+    TRY(dense_input(ort, context, &d, &x));
+    TRY(output(ort, context, 0, x.shape, x.rank, &d.y8));
+    return dense_run(ort, context, &d);
+}
+
+struct norm_units {
+    struct add_norm norm;
+    size_t rows;
+};
+
+static void norm_unit(void *data, size_t i) {
+    const struct norm_units *units = data;
+    const size_t first = i * NORM_ROWS, last = first + NORM_ROWS;
+    add_norm_rows(&units->norm, first, last < units->rows ? last : units->rows);
+}
+
+static OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context) {
+    const struct dense_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    struct dense d = self->dense;
+    struct norm_units units = {self->norm, 0};
+    struct tensor x, residual;
+    TRY(dense_input(ort, context, &d, &x));
+    TRY(input(ort, context, 5, &residual));
+    EXPECT(residual.count == d.rows * d.outputs, "the residual has not the size of the product");
+    TRY(output(ort, context, 0, x.shape, x.rank, &d.y));
+    TRY(output(ort, context, 1, x.shape, x.rank, &units.norm.y8));
+    TRY(dense_run(ort, context, &d));
+    units.norm.y = d.y, units.norm.residual = residual.data, units.norm.width = d.outputs, units.rows = d.rows;
+    const double work = 16.0 * (double)(d.rows * d.outputs); /* a normalized number costs as much as 16 multiplications here */
+    return spread(ort, context, norm_unit, (d.rows + NORM_ROWS - 1) / NORM_ROWS, work, &units);
+}
+
+/* Attention */
+
+struct attention_kernel {
+    const OrtApi *ort;
+    OrtAllocator *allocator;
+    size_t heads;
+    struct rounding rounding;
+};
+
+static void attention_unit(void *data, size_t i) {
+    const struct attention *a = data;
+    attention_head(a, i / a->heads, i % a->heads);
+}
+
+static OrtStatus *attention_inputs(const OrtApi *ort, OrtKernelContext *context, struct attention *a) {
+    struct tensor q, k, v, lengths;
+    TRY(input(ort, context, 0, &q));
+    TRY(input(ort, context, 1, &k));
+    TRY(input(ort, context, 2, &v));
+    TRY(input(ort, context, 3, &lengths));
+    EXPECT(q.rank == 3 && k.rank == 3 && v.rank == 3, "queries, keys and values have to be [batch, tokens, hidden]");
+    a->batch = (size_t)q.shape[0], a->queries = (size_t)q.shape[1], a->keys = (size_t)k.shape[1];
+    a->head = (size_t)q.shape[2] / a->heads;
+    EXPECT(q.shape[0] == k.shape[0] && q.shape[2] == k.shape[2] && k.count == v.count && v.shape[2] == k.shape[2],
+           "queries, keys and values differ in size");
+    EXPECT(a->heads * a->head == (size_t)q.shape[2] && a->head % 16 == 0, "a head's width has to be a multiple of 16");
+    EXPECT(lengths.count == a->batch, "there has to be one length for each text");
+    a->q = q.data, a->k = k.data, a->v = v.data, a->lengths = lengths.data;
+    for (size_t i = 0; i < a->batch; i++)
+        EXPECT(a->lengths[i] >= 0 && a->lengths[i] <= k.shape[1], "a length (nonpad_kv_seqlen) is below 0 or beyond the padded length");
+    return NULL;
+}
+
+static OrtStatus *attention_compute(void *kernel, OrtKernelContext *context) {
+    const struct attention_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    struct attention a = {.heads = self->heads, .rounding = self->rounding};
+    TRY(attention_inputs(ort, context, &a));
+    const int64_t shape[3] = {(int64_t)a.batch, (int64_t)a.queries, (int64_t)(a.heads * a.head)};
+    TRY(output(ort, context, 0, shape, 3, &a.y8));
+    void *scratch;
+    TRY(AllocatorAlloc(self->allocator, a.batch * a.heads * attention_scratch(&a) + 64, &scratch));
+    a.scratch = (char *)(((uintptr_t)scratch + 63) / 64 * 64);
+    const double work = 2.0 * (double)(a.batch * a.queries + 16) * (double)(a.keys * a.heads * a.head);
+    OrtStatus *status = spread(ort, context, attention_unit, a.batch * a.heads, work, &a);
+    OrtStatus *freed = AllocatorFree(self->allocator, scratch);
+    if (status && freed) ReleaseStatus(freed);
+    return status ? status : freed;
+}
+
+/* What ONNX Runtime asks of an operator */
+
+struct operator {
+    OrtCustomOp op; /* first: ONNX Runtime hands out this, and the operator is found by it */
+    const char *name;
+    const char *inputs, *outputs; /* a letter for the type of each: u uint8, i int8, l int64, f float32 */
+    OrtStatus *(*make)(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel);
+    void (*destroy)(void *kernel);
+    size_t size; /* of a kernel */
+    enum activation activation;
+};
+
+static OrtStatus *dense_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct dense_kernel *made = kernel;
+    made->ort = ort;
+    made->dense.activation = self->activation;
+    return dense_weights(ort, info, &made->dense);
+}
+
+static void dense_destroy(void *kernel) {
+    const struct dense_kernel *self = kernel;
+    free((void *)self->dense.offset);
+    free(kernel);
+}
+
+static OrtStatus *dense_activation_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct dense_kernel *made = kernel;
+    TRY(dense_make(self, ort, info, kernel));
+    return rounding_of(ort, info, 5, &made->dense.rounding);
+}
+
+static OrtStatus *dense_add_norm_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct dense_kernel *made = kernel;
+    struct tensor factor, gain, shift;
+    TRY(dense_make(self, ort, info, kernel));
+    TRY(constant(ort, info, 6, &factor));
+    TRY(constant(ort, info, 7, &gain));
+    TRY(constant(ort, info, 8, &shift));
+    TRY(rounding_of(ort, info, 9, &made->norm.rounding));
+    TRY(KernelInfoGetAttribute_float(info, "epsilon", &made->norm.epsilon));
+    const size_t width = made->dense.outputs;
+    EXPECT(factor.count == width && gain.count == width && shift.count == width, "factor, gain and shift have to be as wide as the product");
+    made->norm.factor = factor.data, made->norm.gain = gain.data, made->norm.shift = shift.data;
+    return NULL;
+}
+
+static OrtStatus *attention_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct attention_kernel *made = kernel;
+    int64_t heads = 0;
+    (void)self;
+    made->ort = ort;
+    TRY(KernelInfoGetAttribute_int64(info, "num_heads", &heads));
+    EXPECT(heads > 0, "num_heads has to be 1 or more");
+    made->heads = (size_t)heads;
+    TRY(rounding_of(ort, info, 4, &made->rounding));
+    return KernelInfoGetAllocator(info, 0, &made->allocator);
+}
+
+static void attention_destroy(void *kernel) {
+    const struct attention_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    if (self->allocator) ReleaseAllocator(self->allocator);
+    free(kernel);
+}
+
+static const struct operator *self_of(const OrtCustomOp *op) { return (const struct operator *)op; }
+
+static OrtStatus *create(const OrtCustomOp *op, const OrtApi *ort, const OrtKernelInfo *info, void **kernel) {
+    const struct operator *self = self_of(op);
+    void *made = calloc(1, self->size);
+    if (!made) return CreateStatus(ORT_FAIL, "out of memory");
+    OrtStatus *status = self->make(self, ort, info, made);
+    if (status) self->destroy(made);
+    else *kernel = made;
+    return status;
+}
+
+static int type_of(char letter) {
+    return letter == 'u' ? ORT_UINT8 : letter == 'i' ? ORT_INT8 : letter == 'l' ? ORT_INT64 : ORT_FLOAT;
+}
+static const char *name(const OrtCustomOp *op) { return self_of(op)->name; }
+static const char *provider(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
+static int input_type(const OrtCustomOp *op, size_t i) { return type_of(self_of(op)->inputs[i]); }
+static int output_type(const OrtCustomOp *op, size_t i) { return type_of(self_of(op)->outputs[i]); }
+static size_t inputs(const OrtCustomOp *op) { return strlen(self_of(op)->inputs); }
+static size_t outputs(const OrtCustomOp *op) { return strlen(self_of(op)->outputs); }
+static int zero_at(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, 0; } /* required; in the default memory */
+static int one(const OrtCustomOp *op) { return (void)op, 1; }
+
+#define OP(make_compute, make_destroy)                                                                                 \
+    {                                                                                                                  \
+        .version = ORT_VERSION, .GetName = name, .GetExecutionProviderType = provider, .GetInputType = input_type,     \
+        .GetInputTypeCount = inputs, .GetOutputType = output_type, .GetOutputTypeCount = outputs,                      \
+        .KernelDestroy = make_destroy, .GetInputCharacteristic = zero_at, .GetOutputCharacteristic = zero_at,          \
+        .GetInputMemoryType = zero_at, .GetVariadicInputMinArity = one, .GetVariadicInputHomogeneity = one,            \
+        .GetVariadicOutputMinArity = one, .GetVariadicOutputHomogeneity = one, .CreateKernelV2 = create,               \
+        .KernelComputeV2 = make_compute                                                                                \
+    }
+#define OPERATOR(named, ins, outs, family, struct_of, destroy_it, kind)                                                \
+    {                                                                                                                  \
+        .op = OP(family##_compute, destroy_it), .name = named, .inputs = ins, .outputs = outs, .make = family##_make,  \
+        .destroy = destroy_it, .size = sizeof(struct struct_of), .activation = kind                                    \
+    }
+
+/* x, zero point, weight, scale, bias; then what the rest needs, up to the scale and zero point of what comes out. */
+static const struct operator PRODUCTS[] = {
+    OPERATOR("Dense", "uuiff", "f", dense, dense_kernel, dense_destroy, IDENTITY),
+    OPERATOR("DenseGelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU),
+    OPERATOR("DenseGeluTanh", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH),
+    OPERATOR("DenseRelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, RELU),
+    OPERATOR("DenseAddNorm", "uuifffffffu", "fu", dense_add_norm, dense_kernel, dense_destroy, IDENTITY),
+};
+/* queries, keys, values, lengths, scale and zero point. */
+static const struct operator ATTENTION = OPERATOR("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY);
+
+/* Processors with AMX multiply eight bits many times faster in tiles, and ONNX Runtime's own kernels do. */
+static int has_amx(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 25 & 1);
+}
+static int has_products(void) {
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && !has_amx();
+}
+static int has_attention(void) { return has_products() && __builtin_cpu_supports("avx512bf16"); }
+
+/* What this processor can run: 0 nothing, 1 the products, 2 attention too. */
+EXPORT int fusedbert_level(void) {
+    __builtin_cpu_init();
+    return has_products() + has_attention();
+}
+
+/* Called by SessionOptions.register_custom_ops_library. The domain lives as long as the process: sessions refer to it. */
+EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
+    __builtin_cpu_init();
+    const OrtApi *ort = base->GetApi(ORT_VERSION);
+    if (!ort) return NULL; /* an older ONNX Runtime: the functions run */
+    static OrtCustomOpDomain *domain;
+    if (!domain) {
+        OrtCustomOpDomain *made;
+        TRY(CreateCustomOpDomain("fusedbert", &made));
+        if (has_products())
+            for (size_t i = 0; i < sizeof PRODUCTS / sizeof *PRODUCTS; i++) TRY(CustomOpDomain_Add(made, &PRODUCTS[i].op));
+        if (has_attention()) TRY(CustomOpDomain_Add(made, &ATTENTION.op));
+        domain = made;
+    }
+    return AddCustomOpDomain(options, domain);
+}
