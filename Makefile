@@ -11,6 +11,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := models/sst2-mini
 ARTIFACT := artifacts/sst2-mini
 EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact.py
+KERNELS := $(wildcard engine/native/*.c engine/native/*.h)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -85,13 +86,13 @@ $(VENV)/.made:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt $(KERNELS)
 	@echo "Installing the runtime and the exporter into $(VENV) (about 300 MB; a minute or two, only this once)"
 	@$(INSTALL) --editable ".[cpu,export]"
 	@touch $@
 
 # torch first and by its plain name and version: where a CPU build is configured for pip, that is the line which takes it.
-$(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt $(KERNELS)
 	@echo "Installing what the tests need into $(VENV), torch first (several minutes, only this once)"
 	@$(PIP) install torch==2.13.0
 	@$(INSTALL) --editable ".[test]"

@@ -95,7 +95,8 @@ class Classifier(Calls):
             cache_dir: Folder to use in place of ``FUSEDBERT_CACHE`` and of the hub's cache.
             local_files_only: Never ask the hub.
             session_options: ``onnxruntime.SessionOptions`` to use as it is, or a mapping laid over ours; names in it that
-                begin with ``cuda.`` are options of the CUDA provider, as in ``{"cuda.gpu_mem_limit": 2**31}``.
+                begin with ``cuda.`` are options of the CUDA provider, as in ``{"cuda.gpu_mem_limit": 2**31}``;
+                ``{"fusedbert.kernels": "0"}`` leaves int8 to ONNX Runtime's kernels, as a ``SessionOptions`` does.
 
         Raises:
             OptionError: An option has a value that is not one of its values.

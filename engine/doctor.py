@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from fusedbert.engine import native
 from fusedbert.engine.artifact import Manifest
 from fusedbert.engine.cache import cache_root, writable
 from fusedbert.engine.device import CUDA, Choice, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
@@ -120,6 +121,7 @@ def _cache(options: Options) -> Finding:
 def _runtime(runtime: ModuleType, machine: Machine, options: Options) -> Iterator[Finding]:
     """Look at ONNX Runtime, the GPU, and which of them the engine would take."""
     offer = inspect_offer(runtime)
+    yield _kernels(options)
     yield Finding(name="onnxruntime", value=runtime.__version__)
     status, advice = (Status.FAIL, offer.obstacle()) if offer.both_wheels else (Status.OK, None)
     yield Finding(name="onnxruntime_wheels", value=dict(offer.wheels), status=status, advice=advice)
@@ -138,6 +140,14 @@ def _runtime(runtime: ModuleType, machine: Machine, options: Options) -> Iterato
     )
     if choice.provider == CUDA:
         yield _cuda(runtime, choice, options)
+
+
+def _kernels(options: Options) -> Finding:
+    """Look at the kernels that an int8 graph runs on."""
+    try:
+        return Finding(name="int8_kernels", value=native.describe(options.session_options))
+    except FusedBertError as error:
+        return Finding(name="int8_kernels", value=None, status=Status.FAIL, advice=str(error))
 
 
 def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:

@@ -120,8 +120,8 @@ class Options:
         cache_dir: Folder to use in place of ``FUSEDBERT_CACHE`` and of the hub's own cache.
         local_files_only: Whether the hub must not be asked.
         session_options: An ``onnxruntime.SessionOptions`` to use as it is, or a mapping laid over ours:
-            attribute names (``intra_op_num_threads``), configuration entries (``session.intra_op.allow_spinning``), and
-            options of the CUDA provider (``cuda.gpu_mem_limit``).
+            attribute names (``intra_op_num_threads``), configuration entries (``session.intra_op.allow_spinning``), options of
+            the CUDA provider (``cuda.gpu_mem_limit``), and ``fusedbert.kernels``, "0" for ONNX Runtime's kernels alone.
     """
 
     device: Device = dataclasses.field(default_factory=lambda: Device(kind=DeviceKind.AUTO))

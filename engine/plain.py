@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fusedbert.engine import native
 from fusedbert.engine.artifact import MANIFEST, NO_MANIFEST, PROBLEM_TYPES, Manifest, Parity, Source, Variant, inside
 from fusedbert.engine.artifact import read_manifest as _read_manifest
 from fusedbert.engine.errors import ArtifactError
@@ -33,7 +34,13 @@ KNOWN: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 # Products of integers: a graph that has them is no fp32 graph, whatever its name.
-_INTEGER = {"MatMulInteger", "QLinearMatMul", "com.microsoft:DynamicQuantizeMatMul", "com.microsoft:MatMulIntegerToFloat"}
+_INTEGER = {
+    "MatMulInteger",
+    "QLinearMatMul",
+    "com.microsoft:DynamicQuantizeMatMul",
+    "com.microsoft:MatMulIntegerToFloat",
+    f"{native.DOMAIN}:Dense",
+}
 # Families that count positions from the padding id on, which takes padding_id + 1 rows of the table.
 _OFFSET = {"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl", "mpnet", "longformer", "ibert"}
 _UNSET_LENGTH = 1_000_000  # transformers writes 1e30 where a tokenizer has no limit

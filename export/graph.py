@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,7 +50,8 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[Any] = []
         self._weights: dict[str, NDArray[Any]] = {}
-        self._functions: dict[tuple[str, str], Any] = {}
+        self._declared: list[Any] = []
+        self._functions: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self._scope: tuple[str, ...] = ()
@@ -100,9 +101,13 @@ class Graph:
         self._nodes.append(helper.make_node(op_type, list(inputs), names, name=path, domain=domain, **attributes))
         return names
 
-    def define(self, functions: Iterable[Any]) -> None:
-        """Bring functions along: nodes that say of an operator of a domain of ours what it computes."""
-        self._functions |= {(function.domain, function.name): function for function in functions}
+    def declare(self, value: str, dtype: str, shape: Sequence[int | str]) -> None:
+        """Say what a value's type and shape are, where they cannot be inferred."""
+        self._declared.append(helper.make_tensor_value_info(value, _TYPES[dtype], list(shape)))
+
+    def define(self, function: Any) -> None:
+        """Bring a function along: the nodes that an operator of ours stands for."""
+        self._functions[function.name] = function
 
     def _unique(self, path: str) -> str:
         self._names[path] += 1
@@ -126,7 +131,7 @@ class Graph:
             opset: Version of the default operator set.
             metadata: ``metadata_props`` of the model.
         """
-        graph = GraphProto(name=name, node=self._nodes, input=self._inputs, output=self._outputs)
+        graph = GraphProto(name=name, node=self._nodes, input=self._inputs, output=self._outputs, value_info=self._declared)
         functions = list(self._functions.values())
         nodes = [*self._nodes, *(node for function in functions for node in function.node)]
         opsets = [helper.make_opsetid("", opset)]

@@ -10,7 +10,7 @@ output ``o`` and input ``i`` stand at ``[o // 32, i // 4, o % 32, i % 4]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "gelu_
 
 _HEAD = '<domain: "fusedbert", opset_import: ["" : 24, "com.microsoft" : 1, "fusedbert" : 1]>'
 
-# x W + b: sums of products in 32 bits, then the scale of each output.
+# x W + b: sums of products in 32 bits, then the scale of each output. The cast tells ONNX a type that it does not know.
 _DENSE = """
 Dense (x8, zero_point, weight, scale, bias) => (y) {
     rows = Transpose <perm = [1, 3, 0, 2]> (weight)
@@ -39,7 +39,8 @@ Dense (x8, zero_point, weight, scale, bias) => (y) {
     width = Shape (bias)
     matrix = Slice (padded, start, width, axis)
     one = Constant <value_float = 1.0> ()
-    y = com.microsoft.MatMulIntegerToFloat (x8, matrix, one, scale, zero_point, "", bias)
+    product = com.microsoft.MatMulIntegerToFloat (x8, matrix, one, scale, zero_point, "", bias)
+    y = Cast <to = 1> (product)
 }
 """
 
@@ -81,12 +82,9 @@ _TEXTS: Mapping[str, str] = {
 }
 
 
-def functions(names: Iterable[str]) -> list[Any]:
-    """Return the functions of these operators, and of those that they are made of, as ``FunctionProto``."""
-    wanted = {*names}
-    if wanted - {"Attention"}:
-        wanted.add("Dense")
-    return [parser.parse_function(_HEAD + text) for name, text in _TEXTS.items() if name in wanted]
+def function(name: str) -> Any:
+    """Return an operator's ``FunctionProto``; those of products are made of ``Dense``, which has to be there too."""
+    return parser.parse_function(_HEAD + _TEXTS[name])
 
 
 def to_panels(weight: NDArray[np.int8]) -> NDArray[np.int8]:

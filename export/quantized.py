@@ -125,7 +125,7 @@ def _eight_bits(site: Site | Stairs) -> EightBits:
 
 
 def _climb(dense: QuantizedDense, stairs: Stairs) -> QuantizedDense:
-    """Append the copies of large neurons to the first feed-forward product, and neurons of zeros up to a multiple of ``FOUR``."""
+    """Append the copies of large neurons to the first feed-forward product, and zeros up to a multiple of ``FOUR``."""
     n, bias, scale = stairs.neurons, dense.bias, dense.scale
     weight = np.concatenate([dense.weight, dense.weight[:, n]], axis=1)
     none = -weight.shape[1] % FOUR

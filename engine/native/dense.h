@@ -6,6 +6,10 @@
 #ifndef FUSEDBERT_DENSE_H
 #define FUSEDBERT_DENSE_H
 
+#if !defined(__x86_64__) || !defined(__GNUC__) || defined(__clang__)
+#error "these kernels are for gcc on x86-64: fusedbert installs without them elsewhere"
+#endif
+
 #include <stddef.h>
 #include <stdint.h>
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from fusedbert.export.architecture import Architecture
 from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Parameters
 from fusedbert.export.lowering.cpu import CpuFp32
-from fusedbert.export.operators import ACTIVATIONS, DOMAIN, functions, to_panels
+from fusedbert.export.operators import ACTIVATIONS, DOMAIN, function, to_panels
 from fusedbert.export.quantized import FOUR, EightBits, QuantizedDense, QuantizedWeights, quantize_table
 
 if TYPE_CHECKING:
     from fusedbert.export.subject import Progress, Subject
 
+SIXTEEN = 16  # numbers of a register: what the attention kernel takes of a head at once
 HALF_FROM = 4096  # numbers from which a weight that stays in floating point is stored as float16
 
 
@@ -32,7 +33,7 @@ class CpuInt8(CpuFp32):
     file: ClassVar[str] = "onnx/model_int8.onnx"
     precision: ClassVar[str] = "int8"
     opset: ClassVar[int] = 24
-    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Attention",)
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Attention", "Attention")
 
     @classmethod
     def unfit(cls, a: Architecture) -> str | None:
@@ -77,13 +78,20 @@ class CpuInt8(CpuFp32):
         else:
             q = self._product("query", x8, query)
         k, v = self._product("key", x8, key), self._product("value", x8, value)  # [batch, seq, hidden] each
+        for keys_or_values in (k, v):  # else ONNX Runtime infers a width of 0 where it has to run the function, and warns
+            g.declare(keys_or_values, "float32", ["batch", "sequence", a.hidden_size])
         context = self._attention(q, k, v, _quantized(layer.attention_output))
         # [batch, 1, hidden] to [batch, hidden], or [batch, seq, hidden] as it is
         return g.op("Squeeze", context, g.constant([1], "int64")) if cls_only else context
 
     def _attention(self, q: str, k: str, v: str, following: QuantizedDense) -> str:
+        """``softmax(q k^T) v`` in eight bits; the kernel takes heads by sixteen numbers, others are left to ONNX Runtime."""
         g, heads = self.graph, self.architecture.heads
         scale, zero_point = self._constants("context", EightBits(following.input_scale, following.zero_point))
+        if self.architecture.head_size % SIXTEEN:
+            absent = ("", "", "")  # no mask, nothing past
+            y = g.op("Attention", q, k, v, *absent, self.tokens, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+            return g.op("QuantizeLinear", y, scale, zero_point)
         return self._operator("Attention", 1, q, k, v, self.tokens, scale, zero_point, num_heads=heads)[0]
 
     def cls_rows(self, x: str) -> str:
@@ -154,7 +162,9 @@ class CpuInt8(CpuFp32):
         return scale, self.graph.constant(to.zero_point, "uint8")
 
     def _operator(self, name: str, outputs: int, *operands: str, **attributes: float) -> list[str]:
-        self.graph.define(functions([name]))
+        """Add one of our operators, and bring its function along."""
+        for needed in ("Dense", name):
+            self.graph.define(function(needed))
         return self.graph.ops(name, outputs, *operands, domain=DOMAIN, **attributes)
 
     def _words(self, table: NDArray[Any]) -> str:

@@ -1,0 +1,93 @@
+"""The library of kernels in an engine: found, switched off, missing, damaged, and not built where there is no compiler."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from fusedbert.engine import Classifier, native
+from fusedbert.engine.errors import DeviceError
+from fusedbert.engine.machine import inspect_machine
+
+TEXTS = ["I really loved this movie.", "Neither the songs nor the dancing rescue this limp, joyless revival.", "ok"]
+OFF = {native.SWITCH: "0"}
+
+
+@pytest.fixture(scope="module")
+def reference(artifact: Path) -> np.ndarray:
+    """What the functions give."""
+    with Classifier.from_pretrained(artifact, precision="int8", session_options=OFF) as clf:
+        assert "as session_options has it" in clf.runtime.why
+        return clf.predict_proba(TEXTS)
+
+
+def test_kernels_and_functions_give_the_same_up_to_rounding(artifact: Path, reference: np.ndarray) -> None:
+    with Classifier.from_pretrained(artifact, precision="int8") as clf:
+        assert np.abs(clf.predict_proba(TEXTS) - reference).max() < 0.02
+        if native.library() is not None and native.level(native.library()) == 2:
+            assert "fusedbert's kernels for products and attention" in clf.runtime.why
+
+
+def test_the_library_is_there_wherever_it_can_be_built() -> None:
+    if sys.platform != "linux" or native.library() is None:
+        pytest.skip("not built here: no gcc, or not x86-64")
+    features = set(inspect_machine().features)
+    expected = 0 if "amx_int8" in features or "avx512_vnni" not in features else 1 + ("avx512_bf16" in features)
+    assert native.level(native.library()) == expected
+
+
+def test_fp32_says_nothing_of_kernels(artifact: Path) -> None:
+    with Classifier.from_pretrained(artifact, precision="fp32") as clf:
+        assert "kernels" not in clf.runtime.why
+
+
+def test_session_options_of_ones_own_are_left_as_they_are(artifact: Path, reference: np.ndarray) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    for _ in range(2):  # registered twice, a library is refused
+        with Classifier.from_pretrained(artifact, precision="int8", session_options=options) as clf:
+            np.testing.assert_allclose(clf.predict_proba(TEXTS), reference, atol=1e-6)
+
+
+def test_without_the_library_the_functions_run(artifact: Path, reference: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    with Classifier.from_pretrained(artifact, precision="int8") as clf:
+        assert "ours were not built" in clf.runtime.why
+        np.testing.assert_allclose(clf.predict_proba(TEXTS), reference, atol=1e-6)
+
+
+def test_a_damaged_library_is_one_line_that_names_it(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "_kernels.so"
+    broken.write_bytes(b"\x7fELF, and nothing more")
+    monkeypatch.setattr(native, "library", lambda: broken)
+    with pytest.raises(DeviceError, match=r"_kernels\.so cannot be loaded .*: install fusedbert again") as caught:
+        Classifier.from_pretrained(artifact, precision="int8")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_package_installs_without_a_compiler(repository: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignored = [".git", ".venv*", "artifacts", "build", "*.so", "*.egg-info", "tests"]
+    shutil.copytree(repository, source, ignore=shutil.ignore_patterns(*ignored))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(source)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={"PATH": "/nonexistent", "CC": "/nonexistent/cc", "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "fusedbert/engine/native/__init__.py" in names
+    assert not [name for name in names if name.endswith(".so")]
