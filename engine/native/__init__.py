@@ -9,7 +9,9 @@ without the library, or on a processor without AVX-512 VNNI (products) or bfloat
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from fusedbert.engine.errors import DeviceError
 DOMAIN = "fusedbert"  # of the operators, as ``fusedbert.export.operators`` names it
 SWITCH = "fusedbert.kernels"  # in ``session_options``: "0" leaves everything to ONNX Runtime
 _FOUND = {
+    -1: "ONNX Runtime's kernels, which use this CPU's AMX",
     0: "ONNX Runtime's kernels, this CPU has not the instructions that ours use",
     1: "fusedbert's kernels for products (AVX-512 VNNI)",
     2: "fusedbert's kernels for products and attention (AVX-512 VNNI, bfloat16)",
@@ -26,7 +29,14 @@ _FOUND = {
 
 def library() -> Path | None:
     """Return the library's file, or None where it was not built."""
-    return next(Path(__file__).parent.glob("_kernels*.so"), None)
+    files = (Path(__file__).with_name(f"_kernels{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def fingerprint() -> str | None:
+    """Return the sha256 of the library, or None where there is none: what was verified holds for these kernels alone."""
+    path = library()
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def describe(given: Any) -> str:
@@ -48,7 +58,7 @@ def wanted(given: Any) -> bool:
 
 
 def level(path: Path) -> int:
-    """Return what the processor can run: 0 nothing, 1 the products, 2 attention too.
+    """Return what the processor can run: 0 nothing, 1 the products, 2 attention too; -1 nothing, because it has AMX.
 
     Raises:
         DeviceError: The library cannot be loaded.

@@ -164,7 +164,7 @@ void attention_head(const struct attention *a, size_t text, size_t head) {
     const size_t hidden = a->heads * a->head, start = head * a->head;
     size_t length = a->keys;
     if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
-    const size_t keys = padded(length), queries = a->queries == a->keys ? length : a->queries;
+    const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
     const struct parts parts = divide(a, a->scratch + (text * a->heads + head) * attention_scratch(a), keys);
     const float *q = a->q + text * a->queries * hidden + start;
     uint8_t *y8 = a->y8 + text * a->queries * hidden + start;

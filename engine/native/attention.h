@@ -1,6 +1,7 @@
 /* softmax(q k^T) v for one head of one text (Vaswani et al. 2017): products in bfloat16, sums and softmax in float32.
  *
- * Keys beyond the text's own length do not exist: padding costs nothing and changes no bit of the result.
+ * Keys beyond the text's own length do not exist: padding costs nothing and changes no bit of the result. Where there are as
+ * many queries as keys they are of the same tokens, and those of padding give the zero point.
  */
 #ifndef FUSEDBERT_ATTENTION_H
 #define FUSEDBERT_ATTENTION_H

@@ -1,8 +1,6 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 #include "norm.h"
 
-#include <math.h>
-
 #include "simd.h"
 
 /* One row: y = (y + factor residual - mean) / sqrt(variance + epsilon) gain + shift. */
@@ -23,7 +21,8 @@ static void add_norm_row(const struct add_norm *a, float *y, const float *residu
         const __m512 v = _mm512_maskz_sub_ps(some, _mm512_maskz_loadu_ps(some, y + i), mean);
         squares = _mm512_fmadd_ps(v, v, squares);
     }
-    const __m512 inverse = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)width + a->epsilon));
+    const float variance = _mm512_reduce_add_ps(squares) / (float)width;
+    const __m512 inverse = _mm512_set1_ps(1.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(variance + a->epsilon))));
     for (size_t i = 0; i < width; i += 16) {
         const __mmask16 some = lanes(width - i);
         __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(some, y + i), mean), inverse);

@@ -62,6 +62,7 @@ static OrtStatus *input(const OrtApi *ort, OrtKernelContext *context, size_t ind
 static OrtStatus *output(const OrtApi *ort, OrtKernelContext *context, size_t index, const int64_t *shape, size_t rank, void *data) {
     OrtValue *value;
     TRY(KernelContext_GetOutput(context, index, shape, rank, &value));
+    EXPECT(value, "an output is missing");
     return GetTensorMutableData(value, data);
 }
 
@@ -111,6 +112,7 @@ static OrtStatus *dense_weights(const OrtApi *ort, const OrtKernelInfo *info, st
     EXPECT(weight.rank == 4 && weight.shape[2] == PANEL && weight.shape[3] == 4, "weights have to be [panels, inputs / 4, 32, 4]");
     EXPECT((size_t)weight.shape[0] == dense_panels(d) && scale.count == d->outputs, "panels, scales and biases have to be of one size");
     d->inputs = 4 * (size_t)weight.shape[1];
+    EXPECT(d->inputs && d->outputs, "a product has to have inputs and outputs");
     int32_t *offset = malloc(sizeof(int32_t) * PANEL * (dense_panels(d) + 1));
     if (!offset) return CreateStatus(ORT_FAIL, "out of memory");
     d->offset = offset;
@@ -136,7 +138,7 @@ static OrtStatus *dense_input(const OrtApi *ort, OrtKernelContext *context, stru
     TRY(input(ort, context, 0, x));
     EXPECT(x->rank >= 2 && (size_t)x->shape[x->rank - 1] == d->inputs, "the input of a product is not as wide as its weights");
     d->x = x->data;
-    d->rows = x->count / (d->inputs ? d->inputs : 1);
+    d->rows = x->count / d->inputs;
     x->shape[x->rank - 1] = (int64_t)d->outputs;
     return NULL;
 }
@@ -212,9 +214,9 @@ static OrtStatus *attention_inputs(const OrtApi *ort, OrtKernelContext *context,
     EXPECT(q.rank == 3 && k.rank == 3 && v.rank == 3, "queries, keys and values have to be [batch, tokens, hidden]");
     a->batch = (size_t)q.shape[0], a->queries = (size_t)q.shape[1], a->keys = (size_t)k.shape[1];
     a->head = (size_t)q.shape[2] / a->heads;
-    EXPECT(q.shape[0] == k.shape[0] && q.shape[2] == k.shape[2] && k.count == v.count && v.shape[2] == k.shape[2],
+    EXPECT(q.shape[0] == k.shape[0] && q.shape[2] == k.shape[2] && !memcmp(k.shape, v.shape, 3 * sizeof *k.shape),
            "queries, keys and values differ in size");
-    EXPECT(a->heads * a->head == (size_t)q.shape[2] && a->head % 16 == 0, "a head's width has to be a multiple of 16");
+    EXPECT(a->head && a->heads * a->head == (size_t)q.shape[2] && a->head % 16 == 0, "a head's width has to be a multiple of 16");
     EXPECT(lengths.count == a->batch, "there has to be one length for each text");
     a->q = q.data, a->k = k.data, a->v = v.data, a->lengths = lengths.data;
     for (size_t i = 0; i < a->batch; i++)
@@ -229,6 +231,7 @@ static OrtStatus *attention_compute(void *kernel, OrtKernelContext *context) {
     TRY(attention_inputs(ort, context, &a));
     const int64_t shape[3] = {(int64_t)a.batch, (int64_t)a.queries, (int64_t)(a.heads * a.head)};
     TRY(output(ort, context, 0, shape, 3, &a.y8));
+    if (!(a.batch * a.queries)) return NULL;
     void *scratch;
     TRY(AllocatorAlloc(self->allocator, a.batch * a.heads * attention_scratch(&a) + 64, &scratch));
     a.scratch = (char *)(((uintptr_t)scratch + 63) / 64 * 64);
@@ -354,35 +357,43 @@ static const struct operator PRODUCTS[] = {
 /* queries, keys, values, lengths, scale and zero point. */
 static const struct operator ATTENTION = OPERATOR("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY);
 
-/* Processors with AMX multiply eight bits many times faster in tiles, and ONNX Runtime's own kernels do. */
+/* Processors with AMX multiply eight bits many times faster in tiles, and ONNX Runtime's own kernels do, where the system lets
+ * them: XCR0 then has the bits of both parts of the tiles' state (Intel's manual, volume 1, 13.3). */
 static int has_amx(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 25 & 1);
+    unsigned a, b, c, d, low = 0, high = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 25 & 1)) return 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0; /* xgetbv is there */
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low >> 17 & 3) == 3;
 }
 static int has_products(void) {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && !has_amx();
+           __builtin_cpu_supports("avx512dq");
 }
 static int has_attention(void) { return has_products() && __builtin_cpu_supports("avx512bf16"); }
 
-/* What this processor can run: 0 nothing, 1 the products, 2 attention too. */
+/* A test lowers this, to see what a lesser processor would do. */
+EXPORT int fusedbert_at_most = 2;
+
+/* What this processor can run: 0 nothing, 1 the products, 2 attention too; -1 nothing, because what it has is better. */
 EXPORT int fusedbert_level(void) {
     __builtin_cpu_init();
-    return has_products() + has_attention();
+    if (has_amx()) return -1;
+    const int level = has_products() + has_attention();
+    return level < fusedbert_at_most ? level : fusedbert_at_most;
 }
 
 /* Called by SessionOptions.register_custom_ops_library. The domain lives as long as the process: sessions refer to it. */
 EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
-    __builtin_cpu_init();
+    const int level = fusedbert_level();
     const OrtApi *ort = base->GetApi(ORT_VERSION);
-    if (!ort) return NULL; /* an older ONNX Runtime: the functions run */
+    if (!ort || level < 1) return NULL; /* the functions run */
     static OrtCustomOpDomain *domain;
     if (!domain) {
         OrtCustomOpDomain *made;
         TRY(CreateCustomOpDomain("fusedbert", &made));
-        if (has_products())
-            for (size_t i = 0; i < sizeof PRODUCTS / sizeof *PRODUCTS; i++) TRY(CustomOpDomain_Add(made, &PRODUCTS[i].op));
-        if (has_attention()) TRY(CustomOpDomain_Add(made, &ATTENTION.op));
+        for (size_t i = 0; i < sizeof PRODUCTS / sizeof *PRODUCTS; i++) TRY(CustomOpDomain_Add(made, &PRODUCTS[i].op));
+        if (level > 1) TRY(CustomOpDomain_Add(made, &ATTENTION.op));
         domain = made;
     }
     return AddCustomOpDomain(options, domain);

@@ -67,7 +67,7 @@ INLINE __m512 activate_ps(__m512 x, enum activation kind) {
     return x;
 }
 
-/* round(y / scale) + zero_point, from 0 to 255. */
+/* round(y / scale) + zero_point, from 0 to 255. By the inverse of the scale: a number half way between two may go the other way. */
 INLINE __m128i round_ps(__m512 y, struct rounding to) {
     y = _mm512_mul_ps(y, _mm512_set1_ps(to.inverse_scale));
     y = _mm512_min_ps(_mm512_max_ps(y, _mm512_set1_ps(-512.0f)), _mm512_set1_ps(512.0f)); /* int32 holds it; NaN becomes -512 */

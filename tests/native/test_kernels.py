@@ -219,6 +219,13 @@ def test_threads_change_no_bit(threads: int) -> None:
 
 
 @only_kernels
+def test_a_text_of_no_tokens_gives_zero() -> None:
+    for queries in (1, 5):
+        (y8,) = attention(1, queries, 5, 2, 16, [0]).run(kernels=True)
+        assert (y8 == 128).all()
+
+
+@only_kernels
 @pytest.mark.parametrize("length", [-1, 6])
 def test_a_length_that_cannot_be_is_refused(length: int) -> None:
     with pytest.raises(Exception, match=r"nonpad_kv_seqlen"):
@@ -236,6 +243,11 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         heads.run(kernels=True, v=np.zeros((2, 4, 32), dtype=np.float32))
     with pytest.raises(Exception, match="one length for each text"):
         heads.run(kernels=True, lengths=np.array([5]))
+    with pytest.raises(Exception, match="differ in size"):  # as many numbers, laid out in another way
+        heads.run(kernels=True, v=np.zeros((1, 10, 32), dtype=np.float32))
+    with pytest.raises(Exception, match="multiple of 16"):
+        none = {n: np.zeros((1, 5, 0), dtype=np.float32) for n in ("q", "k", "v")}
+        heads.run(kernels=True, lengths=np.array([5]), **none)
     with pytest.raises(Exception, match="multiple of 16"):
         dataclasses.replace(heads, attributes={"num_heads": 4}).run(kernels=True)
 
@@ -246,6 +258,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     [
         ("weight", np.zeros((1, 16, 16, 4), dtype=np.int8), r"panels, inputs / 4, 32, 4"),
         ("weight", np.zeros((2, 16, 32, 4), dtype=np.int8), "of one size"),
+        ("weight", np.zeros((1, 0, 32, 4), dtype=np.int8), "has to have inputs"),
         ("scale", np.zeros(31, dtype=np.float32), "of one size"),
         ("gain", np.zeros(31, dtype=np.float32), "as wide as the product"),
         ("y_scale", np.zeros(2, dtype=np.float32), "one number each"),

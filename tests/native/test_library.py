@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -39,8 +40,37 @@ def test_the_library_is_there_wherever_it_can_be_built() -> None:
     if sys.platform != "linux" or native.library() is None:
         pytest.skip("not built here: no gcc, or not x86-64")
     features = set(inspect_machine().features)
-    expected = 0 if "amx_int8" in features or "avx512_vnni" not in features else 1 + ("avx512_bf16" in features)
+    expected = -1 if "amx_int8" in features else 0 if "avx512_vnni" not in features else 1 + ("avx512_bf16" in features)
     assert native.level(native.library()) == expected
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_lesser_processor_runs_what_it_can_and_the_functions_for_the_rest(
+    artifact: Path, reference: np.ndarray, level: int
+) -> None:
+    if native.library() is None or native.level(native.library()) < 2:
+        pytest.skip("no kernels here")
+    code = (
+        "import ctypes, json, sys\n"
+        "from fusedbert.engine import Classifier, native\n"
+        f"ctypes.c_int.in_dll(ctypes.CDLL(str(native.library())), 'fusedbert_at_most').value = {level}\n"
+        f"clf = Classifier.from_pretrained(sys.argv[1], precision='int8')\n"
+        "print(json.dumps([clf.runtime.why, clf.predict_proba(json.loads(sys.argv[2])).tolist()]))\n"
+    )
+    command = [sys.executable, "-c", code, str(artifact), json.dumps(TEXTS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    why, found = json.loads(done.stdout)
+    assert ("has not the instructions", "kernels for products (AVX-512 VNNI)")[level] in why
+    np.testing.assert_allclose(found, reference, atol=1e-6 if level == 0 else 0.02)
+
+
+def test_other_kernels_are_verified_anew(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "seen at an earlier load"
+    for kernels, seen in (("a", False), ("a", True), ("b", False)):
+        monkeypatch.setattr("fusedbert.engine.golden.fingerprint", lambda kernels=kernels: kernels)
+        with Classifier.from_pretrained(artifact, precision="int8", cache_dir=tmp_path) as clf:
+            assert (words in clf.runtime.why) is seen
 
 
 def test_fp32_says_nothing_of_kernels(artifact: Path) -> None:
