@@ -23,6 +23,7 @@ import dataclasses
 import datetime
 import itertools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -162,7 +163,8 @@ def tests(check: Check) -> None:
     """Run the tests marked ``gpu``; a dry run only collects them."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/cuda/test_gpu.py"]
     command += ["--collect-only"] if check.dry_run else []
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=420, check=False)
+    left = max(1.0, min(420.0, check.deadline - monotonic()))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left, check=False)
     check.details["tests"] = {"exit": done.returncode, "last_line": (done.stdout.strip().splitlines() or [""])[-1]}
     if done.returncode:
         check.details["tests"]["output"] = done.stdout[-6000:]
@@ -315,12 +317,22 @@ def nvidia_smi(*fields: str) -> list[str]:
 
 
 def rounded(value: Any) -> Any:
-    """Round every number in a document to four digits: the fifth differs from run to run."""
+    """Round every number in a document to four digits: the fifth differs from run to run. What is no number becomes null."""
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
     if isinstance(value, list):
         return [rounded(each) for each in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value
+
+
+def write(check: Check, output: Path) -> None:
+    """Write what there is so far: a driver that takes the process down leaves the figures before it."""
+    name = re.sub(r"[^\w.-]+", "-", str(check.result["gpu"] or "unknown"))
+    for suffix, document in ((".json", check.result), (".details.json", check.details)):
+        text = json.dumps(rounded(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (output / f"{name}{suffix}").write_text(text, encoding="utf-8")
 
 
 def read_texts(file: Path | None, most: int) -> list[str]:
@@ -363,13 +375,10 @@ def main(sst2: Path | None, output: Path, minutes: float, dry_run: bool) -> None
             "texts": "made up" if sst2 is None else sst2.name,
             "dry_run": dry_run,
         }
+        output.mkdir(parents=True, exist_ok=True)
         for name, measure in STEPS:
             check.step(name, measure)
-    output.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "-", str(check.result["gpu"] or "unknown"))
-    for suffix, document in ((".json", check.result), (".details.json", check.details)):
-        text = json.dumps(rounded(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (output / f"{name}{suffix}").write_text(text, encoding="utf-8")
+            write(check, output)
     click.echo(json.dumps(rounded(check.result), indent=2, ensure_ascii=False))
     failed = check.details.get("tests", {}).get("exit", 1) or check.details["not_measured"].keys() - {"peers"}
     sys.exit(1 if failed else 0)

@@ -25,7 +25,7 @@ NEEDED = {
     "safetensors": "safetensors>=0.4.3",
     "scipy": "scipy>=1.11",
     "pytest": "pytest>=8",
-    "onnxruntime": "onnxruntime-gpu[cuda,cudnn]>=1.23,!=1.27.0",
+    "onnxruntime": "onnxruntime-gpu[cuda,cudnn]>=1.31",
 }
 _ASK = """
 import importlib, json, sys

@@ -64,8 +64,11 @@ class Offer:
 
     @property
     def both_wheels(self) -> bool:
-        """Whether the CPU wheel and the GPU wheel stand in one environment and overwrite each other."""
-        return set(WHEELS) <= {name for name, _ in self.wheels}
+        """Whether the CPU wheel and the GPU wheel are installed, and the CPU's hides the other's CUDA provider.
+
+        The GPU wheel may also stand before the CPU's on the path, in an environment that sees the system's packages.
+        """
+        return set(WHEELS) <= {name for name, _ in self.wheels} and CUDA not in self.providers
 
     def obstacle(self) -> str | None:
         """Return why CUDA cannot engage, as far as it shows before a session is made, or None."""

@@ -56,7 +56,7 @@ CAUSES = (
     ),
     Cause(
         name="no_such_device",
-        pattern=r"invalid device ordinal|CUDA failure 101\b|cudaErrorInvalidDevice\b",
+        pattern=r"invalid device ordinal|Invalid device ID|CUDA failure 101\b|cudaErrorInvalidDevice\b",
         says="there is no CUDA device of this number",
         way_out="devices count from cuda:0, among those that CUDA_VISIBLE_DEVICES lists",
     ),
@@ -69,7 +69,8 @@ CAUSES = (
     ),
     Cause(
         name="out_of_memory",
-        pattern=r"out of memory|Failed to allocate memory for requested buffer|CUDA failure 2\b|CUBLAS_STATUS_ALLOC_FAILED",
+        pattern=r"out of memory|Failed to allocate memory for requested buffer|Available memory of \d+ is smaller than"
+        r"|CUDA failure 2\b|CUBLAS_STATUS_ALLOC_FAILED",
         says="the GPU has no memory left",
         way_out="stop what else runs on it (nvidia-smi lists it), or take another one with device='cuda:N'",
     ),

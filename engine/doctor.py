@@ -22,7 +22,7 @@ from fusedbert.engine import native
 from fusedbert.engine.artifact import Manifest
 from fusedbert.engine.cache import cache_root, writable
 from fusedbert.engine.device import CUDA, Choice, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
-from fusedbert.engine.diagnosis import CUDA_PACKAGES, diagnose
+from fusedbert.engine.diagnosis import CUDA_PACKAGES, diagnose, explain
 from fusedbert.engine.errors import FusedBertError
 from fusedbert.engine.golden import WrongResultError, allowed
 from fusedbert.engine.installed import installed, version
@@ -143,21 +143,26 @@ def _runtime(runtime: ModuleType, machine: Machine, options: Options) -> Iterato
 
 
 def _kernels(options: Options) -> Finding:
-    """Look at the kernels that an int8 graph runs on."""
+    """Look at the kernels that a graph for the CPU runs on."""
     try:
-        return Finding(name="int8_kernels", value=native.describe(options.session_options))
+        value = {str(each.name).lower(): native.describe(each, options.session_options) for each in native.Kernels}
     except FusedBertError as error:
-        return Finding(name="int8_kernels", value=None, status=Status.FAIL, advice=str(error))
+        return Finding(name="kernels", value=None, status=Status.FAIL, advice=str(error))
+    return Finding(name="kernels", value=value)
 
 
 def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
     """Try CUDA on a graph of one node; where that fails, tell the cause by what was printed, logged and raised."""
-    from fusedbert.engine.cuda.probe import try_cuda
+    from fusedbert.engine.cuda.probe import try_cuda, without_cudnn
 
     printed = load_cuda_libraries(runtime)
     found = try_cuda(runtime, choice.index)
     if found is None:
-        return Finding(name="cuda", value={"works": True, "cause": None})
+        lacking = without_cudnn()
+        if lacking is None:
+            return Finding(name="cuda", value={"works": True, "cause": None})
+        advice = explain(lacking) or lacking
+        return Finding(name="cuda", value={"works": True, "cause": "cudnn_missing"}, status=Status.NOTE, advice=advice)
     text = " ".join(filter(None, (printed, found)))
     cause = diagnose(text, installed(CUDA_PACKAGES))
     return Finding(

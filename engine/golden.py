@@ -19,7 +19,7 @@ from fusedbert.engine.artifact import MANIFEST, Manifest, Variant, sha256_of
 from fusedbert.engine.errors import ArtifactError, DeviceError
 from fusedbert.engine.inputs import check_items
 from fusedbert.engine.machine import Machine
-from fusedbert.engine.native import fingerprint
+from fusedbert.engine.native import fingerprint, kernels_for
 from fusedbert.engine.runner import Runner, run
 from fusedbert.engine.tokenizer import TextTokenizer
 from fusedbert.engine.verify import keep, kept
@@ -70,7 +70,7 @@ class Memory:
             "provider": provider,
             "cpu": [self.machine.cpu, *self.machine.features],
             "engine": self.engine,
-            "kernels": fingerprint(),
+            "kernels": fingerprint(kernels_for(variant)),
             "settings": sorted((str(name), str(value)) for name, value in (self.settings or {}).items()),
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -193,13 +193,14 @@ class _Opening:
         self.check.rest_meanwhile()
         _, given = split(self.options.session_options)
         threads = self.options.threads or self.machine.cores
-        session = open_session(self.runtime, file, choice, threads=threads, session_options=given)
+        kernels = native.kernels_for(selection.variant) if self.manifest.verifiable else None
+        session = open_session(self.runtime, file, choice, threads=threads, session_options=given, kernels=kernels)
         runner = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id)
         why = [_UNVERIFIED]
         if self.manifest.verifiable:
             why = [verify_once(self.manifest, selection.variant, self.tokenizer, runner, self.memory)]
-        if any(node.startswith(f"{native.DOMAIN}:") for node in selection.variant.nodes):
-            why.append(native.describe(given))
+        if kernels is not None:
+            why.append(native.describe(kernels, given))
         return _Parts(selection=selection, session=session, runner=runner, why=tuple(why))
 
     def _on_cuda(self, choice: Choice, selection: Selection) -> _Parts:

@@ -7,6 +7,7 @@ makes them slower: SkipLayerNormalization costs five times what Add + LayerNorma
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.device import CPU, CUDA, Choice
 from fusedbert.engine.diagnosis import explain
 from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError, OptionError
-from fusedbert.engine.native import register
+from fusedbert.engine.native import Kernels, register
 
 _DTYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _PLAN = ("position_ids", "token_offset", "cumulative_lengths")  # a packed graph's, see ``packing``
@@ -78,6 +79,7 @@ def open_session(
     threads: int,
     session_options: Any = None,
     provider_options: Mapping[str, str] | None = None,
+    kernels: Kernels | None = None,
 ) -> Session:
     """Load a graph.
 
@@ -88,6 +90,7 @@ def open_session(
         threads: Threads of one run on the CPU.
         session_options: The user's own: ``SessionOptions``, or a mapping laid over ours.
         provider_options: Of the CUDA provider, where that was chosen.
+        kernels: Kernels of our own to run on, where they are built.
 
     Raises:
         ArtifactError: The file is missing, no ONNX model, damaged, or has inputs that a text classifier has not.
@@ -97,8 +100,8 @@ def open_session(
     if not file.is_file():
         raise ArtifactError(f"{file} is missing: export the checkpoint again")
     options = _session_options(runtime, threads, session_options)
-    if choice.provider == CPU:
-        register(options, session_options)
+    if kernels is not None:
+        register(options, session_options, kernels)
     providers = [(CUDA, dict(provider_options or {"device_id": str(choice.index)})), CPU] if choice.provider == CUDA else [CPU]
     try:
         raw = runtime.InferenceSession(
@@ -110,12 +113,15 @@ def open_session(
         )
     except Exception as error:  # as above
         detail = first_line(error)
-        if choice.provider == CUDA and ("CUDA" in str(error) or "CUDNN" in str(error)):
-            raise DeviceError(f"{choice.device} refused the session: {explain(str(error)) or detail}") from error
+        cause = explain(str(error)) if choice.provider == CUDA else None
+        if choice.provider == CUDA and (cause or re.search("CUDA|CUDNN|CUBLAS", str(error))):
+            raise DeviceError(f"{choice.device} refused the session: {cause or detail}") from error
         engine = f"ONNX Runtime {runtime.__version__}"
         raise ArtifactError(f"{file} cannot be loaded by {engine} ({detail}): export the checkpoint again") from error
     if choice.provider not in raw.get_providers():
-        raise DeviceError(f"{choice.device} did not engage: ONNX Runtime could not load its CUDA libraries")
+        raise DeviceError(
+            f"{choice.device} did not engage: ONNX Runtime could not load its CUDA libraries; fusedbert doctor tells why"
+        )
     return Session(raw=raw, inputs=_inputs(raw, file), file=file, threads=options.intra_op_num_threads)
 
 

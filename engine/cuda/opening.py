@@ -11,7 +11,7 @@ from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Variant
 from fusedbert.engine.cuda import placement
 from fusedbert.engine.cuda.options import CudaOptions, split
 from fusedbert.engine.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner
-from fusedbert.engine.cuda.shapes import ShapedSession
+from fusedbert.engine.cuda.shapes import CAPTURE_AT, ShapedSession, turn
 from fusedbert.engine.device import CUDA, Choice
 from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError
 from fusedbert.engine.golden import verify
@@ -89,26 +89,51 @@ class Opener:
         return Opened(session=session, runner=runner, layout=PACKED, why=why)
 
     def _session(self, variant: Variant) -> Session:
-        ours, rest = split(self.session_options)
-        options = CudaOptions(device_id=self.choice.index, graphs=_whole(variant), others=ours)
-        session = open_session(
-            self.runtime,
-            self.folder / variant.file,
-            self.choice,
-            threads=1,  # nothing of the graph runs on the CPU
-            session_options=placement.session_options(self.runtime, rest) if _whole(variant) else rest,
-            provider_options=options.provider_options(),
-        )
-        if _whole(variant):
-            placement.require(placement.off_device(session.raw, CUDA) or (), self.choice.device)
+        if not _whole(variant):
+            return self._open(variant, graphs=False)
+        try:
+            session = self._open(variant, graphs=self._graphs)
+        except (ArtifactError, DeviceError) as error:
+            if not placement.refused(str(error)):
+                raise
+            # With CUDA graphs ONNX Runtime refuses a node on the CPU without naming it; without them, it can be asked.
+            placement.require(placement.off_device(self._open(variant, graphs=False).raw, CUDA) or (), self.choice.device)
+            raise
+        placement.require(placement.off_device(session.raw, CUDA) or (), self.choice.device)
         return session
 
+    def _open(self, variant: Variant, *, graphs: bool) -> Session:
+        ours, rest = split(self.session_options)
+        options = CudaOptions(device_id=self.choice.index, graphs=graphs, others=ours)
+        with turn:
+            return open_session(
+                self.runtime,
+                self.folder / variant.file,
+                self.choice,
+                threads=1,  # nothing of a graph made for CUDA runs on the CPU
+                session_options=placement.session_options(self.runtime, rest) if _whole(variant) else rest,
+                provider_options=options.provider_options(),
+            )
+
+    @property
+    def _graphs(self) -> bool:
+        """Whether CUDA graphs may be captured: as the caller has it, and only where a replay reads what it should.
+
+        Before 1.31 the sizes that a Concat copies to the GPU were read again at a replay, from memory that others had used
+        since (https://github.com/microsoft/onnxruntime/pull/32121).
+        """
+        wanted = split(self.session_options)[0].get("enable_cuda_graph", "1") == "1"
+        release = tuple(int(part) for part in self.runtime.__version__.split(".")[:2] if part.isdigit())
+        return wanted and release >= (1, 31)
+
     def _shaped(self, session: Session) -> ShapedSession:
-        graphs = split(self.session_options)[0].get("enable_cuda_graph", "1") == "1"
         labels = len(self.manifest.labels)
-        return ShapedSession(self.runtime, session, labels=labels, index=self.choice.index, graphs=graphs)
+        return ShapedSession(self.runtime, session, labels=labels, index=self.choice.index, graphs=self._graphs)
 
     def _verify(self, variant: Variant, runner: Runner) -> str:
+        """Replay the golden texts as often as it takes for their shapes to be captured and replayed, others in between."""
+        for _ in range(CAPTURE_AT):
+            verify(self.manifest, variant, self.tokenizer, runner, self.choice.device)
         return verify(self.manifest, variant, self.tokenizer, runner, self.choice.device)
 
 

@@ -14,6 +14,7 @@ from fusedbert.engine.errors import DeviceError
 
 RECORD = "session.record_ep_graph_assignment_info"
 _REFUSE = "session.disable_cpu_ep_fallback"
+_REFUSED = "have not been partitioned to the CUDAExecutionProvider"  # what a session with CUDA graphs says of a node elsewhere
 _SHOWN = 5
 
 
@@ -28,6 +29,11 @@ def session_options(runtime: Any, given: Any) -> Any:
         return given
     tells = hasattr(runtime, "OrtEpAssignedSubgraph")
     return {RECORD if tells else _REFUSE: "1", **(given or {})}
+
+
+def refused(message: str) -> bool:
+    """Tell whether a session was refused because a node would run elsewhere."""
+    return _REFUSED in message
 
 
 def off_device(raw: Any, provider: str) -> list[str] | None:

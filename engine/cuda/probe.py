@@ -6,6 +6,7 @@ attempt. That concerns the whole process: for ``doctor``, not for a library that
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import tempfile
@@ -22,6 +23,15 @@ _NEGATE = (
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
 _WARNING = 2
+
+
+def without_cudnn() -> str | None:
+    """Return the loader's words where cuDNN cannot be had: from 1.28 on ONNX Runtime starts without, and attention is slow."""
+    try:
+        ctypes.CDLL("libcudnn.so.9" if os.name == "posix" else "cudnn64_9.dll")
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def try_cuda(runtime: Any, index: int = 0) -> str | None:

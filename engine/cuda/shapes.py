@@ -3,10 +3,15 @@
 Why one thread: a captured CUDA graph belongs to the context of the thread that captured it, every further thread costs
 handles and workspaces on the GPU, and the GPU runs one batch at a time anyway. Callers from many threads wait in line.
 The thread ends when nobody holds the session any more.
+
+Sessions take turns, too, all that a process has: ONNX Runtime captures in the driver's global mode, in which an allocation
+or a copy of any other thread spoils the capture.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +30,9 @@ GRAPH_TEXTS, GRAPH_TOKENS = 8, 2048  # batches up to this are captured: beyond i
 MAX_GRAPHS = 32  # each holds its buffers, and some megabytes of the driver's
 MAX_BUFFERS = 16  # of shapes that are not captured; the one unused for longest gives way
 CAPTURE_AT = 2  # the use at which a shape is captured: capturing takes longer than the run that it saves once
+
+turn = threading.RLock()  # held by whoever opens, runs or captures on a GPU
+_log = logging.getLogger("fusedbert")
 
 
 def capturable(texts: int, tokens: int) -> bool:
@@ -81,14 +89,27 @@ class ShapedSession:
 
     def _run(self, batch: Batch) -> NDArray[np.float32]:
         try:
-            graph, bound = self._bound(batch)
-            logits = bound.run(batch.arrays, graph=graph)
+            with turn:
+                logits = self._captured_or_plain(batch)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             shape = f"{batch.bucket.texts} texts, {batch.bucket.tokens} tokens"
             raise InferenceError(
                 f"{self.session.file} failed on {shape}: {explain(str(error)) or first_line(error)}"
             ) from error
         return logits[: batch.texts]
+
+    def _captured_or_plain(self, batch: Batch) -> NDArray[np.float32]:
+        graph, bound = self._bound(batch)
+        try:
+            return bound.run(batch.arrays, graph=graph)
+        except Exception as error:  # as above
+            if graph is None:
+                raise
+            _log.warning("%s runs without CUDA graphs from now on: %s", self.session.file, first_line(error))
+            self._graphs = False
+            self._captured.clear()
+            graph, bound = self._bound(batch)
+            return bound.run(batch.arrays, graph=graph)
 
     def _bound(self, batch: Batch) -> tuple[int | None, Bound]:
         """Find or make the buffers of a batch's shape, and the number of its CUDA graph where it has one."""

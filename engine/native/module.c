@@ -1,5 +1,8 @@
-/* An empty Python module, so that whoever imports all modules of a package can import this one; what it is for stands in ops.c.
- * Where Python's headers are not installed the library is built without it. */
+/* An empty Python module, so that whoever imports all modules of a package can import this one; what it is for stands in ops.c
+ * and standard.c. Where Python's headers are not installed the library is built without it. */
+#ifndef MODULE
+#define MODULE _kernels
+#endif
 #if __has_include(<Python.h>)
 #include <pyconfig.h>
 #ifndef Py_GIL_DISABLED
@@ -7,9 +10,14 @@
 #endif
 #include <Python.h>
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernels", "A library for ONNX Runtime: see fusedbert.engine.native.", -1};
+#define TEXT_OF(name) #name
+#define TEXT(name) TEXT_OF(name)
+#define JOINED_OF(prefix, name) prefix##name
+#define JOINED(prefix, name) JOINED_OF(prefix, name)
 
-PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&module); }
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, TEXT(MODULE), "A library for ONNX Runtime: see fusedbert.engine.native.", -1};
+
+PyMODINIT_FUNC JOINED(PyInit_, MODULE)(void) { return PyModule_Create(&module); }
 #else
 typedef int empty;
 #endif

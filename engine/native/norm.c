@@ -3,14 +3,14 @@
 
 #include "simd.h"
 
-/* One row: y = (y + factor residual - mean) / sqrt(variance + epsilon) gain + shift. */
-static void add_norm_row(const struct add_norm *a, float *y, const float *residual, uint8_t *y8) {
+/* One row: y = (x + factor residual - mean) / sqrt(variance + epsilon) gain + shift. */
+static void add_norm_row(const struct add_norm *a, const float *x, float *y, const float *residual, uint8_t *y8) {
     const size_t width = a->width;
     __m512 total = _mm512_setzero_ps();
     for (size_t i = 0; i < width; i += 16) {
         const __mmask16 some = lanes(width - i);
-        __m512 r = _mm512_maskz_loadu_ps(some, residual + i), v = _mm512_maskz_loadu_ps(some, y + i);
-        v = a->factor ? _mm512_fmadd_ps(r, _mm512_maskz_loadu_ps(some, a->factor + i), v) : _mm512_add_ps(v, r);
+        __m512 v = _mm512_maskz_loadu_ps(some, x + i);
+        if (residual) v = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(some, residual + i), _mm512_maskz_loadu_ps(some, a->factor + i), v);
         total = _mm512_add_ps(total, v);
         _mm512_mask_storeu_ps(y + i, some, v);
     }
@@ -35,6 +35,6 @@ static void add_norm_row(const struct add_norm *a, float *y, const float *residu
 void add_norm_rows(const struct add_norm *a, size_t first, size_t last) {
     for (size_t row = first; row < last; row++) {
         const size_t at = row * a->width;
-        add_norm_row(a, a->y + at, a->residual + at, a->y8 ? a->y8 + at : NULL);
+        add_norm_row(a, a->x + at, a->y + at, a->residual ? a->residual + at : NULL, a->y8 ? a->y8 + at : NULL);
     }
 }

@@ -1,13 +1,14 @@
-/* Layer normalization over the last axis (Ba et al. 2016), of a sum with the residual. */
+/* Layer normalization over the last axis (Ba et al. 2016), of an input or of its sum with the residual. */
 #ifndef FUSEDBERT_NORM_H
 #define FUSEDBERT_NORM_H
 
 #include "dense.h"
 
 struct add_norm {
-    float *y;               /* [rows, width]: what is added to, and where the result goes */
-    const float *residual;  /* [rows, width] */
-    const float *factor;    /* [width]: what the residual is multiplied by; NULL for 1 */
+    const float *x;         /* [rows, width]; may be y */
+    float *y;               /* [rows, width], the result */
+    const float *residual;  /* [rows, width], or NULL */
+    const float *factor;    /* [width]: what the residual is multiplied by */
     const float *gain, *shift; /* [width] */
     float epsilon;
     size_t width;

@@ -9,9 +9,6 @@
  * with it, in standard operators: where this library is not registered, or leaves an operator out because the processor
  * lacks its instructions, ONNX Runtime runs the function.
  */
-#include <cpuid.h>
-#include <stdlib.h>
-#include <string.h>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -19,64 +16,11 @@
 #include "attention.h"
 #include "dense.h"
 #include "norm.h"
-#include "ort.h"
+#include "operator.h"
 
-#define EXPORT __attribute__((visibility("default")))
-#define TRY(call)                      \
-    do {                               \
-        OrtStatus *status_ = (call);   \
-        if (status_) return status_;   \
-    } while (0)
-#define EXPECT(condition, message)                                                  \
-    do {                                                                            \
-        if (!(condition)) return CreateStatus(ORT_INVALID_ARGUMENT, message);       \
-    } while (0)
-
-enum { MAX_RANK = 4, ROWS_AT_ONCE = 512, NORM_ROWS = 4 };
-/* What things cost, roughly, in nanoseconds of one thread; and how much one thread does sooner than it wakes another. */
-static const double PRODUCT = 1 / 230.0, PRODUCT_BF16 = 1 / 60.0, NORMALIZED = 0.5, ALONE = 2000;
-
-struct tensor {
-    void *data;
-    size_t rank, count; /* count: of all numbers */
-    int64_t shape[MAX_RANK];
-};
-
-static OrtStatus *describe(const OrtApi *ort, const OrtValue *value, struct tensor *tensor) {
-    OrtShape *shape;
-    EXPECT(value, "an input is missing");
-    TRY(GetTensorTypeAndShape(value, &shape));
-    OrtStatus *status = GetDimensionsCount(shape, &tensor->rank);
-    if (!status && tensor->rank <= MAX_RANK) status = GetDimensions(shape, tensor->shape, tensor->rank);
-    ReleaseTensorTypeAndShapeInfo(shape);
-    TRY(status);
-    EXPECT(tensor->rank <= MAX_RANK, "an input has more than four axes");
-    tensor->count = 1;
-    for (size_t i = 0; i < tensor->rank; i++) tensor->count *= (size_t)tensor->shape[i];
-    return GetTensorMutableData(value, &tensor->data);
-}
-
-static OrtStatus *input(const OrtApi *ort, OrtKernelContext *context, size_t index, struct tensor *tensor) {
-    const OrtValue *value;
-    TRY(KernelContext_GetInput(context, index, &value));
-    return describe(ort, value, tensor);
-}
-
-static OrtStatus *output(const OrtApi *ort, OrtKernelContext *context, size_t index, const int64_t *shape, size_t rank, void *data) {
-    OrtValue *value;
-    TRY(KernelContext_GetOutput(context, index, shape, rank, &value));
-    EXPECT(value, "an output is missing");
-    return GetTensorMutableData(value, data);
-}
-
-/* A constant of the model; its memory is the session's and stays where it is. */
-static OrtStatus *constant(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct tensor *tensor) {
-    const OrtValue *value = NULL;
-    int is_constant = 0;
-    TRY(KernelInfoGetConstantInput_tensor(info, index, &is_constant, &value));
-    EXPECT(is_constant, "weights and scales have to be constants of the model");
-    return describe(ort, value, tensor);
-}
+enum { ROWS_AT_ONCE = 512, NORM_ROWS = 4 };
+/* What things cost, roughly, in nanoseconds of one thread. */
+static const double PRODUCT = 1 / 230.0, PRODUCT_BF16 = 1 / 60.0, NORMALIZED = 0.5;
 
 static OrtStatus *rounding_of(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct rounding *rounding) {
     struct tensor scale, zero_point;
@@ -85,13 +29,6 @@ static OrtStatus *rounding_of(const OrtApi *ort, const OrtKernelInfo *info, size
     EXPECT(scale.count == 1 && zero_point.count == 1, "the scale and zero point of an output have to be one number each");
     rounding->inverse_scale = 1.0f / *(const float *)scale.data;
     rounding->zero_point = *(const uint8_t *)zero_point.data;
-    return NULL;
-}
-
-/* Call f for each of n units, on all threads where the work is worth waking them. */
-static OrtStatus *spread(const OrtApi *ort, OrtKernelContext *context, void (*f)(void *, size_t), size_t n, double work, void *data) {
-    if (n > 1 && work > ALONE) return KernelContext_ParallelFor(context, f, n, 0, data);
-    for (size_t i = 0; i < n; i++) f(data, i);
     return NULL;
 }
 
@@ -204,9 +141,43 @@ static OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context
     TRY(output(ort, context, 0, x.shape, x.rank, &d.y));
     TRY(output(ort, context, 1, x.shape, x.rank, &units.norm.y8));
     TRY(dense_run(ort, context, &d));
-    units.norm.y = d.y, units.norm.residual = residual.data, units.norm.width = d.outputs, units.rows = d.rows;
+    units.norm.x = units.norm.y = d.y, units.norm.residual = residual.data, units.norm.width = d.outputs, units.rows = d.rows;
     const double work = NORMALIZED * (double)(d.rows * d.outputs);
     return spread(ort, context, norm_unit, (d.rows + NORM_ROWS - 1) / NORM_ROWS, work, &units);
+}
+
+static OrtStatus *dense_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct dense_kernel *made = kernel;
+    made->ort = ort;
+    made->dense.activation = self->activation;
+    return dense_weights(ort, info, &made->dense);
+}
+
+static void dense_destroy(void *kernel) {
+    const struct dense_kernel *self = kernel;
+    free((void *)self->dense.offset);
+    free(kernel);
+}
+
+static OrtStatus *dense_activation_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct dense_kernel *made = kernel;
+    TRY(dense_make(self, ort, info, kernel));
+    return rounding_of(ort, info, 5, &made->dense.rounding);
+}
+
+static OrtStatus *dense_add_norm_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct dense_kernel *made = kernel;
+    struct tensor factor, gain, shift;
+    TRY(dense_make(self, ort, info, kernel));
+    TRY(constant(ort, info, 6, &factor));
+    TRY(constant(ort, info, 7, &gain));
+    TRY(constant(ort, info, 8, &shift));
+    TRY(rounding_of(ort, info, 9, &made->norm.rounding));
+    TRY(KernelInfoGetAttribute_float(info, "epsilon", &made->norm.epsilon));
+    const size_t width = made->dense.outputs;
+    EXPECT(factor.count == width && gain.count == width && shift.count == width, "factor, gain and shift have to be as wide as the product");
+    made->norm.factor = factor.data, made->norm.gain = gain.data, made->norm.shift = shift.data;
+    return NULL;
 }
 
 /* Attention */
@@ -260,52 +231,6 @@ static OrtStatus *attention_compute(void *kernel, OrtKernelContext *context) {
     return status ? status : freed;
 }
 
-/* What ONNX Runtime asks of an operator */
-
-struct operator {
-    OrtCustomOp op; /* first: ONNX Runtime hands out this, and the operator is found by it */
-    const char *name;
-    const char *inputs, *outputs; /* a letter for the type of each: u uint8, i int8, l int64, f float32 */
-    OrtStatus *(*make)(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel);
-    void (*destroy)(void *kernel);
-    size_t size; /* of a kernel */
-    enum activation activation;
-};
-
-static OrtStatus *dense_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
-    struct dense_kernel *made = kernel;
-    made->ort = ort;
-    made->dense.activation = self->activation;
-    return dense_weights(ort, info, &made->dense);
-}
-
-static void dense_destroy(void *kernel) {
-    const struct dense_kernel *self = kernel;
-    free((void *)self->dense.offset);
-    free(kernel);
-}
-
-static OrtStatus *dense_activation_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
-    struct dense_kernel *made = kernel;
-    TRY(dense_make(self, ort, info, kernel));
-    return rounding_of(ort, info, 5, &made->dense.rounding);
-}
-
-static OrtStatus *dense_add_norm_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
-    struct dense_kernel *made = kernel;
-    struct tensor factor, gain, shift;
-    TRY(dense_make(self, ort, info, kernel));
-    TRY(constant(ort, info, 6, &factor));
-    TRY(constant(ort, info, 7, &gain));
-    TRY(constant(ort, info, 8, &shift));
-    TRY(rounding_of(ort, info, 9, &made->norm.rounding));
-    TRY(KernelInfoGetAttribute_float(info, "epsilon", &made->norm.epsilon));
-    const size_t width = made->dense.outputs;
-    EXPECT(factor.count == width && gain.count == width && shift.count == width, "factor, gain and shift have to be as wide as the product");
-    made->norm.factor = factor.data, made->norm.gain = gain.data, made->norm.shift = shift.data;
-    return NULL;
-}
-
 static OrtStatus *attention_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct attention_kernel *made = kernel;
     int64_t heads = 0;
@@ -325,44 +250,7 @@ static void attention_destroy(void *kernel) {
     free(kernel);
 }
 
-static const struct operator *self_of(const OrtCustomOp *op) { return (const struct operator *)op; }
-
-static OrtStatus *create(const OrtCustomOp *op, const OrtApi *ort, const OrtKernelInfo *info, void **kernel) {
-    const struct operator *self = self_of(op);
-    void *made = calloc(1, self->size);
-    if (!made) return CreateStatus(ORT_FAIL, "out of memory");
-    OrtStatus *status = self->make(self, ort, info, made);
-    if (status) self->destroy(made);
-    else *kernel = made;
-    return status;
-}
-
-static int type_of(char letter) {
-    return letter == 'u' ? ORT_UINT8 : letter == 'i' ? ORT_INT8 : letter == 'l' ? ORT_INT64 : ORT_FLOAT;
-}
-static const char *name(const OrtCustomOp *op) { return self_of(op)->name; }
-static const char *provider(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
-static int input_type(const OrtCustomOp *op, size_t i) { return type_of(self_of(op)->inputs[i]); }
-static int output_type(const OrtCustomOp *op, size_t i) { return type_of(self_of(op)->outputs[i]); }
-static size_t inputs(const OrtCustomOp *op) { return strlen(self_of(op)->inputs); }
-static size_t outputs(const OrtCustomOp *op) { return strlen(self_of(op)->outputs); }
-static int zero_at(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, 0; } /* required; in the default memory */
-static int one(const OrtCustomOp *op) { return (void)op, 1; }
-
-#define OP(make_compute, make_destroy)                                                                                 \
-    {                                                                                                                  \
-        .version = ORT_VERSION, .GetName = name, .GetExecutionProviderType = provider, .GetInputType = input_type,     \
-        .GetInputTypeCount = inputs, .GetOutputType = output_type, .GetOutputTypeCount = outputs,                      \
-        .KernelDestroy = make_destroy, .GetInputCharacteristic = zero_at, .GetOutputCharacteristic = zero_at,          \
-        .GetInputMemoryType = zero_at, .GetVariadicInputMinArity = one, .GetVariadicInputHomogeneity = one,            \
-        .GetVariadicOutputMinArity = one, .GetVariadicOutputHomogeneity = one, .CreateKernelV2 = create,               \
-        .KernelComputeV2 = make_compute                                                                                \
-    }
-#define OPERATOR(named, ins, outs, family, struct_of, destroy_it, kind)                                                \
-    {                                                                                                                  \
-        .op = OP(family##_compute, destroy_it), .name = named, .inputs = ins, .outputs = outs, .make = family##_make,  \
-        .destroy = destroy_it, .size = sizeof(struct struct_of), .activation = kind                                    \
-    }
+/* The library */
 
 /* x, zero point, weight, scale, bias; then what the rest needs, up to the scale and zero point of what comes out. */
 static const struct operator PRODUCTS[] = {

@@ -73,6 +73,7 @@ struct OrtCustomOp {
 #define AllocatorFree ORT_CALL(76, OrtStatus *, (OrtAllocator *, void *))
 #define KernelInfoGetAttribute_float ORT_CALL(85, OrtStatus *, (const OrtKernelInfo *, const char *, float *))
 #define KernelInfoGetAttribute_int64 ORT_CALL(86, OrtStatus *, (const OrtKernelInfo *, const char *, int64_t *))
+#define KernelInfoGetAttribute_string ORT_CALL(87, OrtStatus *, (const OrtKernelInfo *, const char *, char *, size_t *))
 #define KernelContext_GetInput ORT_CALL(90, OrtStatus *, (const OrtKernelContext *, size_t, const OrtValue **))
 #define KernelContext_GetOutput ORT_CALL(91, OrtStatus *, (OrtKernelContext *, size_t, const int64_t *, size_t, OrtValue **))
 #define ReleaseStatus ORT_CALL(93, void, (OrtStatus *))

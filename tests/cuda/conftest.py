@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -25,15 +25,20 @@ from fusedbert.export.checkpoint import Weights
 from fusedbert.export.encoder import build
 from fusedbert.export.packed_check import PackedStandIn
 
+NOT_WHOLE = "all compute graph nodes have not been partitioned to the CUDAExecutionProvider"
 GPU_WHEEL = (("onnxruntime-gpu", "1.31.1"),)
 
 
 class OnCpu:
     """An ``InferenceSession`` of the CUDA provider, as far as anyone can tell from outside."""
 
-    def __init__(self, raw: Any, elsewhere: tuple[str, ...]) -> None:
+    at_once: ClassVar[list[int]] = []  # sessions that ran at each run's begin, this one included
+    _running: ClassVar[set[int]] = set()
+
+    def __init__(self, raw: Any, elsewhere: tuple[str, ...], captures: bool) -> None:
         self._raw = raw
         self._elsewhere = elsewhere
+        self._captures = captures
         self.graphs: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -51,8 +56,14 @@ class OnCpu:
         yield CPU, [node for node in nodes if node.op_type in self._elsewhere]
 
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
-        self.graphs.append(options.get_run_config_entry("gpu_graph_id"))
+        graph = options.get_run_config_entry("gpu_graph_id")
+        if graph != "-1" and not self._captures:
+            raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
+        self.graphs.append(graph)
+        self._running.add(id(self))
+        self.at_once.append(len(self._running))
         self._raw.run_with_iobinding(binding, options)
+        self._running.discard(id(self))
 
 
 class Part:
@@ -69,7 +80,11 @@ class Part:
 class CpuAsCuda:
     """The onnxruntime module, with the CUDA provider played by the CPU."""
 
-    def __init__(self, *, elsewhere: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, elsewhere: tuple[str, ...] = (), captures: bool = True, version: str = onnxruntime.__version__
+    ) -> None:
+        self.__version__ = version
+        self._captures = captures
         self.sessions: list[OnCpu] = []
         self.provider_options: list[dict[str, str]] = []
         self.OrtValue = self
@@ -92,9 +107,12 @@ class CpuAsCuda:
         if providers == [CPU]:
             return onnxruntime.InferenceSession(path, sess_options, providers=providers, **rest)
         self.provider_options.append(providers[0][1])
+        if self._elsewhere and providers[0][1]["enable_cuda_graph"] == "1":
+            raise RuntimeError(f"This session cannot use the graph capture feature: {NOT_WHOLE}")
         stand_in = Path(path).with_suffix(".stand-in")
         path = str(stand_in) if stand_in.exists() else path
-        self.sessions.append(OnCpu(onnxruntime.InferenceSession(path, sess_options, providers=[CPU], **rest), self._elsewhere))
+        raw = onnxruntime.InferenceSession(path, sess_options, providers=[CPU], **rest)
+        self.sessions.append(OnCpu(raw, self._elsewhere, self._captures))
         return self.sessions[-1]
 
 

@@ -113,6 +113,46 @@ def test_a_small_shape_is_captured_at_its_second_use(exported: Path, cuda: Any) 
     assert padded.graphs == ["-1"] * 3
 
 
+def test_what_is_verified_has_been_captured_and_replayed(exported: Path, cuda: Any) -> None:
+    fake = cuda()
+    Classifier.from_pretrained(exported, device="cuda")
+    replayed = [graph for session in fake.sessions for graph in set(session.graphs) if session.graphs.count(graph) > 1]
+    assert set(replayed) - {"-1"}
+
+
+def test_a_capture_that_fails_ends_capturing_and_no_call(exported: Path, cuda: Any, expected: Any) -> None:
+    fake = cuda(captures=False)
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    for _ in range(3):
+        np.testing.assert_allclose(clf.decision_function(["not bad"]), expected(["not bad"]), atol=0.03)
+    assert {graph for session in fake.sessions for graph in session.graphs} == {"-1"}
+
+
+def test_no_capture_where_a_replay_may_read_what_others_wrote(exported: Path, cuda: Any) -> None:
+    fake = cuda(version="1.30.2")
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    for _ in range(3):
+        clf.decision_function(["not bad"])
+    assert {options["enable_cuda_graph"] for options in fake.provider_options} == {"0"}
+    assert {graph for session in fake.sessions for graph in session.graphs} == {"-1"}
+
+
+def test_sessions_take_turns(exported: Path, cuda: Any) -> None:
+    """The padded and the packed graph are two sessions: one of them capturing bears no other's copies."""
+    fake = cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    session = type(fake.sessions[0])
+    session.at_once.clear()
+    threads = [
+        threading.Thread(target=lambda t=t: [clf.decision_function(t) for _ in range(40)]) for t in (MIXED, EVEN, ["ok"])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(session.at_once) >= 120 and set(session.at_once) == {1}
+
+
 def test_captured_graphs_and_buffers_are_bounded(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "MAX_GRAPHS", 3)
     monkeypatch.setattr(shapes, "MAX_BUFFERS", 2)

@@ -50,6 +50,8 @@ MESSAGES = [
     (CALL.format("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"), "driver_too_old"),
     (CALL.format("CUDA failure 100: no CUDA-capable device is detected"), "no_device"),
     (CALL.format("CUDA failure 101: invalid device ordinal"), "no_such_device"),
+    ("Invalid device ID: 99, must be between 0 and 1 (inclusive).", "no_such_device"),
+    ("bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 8388608", "out_of_memory"),
     (CALL.format("CUDA failure 804: forward compatibility was attempted on non supported HW"), "driver_mismatch"),
     ("Error 803: system has unsupported display driver / cuda driver combination", "driver_mismatch"),
     (LOAD.format("libcuda.so.1"), "no_driver"),
@@ -146,6 +148,32 @@ def test_doctor_tells_the_cause(monkeypatch: pytest.MonkeyPatch, device: str, st
     found = {finding.name: finding for finding in examine(None, Options.parse(device=device))}["cuda"]
     assert found.status is status and found.value["cause"] == "driver_too_old" and found.value["works"] is False
     assert found.advice is not None and "update the driver" in found.advice
+
+
+@pytest.mark.parametrize("words", [None, "libcudnn.so.9: cannot open shared object file: No such file or directory"])
+def test_doctor_misses_cudnn_where_all_else_works(monkeypatch: pytest.MonkeyPatch, words: str | None) -> None:
+    """From 1.28 on ONNX Runtime starts without cuDNN, and says nothing."""
+    monkeypatch.setattr(doctor_module, "import_onnxruntime", lambda: Refusing(""))
+    offer = Offer(providers=(CUDA, CPU), wheels=(("onnxruntime-gpu", "1.32.0"),), gpu=True)
+    monkeypatch.setattr(doctor_module, "inspect_offer", lambda _: offer)
+    monkeypatch.setattr(probe, "try_cuda", lambda *_: None)
+    monkeypatch.setattr(probe, "without_cudnn", lambda: words)
+    found = {finding.name: finding for finding in examine(None, Options.parse(device="auto"))}["cuda"]
+    assert found.value == {"works": True, "cause": "cudnn_missing" if words else None}
+    assert (found.status, found.advice is None) == ((Status.NOTE, False) if words else (Status.OK, True))
+
+
+@pytest.mark.parametrize("message", [ARENA, "CUBLAS_STATUS_ALLOC_FAILED in cublasCreate", "CUDNN_STATUS_NOT_INITIALIZED"])
+def test_a_gpu_that_is_full_at_load_is_a_device_error(monkeypatch: pytest.MonkeyPatch, exported: Any, message: str) -> None:
+    """And so device='auto' falls back to the CPU."""
+    from fusedbert.engine.errors import DeviceError
+    from fusedbert.engine.session import open_session
+
+    fake = Refusing(message)
+    fake.ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL=0)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Refusing, "SessionOptions", type("SessionOptions", (SimpleNamespace,), {}))
+    with pytest.raises(DeviceError, match="cuda:0 refused the session"):
+        open_session(fake, exported / "onnx/model_fp16.onnx", Choice(provider=CUDA, why="x"), threads=1)  # type: ignore[arg-type]
 
 
 def test_a_session_that_is_refused_says_why(monkeypatch: pytest.MonkeyPatch, exported: Any) -> None:

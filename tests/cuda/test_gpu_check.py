@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from click.testing import CliRunner
 
 from fusedbert.bench import gpu_check, gpu_setup
-from fusedbert.bench.gpu_check import main, read_texts, rounded
+from fusedbert.bench.gpu_check import Check, Plan, main, read_texts, rounded
 from fusedbert.engine.device import import_onnxruntime, inspect_offer
 from fusedbert.engine.errors import StorageError
 
@@ -70,6 +71,18 @@ def test_texts(tmp_path: Path) -> None:
             read_texts(tmp_path / name, 5)
 
 
+def test_what_is_no_number_is_null() -> None:
+    assert rounded([float("nan"), float("inf"), 1.0]) == [None, None, 1.0]
+
+
+def test_figures_are_there_before_the_last_step(tmp_path: Path) -> None:
+    check = Check(plan=Plan.make(dry_run=True), dry_run=True, folder=tmp_path, texts=["a"], deadline=monotonic() + 60)
+    check.step("machine", gpu_check.machine)
+    gpu_check.write(check, tmp_path)
+    found = json.loads((tmp_path / "dry-run-on-the-CPU.json").read_text())
+    assert found["onnxruntime"] and found["bert_base"]["seq128_per_s"] is None
+
+
 def test_numbers_are_rounded() -> None:
     assert rounded({"a": [1.23456, {"b": 17601.23}], "c": None, "d": 12345678}) == {
         "a": [1.235, {"b": 17600.0}],
@@ -102,5 +115,5 @@ def test_what_is_missing_and_cannot_be_had(
     monkeypatch.setattr(gpu_setup.subprocess, "run", lambda command, **_: commands.append(command))
     assert gpu_setup.main([str(tmp_path / "env"), "wheels"]) == 1
     assert "WHEELS=FOLDER" in capsys.readouterr().err
-    assert commands[0][-4:] == ["--no-index", "--find-links", "wheels", "onnxruntime-gpu[cuda,cudnn]>=1.23,!=1.27.0"]
+    assert commands[0][-4:] == ["--no-index", "--find-links", "wheels", "onnxruntime-gpu[cuda,cudnn]>=1.31"]
     assert gpu_setup.main([]) == 2

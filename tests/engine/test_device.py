@@ -38,6 +38,7 @@ def test_cuda_where_all_is_there() -> None:
         (offer(cuda=False, gpu=True, wheels=CPU_WHEEL), r"no CUDA provider.*fusedbert\[gpu\]", True),
         (offer(cuda=False, gpu=True, wheels=CPU_WHEEL + GPU_WHEEL), "pip uninstall onnxruntime onnxruntime-gpu", True),
         (offer(cuda=False, gpu=False, wheels=CPU_WHEEL + GPU_WHEEL), "both installed", True),
+        (offer(cuda=True, gpu=False, wheels=CPU_WHEEL + GPU_WHEEL), "no NVIDIA GPU", True),  # the GPU's comes first on the path
         (offer(cuda=True, gpu=False, wheels=GPU_WHEEL), "no NVIDIA GPU", True),
     ],
 )

@@ -60,7 +60,7 @@ class Operator:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
         if kernels:
-            native.register(options, None)
+            native.register(options, None, native.Kernels.INT8)
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(self, *, kernels: bool, threads: int = 2, **changed: Array) -> list[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 
 from fusedbert.engine import Classifier, native
+from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import DeviceError
 from fusedbert.engine.machine import inspect_machine
 
@@ -42,6 +44,8 @@ def test_the_library_is_there_wherever_it_can_be_built() -> None:
     features = set(inspect_machine().features)
     expected = -1 if "amx_int8" in features else 0 if "avx512_vnni" not in features else 1 + ("avx512_bf16" in features)
     assert native.level(native.library()) == expected
+    standard = native.library(native.Kernels.FP32)
+    assert standard is not None and native.level(standard) == int("avx512f" in features)
 
 
 @pytest.mark.parametrize("level", [0, 1])
@@ -68,14 +72,32 @@ def test_a_lesser_processor_runs_what_it_can_and_the_functions_for_the_rest(
 def test_other_kernels_are_verified_anew(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "seen at an earlier load"
     for kernels, seen in (("a", False), ("a", True), ("b", False)):
-        monkeypatch.setattr("fusedbert.engine.golden.fingerprint", lambda kernels=kernels: kernels)
+        monkeypatch.setattr("fusedbert.engine.golden.fingerprint", lambda _, kernels=kernels: kernels)
         with Classifier.from_pretrained(artifact, precision="int8", cache_dir=tmp_path) as clf:
             assert (words in clf.runtime.why) is seen
 
 
-def test_fp32_says_nothing_of_kernels(artifact: Path) -> None:
-    with Classifier.from_pretrained(artifact, precision="fp32") as clf:
-        assert "kernels" not in clf.runtime.why
+def test_fp32_with_the_kernels_and_without(artifact: Path) -> None:
+    with (
+        Classifier.from_pretrained(artifact, precision="fp32") as ours,
+        Classifier.from_pretrained(artifact, precision="fp32", session_options=OFF) as theirs,
+    ):
+        assert ("kernels for LayerNormalization and Gelu" in ours.runtime.why) is (
+            native.library(native.Kernels.FP32) is not None
+        )
+        assert "as session_options has it" in theirs.runtime.why
+        np.testing.assert_allclose(ours.decision_function(TEXTS), theirs.decision_function(TEXTS), atol=1e-5)
+
+
+def test_graphs_of_other_tools_keep_the_runtimes_kernels(artifact: Path) -> None:
+    variants = {variant.file: variant for variant in read_manifest(artifact).variants}
+    fp32 = variants["onnx/model.onnx"]
+    assert native.kernels_for(fp32) is native.Kernels.FP32
+    assert native.kernels_for(variants["onnx/model_int8.onnx"]) is native.Kernels.INT8
+    assert native.kernels_for(variants["onnx/model_fp16.onnx"]) is None
+    fused = {**fp32.nodes, "com.microsoft:Attention": 3}
+    del fused["Attention"]
+    assert native.kernels_for(dataclasses.replace(fp32, nodes=fused)) is None
 
 
 def test_session_options_of_ones_own_are_left_as_they_are(artifact: Path, reference: np.ndarray) -> None:
@@ -87,7 +109,7 @@ def test_session_options_of_ones_own_are_left_as_they_are(artifact: Path, refere
 
 
 def test_without_the_library_the_functions_run(artifact: Path, reference: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(native, "library", lambda _: None)
     with Classifier.from_pretrained(artifact, precision="int8") as clf:
         assert "ours were not built" in clf.runtime.why
         np.testing.assert_allclose(clf.predict_proba(TEXTS), reference, atol=1e-6)
@@ -96,7 +118,7 @@ def test_without_the_library_the_functions_run(artifact: Path, reference: np.nda
 def test_a_damaged_library_is_one_line_that_names_it(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "_kernels.so"
     broken.write_bytes(b"\x7fELF, and nothing more")
-    monkeypatch.setattr(native, "library", lambda: broken)
+    monkeypatch.setattr(native, "library", lambda _: broken)
     with pytest.raises(DeviceError, match=r"_kernels\.so cannot be loaded .*: install fusedbert again") as caught:
         Classifier.from_pretrained(artifact, precision="int8")
     assert "\n" not in str(caught.value)
