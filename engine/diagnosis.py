@@ -6,6 +6,8 @@ The table is data, and the order matters: the first that fits is the cause. The 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import re
 from collections.abc import Iterable
@@ -109,6 +111,16 @@ _OTHER_CUDA = (
 _BUILDS = {12: 'pip install "onnxruntime-gpu[cuda,cudnn]<1.27"', 13: 'pip install --upgrade "onnxruntime-gpu[cuda,cudnn]"'}
 # The packages that hold CUDA's libraries: from CUDA 13 on their names carry no number.
 CUDA_PACKAGES = ("nvidia-cublas", "nvidia-cuda-runtime", "nvidia-cublas-cu12", "nvidia-cuda-runtime-cu12")
+
+
+def loadable_cuda() -> tuple[tuple[str, str], ...]:
+    """Return the CUDA whose libraries the loader finds by itself, a system's for example, as ``CUDA_PACKAGES`` are."""
+    found = []
+    for release in _BUILDS:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(f"libcublasLt.so.{release}")
+            found.append(("libcublasLt", f"{release}.0"))
+    return tuple(found)
 
 
 def diagnose(text: str, packages: Iterable[tuple[str, str]] = ()) -> Cause | None:

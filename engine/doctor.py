@@ -22,7 +22,7 @@ from fusedbert.engine import native
 from fusedbert.engine.artifact import Manifest
 from fusedbert.engine.cache import cache_root, writable
 from fusedbert.engine.device import CUDA, Choice, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
-from fusedbert.engine.diagnosis import CUDA_PACKAGES, diagnose, explain
+from fusedbert.engine.diagnosis import CUDA_PACKAGES, diagnose, explain, loadable_cuda
 from fusedbert.engine.errors import FusedBertError
 from fusedbert.engine.golden import WrongResultError, allowed
 from fusedbert.engine.installed import installed, version
@@ -164,7 +164,7 @@ def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
         advice = explain(lacking) or lacking
         return Finding(name="cuda", value={"works": True, "cause": "cudnn_missing"}, status=Status.NOTE, advice=advice)
     text = " ".join(filter(None, (printed, found)))
-    cause = diagnose(text, installed(CUDA_PACKAGES))
+    cause = diagnose(text, (*installed(CUDA_PACKAGES), *loadable_cuda()))
     return Finding(
         name="cuda",
         value={"works": False, "cause": cause.name if cause else "unknown", "found": text[-500:]},

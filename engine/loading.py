@@ -12,7 +12,7 @@ from fusedbert.engine import native
 from fusedbert.engine.artifact import PADDED, Manifest
 from fusedbert.engine.cuda.options import split
 from fusedbert.engine.device import CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
-from fusedbert.engine.diagnosis import CUDA_PACKAGES, explain
+from fusedbert.engine.diagnosis import CUDA_PACKAGES, explain, loadable_cuda
 from fusedbert.engine.errors import DeviceError, InferenceError, OptionError
 from fusedbert.engine.golden import Memory, WrongResultError, verify_once
 from fusedbert.engine.installed import installed
@@ -223,7 +223,7 @@ class _Opening:
         try:
             opened = opener.open(selection.variant)
         except DeviceError as error:
-            reason = explain(printed, installed(CUDA_PACKAGES))
+            reason = explain(printed, (*installed(CUDA_PACKAGES), *loadable_cuda()))
             raise DeviceError("; ".join(filter(None, (str(error), printed, reason)))) from error
         why = (opened.why,) if self.manifest.verifiable else (opened.why, _UNVERIFIED)
         return _Parts(selection=selection, session=opened.session, runner=opened.runner, layout=opened.layout, why=why)

@@ -32,7 +32,7 @@ class Budget:
     free: int = 64
 
 
-CPU_BUDGET = Budget(tokens=512, rows=64, waste=0.02, free=8)
+CPU_BUDGET = Budget(tokens=512, rows=64, waste=0.02, free=12)
 CUDA_BUDGET = Budget(tokens=32768, rows=512)
 
 

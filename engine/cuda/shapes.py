@@ -10,6 +10,7 @@ or a copy of any other thread spoils the capture.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import Counter, OrderedDict
@@ -50,7 +51,7 @@ class ShapedSession:
         device: ``cuda``, or ``cpu`` where there is no GPU to test with.
         index: Number of the device.
         graphs: Whether CUDA graphs may be captured.
-        pin: Pins host memory.
+        pin: Pins host memory; left out, CUDA does.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class ShapedSession:
         device: str = "cuda",
         index: int = 0,
         graphs: bool,
-        pin: Register = cuda_register,
+        pin: Register | None = None,
     ) -> None:
         self.session = session
         self._runtime = runtime
         self._labels = labels
-        self._device, self._index, self._pin = device, index, pin
+        self._device, self._index = device, index
+        self._pin = pin or functools.partial(cuda_register, index=index)
         self._graphs = graphs
         self._captured: dict[Bucket, tuple[int, Bound]] = {}
         self._seen: Counter[Bucket] = Counter()

@@ -61,10 +61,15 @@ class Staging:
             np.copyto(place, arrays[name])
 
 
-def cuda_register(address: int, size: int) -> Callable[[], None] | None:
-    """Pin host memory; return what unpins it, or None where it stays as it was."""
+def cuda_register(address: int, size: int, *, index: int = 0) -> Callable[[], None] | None:
+    """Pin host memory; return what unpins it, or None where it stays as it was.
+
+    On the device of this number: a thread that has named none works on the first, and would open a context there.
+    """
     library = _cudart()
-    if library is None or library.cudaHostRegister(ctypes.c_void_p(address), ctypes.c_size_t(size), 0) != 0:
+    if library is None or library.cudaSetDevice(index) != 0:
+        return None
+    if library.cudaHostRegister(ctypes.c_void_p(address), ctypes.c_size_t(size), 0) != 0:
         return None
 
     def release() -> None:

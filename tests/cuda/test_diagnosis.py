@@ -11,7 +11,7 @@ import pytest
 from fusedbert.engine import doctor as doctor_module
 from fusedbert.engine.cuda import probe
 from fusedbert.engine.device import CPU, CUDA, Choice, Offer
-from fusedbert.engine.diagnosis import CAUSES, diagnose, explain
+from fusedbert.engine.diagnosis import CAUSES, diagnose, explain, loadable_cuda
 from fusedbert.engine.doctor import Status, examine
 from fusedbert.engine.options import Options
 
@@ -148,6 +148,20 @@ def test_doctor_tells_the_cause(monkeypatch: pytest.MonkeyPatch, device: str, st
     found = {finding.name: finding for finding in examine(None, Options.parse(device=device))}["cuda"]
     assert found.status is status and found.value["cause"] == "driver_too_old" and found.value["works"] is False
     assert found.advice is not None and "update the driver" in found.advice
+
+
+def test_a_systems_cuda_of_another_number_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image with CUDA 12 of its own and a build for CUDA 13: no package says so, the loader does."""
+
+    def load(name: str) -> object:
+        if name != "libcublasLt.so.12":
+            raise OSError(name)
+        return object()
+
+    monkeypatch.setattr("fusedbert.engine.diagnosis.ctypes.CDLL", load)
+    assert loadable_cuda() == (("libcublasLt", "12.0"),)
+    cause = diagnose(LOAD.format("libcublasLt.so.13"), loadable_cuda())
+    assert cause is not None and cause.name == "other_cuda" and "CUDA 12 libraries are installed" in cause.says
 
 
 @pytest.mark.parametrize("words", [None, "libcudnn.so.9: cannot open shared object file: No such file or directory"])
