@@ -96,7 +96,9 @@ def test_an_engine_that_is_not_set_up_is_named_and_skipped(fusedbert, checkpoint
 def test_ctrl_c_leaves_the_results_so_far(artifact, tmp_path):
     command = [sys.executable, "-c", MAIN, *QUICK, "--rounds", "1000", "-m", str(artifact), "--json"]
     environment = {**os.environ, "FUSEDBERT_CACHE": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    heeded = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background job ignores it
+    with subprocess.Popen(command, **pipes, **heeded) as process:
         try:
             assert any(line.startswith("round") for line in process.stderr)  # the first slow rounds
             process.send_signal(signal.SIGINT)
