@@ -32,7 +32,13 @@ static void add_norm_row(const struct add_norm *a, const float *x, float *y, con
     }
 }
 
-void add_norm_rows(const struct add_norm *a, size_t first, size_t last) {
+enum { ROWS_OF_A_UNIT = 4 };
+
+size_t add_norm_units(const struct add_norm *a) { return (a->rows + ROWS_OF_A_UNIT - 1) / ROWS_OF_A_UNIT; }
+
+void add_norm_unit(void *data, size_t unit) {
+    const struct add_norm *a = data;
+    const size_t first = unit * ROWS_OF_A_UNIT, last = first + ROWS_OF_A_UNIT < a->rows ? first + ROWS_OF_A_UNIT : a->rows;
     for (size_t row = first; row < last; row++) {
         const size_t at = row * a->width;
         add_norm_row(a, a->x + at, a->y + at, a->residual ? a->residual + at : NULL, a->y8 ? a->y8 + at : NULL);

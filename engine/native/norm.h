@@ -11,12 +11,13 @@ struct add_norm {
     const float *factor;    /* [width]: what the residual is multiplied by */
     const float *gain, *shift; /* [width] */
     float epsilon;
-    size_t width;
+    size_t rows, width;
     uint8_t *y8; /* [rows, width], the result in eight bits, or NULL */
     struct rounding rounding;
 };
 
-/* Normalize the rows from first up to last. */
-void add_norm_rows(const struct add_norm *a, size_t first, size_t last);
+/* Rows are normalized a few at a time: number of such units, and one of them, of the struct add_norm at data. */
+size_t add_norm_units(const struct add_norm *a);
+void add_norm_unit(void *data, size_t unit);
 
 #endif

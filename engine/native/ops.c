@@ -18,7 +18,7 @@
 #include "norm.h"
 #include "operator.h"
 
-enum { ROWS_AT_ONCE = 512, NORM_ROWS = 4 };
+enum { ROWS_AT_ONCE = 512 };
 /* What things cost, roughly, in nanoseconds of one thread. */
 static const double PRODUCT = 1 / 230.0, PRODUCT_BF16 = 1 / 60.0, NORMALIZED = 0.5;
 
@@ -118,32 +118,20 @@ static OrtStatus *dense_activation_compute(void *kernel, OrtKernelContext *conte
     return dense_run(ort, context, &d);
 }
 
-struct norm_units {
-    struct add_norm norm;
-    size_t rows;
-};
-
-static void norm_unit(void *data, size_t i) {
-    const struct norm_units *units = data;
-    const size_t first = i * NORM_ROWS, last = first + NORM_ROWS;
-    add_norm_rows(&units->norm, first, last < units->rows ? last : units->rows);
-}
-
 static OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context) {
     const struct dense_kernel *self = kernel;
     const OrtApi *ort = self->ort;
     struct dense d = self->dense;
-    struct norm_units units = {self->norm, 0};
+    struct add_norm norm = self->norm;
     struct tensor x, residual;
     TRY(dense_input(ort, context, &d, &x));
     TRY(input(ort, context, 5, &residual));
     EXPECT(residual.count == d.rows * d.outputs, "the residual has not the size of the product");
     TRY(output(ort, context, 0, x.shape, x.rank, &d.y));
-    TRY(output(ort, context, 1, x.shape, x.rank, &units.norm.y8));
+    TRY(output(ort, context, 1, x.shape, x.rank, &norm.y8));
     TRY(dense_run(ort, context, &d));
-    units.norm.x = units.norm.y = d.y, units.norm.residual = residual.data, units.norm.width = d.outputs, units.rows = d.rows;
-    const double work = NORMALIZED * (double)(d.rows * d.outputs);
-    return spread(ort, context, norm_unit, (d.rows + NORM_ROWS - 1) / NORM_ROWS, work, &units);
+    norm.x = norm.y = d.y, norm.residual = residual.data, norm.width = d.outputs, norm.rows = d.rows;
+    return spread(ort, context, add_norm_unit, add_norm_units(&norm), NORMALIZED * (double)(d.rows * d.outputs), &norm);
 }
 
 static OrtStatus *dense_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {

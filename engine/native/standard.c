@@ -6,7 +6,7 @@
 #include "operator.h"
 #include "simd.h"
 
-enum { NORM_ROWS = 4, GELU_NUMBERS = 4096 };
+enum { GELU_NUMBERS = 4096 };
 static const double A_NUMBER = 0.5; /* nanoseconds that one costs, in either */
 
 struct norm_kernel {
@@ -14,32 +14,21 @@ struct norm_kernel {
     float epsilon;
 };
 
-struct norm_units {
-    struct add_norm norm;
-    size_t rows;
-};
-
-static void norm_unit(void *data, size_t i) {
-    const struct norm_units *units = data;
-    const size_t first = i * NORM_ROWS, last = first + NORM_ROWS;
-    add_norm_rows(&units->norm, first, last < units->rows ? last : units->rows);
-}
-
 static OrtStatus *norm_compute(void *kernel, OrtKernelContext *context) {
     const struct norm_kernel *self = kernel;
     const OrtApi *ort = self->ort;
     struct tensor x, gain, shift;
-    struct norm_units units = {{.epsilon = self->epsilon}, 0};
+    struct add_norm norm = {.epsilon = self->epsilon};
     TRY(input(ort, context, 0, &x));
     TRY(input(ort, context, 1, &gain));
     TRY(input(ort, context, 2, &shift));
     EXPECT(x.rank >= 1 && x.shape[x.rank - 1] > 0, "there is nothing to normalize");
-    units.norm.width = (size_t)x.shape[x.rank - 1];
-    EXPECT(gain.count == units.norm.width && shift.count == units.norm.width, "gain and shift have to be as wide as the input");
-    TRY(output(ort, context, 0, x.shape, x.rank, &units.norm.y));
-    units.norm.x = x.data, units.norm.gain = gain.data, units.norm.shift = shift.data;
-    units.rows = x.count / units.norm.width;
-    return spread(ort, context, norm_unit, (units.rows + NORM_ROWS - 1) / NORM_ROWS, A_NUMBER * (double)x.count, &units);
+    norm.width = (size_t)x.shape[x.rank - 1];
+    EXPECT(gain.count == norm.width && shift.count == norm.width, "gain and shift have to be as wide as the input");
+    TRY(output(ort, context, 0, x.shape, x.rank, &norm.y));
+    norm.x = x.data, norm.gain = gain.data, norm.shift = shift.data;
+    norm.rows = x.count / norm.width;
+    return spread(ort, context, add_norm_unit, add_norm_units(&norm), A_NUMBER * (double)x.count, &norm);
 }
 
 static OrtStatus *norm_make(const struct operator *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
