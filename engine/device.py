@@ -142,8 +142,9 @@ def inspect_offer(runtime: ModuleType, root: Path = Path("/")) -> Offer:
 
 def gpu_present(root: Path = Path("/")) -> bool:
     """Tell whether an NVIDIA driver and device are visible to this process."""
-    files = ("dev/nvidia0", "proc/driver/nvidia/version", "dev/dxg")  # the last one under WSL
-    return any((root / file).exists() for file in files)
+    files = ("proc/driver/nvidia/version", "dev/dxg")  # the last one under WSL
+    # A container that was given the fourth GPU alone has /dev/nvidia3 and no /dev/nvidia0.
+    return any((root / file).exists() for file in files) or any((root / "dev").glob("nvidia[0-9]*"))
 
 
 def load_cuda_libraries(runtime: ModuleType) -> str:

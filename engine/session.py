@@ -102,7 +102,8 @@ def open_session(
     options = _session_options(runtime, threads, session_options)
     if kernels is not None:
         register(options, session_options, kernels)
-    providers = [(CUDA, dict(provider_options or {"device_id": str(choice.index)})), CPU] if choice.provider == CUDA else [CPU]
+    numbered = {"device_id": str(choice.index)} if choice.index else {}
+    providers = [(CUDA, dict(provider_options or numbered)), CPU] if choice.provider == CUDA else [CPU]
     try:
         raw = runtime.InferenceSession(
             str(file),

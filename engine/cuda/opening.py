@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Variant
 from fusedbert.engine.cuda import placement
@@ -20,20 +20,22 @@ from fusedbert.engine.runner import PaddedRunner, Runner
 from fusedbert.engine.session import Session, open_session
 from fusedbert.engine.tokenizer import TextTokenizer
 
+R = TypeVar("R", bound=Runner, covariant=True)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Opened:
+class Opened(Generic[R]):
     """Graphs on CUDA, ready to run.
 
     Attributes:
-        session: The padded graph's.
+        session: The packed graph's where it works, else the padded one's.
         runner: What computes.
-        layout: ``packed`` where a packed graph is there, else ``padded``.
+        layout: ``packed`` where a packed graph works, else ``padded``.
         why: What was chosen for which batches, and what was verified.
     """
 
     session: Session
-    runner: Runner
+    runner: R
     layout: str
     why: str
 
@@ -58,35 +60,50 @@ class Opener:
     choice: Choice
     session_options: Any = None
 
-    def open(self, variant: Variant) -> Opened:
-        """Open a graph, and its packed sibling where the artifact has one; replay the golden texts.
+    def open(self, variant: Variant) -> Opened[Runner]:
+        """Open a graph, and its packed sibling where the artifact has one; replay the golden texts on each.
 
         Raises:
             DeviceError: CUDA does not engage, runs less than the whole graph, or computes something else.
             ArtifactError: The file is damaged.
             InferenceError: The graph failed.
         """
-        session = self._session(variant)
         if not _whole(variant):
             # Made for another target: nodes of its own may stay on the CPU, so no fixed buffers and no CUDA graph.
+            session = self._session(variant)
             plain = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id, budget=CUDA_BUDGET, ahead=True)
             return Opened(session=session, runner=plain, layout=PADDED, why=self._verify(variant, plain))
-        padded = PaddedCudaRunner(
-            shaped=self._shaped(session), pad_id=self.tokenizer.pad_id, max_length=self.manifest.max_length
-        )
         sibling = self.manifest.variant(target=variant.target, precision=variant.precision, layout=PACKED)
         if sibling is None:
-            why = f"padded, the artifact has no packed graph; {self._verify(variant, padded)}"
-            return Opened(session=session, runner=padded, layout=PADDED, why=why)
+            padded = self._padded(variant)
+            return dataclasses.replace(padded, why=f"padded, the artifact has no packed graph; {padded.why}")
         try:
-            packed = PackedRunner(shaped=self._shaped(self._session(sibling)), pad_id=self.tokenizer.pad_id)
-            runner = ChoosingRunner(padded=padded, packed=packed)
-            verified = self._verify(variant, runner)
+            padded = self._padded(variant)
+        except (DeviceError, InferenceError) as error:
+            # Its attention wants cuDNN, for one, and that of the packed graph does not.
+            try:
+                packed = self._packed(sibling)
+            except (ArtifactError, DeviceError, InferenceError):
+                raise error from None
+            return dataclasses.replace(packed, why=f"packed, as the padded graph does not work here ({error}); {packed.why}")
+        try:
+            packed = self._packed(sibling)
         except (ArtifactError, DeviceError, InferenceError) as error:
-            why = f"padded, as the packed graph does not work here ({error}); {self._verify(variant, padded)}"
-            return Opened(session=session, runner=padded, layout=PADDED, why=why)
-        why = f"packed where more than {PADDED_UP_TO:.0%} of a batch would be padding, padded else; {verified}"
-        return Opened(session=session, runner=runner, layout=PACKED, why=why)
+            return dataclasses.replace(padded, why=f"padded, as the packed graph does not work here ({error}); {padded.why}")
+        why = f"packed; padded where a large batch has at most {PADDED_UP_TO:.0%} padding; {packed.why}"
+        runner = ChoosingRunner(padded=padded.runner, packed=packed.runner)
+        return Opened(session=packed.session, runner=runner, layout=PACKED, why=why)
+
+    def _padded(self, variant: Variant) -> Opened[PaddedCudaRunner]:
+        session = self._session(variant)
+        length = self.manifest.max_length
+        runner = PaddedCudaRunner(shaped=self._shaped(session), pad_id=self.tokenizer.pad_id, max_length=length)
+        return Opened(session=session, runner=runner, layout=PADDED, why=self._verify(variant, runner))
+
+    def _packed(self, variant: Variant) -> Opened[PackedRunner]:
+        session = self._session(variant)
+        runner = PackedRunner(shaped=self._shaped(session), pad_id=self.tokenizer.pad_id)
+        return Opened(session=session, runner=runner, layout=PACKED, why=self._verify(variant, runner))
 
     def _session(self, variant: Variant) -> Session:
         if not _whole(variant):

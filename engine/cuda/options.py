@@ -35,12 +35,16 @@ class CudaOptions:
         that it needs for as long as the session lives. TF32, with a mantissa as short as float16's, is off: an fp32 graph is
         asked for its accuracy, and an fp16 graph has float32 in its last product alone, which is tiny.
 
+        The first device is the default, and is not named: from 1.26 on ONNX Runtime warns on stderr, once a session, that no
+        plugin has the device that was named, before it takes its own provider
+        (https://github.com/immich-app/immich/pull/30530).
+
         Example:
             >>> CudaOptions(device_id=1).provider_options()["device_id"]
             '1'
         """
         return {
-            "device_id": str(self.device_id),
+            **({"device_id": str(self.device_id)} if self.device_id else {}),
             "arena_extend_strategy": "kSameAsRequested",
             "use_tf32": "0",
             "enable_cuda_graph": str(int(self.graphs)),

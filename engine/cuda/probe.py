@@ -23,6 +23,8 @@ _NEGATE = (
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
 _WARNING = 2
+_NO_PLUGIN = "No registered plugin EP device"  # said of every device that is named, also where all is well
+_SILENT = "the session came without CUDA or computed wrongly, and nothing was said"
 
 
 def without_cudnn() -> str | None:
@@ -51,7 +53,7 @@ def try_cuda(runtime: Any, index: int = 0) -> str | None:
         options = runtime.SessionOptions()
         options.log_severity_level = _WARNING
         try:
-            providers = [(CUDA, {"device_id": str(index)})]
+            providers = [(CUDA, {"device_id": str(index)} if index else {})]
             session = runtime.InferenceSession(_NEGATE, options, providers=providers, enable_fallback=0)
             answer = session.run(None, {"x": np.ones(1, dtype=np.float32)})[0]
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
@@ -60,7 +62,8 @@ def try_cuda(runtime: Any, index: int = 0) -> str | None:
         return CUDA in session.get_providers() and bool(answer[0] == -1)
 
     worked, logged = _listen(attempt)
-    return None if worked else " ".join(f"{logged} {raised}".split()) or "the session came without CUDA, and nothing was said"
+    logged = "\n".join(line for line in logged.splitlines() if _NO_PLUGIN not in line)
+    return None if worked else " ".join(f"{logged} {raised}".split()) or _SILENT
 
 
 def _listen(attempt: Callable[[], bool]) -> tuple[bool, str]:

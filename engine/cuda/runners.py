@@ -14,8 +14,9 @@ from fusedbert.engine.packing import COARSE, FINE, Batch, pack, packed_bucket, p
 from fusedbert.engine.planning import CUDA_BUDGET, Budget
 from fusedbert.engine.tokenizer import Row
 
-# Share of padding up to which a batch takes the padded graph, whose attention has better kernels on recent GPUs and whose
-# last layer is smaller. A guess from reading the kernels, to be set by measurement: bench/NOTES.md, "CUDA".
+# Share of padding up to which a large batch takes the padded graph, whose attention has better kernels on recent GPUs and
+# whose last layer is smaller. A guess from reading the kernels, to be set by measurement: bench/NOTES.md, "CUDA".
+# A small batch takes the packed graph: there the number of kernels is what takes the time, and it launches a fifth fewer.
 PADDED_UP_TO = 0.05
 # Packed texts share a batch whatever their lengths; only the room that attention takes is rows times the longest.
 PACKED_BUDGET = Budget(tokens=2 * CUDA_BUDGET.tokens, rows=2 * CUDA_BUDGET.rows, waste=1.0)
@@ -101,11 +102,11 @@ class Chosen:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChoosingRunner:
-    """Takes the padded graph for a batch that would hardly be padded, and the packed one for the rest.
+    """Takes the padded graph for a large batch that would hardly be padded, and the packed one for the rest.
 
     Attributes:
-        padded: For batches of up to ``up_to`` padding, single texts among them.
-        packed: For the others.
+        padded: For batches of up to ``up_to`` padding that are too large for a CUDA graph.
+        packed: For the others, single texts among them.
         up_to: Share of padding, 0 to 1.
     """
 
@@ -131,7 +132,9 @@ class ChoosingRunner:
 
     def prepare(self, rows: Sequence[Row]) -> Chosen:
         """Choose by the rows' lengths, and lay them out."""
-        runner = self.padded if padding_share([len(row.ids) for row in rows]) <= self.up_to else self.packed
+        lengths = [len(row.ids) for row in rows]
+        small = capturable(len(rows), sum(lengths))
+        runner = self.packed if small or padding_share(lengths) > self.up_to else self.padded
         return Chosen(runner=runner, batch=runner.prepare(rows))
 
     def execute(self, prepared: Chosen) -> NDArray[np.float32]:

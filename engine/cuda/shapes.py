@@ -1,11 +1,12 @@
-"""A session on CUDA: one thread runs it, a few shapes keep their buffers, and small shapes that come back are captured.
+"""A session on CUDA: few threads run it, a few shapes keep their buffers, and small shapes that come back are captured.
 
-Why one thread: a captured CUDA graph belongs to the context of the thread that captured it, every further thread costs
-handles and workspaces on the GPU, and the GPU runs one batch at a time anyway. Callers from many threads wait in line.
-The thread ends when nobody holds the session any more.
+Why few threads: ONNX Runtime keeps a captured CUDA graph for the thread that captured it, and every thread that runs a
+session costs handles and workspaces on the GPU until the session ends. So the first threads that come (``SEATS``) run it
+themselves, which saves a single text two switches of threads, and all others hand their batches to one thread of the
+session's own. That one ends when nobody holds the session any more.
 
-Sessions take turns, too, all that a process has: ONNX Runtime captures in the driver's global mode, in which an allocation
-or a copy of any other thread spoils the capture.
+The GPU runs one batch at a time anyway: callers wait in line. So do all sessions that a process has: ONNX Runtime captures in
+the driver's global mode, in which an allocation or a copy of any other thread spoils the capture.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from fusedbert.engine.packing import Batch, Bucket
 from fusedbert.engine.session import Session, first_line
 
 GRAPH_TEXTS, GRAPH_TOKENS = 8, 2048  # batches up to this are captured: beyond it kernels run longer than they take to launch
-MAX_GRAPHS = 32  # each holds its buffers, and some megabytes of the driver's
+SEATS = 2  # threads that run a session themselves: the one that loaded it, and one more
+MAX_GRAPHS = 32  # of a seat; each holds its buffers, and some megabytes of the driver's
 MAX_BUFFERS = 16  # of shapes that are not captured; the one unused for longest gives way
 CAPTURE_AT = 2  # the use at which a shape is captured: capturing takes longer than the run that it saves once
 
@@ -71,10 +73,13 @@ class ShapedSession:
         self._device, self._index = device, index
         self._pin = pin or functools.partial(cuda_register, index=index)
         self._graphs = graphs
-        self._captured: dict[Bucket, tuple[int, Bound]] = {}
-        self._seen: Counter[Bucket] = Counter()
+        self._captured: dict[tuple[int, Bucket], int] = {}  # a CUDA graph's number, by who captured it and its shape
+        self._kept: dict[Bucket, Bound] = {}  # of captured shapes: a CUDA graph reads and writes there as long as it lives
+        self._seen: Counter[tuple[int, Bucket]] = Counter()
         self._buffers: OrderedDict[Bucket, Bound] = OrderedDict()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusedbert-cuda")
+        self._here = threading.local()
+        self._seating, self._seated = threading.Lock(), 0
 
     @property
     def captured(self) -> int:
@@ -87,12 +92,22 @@ class ShapedSession:
         Raises:
             InferenceError: The graph failed.
         """
-        return self._worker.submit(self._run, batch).result()
+        seat = self._seat()
+        return self._run(batch, seat) if seat else self._worker.submit(self._run, batch, 0).result()
 
-    def _run(self, batch: Batch) -> NDArray[np.float32]:
+    def _seat(self) -> int:
+        """Return the calling thread's number, from 1, or 0 where it has none. No seat is given twice: it costs memory."""
+        seat: int | None = getattr(self._here, "seat", None)
+        if seat is None:
+            with self._seating:
+                self._seated += self._seated < SEATS + 1
+                seat = self._here.seat = self._seated if self._seated <= SEATS else 0
+        return seat
+
+    def _run(self, batch: Batch, seat: int) -> NDArray[np.float32]:
         try:
             with turn:
-                logits = self._captured_or_plain(batch)
+                logits = self._captured_or_plain(batch, seat)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             shape = f"{batch.bucket.texts} texts, {batch.bucket.tokens} tokens"
             raise InferenceError(
@@ -100,8 +115,8 @@ class ShapedSession:
             ) from error
         return logits[: batch.texts]
 
-    def _captured_or_plain(self, batch: Batch) -> NDArray[np.float32]:
-        graph, bound = self._bound(batch)
+    def _captured_or_plain(self, batch: Batch, seat: int) -> NDArray[np.float32]:
+        graph, bound = self._bound(batch, seat)
         try:
             return bound.run(batch.arrays, graph=graph)
         except Exception as error:  # as above
@@ -110,27 +125,35 @@ class ShapedSession:
             _log.warning("%s runs without CUDA graphs from now on: %s", self.session.file, first_line(error))
             self._graphs = False
             self._captured.clear()
-            graph, bound = self._bound(batch)
+            self._kept.clear()
+            graph, bound = self._bound(batch, seat)
             return bound.run(batch.arrays, graph=graph)
 
-    def _bound(self, batch: Batch) -> tuple[int | None, Bound]:
-        """Find or make the buffers of a batch's shape, and the number of its CUDA graph where it has one."""
+    def _bound(self, batch: Batch, seat: int) -> tuple[int | None, Bound]:
+        """Find or make the buffers of a batch's shape, and the number of its CUDA graph where this seat has one."""
         bucket = batch.bucket
-        if self._graphs and capturable(bucket.texts, bucket.tokens):
-            if bucket in self._captured:
-                return self._captured[bucket]
-            self._seen[bucket] += 1
-            if self._seen[bucket] >= CAPTURE_AT and len(self._captured) < MAX_GRAPHS:
-                number = len(self._captured) + 1
-                bound = self._buffers.pop(bucket, None) or self._make(batch)
-                self._captured[bucket] = (number, bound)
-                return number, bound
+        if self._graphs and capturable(bucket.texts, bucket.tokens) and (graph := self._graph(seat, bucket)):
+            if bucket not in self._kept:
+                self._kept[bucket] = self._buffers.pop(bucket) if bucket in self._buffers else self._make(batch)
+            return graph, self._kept[bucket]
+        if bucket in self._kept:
+            return None, self._kept[bucket]
         if bucket not in self._buffers:
             while len(self._buffers) >= MAX_BUFFERS:
                 self._buffers.popitem(last=False)
             self._buffers[bucket] = self._make(batch)
         self._buffers.move_to_end(bucket)
         return None, self._buffers[bucket]
+
+    def _graph(self, seat: int, bucket: Bucket) -> int | None:
+        """Return the number of a CUDA graph, captured or now to be; None where it is too early or there are enough."""
+        key = seat, bucket
+        if key not in self._captured:
+            self._seen[key] += 1
+            if self._seen[key] < CAPTURE_AT or sum(who == seat for who, _ in self._captured) >= MAX_GRAPHS:
+                return None
+            self._captured[key] = len(self._captured) + 1
+        return self._captured[key]
 
     def _make(self, batch: Batch) -> Bound:
         return Bound(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,8 +36,9 @@ class OnCpu:
     at_once: ClassVar[list[int]] = []  # sessions that ran at each run's begin, this one included
     _running: ClassVar[set[int]] = set()
 
-    def __init__(self, raw: Any, elsewhere: tuple[str, ...], captures: bool) -> None:
+    def __init__(self, raw: Any, elsewhere: tuple[str, ...], captures: bool, fails: str | None) -> None:
         self._raw = raw
+        self._fails = fails
         self._elsewhere = elsewhere
         self._captures = captures
         self.graphs: list[str] = []
@@ -56,6 +58,8 @@ class OnCpu:
         yield CPU, [node for node in nodes if node.op_type in self._elsewhere]
 
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        if self._fails:
+            raise RuntimeError(self._fails)
         graph = options.get_run_config_entry("gpu_graph_id")
         if graph != "-1" and not self._captures:
             raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
@@ -81,10 +85,15 @@ class CpuAsCuda:
     """The onnxruntime module, with the CUDA provider played by the CPU."""
 
     def __init__(
-        self, *, elsewhere: tuple[str, ...] = (), captures: bool = True, version: str = onnxruntime.__version__
+        self,
+        *,
+        elsewhere: tuple[str, ...] = (),
+        captures: bool = True,
+        version: str = onnxruntime.__version__,
+        fails: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.__version__ = version
-        self._captures = captures
+        self._captures, self._fails = captures, fails
         self.sessions: list[OnCpu] = []
         self.provider_options: list[dict[str, str]] = []
         self.OrtValue = self
@@ -109,10 +118,11 @@ class CpuAsCuda:
         self.provider_options.append(providers[0][1])
         if self._elsewhere and providers[0][1]["enable_cuda_graph"] == "1":
             raise RuntimeError(f"This session cannot use the graph capture feature: {NOT_WHOLE}")
+        fails = self._fails.get(Path(path).name)
         stand_in = Path(path).with_suffix(".stand-in")
         path = str(stand_in) if stand_in.exists() else path
         raw = onnxruntime.InferenceSession(path, sess_options, providers=[CPU], **rest)
-        self.sessions.append(OnCpu(raw, self._elsewhere, self._captures))
+        self.sessions.append(OnCpu(raw, self._elsewhere, self._captures, fails))
         return self.sessions[-1]
 
 

@@ -15,6 +15,7 @@ from fusedbert.engine import Classifier, ClosedError, DeviceError, InferenceErro
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
 from fusedbert.engine.cuda import shapes
 from fusedbert.engine.cuda.runners import ChoosingRunner
+from fusedbert.engine.tokenizer import Row
 
 MIXED = ["good", "the movie was not very good . " * 4, "bad !", "", "the movies was bad", "very " * 30]
 EVEN = ["good movie"] * 12
@@ -31,13 +32,41 @@ def test_packed_and_padded_by_what_a_batch_wastes(exported: Path, cuda: Any, exp
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     assert (clf.runtime.device, clf.runtime.precision, clf.runtime.layout) == ("cuda:0", "fp16", PACKED)
-    assert "packed where more than 5%" in clf.runtime.why and "golden texts within" in clf.runtime.why
+    assert "packed; padded where a large batch has at most 5% padding" in clf.runtime.why
+    assert "golden texts within" in clf.runtime.why and clf.runtime.file.name == "model_fp16_packed.onnx"
     padded, packed = fake.sessions
     runs = len(padded.graphs), len(packed.graphs)
     np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
     assert (len(padded.graphs), len(packed.graphs)) == (runs[0], runs[1] + 1)
     np.testing.assert_allclose(clf.decision_function(EVEN), expected(EVEN), atol=0.03)
     assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 1)
+    few = EVEN[:8]  # a small batch, where the fewer kernels of the packed graph count
+    np.testing.assert_allclose(clf.decision_function(few), expected(few), atol=0.03)
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 2)
+
+
+def test_both_graphs_are_verified(exported: Path, cuda: Any) -> None:
+    fake = cuda()
+    Classifier.from_pretrained(exported, device="cuda")
+    assert all(session.graphs for session in fake.sessions)
+
+
+def test_a_padded_graph_that_does_not_work(exported: Path, cuda: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its attention wants cuDNN, which may be missing; the packed graph's does not."""
+    fake = cuda(fails={"model_fp16.onnx": "dlopen failed for libcudnn.so: libcudnn.so: cannot open shared object file"})
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    assert clf.runtime.layout == PACKED and clf.runtime.file.name == "model_fp16_packed.onnx"
+    assert "packed, as the padded graph does not work here" in clf.runtime.why and "cuDNN is not found" in clf.runtime.why
+    np.testing.assert_allclose(clf.decision_function(EVEN), expected(EVEN), atol=0.03)
+    assert fake.sessions[1].graphs
+
+
+def test_neither_graph_works(exported: Path, cuda: Any) -> None:
+    cuda(fails={"model_fp16.onnx": "CUDA failure 700: an illegal memory access", "model_fp16_packed.onnx": "CUDA failure 700"})
+    with pytest.raises(InferenceError, match=r"model_fp16\.onnx failed on 4 texts"):
+        Classifier.from_pretrained(exported, device="cuda")
+    with pytest.warns(RuntimeWarning, match=r"model_fp16\.onnx failed"):
+        assert Classifier.from_pretrained(exported).runtime.device == "cpu"
 
 
 def test_without_a_packed_graph(own_artifact: Path, cuda: Any, expected: Any) -> None:
@@ -100,11 +129,11 @@ def test_provider_options(exported: Path, cuda: Any) -> None:
 def test_a_small_shape_is_captured_at_its_second_use(exported: Path, cuda: Any) -> None:
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
-    padded = fake.sessions[0]
-    padded.graphs.clear()
+    padded, packed = fake.sessions
+    packed.graphs.clear()
     first = clf.decision_function(["the movie was very bad " * 5])
     again = [clf.decision_function(["the movie was very bad " * 5]) for _ in range(3)]
-    assert padded.graphs[0] == "-1" and len(set(padded.graphs[1:])) == 1 and int(padded.graphs[1]) >= 1
+    assert packed.graphs[0] == "-1" and len(set(packed.graphs[1:])) == 1 and int(packed.graphs[1]) >= 1
     for logits in again:
         np.testing.assert_array_equal(logits, first)
     padded.graphs.clear()
@@ -161,12 +190,47 @@ def test_captured_graphs_and_buffers_are_bounded(exported: Path, cuda: Any, monk
     runner = clf._runner
     assert isinstance(runner, ChoosingRunner)
     rng = np.random.default_rng(0)
-    for _ in range(60):
-        clf.decision_function(["good " * int(n) for n in rng.integers(1, 38, size=int(rng.integers(1, 12)))])
-    for n in (3, 12, 20, 30, 38) * 2:
-        clf.decision_function(["good " * n])
-    for shaped in (runner.padded.shaped, runner.packed.shaped):
-        assert shaped.captured == 3 and len(shaped._buffers) <= 2
+    for part in (runner.padded, runner.packed):
+        for _ in range(60):
+            lengths = rng.integers(1, 38, size=int(rng.integers(1, 12)))
+            part.execute(part.prepare([Row(ids=[5] * int(n), types=[0] * int(n), truncated=False) for n in lengths]))
+        assert part.shaped.captured == 3 and len(part.shaped._buffers) <= 2
+
+
+def test_the_first_threads_run_the_session_and_the_others_wait_for_its_own(
+    exported: Path, cuda: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A captured graph is its thread's: those that run one have numbers of their own, and they are few."""
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    runner = clf._runner
+    assert isinstance(runner, ChoosingRunner)
+    ran: list[tuple[str, int | None]] = []
+    run = shapes.Bound.run
+
+    def record(self: Any, arrays: Any, *, graph: int | None) -> np.ndarray:
+        ran.append((threading.current_thread().name, graph))
+        return run(self, arrays, graph=graph)
+
+    monkeypatch.setattr(shapes.Bound, "run", record)
+    wrong: list[float] = []
+
+    def work() -> None:
+        wrong.extend(float(np.abs(clf.decision_function(["not bad"]) - wanted).max()) for _ in range(4))
+
+    wanted = expected(["not bad"])
+    names = {"MainThread": "MainThread", "first": "first", "second": "fusedbert-cuda_0", "third": "fusedbert-cuda_0"}
+    graphs: dict[str, set[int | None]] = {}
+    for name, expected_in in names.items():
+        ran.clear()
+        thread = threading.Thread(target=work, name=name)
+        work() if name == "MainThread" else (thread.start(), thread.join())
+        assert {where for where, _ in ran} == {expected_in}
+        graphs[name] = {graph for _, graph in ran} - {None}
+    assert max(wrong) < 0.03
+    numbers = [graphs["MainThread"], graphs["first"], graphs["second"]]
+    assert all(len(each) == 1 for each in numbers) and len(set().union(*numbers)) == 3
+    assert graphs["third"] == graphs["second"]
 
 
 def test_buffers_are_reused(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:

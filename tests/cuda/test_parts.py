@@ -73,6 +73,7 @@ def test_staging_holds_arrays_apart_and_aligned() -> None:
     for name in specs:
         np.testing.assert_array_equal(staging.arrays[name], arrays[name])
         assert staging.arrays[name].ctypes.data % 64 == 0
+        assert staging.arrays[name].ctypes.data - staging.block.ctypes.data == staging.offsets[name]
     assert staging.arrays["a"].dtype == np.int64
     del staging
     assert released == [asked[0][0]]
@@ -91,6 +92,7 @@ def test_placement_names_a_few_and_counts_the_rest() -> None:
 
 
 def test_options() -> None:
+    assert "device_id" not in CudaOptions().provider_options()  # ONNX Runtime warns of a plugin where it is named
     ours = CudaOptions(device_id=1, graphs=True).provider_options()
     assert (ours["device_id"], ours["enable_cuda_graph"], ours["use_tf32"]) == ("1", "1", "0")
     assert CudaOptions(others={"use_tf32": "1"}).provider_options()["use_tf32"] == "1"

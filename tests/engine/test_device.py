@@ -50,10 +50,13 @@ def test_obstacles(found: Offer, reason: str, expected: bool) -> None:
     assert choice.surprising == expected
 
 
-def test_gpu_is_seen_by_its_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nvidia0", "nvidia3"])  # a container may be given the fourth GPU alone
+def test_gpu_is_seen_by_its_files(name: str, tmp_path: Path) -> None:
     assert not gpu_present(tmp_path)
     (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/nvidia0").touch()
+    (tmp_path / "dev/nvidiactl").touch()
+    assert not gpu_present(tmp_path)
+    (tmp_path / "dev" / name).touch()
     assert gpu_present(tmp_path)
 
 
