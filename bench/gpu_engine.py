@@ -107,14 +107,21 @@ def _on_cpu(folder: Path) -> ChoosingRunner:
     return ChoosingRunner(padded=padded, packed=PackedRunner(shaped=shaped[1], pad_id=pad_id))
 
 
-def latency_from_ids(engine: GpuEngine, tokens: int, *, most_seconds: float) -> float:
-    """Time one text from token ids to logits on the host: the median, in milliseconds."""
+def latency_from_ids(engine: GpuEngine, runner: Runner, tokens: int, *, most_seconds: float) -> float:
+    """Time one text from token ids to logits on the host: the median, in milliseconds.
+
+    Args:
+        engine: Draws the ids.
+        runner: What computes: the engine's, or one of its two graphs.
+        tokens: Length of the text.
+        most_seconds: When to stop.
+    """
     rng = np.random.default_rng(0)
 
     def run() -> float:
         rows = engine.random_rows(1, tokens, rng)
         begun = perf_counter()
-        engine.runner.execute(engine.runner.prepare(rows))
+        runner.execute(runner.prepare(rows))
         return perf_counter() - begun
 
     return _median_ms(run, most_seconds)

@@ -1,16 +1,58 @@
-"""What else runs a BERT on this GPU: transformers in fp16 with sdpa, as it is and compiled. Where torch has a GPU."""
+"""What else runs a BERT on this GPU, each in a process of its own, where torch has a GPU.
+
+They are transformers in fp16 with sdpa, the same compiled by torch, and the graph that optimum's O4 makes.
+``python -m fusedbert.bench.gpu_peers NAME`` reads a job from stdin and writes what it measured to stdout, both JSON.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fusedbert.bench.gpu_o4 import open_o4
 from fusedbert.bench.timing import sample, warm_up
+from fusedbert.engine.errors import FusedBertError
+
+TRANSFORMERS, COMPILED, O4 = "transformers", "torch_compile", "optimum_o4"
+PEERS = (TRANSFORMERS, O4, COMPILED)  # the one that takes longest to prepare comes last
+BATCHES = (64, 256)  # of texts, tried for the throughput; the better one counts
+PASSES = 3
+
+Run = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # ids [batch, tokens] -> logits [batch, labels] on the host
+
+
+class PeerError(FusedBertError, RuntimeError):
+    """A peer could not be measured."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a peer is to do.
+
+    Attributes:
+        checkpoint: Folder of the model.
+        device: ``cuda``, or ``cpu`` in a dry run.
+        shapes: Batches of random ids to time, texts x tokens.
+        seconds: For each of them.
+        texts: To score from the string on, sorted by length; none, where that is not asked for.
+        vocabulary: Ids are drawn below it.
+    """
+
+    checkpoint: str
+    device: str
+    shapes: Sequence[tuple[int, int]]
+    seconds: float
+    texts: Sequence[str]
+    vocabulary: int
 
 
 def why_not(device: str) -> str | None:
@@ -21,6 +63,49 @@ def why_not(device: str) -> str | None:
     except ImportError as error:
         return f"{error.name} is not installed"
     return "torch sees no GPU" if device == "cuda" and not torch.cuda.is_available() else None
+
+
+def measure(name: str, job: Job, *, timeout: float) -> dict[str, Any]:
+    """Measure a peer in a process of its own.
+
+    Args:
+        name: One of ``PEERS``.
+        job: What to do.
+        timeout: Seconds after which it is ended.
+
+    Returns:
+        ``latency_ms`` by shape, and ``texts_per_s`` where texts were given.
+
+    Raises:
+        PeerError: It failed, or was ended; the message has its last line.
+    """
+    command = [sys.executable, "-m", "fusedbert.bench.gpu_peers", name]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(dataclasses.asdict(job)), capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"{name} was ended after {timeout:.0f} s") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise PeerError(f"{name} failed: {last[:300]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def latency_ms(run: Run, batch: int, tokens: int, vocabulary: int, most_seconds: float) -> float:
+    """Time batches of random ids to logits on the host; the median, in milliseconds."""
+    rng = np.random.default_rng(0)
+
+    def once() -> float:
+        ids = rng.integers(5, vocabulary, size=(batch, tokens))
+        begun = perf_counter()
+        run(ids)
+        return perf_counter() - begun
+
+    once()  # compiles, captures
+    warm_up(once, cap=most_seconds / 2)
+    return 1e3 * float(np.median(sample(once, least_samples=20, least_seconds=most_seconds / 4, most_seconds=most_seconds)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,15 +133,30 @@ class Transformers:
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(checkpoint / "tokenizer.json"), pad_token="[PAD]")
         return cls(model=model.eval().to(device), tokenizer=tokenizer, device=device)
 
-    def texts_per_second(self, texts: Sequence[str], *, max_length: int, batches: Sequence[int], passes: int = 3) -> float:
-        """Score texts sorted by length from the string on; the best batch size's best pass."""
-        return max(self._rate(texts, max_length, batch, passes) for batch in batches)
+    def ids_to_logits(self, *, compiled: bool) -> Run:
+        """Return what runs a batch of ids without padding."""
+        import torch
 
-    def _rate(self, texts: Sequence[str], max_length: int, batch: int, passes: int) -> float:
+        model = torch.compile(self.model, mode="reduce-overhead") if compiled else self.model
+
+        def run(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+            there = torch.from_numpy(ids)
+            with torch.inference_mode():
+                found = model(input_ids=there.to(self.device), attention_mask=torch.ones_like(there).to(self.device)).logits
+                logits: NDArray[np.float32] = found.float().cpu().numpy()
+                return logits
+
+        return run
+
+    def texts_per_second(self, texts: Sequence[str], *, max_length: int) -> float:
+        """Score texts sorted by length from the string on; the best batch size's best pass."""
+        return max(self._rate(texts, max_length, batch) for batch in BATCHES)
+
+    def _rate(self, texts: Sequence[str], max_length: int, batch: int) -> float:
         import torch
 
         rates = []
-        for _ in range(1 + passes):
+        for _ in range(1 + PASSES):
             begun = perf_counter()
             ordered = sorted(texts, key=len)
             with torch.inference_mode():
@@ -72,20 +172,22 @@ class Transformers:
             rates.append(len(texts) / (perf_counter() - begun))
         return max(rates[1:])
 
-    def latency_ms(self, batch: int, tokens: int, vocabulary: int, *, compiled: bool, most_seconds: float) -> float:
-        """Time a batch of random ids to logits on the host; the median, in milliseconds."""
-        import torch
 
-        model = torch.compile(self.model, mode="reduce-overhead") if compiled else self.model
-        rng = np.random.default_rng(0)
+def work(name: str, job: Job) -> dict[str, Any]:
+    """Do a job here; returns what ``measure`` does."""
+    found: dict[str, Any] = {}
+    if name == O4:
+        run = open_o4(Path(job.checkpoint), job.device)
+    else:
+        peer = Transformers.load(Path(job.checkpoint), job.device)
+        run = peer.ids_to_logits(compiled=name == COMPILED)
+        if job.texts:
+            found["texts_per_s"] = peer.texts_per_second(job.texts, max_length=512)
+    found["latency_ms"] = {
+        f"{batch}x{tokens}": latency_ms(run, batch, tokens, job.vocabulary, job.seconds) for batch, tokens in job.shapes
+    }
+    return found
 
-        def run() -> float:
-            ids = torch.from_numpy(rng.integers(5, vocabulary, size=(batch, tokens)))
-            begun = perf_counter()
-            with torch.inference_mode():
-                model(input_ids=ids.to(self.device), attention_mask=torch.ones_like(ids).to(self.device)).logits.float().cpu()
-            return perf_counter() - begun
 
-        run()  # compiles
-        warm_up(run, cap=most_seconds / 2)
-        return 1e3 * float(np.median(sample(run, least_samples=20, least_seconds=most_seconds / 4, most_seconds=most_seconds)))
+if __name__ == "__main__":
+    print(json.dumps(work(sys.argv[1], Job(**json.load(sys.stdin)))))

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,8 @@ NEEDED = {
     "pytest": "pytest>=8",
     "onnxruntime": "onnxruntime-gpu[cuda,cudnn]>=1.31",
 }
+# What it is compared with: where it cannot be had, the check goes on without.
+PEERS = {"torch": "torch>=2.6", "transformers": "transformers>=5"}
 _ASK = """
 import importlib, json, sys
 missing = []
@@ -42,9 +45,9 @@ print(json.dumps(missing))
 """
 
 
-def missing(python: Path) -> list[str]:
-    """List the modules of ``NEEDED`` that an interpreter cannot import, or has without CUDA."""
-    command = [str(python), "-c", _ASK, json.dumps(list(NEEDED))]
+def missing(python: Path, modules: Mapping[str, str] = NEEDED) -> list[str]:
+    """List the modules that an interpreter cannot import, or has without CUDA."""
+    command = [str(python), "-c", _ASK, json.dumps(list(modules))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: list[str] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -73,19 +76,28 @@ def main(arguments: list[str]) -> int:
     if not python.exists():
         venv.create(folder, system_site_packages=True, with_pip=True)
     link(python)
-    absent = missing(python)
-    if not absent:
-        return 0
-    source = ["--no-index", "--find-links", arguments[1]] if len(arguments) == 2 else []
-    sys.stderr.write(f"Installing {', '.join(absent)} into {folder} (onnxruntime-gpu brings about 2 GB)\n")
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *source]
-    subprocess.run([*pip, *(NEEDED[name] for name in absent)], check=False)
+    wheels = Path(arguments[1]) if len(arguments) == 2 else None
+    install(python, NEEDED, wheels, "onnxruntime-gpu brings about 2 GB")
     if absent := missing(python):
         sys.stderr.write(
             f"{', '.join(absent)} could not be installed: bring the wheels in a folder, make gpu-check WHEELS=FOLDER\n"
         )
         return 1
+    install(python, PEERS, wheels, "torch brings about 5 GB")
+    if absent := missing(python, PEERS):
+        sys.stderr.write(f"{', '.join(absent)} could not be installed: what needs it will not be compared with\n")
     return 0
+
+
+def install(python: Path, modules: Mapping[str, str], wheels: Path | None, size: str) -> None:
+    """Install what is missing, from a folder of wheels where one is given, else from the package index."""
+    absent = missing(python, modules)
+    if not absent:
+        return
+    source = ["--no-index", "--find-links", str(wheels)] if wheels else ["--retries", "1", "--timeout", "10"]
+    sys.stderr.write(f"Installing {', '.join(absent)} ({size})\n")
+    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *source]
+    subprocess.run([*pip, *(modules[name] for name in absent)], check=False)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def cuda_register(address: int, size: int, *, index: int = 0) -> Callable[[], No
 
     On the device of this number: a thread that has named none works on the first, and would open a context there.
     """
-    library = _cudart()
+    library = cudart()
     if library is None or library.cudaSetDevice(index) != 0:
         return None
     if library.cudaHostRegister(ctypes.c_void_p(address), ctypes.c_size_t(size), 0) != 0:
@@ -85,7 +85,8 @@ def _aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
-def _cudart() -> Any:
+def cudart() -> Any:
+    """Return CUDA's runtime library, the one that ONNX Runtime works with, or None where it does not let itself be found."""
     for name in _LIBRARIES:
         try:
             return ctypes.CDLL(name)

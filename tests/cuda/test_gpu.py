@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fusedbert.bench.gpu_device import memory_mib
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
 from fusedbert.engine.cuda.placement import off_device
@@ -83,10 +83,6 @@ def test_a_replayed_graph_gives_what_a_plain_run_gives(runner: ChoosingRunner) -
 
 
 def test_memory_stays_flat(runner: ChoosingRunner) -> None:
-    def used() -> int:
-        query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
-        return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
-
     rng = np.random.default_rng(0)
 
     def run(batches: int) -> None:
@@ -95,9 +91,9 @@ def test_memory_stays_flat(runner: ChoosingRunner) -> None:
             runner.execute(runner.prepare(rows))
 
     run(1000)
-    after_first = used()
+    after_first, _ = memory_mib()
     run(1000)
-    assert used() <= after_first + 64  # MiB
+    assert memory_mib()[0] <= after_first + 64
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_reason(on_cuda: Classifier) -> None:

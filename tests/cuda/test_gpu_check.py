@@ -11,8 +11,10 @@ from time import monotonic
 import pytest
 from click.testing import CliRunner
 
-from fusedbert.bench import gpu_check, gpu_setup
-from fusedbert.bench.gpu_check import Check, Plan, main, read_texts, rounded
+from fusedbert.bench import gpu_check, gpu_peers, gpu_setup, gpu_steps
+from fusedbert.bench.gpu_check import main, read_texts, rounded
+from fusedbert.bench.gpu_device import driver_version
+from fusedbert.bench.gpu_plan import Check, Plan
 from fusedbert.engine.device import import_onnxruntime, inspect_offer
 from fusedbert.engine.errors import StorageError
 
@@ -38,13 +40,32 @@ def test_a_dry_run_takes_every_step(tmp_path: Path) -> None:
     assert result["sst2"]["label_agreement"] == 1.0
     assert all(value > 0 for part in ("bert_base", "bert_large", "sst2") for value in result[part].values())
     assert details["soak"]["batches"] == 30 and len(details["crossover"]) == 6
+    assert set(details["bert_base"]["latency_1x128_p50_ms"]) == {"padded", "packed"}
+    peers = {"transformers", "optimum_o4"}
+    assert set(details["peers"]["latency_ms"]) == {"fusedbert", *peers} and set(details["peers"]["times_faster"]) == peers
+    assert all(ms > 0 for times in details["peers"]["latency_ms"].values() for ms in times.values())
+
+
+def test_a_peer_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
+    job = gpu_peers.Job(checkpoint=str(tmp_path), device="cpu", shapes=[(1, 16)], seconds=0.1, texts=[], vocabulary=100)
+    with pytest.raises(gpu_peers.PeerError, match=r"transformers failed: .*"):
+        gpu_peers.measure("transformers", job, timeout=120)
+    with pytest.raises(gpu_peers.PeerError, match=r"transformers was ended after 0 s"):
+        gpu_peers.measure("transformers", job, timeout=0.05)
+
+
+def test_the_driver_as_the_kernel_module_writes_it(tmp_path: Path) -> None:
+    file = tmp_path / "version"
+    assert driver_version(file) is None
+    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (root@localhost)\n")
+    assert driver_version(file) == "580.95.05"
 
 
 def test_a_step_that_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(check: gpu_check.Check) -> None:
+    def broken(check: Check) -> None:
         raise RuntimeError("the device\nfell off the bus")
 
-    monkeypatch.setattr(gpu_check, "STEPS", (("machine", gpu_check.machine), ("bert_base", broken)))
+    monkeypatch.setattr(gpu_check, "STEPS", (("machine", gpu_steps.machine), ("bert_base", broken)))
     done = CliRunner().invoke(main, ["--dry-run", "--output", str(tmp_path)])
     details = json.loads((tmp_path / "dry-run-on-the-CPU.details.json").read_text())
     assert done.exit_code == 1
@@ -77,7 +98,7 @@ def test_what_is_no_number_is_null() -> None:
 
 def test_figures_are_there_before_the_last_step(tmp_path: Path) -> None:
     check = Check(plan=Plan.make(dry_run=True), dry_run=True, folder=tmp_path, texts=["a"], deadline=monotonic() + 60)
-    check.step("machine", gpu_check.machine)
+    check.step("machine", gpu_steps.machine)
     gpu_check.write(check, tmp_path)
     found = json.loads((tmp_path / "dry-run-on-the-CPU.json").read_text())
     assert found["onnxruntime"] and found["bert_base"]["seq128_per_s"] is None
@@ -105,15 +126,38 @@ def test_the_environment_links_the_packages(tmp_path: Path, repository: Path) ->
     assert gpu_setup.missing(Path(sys.executable)) == ["onnxruntime"]  # it is here, without CUDA
 
 
+@pytest.mark.parametrize(
+    ("needed", "peers", "exits", "says"),
+    [
+        (["onnxruntime"], [], 1, "WHEELS=FOLDER"),
+        (
+            [],
+            ["torch", "transformers"],
+            0,
+            "torch, transformers could not be installed: what needs it will not be compared with",
+        ),
+        ([], [], 0, ""),
+    ],
+)
 def test_what_is_missing_and_cannot_be_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    needed: list[str],
+    peers: list[str],
+    exits: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(gpu_setup.venv, "create", lambda *_, **__: None)
     monkeypatch.setattr(gpu_setup, "link", lambda _: tmp_path)
-    monkeypatch.setattr(gpu_setup, "missing", lambda _: ["onnxruntime"])
+    monkeypatch.setattr(gpu_setup, "missing", lambda _, asked=gpu_setup.NEEDED: peers if asked is gpu_setup.PEERS else needed)
     commands: list[list[str]] = []
     monkeypatch.setattr(gpu_setup.subprocess, "run", lambda command, **_: commands.append(command))
-    assert gpu_setup.main([str(tmp_path / "env"), "wheels"]) == 1
-    assert "WHEELS=FOLDER" in capsys.readouterr().err
-    assert commands[0][-4:] == ["--no-index", "--find-links", "wheels", "onnxruntime-gpu[cuda,cudnn]>=1.31"]
+    assert gpu_setup.main([str(tmp_path / "env"), "wheels"]) == exits
+    assert says in capsys.readouterr().err
+    wanted = [{**gpu_setup.NEEDED, **gpu_setup.PEERS}[name] for name in (*needed, *peers)]
+    assert [part for command in commands for part in command[command.index("--no-index") :]] == (
+        ["--no-index", "--find-links", "wheels", *wanted] if wanted else []
+    )
+    assert "onnxruntime-gpu[cuda,cudnn]>=1.31" in gpu_setup.NEEDED.values()
     assert gpu_setup.main([]) == 2
