@@ -173,7 +173,12 @@ class _Opening:
         """Open the graph that fits a provider, and see that it computes what it should."""
         target = "cuda" if choice.provider == CUDA else "cpu"
         precision = self.options.precision
-        selection = select_variant(self.manifest, target=target, precision=precision, machine=self.machine)
+        try:
+            selection = select_variant(self.manifest, target=target, precision=precision, machine=self.machine)
+        except OptionError as error:
+            if choice.surprising:  # a graph for CUDA may be there: what keeps it from being used is the matter
+                raise OptionError(f"{error}; fusedbert runs on the {choice.why}") from None
+            raise
         if target == "cuda":
             return self._on_cuda(choice, selection)
         try:
