@@ -18,8 +18,9 @@ from fusedbert.engine.tokenizer import Row
 # whose last layer is smaller. A guess from reading the kernels, to be set by measurement: bench/NOTES.md, "CUDA".
 # A small batch takes the packed graph: there the number of kernels is what takes the time, and it launches a fifth fewer.
 PADDED_UP_TO = 0.05
-# Packed texts share a batch whatever their lengths; only the room that attention takes is rows times the longest.
-PACKED_BUDGET = Budget(tokens=2 * CUDA_BUDGET.tokens, rows=2 * CUDA_BUDGET.rows, waste=1.0)
+# Packed texts share a batch whatever their lengths; only the room that attention takes is rows times the longest. As many
+# tokens as in a padded batch fill any GPU, and twice as many would take twice the memory: BERT-base, 3.1 GiB instead of 4.9.
+PACKED_BUDGET = Budget(tokens=CUDA_BUDGET.tokens, rows=2 * CUDA_BUDGET.rows, waste=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
