@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,9 +35,44 @@ class PackedHeads(CudaFp16Packed):
         return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
 
-CANDIDATES: Mapping[str, type[CudaFp16Packed]] = {
-    "PackedAttention": CudaFp16Packed,
-    "PackedMultiHeadAttention": PackedHeads,
+class PackedTogether(CudaFp16Packed):
+    """``PackedMultiHeadAttention`` with queries, keys and values in one: as many kernels as ``PackedAttention`` launches.
+
+    The columns of the product are laid out as the operator wants its input, ``[tokens, heads, 3, head]``. It gets Flash
+    Attention 2 at any length where the provider option ``sdpa_kernel`` asks for it, from 513 tokens on where not.
+    """
+
+    def _attend_all(self, x: str, layer: Layer) -> str:
+        g, a = self.graph, self.architecture
+        parts = (layer.query, layer.key, layer.value)
+        columns = np.stack([part.weight.reshape(-1, a.heads, a.head_size) for part in parts], axis=2)  # [in, heads, 3, head]
+        product = g.op("MatMul", x, self._half("query_key_value.weight", columns.reshape(len(columns), -1)))
+        shape = g.constant([-1, a.heads, 3, a.head_size], "int64")
+        bias = self._half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
+        scale = 1 / math.sqrt(a.head_size)
+        inputs = (g.op("Reshape", product, shape), "", "", bias, self.offset, self.ends)
+        return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A graph, and the options of the CUDA provider that choose its kernel.
+
+    Attributes:
+        lowering: Builds it.
+        options: Laid over ours.
+    """
+
+    lowering: type[CudaFp16Packed]
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+FLASH = {"sdpa_kernel": "1"}  # onnxruntime's AttentionBackend::FLASH_ATTENTION
+CANDIDATES: Mapping[str, Candidate] = {
+    "PackedAttention": Candidate(lowering=CudaFp16Packed),
+    "PackedMultiHeadAttention, apart": Candidate(lowering=PackedHeads),
+    "PackedMultiHeadAttention, in one": Candidate(lowering=PackedTogether),
+    "PackedMultiHeadAttention, in one, flash": Candidate(lowering=PackedTogether, options=FLASH),
 }
 
 
@@ -56,13 +92,13 @@ def time_candidates(source: Path, batches: Mapping[str, Batch], *, seconds: floa
     a, layout = describe(read_config(source))
     found: dict[str, dict[str, float]] = {}
     first: dict[str, np.ndarray] = {}
-    for name, lowering in CANDIDATES.items():
-        path = source / f"{name}.onnx"
+    for name, candidate in CANDIDATES.items():
+        path, lowering = source / "candidate.onnx", candidate.lowering
         build(a, Weights(source, a, layout), lowering).write(path, name, opset=lowering.opset, metadata={})
         if on_cpu:
             build(a, Weights(source, a, layout), PackedStandIn).write(path, name, opset=lowering.opset, metadata={})
         choice = Choice(provider=CPU if on_cpu else CUDA, why="measured")
-        options = CudaOptions(graphs=not on_cpu).provider_options()
+        options = CudaOptions(graphs=not on_cpu, others=candidate.options).provider_options()
         session = open_session(runtime, path, choice, threads=2, provider_options=options)
         shaped = ShapedSession(runtime, session, labels=2, device="cpu" if on_cpu else "cuda", graphs=True)
         found[name] = {}

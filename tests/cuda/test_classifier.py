@@ -113,7 +113,9 @@ def test_nodes_that_are_not_on_the_gpu_are_named(exported: Path, cuda: Any) -> N
 
 def test_what_keeps_fp16_from_cuda_is_told_where_the_cpu_has_no_such_graph(exported: Path, cuda: Any) -> None:
     cuda(elsewhere=("BiasGelu",))
-    with pytest.raises(OptionError, match=r"precision='fp16' on cpu: .*; fusedbert runs on the CPU, because cuda:0 does not run 2"):
+    with pytest.raises(
+        OptionError, match=r"precision='fp16' on cpu: .*; fusedbert runs on the CPU, because cuda:0 does not run 2"
+    ):
         Classifier.from_pretrained(exported, precision="fp16")
 
 
