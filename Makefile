@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 OPTIMUM := .venv-optimum
 RAY := .venv-ray
+CUDA := .venv-cuda
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
@@ -16,7 +17,7 @@ KERNELS := $(wildcard engine/native/*.c engine/native/*.h)
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray test-peers gpu-check lint types wheel clean
+.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray test-cuda test-peers gpu-check lint types wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -39,12 +40,15 @@ test-optimum: $(OPTIMUM)/.made  ## Run the tests of the optimum route, in an env
 test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environment that has it
 	$(RAY)/bin/python -m pytest -q -m ray tests/scoring/test_ray.py
 
+test-cuda: $(CUDA)/.made  ## Run ONNX Runtime's CUDA provider on a device that only pretends, built by gcc; no GPU is needed
+	$(CUDA)/bin/python -m pytest -q -m pretended tests/cuda/test_pretended.py
+
 # Not part of test-all: the environments take 6 GB and many minutes the first time.
 test-peers: $(VENV)/.test  ## Build the environments of other engines, and run the tests that compare with them
 	$(BIN)/fusedbert bench setup all
 	$(BIN)/pytest -q -m peers tests/bench tests/docs
 
-test-all: test test-wheel test-browser test-optimum test-ray  ## Run the tests, then those that build environments of their own
+test-all: test test-wheel test-browser test-optimum test-ray test-cuda  ## Run the tests, then those that build environments of their own
 
 # Its own environment, because the GPU wheel of ONNX Runtime cannot stand beside the CPU one; it sees the system's packages.
 gpu-check:  ## On a CUDA machine: install [gpu] where it is missing (WHEELS=FOLDER: from there), test, measure, write bench/results
@@ -71,7 +75,7 @@ wheel: $(VENV)/.made  ## Build the wheel into dist/
 	@ls dist/*.whl
 
 clean:  ## Remove all that make has made, .venv included
-	rm -rf $(VENV) $(OPTIMUM) $(RAY) .venv-types build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OPTIMUM) $(RAY) $(CUDA) .venv-types build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ARTIFACT)/fusedbert.json: $(wildcard $(MODEL)/*) $(EXPORTER) | $(VENV)/.demo
@@ -103,6 +107,14 @@ $(RAY)/.made: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(RAY)
 	@$(RAY)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt \
 	  --editable ".[cpu,export,data,ray]" pytest pytest-timeout
+	@touch $@
+
+# The GPU wheel without CUDA's libraries: the tests bring libraries of their own.
+$(CUDA)/.made: pyproject.toml constraints.txt
+	@echo "Installing ONNX Runtime for GPUs and the exporter into $(CUDA) (700 MB; a minute or two, only this once)"
+	@$(PYTHON) -m venv $(CUDA)
+	@$(CUDA)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt \
+	  --editable ".[export]" onnxruntime-gpu==1.31.1 pytest pytest-timeout
 	@touch $@
 
 $(OPTIMUM)/.made: pyproject.toml tests/optimum/requirements.txt | $(VENV)/.made

@@ -120,6 +120,7 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool =
             parts = opening.open(choice)
         check.finish()
     selection, session = parts.selection, parts.session
+    threading = () if choice.provider == CUDA else (explain_threads(session.threads, options, machine),)
     if choice.surprising:
         warnings.warn(f"fusedbert runs on the {choice.why}", RuntimeWarning, stacklevel=3)  # from_pretrained's caller
     if parts.surprise:
@@ -139,7 +140,7 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool =
             fused_attention=selection.variant.fused_attention,
             threads=session.threads,
             layout=parts.layout,
-            why="; ".join((choice.why, selection.why, *parts.why, explain_threads(session.threads, options, machine))),
+            why="; ".join((choice.why, selection.why, *parts.why, *threading)),
         ),
     )
 
@@ -245,10 +246,11 @@ def _with_way_out(error: WrongResultError, selection: Selection) -> WrongResultE
 
 def explain_threads(threads: int, options: Options, machine: Machine) -> str:
     """Say where the number of threads comes from."""
+    said = f"{threads} thread" if threads == 1 else f"{threads} threads"
     if options.threads is not None or options.session_options is not None:
-        return f"{threads} threads as asked for"
+        return f"{said} as asked for"
     quota = "" if machine.quota is None else f", CPU quota {machine.quota:g}"
-    return f"{threads} threads ({machine.physical} cores in reach{quota})"
+    return f"{said} ({machine.physical} cores in reach{quota})"
 
 
 def _max_length(manifest: Manifest, options: Options) -> int:

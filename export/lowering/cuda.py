@@ -6,7 +6,9 @@ before them. In the last layer ``MultiHeadAttention`` with one query, because ``
 Weights and activations are float16; the classifier works in float32, and so leave the logits.
 
 Which mask keeps a fused kernel differs between the two operators (bench/NOTES.md, "CUDA"): ``Attention`` wants one
-length a text, ``MultiHeadAttention`` with fewer queries than keys the lengths and the starts of queries and keys.
+length a text, ``MultiHeadAttention`` with fewer queries than keys the lengths and the starts of queries and keys. Where
+the heads fit no fused kernel it wants lengths, too: its other kernel takes the second part of a longer mask for where the
+keys begin.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from fusedbert.export.lowering import Lowering
 
 _FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
+HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take
 
 
 class CudaFp16(Lowering):
@@ -91,8 +94,8 @@ class CudaFp16(Lowering):
         k = g.op("MatMul", x, self._half("key.weight", layer.key.weight))  # [batch, seq, hidden]
         v = g.op("MatMul", x, self._half("value.weight", layer.value.weight))
         bias = self._half("bias", np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias]))
-        spans = self._spans()
-        context = g.op("MultiHeadAttention", q, k, v, bias, spans, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+        mask = self.lengths if a.head_size % HEAD_MULTIPLE else self._spans()
+        context = g.op("MultiHeadAttention", q, k, v, bias, mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         return g.op("Squeeze", context, one)  # [batch, 1, hidden] -> [batch, hidden]
 
     def _query_key_value(self, layer: Layer) -> tuple[str, str]:

@@ -21,12 +21,10 @@ from fusedbert.engine.artifact import PACKED, Parity
 from fusedbert.export.architecture import Architecture
 from fusedbert.export.checkpoint import Embeddings, Layer
 from fusedbert.export.graph import MICROSOFT
-from fusedbert.export.lowering.cuda import CudaFp16
+from fusedbert.export.lowering.cuda import HEAD_MULTIPLE, CudaFp16
 
 if TYPE_CHECKING:
     from fusedbert.export.subject import Progress, Subject
-
-HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind PackedAttention take
 
 
 class CudaFp16Packed(CudaFp16):

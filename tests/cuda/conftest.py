@@ -7,6 +7,7 @@ standard operators (``fusedbert.export.packed_check``).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
-from fusedbert.engine import loading
+from fusedbert.engine import device, loading
 from fusedbert.engine.device import CPU, CUDA, Offer
 from fusedbert.export import export_checkpoint
 from fusedbert.export.architecture import describe, read_config
@@ -189,6 +190,15 @@ def write_stand_in(source: Path, artifact: Path) -> Path:
     path = artifact / "onnx/model_fp16_packed.stand-in"
     build(a, Weights(source, a, layout), PackedStandIn).write(path, "stand-in", opset=PackedStandIn.opset, metadata={})
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_pretended_gpu_is_seen() -> Iterator[None]:
+    """Where the process was started with the libraries of ``pretended``: that device has no file in /dev."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "FUSEDBERT_TEST_PRETENDED" in os.environ:
+            patch.setattr(device, "gpu_present", lambda root=None: True)
+        yield
 
 
 @pytest.fixture(scope="session")

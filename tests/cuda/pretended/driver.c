@@ -1,0 +1,53 @@
+/* The driver's library: modules of kernels by name, which TensorRT's attention is loaded from, and cuDNN's questions about the
+   device. The provider finds these functions by name (cudaGetDriverEntryPointByVersion) or opens the library itself. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pretended.h"
+
+int cudaDeviceGetAttribute(int *value, int attribute, int device);
+int cudaDriverGetVersion(int *version);
+const char *cudaGetErrorName(int code);
+const char *cudaGetErrorString(int code);
+
+API int cuInit(unsigned flags) { return (void)flags, pretended_ready(); }
+API int cuDriverGetVersion(int *version) { return cudaDriverGetVersion(version); }
+API int cuDeviceGetAttribute(int *value, int attribute, int device) { return cudaDeviceGetAttribute(value, attribute, device); }
+API int cuGetErrorName(int code, const char **text) { return *text = cudaGetErrorName(code), OK; }
+API int cuGetErrorString(int code, const char **text) { return *text = cudaGetErrorString(code), OK; }
+
+API int cuModuleLoadData(void **module, const void *code) { return (void)code, *module = malloc(1), OK; }
+API int cuModuleUnload(void *module) { return free(module), OK; }
+
+API int cuModuleGetFunction(void **function, void *module, const char *name) { /* kept for as long as the process lives */
+    (void)module;
+    char *text;
+    if (asprintf(&text, "driver:%s", name) < 0) return NO_MEMORY;
+    return *function = text, OK;
+}
+
+API int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                       unsigned shared, void *stream, void **args, void **more) {
+    (void)shared, (void)more;
+    return pretended_launch(function, (struct dim){gx, gy, gz}, (struct dim){bx, by, bz}, args, stream);
+}
+
+#define NOTHING(name) API int name(void) { return OK; }
+NOTHING(cuFuncSetAttribute)
+NOTHING(cuFuncSetCacheConfig)
+
+#define NOBODY(name)                                                    \
+    API int name(void) {                                                \
+        pretended_alarm("UNKNOWN " #name ": nothing here computes it"); \
+        return NOT_SUPPORTED;                                           \
+    }
+NOBODY(cuLaunchCooperativeKernel)
+NOBODY(cuLinkAddData_v2)
+NOBODY(cuLinkAddFile_v2)
+NOBODY(cuLinkComplete)
+NOBODY(cuLinkCreate_v2)
+NOBODY(cuLinkDestroy)
+NOBODY(cuModuleGetGlobal_v2)
+NOBODY(cuTensorMapEncodeTiled)

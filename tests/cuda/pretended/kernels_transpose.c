@@ -1,0 +1,217 @@
+/* Kernels of onnxruntime/contrib_ops/cuda/bert that add a bias to queries, keys and values and lay them out as an attention
+   kernel wants them: B texts, S tokens, N heads of H numbers, M matrices (queries, keys, values), T tokens of all texts. */
+#include "half.h"
+#include "pretended.h"
+
+#include <string.h>
+
+/* Numbers that an element of the kernel's type holds: the kernels move four or two at once where a head's width allows it. */
+static size_t lanes(const char *name) { return strstr(name, "5Half4E") ? 4 : strstr(name, "I7__half2") ? 2 : 1; }
+
+/* Sizes that the launch's shape tells: the grid is [S, B, M], the block [H, N] in elements. */
+struct sizes { size_t batch, length, heads, width, matrices; };
+
+static struct sizes sizes_of(const struct launch *l, int head_size, int matrices) {
+    const size_t width = (head_size ? (size_t)head_size : l->block.x) * lanes(l->name);
+    return (struct sizes){l->grid.y, l->grid.x, l->block.y, width, matrices ? (size_t)matrices : l->grid.z};
+}
+
+/* The orders of the axes; the place of a head's first number, for any text, token, head and matrix. */
+enum order { BSMNH, BSNMH, MBNSH, MBSNH };
+
+static size_t place(enum order o, const struct sizes *z, size_t b, size_t s, size_t n, size_t m) {
+    switch (o) {
+        case BSMNH: return (((b * z->length + s) * z->matrices + m) * z->heads + n) * z->width;
+        case BSNMH: return (((b * z->length + s) * z->heads + n) * z->matrices + m) * z->width;
+        case MBNSH: return (((m * z->batch + b) * z->heads + n) * z->length + s) * z->width;
+        default: return (((m * z->batch + b) * z->length + s) * z->heads + n) * z->width;
+    }
+}
+
+static void move(const struct launch *l, const struct sizes *z, enum order from_order, enum order to_order, const half *from,
+                 const half *bias, half *to, half *kept) {
+    const size_t count = z->batch * z->length * z->heads * z->width * z->matrices;
+    if (!pretended_reaches(l, from, count * 2) || !pretended_reaches(l, to, count * 2)) return;
+    for (size_t m = 0; m < l->grid.z; m++)
+        for (size_t b = 0; b < z->batch; b++)
+            for (size_t s = 0; s < z->length; s++)
+                for (size_t n = 0; n < z->heads; n++) {
+                    const size_t source = place(from_order, z, b, s, n, m), target = place(to_order, z, b, s, n, m);
+                    const half *b16 = bias ? bias + (m * z->heads + n) * z->width : NULL;
+                    for (size_t h = 0; h < z->width; h++) {
+                        const half v = b16 ? to_half(from_half(from[source + h]) + from_half(b16[h])) : from[source + h];
+                        to[target + h] = v;
+                        if (kept) kept[source + h] = v;
+                    }
+                }
+}
+
+/* One kernel for each pair of orders, which kind holds; for wide models siblings that are told the width of a head, and some of
+   them the number of matrices, by arguments in other places. */
+#define FROM(kind) ((enum order)((kind) >> 4))
+#define TO(kind) ((enum order)((kind) & 15))
+#define KIND(from, to) ((from) << 4 | (to))
+
+static void plain(const struct launch *l) {
+    const struct sizes z = sizes_of(l, 0, 0);
+    move(l, &z, FROM(l->kind), TO(l->kind), ARG(l, 0, half *), ARG(l, 1, half *), ARG(l, 2, half *), NULL);
+}
+static void with_width(const struct launch *l) {
+    const struct sizes z = sizes_of(l, ARG(l, 0, int32_t), 0);
+    move(l, &z, FROM(l->kind), TO(l->kind), ARG(l, 1, half *), ARG(l, 2, half *), ARG(l, 3, half *), NULL);
+}
+static void with_matrices(const struct launch *l) {
+    const struct sizes z = sizes_of(l, 0, ARG(l, 0, int32_t));
+    move(l, &z, FROM(l->kind), TO(l->kind), ARG(l, 1, half *), ARG(l, 2, half *), ARG(l, 3, half *), NULL);
+}
+static void with_matrices_kept(const struct launch *l) {
+    const struct sizes z = sizes_of(l, 0, ARG(l, 0, int32_t));
+    move(l, &z, FROM(l->kind), TO(l->kind), ARG(l, 1, half *), ARG(l, 2, half *), ARG(l, 3, half *), ARG(l, 4, half *));
+}
+static void with_width_matrices(const struct launch *l) {
+    const struct sizes z = sizes_of(l, ARG(l, 0, int32_t), ARG(l, 4, int32_t));
+    move(l, &z, FROM(l->kind), TO(l->kind), ARG(l, 1, half *), ARG(l, 2, half *), ARG(l, 3, half *), NULL);
+}
+static void with_width_matrices_kept(const struct launch *l) {
+    const struct sizes z = sizes_of(l, ARG(l, 0, int32_t), ARG(l, 5, int32_t));
+    move(l, &z, FROM(l->kind), TO(l->kind), ARG(l, 1, half *), ARG(l, 2, half *), ARG(l, 3, half *), ARG(l, 4, half *));
+}
+
+/* Queries, keys and values apart: BSNH each, to BSNMH. */
+static void from_three(const struct launch *l) {
+    const struct sizes z = sizes_of(l, 0, 0);
+    const half *bias = ARG(l, 3, const half *);
+    half *to = ARG(l, 4, half *);
+    const struct sizes one = {z.batch, z.length, z.heads, z.width, 1};
+    const size_t count = z.batch * z.length * z.heads * z.width;
+    if (!pretended_reaches(l, to, count * z.matrices * 2)) return;
+    for (size_t m = 0; m < z.matrices; m++) {
+        const half *from = ARG(l, m, const half *);
+        if (!pretended_reaches(l, from, count * 2)) return;
+        for (size_t i = 0; i < count; i++) {
+            const size_t h = i % z.width, n = i / z.width % z.heads, s = i / z.width / z.heads % z.length;
+            const size_t b = i / z.width / z.heads / z.length;
+            const float add = bias ? from_half(bias[(m * z.heads + n) * z.width + h]) : 0;
+            to[place(BSNMH, &z, b, s, n, m) + h] = to_half(from_half(from[place(BSMNH, &one, b, s, n, 0) + h]) + add);
+        }
+    }
+}
+
+/* ---- packed texts: a block for each token ---- */
+
+/* T M N H to M T N H: to where each of the three goes. */
+static void packed_apart(const struct launch *l) {
+    const size_t lane = lanes(l->name), width = COUNT(l, 2) * lane, value_width = COUNT(l, 3) * lane;
+    const half *from = ARG(l, 0, const half *), *bias = ARG(l, 1, const half *);
+    half *const to[3] = {ARG(l, 4, half *), ARG(l, 5, half *), ARG(l, 6, half *)};
+    const size_t tokens = COUNT(l, 7), row = 2 * width + value_width;
+    const size_t widths[3] = {width, width, value_width};
+    if (!pretended_reaches(l, from, tokens * row * 2)) return;
+    for (int m = 0; m < 3; m++) if (!pretended_reaches(l, to[m], tokens * widths[m] * 2)) return;
+    for (size_t t = 0; t < l->grid.x && t < tokens; t++)
+        for (size_t m = 0, begin = 0; m < 3; begin += widths[m++])
+            for (size_t i = 0; i < widths[m]; i++)
+                to[m][t * widths[m] + i] = to_half(from_half(from[t * row + begin + i]) + from_half(bias[begin + i]));
+}
+
+/* T M N H to T N M H. */
+static void packed_together(const struct launch *l) {
+    const size_t heads = COUNT(l, 2), width = COUNT(l, 3) * lanes(l->name), row = 3 * heads * width;
+    const half *from = ARG(l, 0, const half *), *bias = ARG(l, 1, const half *);
+    half *to = ARG(l, 4, half *);
+    if (!pretended_reaches(l, from, l->grid.x * row * 2) || !pretended_reaches(l, to, l->grid.x * row * 2)) return;
+    for (size_t t = 0; t < l->grid.x; t++)
+        for (size_t i = 0; i < row; i++) {
+            const size_t m = i / (heads * width), n = i / width % heads, h = i % width;
+            to[t * row + (n * 3 + m) * width + h] = to_half(from_half(from[t * row + i]) + from_half(bias[i]));
+        }
+}
+
+/* T M N H to three B N S H; the padding gets the bias alone. */
+static void packed_to_padded(const struct launch *l) {
+    const size_t lane = lanes(l->name), heads = COUNT(l, 2), length = l->grid.x;
+    const size_t widths[3] = {COUNT(l, 3) * lane, COUNT(l, 3) * lane, COUNT(l, 4) * lane};
+    const half *from = ARG(l, 0, const half *), *bias = ARG(l, 1, const half *);
+    half *const to[3] = {ARG(l, 5, half *), ARG(l, 6, half *), ARG(l, 7, half *)};
+    const int32_t *offset = ARG(l, 8, const int32_t *);
+    const size_t tokens = COUNT(l, 9), slots = length * l->grid.y, row = heads * (widths[0] + widths[1] + widths[2]);
+    if (!pretended_reaches(l, from, tokens * row * 2) || !pretended_reaches(l, offset, slots * 4)) return;
+    for (int m = 0; m < 3; m++) if (!pretended_reaches(l, to[m], slots * heads * widths[m] * 2)) return;
+    for (size_t t = 0; t < slots; t++) {
+        const size_t b = (size_t)offset[t] / length, s = (size_t)offset[t] % length;
+        for (size_t m = 0, begin = 0; m < 3; begin += heads * widths[m++])
+            for (size_t i = 0; i < heads * widths[m]; i++) {
+                const size_t n = i / widths[m], h = i % widths[m];
+                const float x = t < tokens ? from_half(from[t * row + begin + i]) : 0;
+                to[m][((b * heads + n) * length + s) * widths[m] + h] = to_half(x + from_half(bias[begin + i]));
+            }
+    }
+}
+
+/* B N S H to T N H, by the tokens' places; kind: bytes of an element. */
+static void padded_to_packed(const struct launch *l) {
+    char *to = ARG(l, 0, char *);
+    const char *from = ARG(l, 1, const char *);
+    const int32_t *offset = ARG(l, 2, const int32_t *);
+    const size_t batch = COUNT(l, 3), length = COUNT(l, 4), heads = COUNT(l, 5);
+    const size_t head = COUNT(l, 6) * (size_t)l->kind;
+    if (!pretended_reaches(l, from, batch * length * heads * head)) return;
+    if (!pretended_reaches(l, to, l->grid.x * heads * head)) return;
+    for (size_t t = 0; t < l->grid.x; t++)
+        for (size_t n = 0; n < heads; n++) {
+            const size_t b = (size_t)offset[t] / length, s = (size_t)offset[t] % length;
+            memcpy(to + (t * heads + n) * head, from + ((b * heads + n) * length + s) * head, head);
+        }
+}
+
+/* ---- what an unfused attention gives, B N S H, to B S N H or S B N H; kind: bytes of an element ---- */
+static void heads_together(const struct launch *l) {
+    const size_t head = COUNT(l, 0) * (size_t)l->kind, length = l->grid.x, batch = l->grid.y, heads = l->block.y;
+    const int tokens_first = ARG(l, 1, char);
+    const char *from = ARG(l, 2, const char *);
+    char *to = ARG(l, 3, char *);
+    const size_t all = batch * length * heads * head;
+    if (!pretended_reaches(l, from, all) || !pretended_reaches(l, to, all)) return;
+    for (size_t b = 0; b < batch; b++)
+        for (size_t s = 0; s < length; s++)
+            for (size_t n = 0; n < heads; n++) {
+                const size_t row = tokens_first ? s * batch + b : b * length + s;
+                memcpy(to + (row * heads + n) * head, from + ((b * heads + n) * length + s) * head, head);
+            }
+}
+
+/* float16 alone, one, two or four at once. The parameters' types tell siblings of one name apart: `i` is a number, `PKT_` an
+   address of what is read, `P` of what is written, `S` and a digit a type that came before. */
+#define HALVES(name, types, parameters, compute, kind)                                                                         \
+    {name "INS_4cuda5Half4EEEv" types "$", parameters, compute, kind},                                                         \
+        {name "I7__half2EEv" types "$", parameters, compute, kind}, {name "I6__halfEEv" types "$", parameters, compute, kind}
+
+const struct emulated transpose_kernels[] = {
+    HALVES("19AddBiasTransposeTrt", "PKT_S?_PS?_", "ppp", plain, KIND(BSMNH, BSNMH)),
+    HALVES("19AddBiasTransposeTrt", "PKT_S?_S?_S?_PS?_", "ppppp", from_three, 0),
+    HALVES("24AddBiasTransposeTrtLarge", "iPKT_S?_PS?_", "ippp", with_width, KIND(BSMNH, BSNMH)),
+    HALVES("19AddBiasTransposeQKV", "iPKT_S?_PS?_S?_", "ipppp", with_matrices_kept, KIND(BSMNH, MBNSH)),
+    HALVES("24AddBiasTransposeQKVLarge", "iPKT_S?_PS?_S?_i", "ippppi", with_width_matrices_kept, KIND(BSMNH, MBNSH)),
+    HALVES("23AddBiasTransposeCutlass", "iPKT_S?_PS?_", "ippp", with_matrices, KIND(BSMNH, MBSNH)),
+    HALVES("28AddBiasTransposeCutlassLarge", "iPKT_S?_PS?_i", "ipppi", with_width_matrices, KIND(BSMNH, MBSNH)),
+    HALVES("16AddBiasTranspose", "PKT_S?_PS?_", "ppp", plain, KIND(MBSNH, MBNSH)),
+    HALVES("21AddBiasTransposeLarge", "iPKT_S?_PS?_", "ippp", with_width, KIND(MBSNH, MBNSH)),
+    HALVES("13AddBiasUnpack", "iPKT_S?_PS?_", "ippp", with_matrices, KIND(BSNMH, MBSNH)),
+    HALVES("22AddBiasTransposeUnpack", "iPKT_S?_PS?_", "ippp", with_matrices, KIND(BSNMH, MBNSH)),
+    HALVES("32AddBiasTransposeQKVPackedCutlass", "PKT_S?_iiPS?_S?_S?_i", "ppiipppi", packed_apart, 0),
+    HALVES("28AddBiasTransposeQKVPackedTRT", "PKT_S?_iiPS?_", "ppiip", packed_together, 0),
+    HALVES("25AddBiasTransposeQKVPacked", "PKT_S?_iiiPS?_S?_S?_PKii", "ppiiippppi", packed_to_padded, 0),
+    {"22TransposeRemovePaddingI4int4", "pppiiii", padded_to_packed, 16},
+    {"22TransposeRemovePaddingIl", "pppiiii", padded_to_packed, 8},
+    {"22TransposeRemovePaddingIi", "pppiiii", padded_to_packed, 4},
+    {"22TransposeRemovePaddingIs", "pppiiii", padded_to_packed, 2},
+    {"TransposeCtxI6float4", "ibpp", heads_together, 16},
+    {"TransposeCtxI6float2", "ibpp", heads_together, 8},
+    {"TransposeCtxI7__half2", "ibpp", heads_together, 4},
+    {"TransposeCtxIf", "ibpp", heads_together, 4},
+    {"TransposeCtxI6__half", "ibpp", heads_together, 2},
+    {"TransposeCtxLargeI6float2", "ibpp", heads_together, 8},
+    {"TransposeCtxLargeI7__half2", "ibpp", heads_together, 4},
+    {"TransposeCtxLargeI6__half", "ibpp", heads_together, 2},
+    {0},
+};

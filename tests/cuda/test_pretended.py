@@ -1,0 +1,329 @@
+"""ONNX Runtime's real CUDA provider on a device that only pretends (``pretended/``): make test-cuda runs these.
+
+Everything that the provider does on the host is what it does on a GPU: which nodes it takes, which kernel it launches on which
+processor, where it copies, what it captures, what it holds. The arithmetic is the pretended device's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fusedbert.export import export_checkpoint
+
+pytestmark = pytest.mark.pretended
+FOLDER = Path(__file__).parent / "pretended"
+
+# Ahead of every script: a GPU is to be seen, and what is found is written as one line of JSON.
+BEGIN = """
+import ctypes, gc, json, os, sys, threading, warnings
+import numpy as np
+import fusedbert.engine.device as device
+device.gpu_present = lambda root=None: True
+from fusedbert.engine import Classifier, FusedBertError
+from fusedbert.engine.cuda.runners import ChoosingRunner
+from fusedbert.engine.tokenizer import Row
+artifact = sys.argv[1]
+TEXTS = ["a gorgeous , witty , seductive movie", "bland", "it was not good , and far too long . " * 3, "very good !"]
+EVEN = ["bland and far too long"] * 12
+
+def used():
+    library = ctypes.CDLL("libcudart.so.13")
+    library.pretended_used.restype = ctypes.c_size_t
+    return library.pretended_used()
+
+def kernels(run):
+    trace = os.environ["PRETEND_TRACE"]
+    start = os.path.getsize(trace)
+    run()
+    with open(trace) as file:
+        file.seek(start)
+        return file.read().splitlines()
+
+def tell(**found):
+    print(json.dumps(found))
+"""
+
+
+def _pretended() -> ModuleType:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("pretended", FOLDER / "__init__.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Mapping[str, str]]:
+    """The environments with and without cuDNN."""
+    return {cudnn: _pretended().build(tmp_path_factory.mktemp("cuda"), cudnn=cudnn) for cudnn in (True, False)}
+
+
+@pytest.fixture(scope="session")
+def mini(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded checkpoint as an artifact with all graphs."""
+    folder = tmp_path_factory.mktemp("pretended") / "sst2-mini"
+    export_checkpoint(repository / "models" / "sst2-mini", folder, required=True)
+    return folder
+
+
+Do = Callable[..., Any]
+
+
+@pytest.fixture
+def do(libraries: dict[bool, Mapping[str, str]], mini: Path, tmp_path: Path) -> Do:
+    """Return a function that runs a script in a process that sees the device; returns what the script told."""
+
+    def run(script: str, *, artifact: Path | None = None, cudnn: bool = True, **settings: object) -> Any:
+        (tmp_path / "trace").touch()
+        environment = {
+            **os.environ,
+            **libraries[cudnn],
+            "FUSEDBERT_CACHE": str(tmp_path / "cache"),
+            "PRETEND_TRACE": str(tmp_path / "trace"),
+            **{f"PRETEND_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        command = [sys.executable, "-c", BEGIN + script, str(artifact or mini)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1]) | {"stderr": done.stderr}
+
+    return run
+
+
+ANSWERS = """
+judge = Classifier.from_pretrained(artifact, device="cpu", precision="fp32")
+clf = Classifier.from_pretrained(artifact, device="cuda")
+differences = [float(np.abs(clf.decision_function(texts) - judge.decision_function(texts)).max())
+               for texts in (TEXTS, TEXTS, TEXTS, TEXTS[::-1], EVEN, TEXTS[:1], TEXTS[1:2], TEXTS[:1], EVEN * 9, TEXTS * 5)]
+shaped = clf._runner.packed.shaped
+tell(differences=differences, why=clf.runtime.why, captured=shaped.captured)
+"""
+
+
+@pytest.mark.parametrize("capability", [75, 80, 89, 90])
+def test_logits_are_those_of_fp32_on_every_processor(do: Do, capability: int) -> None:
+    """Padded and packed, plain and captured and replayed: whatever the provider hands to its kernels is what belongs there."""
+    found = do(ANSWERS, capability=capability)
+    assert max(found["differences"]) < 0.01, found
+    assert "golden texts within" in found["why"] and found["captured"] >= 2
+    assert found["stderr"] == ""  # nothing is printed on the user's screen
+
+
+def test_roberta(do: Do, checkpoint_at: Callable[..., Path], tmp_path: Path) -> None:
+    """Its positions are counted on the device."""
+    export_checkpoint(checkpoint_at(tmp_path / "roberta", family="roberta", positions=130), tmp_path / "a", required=True)
+    assert max(do(ANSWERS, artifact=tmp_path / "a")["differences"]) < 0.03
+
+
+@pytest.mark.parametrize(("heads", "hidden"), [(2, 24), (2, 12)])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_heads_that_the_fused_kernel_of_the_last_layer_does_not_take(
+    do: Do, checkpoint_at: Callable[..., Path], tmp_path: Path, capability: int, heads: int, hidden: int
+) -> None:
+    """Of widths that are no multiple of 8: unfused, the last layer read the starts of the queries as those of the keys."""
+    source = checkpoint_at(tmp_path / "source", heads=heads, hidden=hidden, positions=130)
+    export_checkpoint(source, tmp_path / "a", required=True)
+    found = do(
+        """
+judge = Classifier.from_pretrained(artifact, device="cpu", precision="fp32")
+clf = Classifier.from_pretrained(artifact, device="cuda")
+tell(worst=[float(np.abs(clf.decision_function(texts) - judge.decision_function(texts)).max()) for texts in (TEXTS, TEXTS * 4)])
+""",
+        artifact=tmp_path / "a",
+        capability=capability,
+    )
+    assert max(found["worst"]) < 0.03
+
+
+KERNELS = """
+clf = Classifier.from_pretrained(artifact, device="cuda")
+runner, found = clf._runner, {}
+row = Row(ids=[7] * 48, types=[0] * 48, truncated=False)
+for name, part in (("padded", runner.padded), ("packed", runner.packed)):
+    lines = kernels(lambda: part.execute(part.prepare([row] * 12)))
+    found[name] = [line.split()[1] for line in lines if line.startswith(("KERNEL", "GEMM"))]
+tell(**found)
+"""
+CUTLASS, TENSORRT, CUDNN = "attention_kernel_batched_impl", "fmha_v2", "cudnn"
+
+
+@pytest.mark.parametrize(
+    ("capability", "padded", "packed"),
+    [(75, [TENSORRT] * 2, [TENSORRT] * 3), (80, [TENSORRT] * 2, [TENSORRT] * 3), (90, [CUDNN] * 2, [CUTLASS] * 3)],
+)
+def test_every_attention_node_gets_a_fused_kernel(do: Do, capability: int, padded: list[str], packed: list[str]) -> None:
+    found = do(KERNELS, capability=capability)
+
+    def attention(names: list[str]) -> list[str]:
+        return [kind for name in names for kind in (CUTLASS, TENSORRT, CUDNN) if kind.lower() in name.lower()]
+
+    assert attention(found["padded"]) == [*padded, CUTLASS]  # the last layer has one query a text
+    assert attention(found["packed"]) == packed
+    assert not any("softmax" in name.lower() for name in (*found["padded"], *found["packed"]))  # nothing is unfused
+    assert len(found["packed"]) < len(found["padded"])
+
+
+def test_a_small_batch_is_one_copy_in_a_replay_and_one_copy_out(do: Do) -> None:
+    found = do("""
+clf = Classifier.from_pretrained(artifact, device="cuda")
+for _ in range(3):
+    clf.decision_function(TEXTS[:1])
+lines = kernels(lambda: clf.decision_function(TEXTS[:1]))
+tell(kinds=[line.split()[:2] if line.startswith("COPY") else line.split()[:1] for line in lines])
+""")
+    assert found["kinds"] == [["COPY", "1"], ["REPLAY"], ["COPY", "2"]]
+
+
+def test_memory_is_flat_and_given_back(do: Do) -> None:
+    found = do(
+        """
+import fusedbert.engine.cuda.opening as opening
+opening.verify = lambda *_: "not verified, as nothing is computed"
+clf = Classifier.from_pretrained(artifact, device="cuda")
+rng, runner, seen = np.random.default_rng(0), clf._runner, []
+for number in range(1, 3001):
+    lengths = rng.integers(3, 129, size=int(rng.integers(1, 33)))
+    rows = [Row(ids=[7] * int(n), types=[0] * int(n), truncated=False) for n in lengths]
+    runner.execute(runner.prepare(rows))
+    if number % 1000 == 0:
+        seen.append(used())
+del runner
+clf.close()
+gc.collect()
+tell(seen=seen, closed=used())
+""",
+        compute=0,
+    )
+    first, *later = found["seen"]
+    assert later == [first] * len(later), found
+    assert found["closed"] < 8 << 20
+
+
+def test_threads_and_classifiers_do_not_spoil_each_others_captures(do: Do) -> None:
+    found = do("""
+judge = Classifier.from_pretrained(artifact, device="cpu", precision="fp32")
+both = [Classifier.from_pretrained(artifact, device="cuda") for _ in range(2)]
+wanted = {n: judge.decision_function(TEXTS[:n]) for n in range(1, 5)}
+worst = []
+def work(n):
+    worst.extend(float(np.abs(both[i % 2].decision_function(TEXTS[:n]) - wanted[n]).max()) for i in range(8))
+threads = [threading.Thread(target=work, args=(1 + n % 4,)) for n in range(8)]
+lines = kernels(lambda: ([t.start() for t in threads], [t.join() for t in threads]))
+tell(worst=max(worst), answers=len(worst), spoiled=[line for line in lines if "poiled" in line])
+""")
+    assert found["answers"] == 64 and found["worst"] < 0.01 and found["spoiled"] == []
+
+
+WARNED = """
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    clf = Classifier.from_pretrained(artifact)
+try:
+    Classifier.from_pretrained(artifact, device="cuda")
+    error = ""
+except FusedBertError as raised:
+    error = str(raised)
+tell(device=clf.runtime.device, layout=clf.runtime.layout, warned=[str(w.message) for w in caught], error=error,
+     label=clf(TEXTS[0])[0]["label"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"wrong": 1}, "computes the golden texts wrongly"),
+        ({"devices": 0}, "CUDA sees no device"),
+        ({"driver_too_old": 1}, "the NVIDIA driver is older than the CUDA"),
+        ({"memory": 8 << 20}, "the GPU has no memory left"),
+    ],
+)
+def test_auto_falls_back_with_the_reason(do: Do, settings: dict[str, int], says: str) -> None:
+    found = do(WARNED, **settings)
+    assert found["device"] == "cpu" and found["label"] == "POSITIVE"
+    assert len(found["warned"]) == 1 and says in found["warned"][0] and says in found["error"], found
+
+
+def test_without_cudnn_the_packed_graph_is_left(do: Do) -> None:
+    found = do(WARNED, cudnn=False)
+    assert (found["device"], found["layout"], found["error"], found["warned"]) == ("cuda:0", "packed", "", [])
+
+
+DOCTOR = """
+from fusedbert.engine.cli import main
+main(["doctor", "-m", artifact, "--json"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({}, None),
+        ({"cudnn": False}, "cudnn_missing"),
+        ({"devices": 0}, "no_device"),
+        ({"driver_too_old": 1}, "driver_too_old"),
+    ],
+)
+def test_doctor_tells_them_apart(
+    libraries: dict[bool, Mapping[str, str]], mini: Path, tmp_path: Path, settings: dict[str, Any], cause: str | None
+) -> None:
+    """``fusedbert doctor`` as a user runs it."""
+    environment = {
+        **os.environ,
+        **libraries[settings.get("cudnn", True)],
+        "FUSEDBERT_CACHE": str(tmp_path),
+        **{f"PRETEND_{name.upper()}": str(value) for name, value in settings.items() if name != "cudnn"},
+    }
+    command = [sys.executable, "-c", BEGIN + DOCTOR, str(mini)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["cuda"]["value"]["cause"] == cause, findings["cuda"]
+    assert findings["cuda"]["value"]["works"] == (cause in (None, "cudnn_missing"))
+    if cause is None:
+        assert findings["model_runtime"]["value"]["device"] == "cuda:0"
+
+
+def test_the_tests_marked_gpu_pass(libraries: dict[bool, Mapping[str, str]], repository: Path, tmp_path: Path) -> None:
+    """So no line of them runs for the first time on a GPU. That of memory computes for minutes here; there is one above."""
+    environment = {**os.environ, **libraries[True], "FUSEDBERT_CACHE": str(tmp_path), "FUSEDBERT_TEST_PRETENDED": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", "not memory", "tests/cuda/test_gpu.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, timeout=280, check=False)
+    assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-4000:]
+
+
+CHECK = """
+from fusedbert.bench import gpu_check, gpu_plan
+make = gpu_plan.Plan.make
+gpu_check.Plan.make = staticmethod(lambda *, dry_run: make(dry_run=True))
+# The tests have one of their own above; the candidates have kernels that the device does not know.
+gpu_check.STEPS = tuple(step for step in gpu_check.STEPS if step[0] not in ("tests", "candidates"))
+gpu_check.main(["--output", sys.argv[2], "--minutes", "4"], standalone_mode=False)
+"""
+
+
+def test_gpu_check_measures(libraries: dict[bool, Mapping[str, str]], mini: Path, repository: Path, tmp_path: Path) -> None:
+    """``make gpu-check`` with models of two layers: the figures mean nothing, and all are there."""
+    environment = {
+        **os.environ,
+        **libraries[True],
+        "FUSEDBERT_CACHE": str(tmp_path / "cache"),
+        "FUSEDBERT_TEST_PRETENDED": "1",
+    }
+    command = [sys.executable, "-c", BEGIN + CHECK, str(mini), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, timeout=280, check=False)
+    assert done.returncode == 1, done.stderr  # as the tests were not run
+    details = json.loads(next((tmp_path / "out").glob("*.details.json")).read_text())
+    result = json.loads(next(path for path in (tmp_path / "out").glob("*.json") if "details" not in path.name).read_text())
+    assert set(details["not_measured"]) <= {"peers"}, details["not_measured"]
+    assert result["sst2"]["label_agreement"] == 1.0 and result["attention_nodes_on_cuda"] == 2
+    assert len(details["soak"]["memory_used_mib"]) == 10 and details["soak"]["batches"] == 30
