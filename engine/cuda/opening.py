@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Variant
 from fusedbert.engine.cuda import placement
-from fusedbert.engine.cuda.options import CudaOptions, split
+from fusedbert.engine.cuda.options import WEIGHTS_APART, CudaOptions, split
 from fusedbert.engine.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner
 from fusedbert.engine.cuda.shapes import CAPTURE_AT, ShapedSession, turn
 from fusedbert.engine.device import CUDA, Choice
 from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError
-from fusedbert.engine.golden import verify
+from fusedbert.engine.golden import WrongResultError, verify
 from fusedbert.engine.planning import CUDA_BUDGET
 from fusedbert.engine.runner import PaddedRunner, Runner
 from fusedbert.engine.session import Session, open_session
@@ -79,7 +80,7 @@ class Opener:
             return dataclasses.replace(padded, why=f"padded, the artifact has no packed graph; {padded.why}")
         try:
             padded = self._padded(variant)
-        except (DeviceError, InferenceError) as error:
+        except (WrongResultError, InferenceError) as error:  # not where CUDA does not engage: it would not a second time
             # Its attention wants cuDNN, for one, and that of the packed graph does not.
             try:
                 packed = self._packed(sibling)
@@ -128,7 +129,7 @@ class Opener:
                 self.folder / variant.file,
                 self.choice,
                 threads=1,  # nothing of a graph made for CUDA runs on the CPU
-                session_options=placement.session_options(self.runtime, rest) if _whole(variant) else rest,
+                session_options=_weights_apart(placement.session_options(self.runtime, rest) if _whole(variant) else rest),
                 provider_options=options.provider_options(),
             )
 
@@ -152,6 +153,11 @@ class Opener:
         for _ in range(CAPTURE_AT):
             verify(self.manifest, variant, self.tokenizer, runner, self.choice.device)
         return verify(self.manifest, variant, self.tokenizer, runner, self.choice.device)
+
+
+def _weights_apart(given: Any) -> Any:
+    """Add to a user's session options where the weights go; ``onnxruntime.SessionOptions`` are used as they are."""
+    return {WEIGHTS_APART: "1", **(given or {})} if given is None or isinstance(given, Mapping) else given
 
 
 def _whole(variant: Variant) -> bool:

@@ -125,7 +125,7 @@ def test_provider_options(exported: Path, cuda: Any) -> None:
     for options in fake.provider_options:
         assert options == {
             "device_id": "1",
-            "arena_extend_strategy": "kSameAsRequested",
+            "arena_extend_strategy": "kNextPowerOfTwo",
             "use_tf32": "0",
             "enable_cuda_graph": "1",
             "gpu_mem_limit": str(2**31),
