@@ -19,7 +19,7 @@ from fusedbert.engine.tokenizer import Row
 # A small batch takes the packed graph: there the number of kernels is what takes the time, and it launches a fifth fewer.
 PADDED_UP_TO = 0.05
 # Packed texts share a batch whatever their lengths; only the room that attention takes is rows times the longest. As many
-# tokens as in a padded batch fill any GPU, and twice as many would take twice the memory: BERT-base, 3.1 GiB instead of 4.9 (bench/NOTES.md).
+# tokens as in a padded batch fill any GPU, and twice as many would take twice the memory: BERT-base, 3.1 GiB instead of 4.9.
 PACKED_BUDGET = Budget(tokens=CUDA_BUDGET.tokens, rows=2 * CUDA_BUDGET.rows, waste=1.0)
 
 
