@@ -52,7 +52,7 @@ test-all: test test-wheel test-browser test-optimum test-ray test-cuda  ## Run t
 
 # Its own environment, because the GPU wheel of ONNX Runtime cannot stand beside the CPU one; it sees the system's packages.
 gpu-check:  ## On a CUDA machine: install [gpu] where it is missing (WHEELS=FOLDER: from there), test, measure, write bench/results
-	@$(PYTHON) bench/gpu_setup.py .venv-gpu $(WHEELS)
+	@$(PYTHON) bench/gpu_setup.py .venv-gpu $(WHEELS) $(filter --dry-run,$(GPU_CHECK))
 	@.venv-gpu/bin/python -m fusedbert.bench.gpu_check $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
 
 readme: $(VENV)/.demo  ## Write the README's tables of measurements from bench/results/*.json

@@ -15,7 +15,7 @@ from fusedbert.bench import gpu_check, gpu_peers, gpu_setup, gpu_steps
 from fusedbert.bench.gpu_check import main, read_texts, rounded
 from fusedbert.bench.gpu_device import driver_version
 from fusedbert.bench.gpu_plan import Check, Plan
-from fusedbert.engine.device import import_onnxruntime, inspect_offer
+from fusedbert.engine.device import gpu_present, import_onnxruntime, inspect_offer
 from fusedbert.engine.errors import StorageError
 
 
@@ -124,6 +124,7 @@ def test_the_environment_links_the_packages(tmp_path: Path, repository: Path) ->
     assert (folder / "engine").resolve() == repository / "engine"
     assert set(gpu_setup.missing(python)) == set(gpu_setup.NEEDED)
     assert gpu_setup.missing(Path(sys.executable)) == ["onnxruntime"]  # it is here, without CUDA
+    assert gpu_setup.missing(Path(sys.executable), gpu_setup.DRY_RUN) == []
 
 
 @pytest.mark.parametrize(
@@ -150,14 +151,26 @@ def test_what_is_missing_and_cannot_be_had(
 ) -> None:
     monkeypatch.setattr(gpu_setup.venv, "create", lambda *_, **__: None)
     monkeypatch.setattr(gpu_setup, "link", lambda _: tmp_path)
+    monkeypatch.setattr(gpu_setup, "sees_gpu", lambda _: True)
     monkeypatch.setattr(gpu_setup, "missing", lambda _, asked=gpu_setup.NEEDED: peers if asked is gpu_setup.PEERS else needed)
     commands: list[list[str]] = []
     monkeypatch.setattr(gpu_setup.subprocess, "run", lambda command, **_: commands.append(command))
     assert gpu_setup.main([str(tmp_path / "env"), "wheels"]) == exits
     assert says in capsys.readouterr().err
-    wanted = [{**gpu_setup.NEEDED, **gpu_setup.PEERS}[name] for name in (*needed, *peers)]
-    assert [part for command in commands for part in command[command.index("--no-index") :]] == (
-        ["--no-index", "--find-links", "wheels", *wanted] if wanted else []
-    )
-    assert "onnxruntime-gpu[cuda,cudnn]>=1.31" in gpu_setup.NEEDED.values()
+    asked = [command[command.index("--disable-pip-version-check") + 1 :] for command in commands]
+    source = ["--no-index", "--find-links", "wheels"]
+    with_libraries, without = "onnxruntime-gpu[cuda,cudnn]>=1.31", "onnxruntime-gpu>=1.31"
+    assert asked == [
+        *([[*source, with_libraries], ["--no-deps", *source, without]] if needed else []),  # where CUDA's are the system's
+        *([[*source, "torch>=2.6", "transformers>=5"]] if peers else []),
+    ]
     assert gpu_setup.main([]) == 2
+
+
+def test_without_a_gpu_nothing_is_fetched(repository: Path, tmp_path: Path) -> None:
+    if gpu_present():
+        pytest.skip("there is a GPU here")
+    command = [sys.executable, str(repository / "bench/gpu_setup.py"), str(tmp_path / "env")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "no NVIDIA GPU is visible" in done.stderr and "--dry-run" in done.stderr
