@@ -41,7 +41,8 @@ _RUNTIME = "libcudart.so.13"
 _LIBRARIES = {
     _RUNTIME: (
         *("settings.c", "memory.c", "graphs.c", "transfers.c", "device.c", "launch.c", "half.c", "attend.c"),
-        *("kernels_elementwise.c", "kernels_shape.c", "kernels_bert.c", "kernels_transpose.c", "kernels_attention.c"),
+        *("kernels_elementwise.c", "kernels_shape.c", "kernels_bert.c", "kernels_transpose.c", "kernels_packed.c"),
+        *("kernels_attention.c", "kernels_flash.c"),
     ),
     "libcublas.so.13": ("blas.c", "gemm.c", "half.c"),
     "libcublasLt.so.13": ("lt.c",),

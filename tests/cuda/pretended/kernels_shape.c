@@ -8,6 +8,8 @@ struct addresses { int32_t count; const char *at[32]; };
 struct offsets { int32_t count; int64_t at[32]; };
 struct counts { int32_t count, at[32]; };
 struct pitches { int32_t count; struct divisor at[32]; };
+struct few_addresses { int32_t count; char *at[4]; };
+struct few_numbers { int32_t count; int64_t at[4]; };
 
 /* ---- Concat: rows of `pitch` elements in the result, each made of a piece of every input ---- */
 
@@ -74,6 +76,22 @@ static void concat_general(const struct launch *l) {
         const int64_t within = block - (input ? ends[input - 1] : 0);
         const int64_t at = (outer * sizes[input] + within) * inside + i % inside;
         memcpy(to + (size_t)i * size, from[input] + (size_t)at * size, size);
+    }
+}
+
+/* ---- Split along the last axis into up to four pieces, whose sizes are in bytes ---- */
+static void split_small(const struct launch *l) {
+    const struct few_numbers *pieces = l->args[0];
+    const char *from = ARG(l, 1, const char *);
+    const struct few_addresses *to = l->args[2];
+    const size_t row = ARG(l, 3, size_t), size = COUNT(l, 4) * (size_t)l->kind, rows = size / row;
+    size_t begin = 0;
+    if (!pretended_reaches(l, from, size)) return;
+    for (int i = 0; i < pieces->count; i++) {
+        const size_t piece = (size_t)pieces->at[i];
+        if (!pretended_reaches(l, to->at[i], rows * piece)) return;
+        for (size_t r = 0; r < rows; r++) memcpy(to->at[i] + r * piece, from + r * row + begin, piece);
+        begin += piece;
     }
 }
 
@@ -188,6 +206,8 @@ const struct emulated shape_kernels[] = {
     {"_ConcatKernelSameConcatDimIlNS0_6TArray", "DDDpCi", concat_same_by_value, 8},
     FOR_EACH_SIZE("_ConcatKernelSameConcatDim", "DDDppi", concat_same_by_address),
     FOR_EACH_SIZE("_ConcatKernel", "DDpppppi", concat_general),
+    FOR_EACH_SIZE("_SplitSmallInnerKernel", "SpSli", split_small),
+    {"_SplitSmallInnerKernelI4int4", "SpSli", split_small, 16},
     FOR_EACH_SIZE("_GatherKernel", "llDDplppi", gather),
     SLICES("s", 2),
     SLICES("i", 4),

@@ -1,12 +1,11 @@
 /* Kernels of onnxruntime/contrib_ops/cuda/bert that add a bias to queries, keys and values and lay them out as an attention
-   kernel wants them: B texts, S tokens, N heads of H numbers, M matrices (queries, keys, values), T tokens of all texts. */
+   kernel wants them: B texts, S tokens, N heads of H numbers, M matrices (queries, keys, values). Packed texts:
+   kernels_packed.c. */
 #include "half.h"
+#include "lanes.h"
 #include "pretended.h"
 
 #include <string.h>
-
-/* Numbers that an element of the kernel's type holds: the kernels move four or two at once where a head's width allows it. */
-static size_t lanes(const char *name) { return strstr(name, "5Half4E") ? 4 : strstr(name, "I7__half2") ? 2 : 1; }
 
 /* Sizes that the launch's shape tells: the grid is [S, B, M], the block [H, N] in elements. */
 struct sizes { size_t batch, length, heads, width, matrices; };
@@ -97,73 +96,6 @@ static void from_three(const struct launch *l) {
     }
 }
 
-/* ---- packed texts: a block for each token ---- */
-
-/* T M N H to M T N H: to where each of the three goes. */
-static void packed_apart(const struct launch *l) {
-    const size_t lane = lanes(l->name), width = COUNT(l, 2) * lane, value_width = COUNT(l, 3) * lane;
-    const half *from = ARG(l, 0, const half *), *bias = ARG(l, 1, const half *);
-    half *const to[3] = {ARG(l, 4, half *), ARG(l, 5, half *), ARG(l, 6, half *)};
-    const size_t tokens = COUNT(l, 7), row = 2 * width + value_width;
-    const size_t widths[3] = {width, width, value_width};
-    if (!pretended_reaches(l, from, tokens * row * 2)) return;
-    for (int m = 0; m < 3; m++) if (!pretended_reaches(l, to[m], tokens * widths[m] * 2)) return;
-    for (size_t t = 0; t < l->grid.x && t < tokens; t++)
-        for (size_t m = 0, begin = 0; m < 3; begin += widths[m++])
-            for (size_t i = 0; i < widths[m]; i++)
-                to[m][t * widths[m] + i] = to_half(from_half(from[t * row + begin + i]) + from_half(bias[begin + i]));
-}
-
-/* T M N H to T N M H. */
-static void packed_together(const struct launch *l) {
-    const size_t heads = COUNT(l, 2), width = COUNT(l, 3) * lanes(l->name), row = 3 * heads * width;
-    const half *from = ARG(l, 0, const half *), *bias = ARG(l, 1, const half *);
-    half *to = ARG(l, 4, half *);
-    if (!pretended_reaches(l, from, l->grid.x * row * 2) || !pretended_reaches(l, to, l->grid.x * row * 2)) return;
-    for (size_t t = 0; t < l->grid.x; t++)
-        for (size_t i = 0; i < row; i++) {
-            const size_t m = i / (heads * width), n = i / width % heads, h = i % width;
-            to[t * row + (n * 3 + m) * width + h] = to_half(from_half(from[t * row + i]) + from_half(bias[i]));
-        }
-}
-
-/* T M N H to three B N S H; the padding gets the bias alone. */
-static void packed_to_padded(const struct launch *l) {
-    const size_t lane = lanes(l->name), heads = COUNT(l, 2), length = l->grid.x;
-    const size_t widths[3] = {COUNT(l, 3) * lane, COUNT(l, 3) * lane, COUNT(l, 4) * lane};
-    const half *from = ARG(l, 0, const half *), *bias = ARG(l, 1, const half *);
-    half *const to[3] = {ARG(l, 5, half *), ARG(l, 6, half *), ARG(l, 7, half *)};
-    const int32_t *offset = ARG(l, 8, const int32_t *);
-    const size_t tokens = COUNT(l, 9), slots = length * l->grid.y, row = heads * (widths[0] + widths[1] + widths[2]);
-    if (!pretended_reaches(l, from, tokens * row * 2) || !pretended_reaches(l, offset, slots * 4)) return;
-    for (int m = 0; m < 3; m++) if (!pretended_reaches(l, to[m], slots * heads * widths[m] * 2)) return;
-    for (size_t t = 0; t < slots; t++) {
-        const size_t b = (size_t)offset[t] / length, s = (size_t)offset[t] % length;
-        for (size_t m = 0, begin = 0; m < 3; begin += heads * widths[m++])
-            for (size_t i = 0; i < heads * widths[m]; i++) {
-                const size_t n = i / widths[m], h = i % widths[m];
-                const float x = t < tokens ? from_half(from[t * row + begin + i]) : 0;
-                to[m][((b * heads + n) * length + s) * widths[m] + h] = to_half(x + from_half(bias[begin + i]));
-            }
-    }
-}
-
-/* B N S H to T N H, by the tokens' places; kind: bytes of an element. */
-static void padded_to_packed(const struct launch *l) {
-    char *to = ARG(l, 0, char *);
-    const char *from = ARG(l, 1, const char *);
-    const int32_t *offset = ARG(l, 2, const int32_t *);
-    const size_t batch = COUNT(l, 3), length = COUNT(l, 4), heads = COUNT(l, 5);
-    const size_t head = COUNT(l, 6) * (size_t)l->kind;
-    if (!pretended_reaches(l, from, batch * length * heads * head)) return;
-    if (!pretended_reaches(l, to, l->grid.x * heads * head)) return;
-    for (size_t t = 0; t < l->grid.x; t++)
-        for (size_t n = 0; n < heads; n++) {
-            const size_t b = (size_t)offset[t] / length, s = (size_t)offset[t] % length;
-            memcpy(to + (t * heads + n) * head, from + ((b * heads + n) * length + s) * head, head);
-        }
-}
-
 /* ---- what an unfused attention gives, B N S H, to B S N H or S B N H; kind: bytes of an element ---- */
 static void heads_together(const struct launch *l) {
     const size_t head = COUNT(l, 0) * (size_t)l->kind, length = l->grid.x, batch = l->grid.y, heads = l->block.y;
@@ -180,12 +112,6 @@ static void heads_together(const struct launch *l) {
             }
 }
 
-/* float16 alone, one, two or four at once. The parameters' types tell siblings of one name apart: `i` is a number, `PKT_` an
-   address of what is read, `P` of what is written, `S` and a digit a type that came before. */
-#define HALVES(name, types, parameters, compute, kind)                                                                         \
-    {name "INS_4cuda5Half4EEEv" types "$", parameters, compute, kind},                                                         \
-        {name "I7__half2EEv" types "$", parameters, compute, kind}, {name "I6__halfEEv" types "$", parameters, compute, kind}
-
 const struct emulated transpose_kernels[] = {
     HALVES("19AddBiasTransposeTrt", "PKT_S?_PS?_", "ppp", plain, KIND(BSMNH, BSNMH)),
     HALVES("19AddBiasTransposeTrt", "PKT_S?_S?_S?_PS?_", "ppppp", from_three, 0),
@@ -198,13 +124,6 @@ const struct emulated transpose_kernels[] = {
     HALVES("21AddBiasTransposeLarge", "iPKT_S?_PS?_", "ippp", with_width, KIND(MBSNH, MBNSH)),
     HALVES("13AddBiasUnpack", "iPKT_S?_PS?_", "ippp", with_matrices, KIND(BSNMH, MBSNH)),
     HALVES("22AddBiasTransposeUnpack", "iPKT_S?_PS?_", "ippp", with_matrices, KIND(BSNMH, MBNSH)),
-    HALVES("32AddBiasTransposeQKVPackedCutlass", "PKT_S?_iiPS?_S?_S?_i", "ppiipppi", packed_apart, 0),
-    HALVES("28AddBiasTransposeQKVPackedTRT", "PKT_S?_iiPS?_", "ppiip", packed_together, 0),
-    HALVES("25AddBiasTransposeQKVPacked", "PKT_S?_iiiPS?_S?_S?_PKii", "ppiiippppi", packed_to_padded, 0),
-    {"22TransposeRemovePaddingI4int4", "pppiiii", padded_to_packed, 16},
-    {"22TransposeRemovePaddingIl", "pppiiii", padded_to_packed, 8},
-    {"22TransposeRemovePaddingIi", "pppiiii", padded_to_packed, 4},
-    {"22TransposeRemovePaddingIs", "pppiiii", padded_to_packed, 2},
     {"TransposeCtxI6float4", "ibpp", heads_together, 16},
     {"TransposeCtxI6float2", "ibpp", heads_together, 8},
     {"TransposeCtxI7__half2", "ibpp", heads_together, 4},

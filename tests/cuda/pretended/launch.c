@@ -23,14 +23,16 @@ static size_t size_of(char letter) {
         case 'v': return 4; /* two of them */
         case 'e': return 1; /* an empty object that stands for a function */
         case 'D': return 12; /* a divisor, with what makes a multiplication of it */
+        case 'S': return 40; /* up to 4 numbers or addresses of 8 bytes, after their count */
         case 'A': return 72; /* up to 8 numbers of 8 bytes, after their count */
         case 'B': return 100; /* up to 8 divisors, after their count */
         case 'C': return 264; /* up to 32 numbers or addresses of 8 bytes */
         case 'E': return 132; /* up to 32 numbers of 4 bytes */
         case 'F': return 388; /* up to 32 divisors */
         case 'R': return 536; /* kernels_shape.c: struct reduction */
-        case 'M': return 232; /* attention.c: struct efficient */
-        case 'T': return 96; /* attention.c: struct fused */
+        case 'M': return 232; /* kernels_attention.c: struct efficient */
+        case 'T': return 96; /* kernels_attention.c: struct fused */
+        case 'W': return 424; /* kernels_flash.c: struct flash */
         default: abort();
     }
 }
@@ -56,7 +58,7 @@ static int holds(const char *name, const char *pattern) {
 
 static const struct emulated *find(const char *name) {
     static const struct emulated *const tables[] = {elementwise_kernels, shape_kernels, bert_kernels, transpose_kernels,
-                                                    attention_kernels};
+                                                    packed_kernels, attention_kernels, flash_kernels};
     for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
         for (const struct emulated *e = tables[t]; e->name; e++) if (holds(name, e->name)) return e;
     return NULL;

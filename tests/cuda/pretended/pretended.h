@@ -71,7 +71,8 @@ struct emulated {
     emulation *compute;
     int kind;
 };
-extern const struct emulated elementwise_kernels[], shape_kernels[], bert_kernels[], transpose_kernels[], attention_kernels[];
+extern const struct emulated elementwise_kernels[], shape_kernels[], bert_kernels[], transpose_kernels[], packed_kernels[];
+extern const struct emulated attention_kernels[], flash_kernels[];
 int pretended_launch(const char *name, struct dim grid, struct dim block, void **args, void *stream);
 
 /* Argument i of a launch, and whether the device's memory holds what a kernel is about to touch; a fault is told and sticks. */
