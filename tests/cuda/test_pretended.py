@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from fusedbert.bench.gpu_candidates import CANDIDATES
 from fusedbert.export import export_checkpoint
 
 pytestmark = pytest.mark.pretended
@@ -301,12 +302,36 @@ def test_the_tests_marked_gpu_pass(libraries: dict[bool, Mapping[str, str]], rep
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-4000:]
 
 
+CANDIDATES = """
+import shutil
+from pathlib import Path
+from fusedbert.bench.gpu_candidates import time_candidates
+from fusedbert.engine.packing import FINE, pack, packed_bucket
+source = Path(shutil.copytree(sys.argv[2], sys.argv[3]))  # with trained weights: a wrong layout of theirs would show
+lengths = [5, 30, 17, 60, 2, 41]
+rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]
+batch = pack(rows, packed_bucket(lengths, fineness=FINE), 0)
+found = time_candidates(source, {"mixed": batch}, seconds=0.01, on_cpu=False)
+print(json.dumps({name: each["max_abs_difference"] for name, each in found.items()}))
+"""
+
+
+def test_candidates_compute_the_same(libraries: dict[bool, Mapping[str, str]], checkpoint: Path, tmp_path: Path) -> None:
+    """The operators that gpu-check times beside each other for packed attention."""
+    environment = {**os.environ, **libraries[True], "FUSEDBERT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", BEGIN + CANDIDATES, "", str(checkpoint), str(tmp_path / "source")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert len(differences) == 4 and max(differences.values()) < 0.01, differences
+
+
 CHECK = """
 from fusedbert.bench import gpu_check, gpu_plan
 make = gpu_plan.Plan.make
 gpu_check.Plan.make = staticmethod(lambda *, dry_run: make(dry_run=True))
-# The tests have one of their own above; the candidates have kernels that the device does not know.
-gpu_check.STEPS = tuple(step for step in gpu_check.STEPS if step[0] not in ("tests", "candidates"))
+# The tests have one of their own above.
+gpu_check.STEPS = tuple(step for step in gpu_check.STEPS if step[0] != "tests")
 gpu_check.main(["--output", sys.argv[2], "--minutes", "4"], standalone_mode=False)
 """
 
@@ -327,3 +352,5 @@ def test_gpu_check_measures(libraries: dict[bool, Mapping[str, str]], mini: Path
     assert set(details["not_measured"]) <= {"peers"}, details["not_measured"]
     assert result["sst2"]["label_agreement"] == 1.0 and result["attention_nodes_on_cuda"] == 2
     assert len(details["soak"]["memory_used_mib"]) == 10 and details["soak"]["batches"] == 30
+    assert list(details["candidates"]) == list(CANDIDATES)
+    assert max(timed["max_abs_difference"] for timed in details["candidates"].values()) < 0.01, details["candidates"]
