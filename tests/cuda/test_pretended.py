@@ -302,7 +302,7 @@ def test_the_tests_marked_gpu_pass(libraries: dict[bool, Mapping[str, str]], rep
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-4000:]
 
 
-CANDIDATES = """
+EACH = """
 import shutil
 from pathlib import Path
 from fusedbert.bench.gpu_candidates import time_candidates
@@ -319,7 +319,7 @@ print(json.dumps({name: each["max_abs_difference"] for name, each in found.items
 def test_candidates_compute_the_same(libraries: dict[bool, Mapping[str, str]], checkpoint: Path, tmp_path: Path) -> None:
     """The operators that gpu-check times beside each other for packed attention."""
     environment = {**os.environ, **libraries[True], "FUSEDBERT_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", BEGIN + CANDIDATES, "", str(checkpoint), str(tmp_path / "source")]
+    command = [sys.executable, "-c", BEGIN + EACH, "", str(checkpoint), str(tmp_path / "source")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     differences = json.loads(done.stdout.splitlines()[-1])
