@@ -63,6 +63,31 @@ CAUSES = (
         way_out="devices count from cuda:0, among those that CUDA_VISIBLE_DEVICES lists",
     ),
     Cause(
+        name="forked",
+        pattern=r"CUDA failure 3\b|cudaErrorInitializationError",
+        says="CUDA does not start in this process, as in one that was forked from a process which uses it",
+        way_out="load the classifier only in the child, or start processes with multiprocessing's 'spawn'",
+    ),
+    Cause(
+        name="busy",
+        pattern=r"devices are busy or unavailable|CUDA failure 46\b|cudaErrorDevicesUnavailable",
+        says="the GPU is held by another process",
+        way_out="nvidia-smi shows its compute mode: in EXCLUSIVE_PROCESS one process has it for itself; take another with "
+        "device='cuda:N'",
+    ),
+    Cause(
+        name="no_fabric",
+        pattern=r"system not yet initialized|CUDA failure 802\b|cudaErrorSystemNotReady",
+        says="the machine's NVSwitch fabric is not ready",
+        way_out="start nvidia-fabricmanager on the machine, of the driver's version, and try again",
+    ),
+    Cause(
+        name="context_lost",
+        pattern=r"illegal memory access|unspecified launch failure|CUDA failure (700|710|719|999)\b",
+        says="CUDA has failed in this process, and every later call of it will",
+        way_out="start the process again; where it comes back, the driver's log (dmesg, Xid) tells more",
+    ),
+    Cause(
         name="gpu_not_supported",
         pattern=r"no kernel image is available|CUDA failure 209\b|cudaErrorNoKernelImageForDevice",
         says="this ONNX Runtime has no machine code for this GPU",
@@ -72,7 +97,7 @@ CAUSES = (
     Cause(
         name="out_of_memory",
         pattern=r"out of memory|Failed to allocate memory for requested buffer|Available memory of \d+ is smaller than"
-        r"|CUDA failure 2\b|CUBLAS_STATUS_ALLOC_FAILED",
+        r"|CUDA failure 2\b|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)",
         says="the GPU has no memory left",
         way_out="stop what else runs on it (nvidia-smi lists it), or take another one with device='cuda:N'",
     ),

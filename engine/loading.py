@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import warnings
@@ -11,7 +12,7 @@ from types import ModuleType
 from fusedbert.engine import native
 from fusedbert.engine.artifact import PADDED, Manifest
 from fusedbert.engine.cuda.options import split
-from fusedbert.engine.device import CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
+from fusedbert.engine.device import CPU, CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
 from fusedbert.engine.diagnosis import CUDA_PACKAGES, explain, loadable_cuda
 from fusedbert.engine.errors import DeviceError, InferenceError, OptionError
 from fusedbert.engine.golden import Memory, WrongResultError, verify_once
@@ -111,6 +112,7 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool =
                 settings=options.session_options,
             ),
         )
+        choice = opening.settle(choice)
         try:
             parts = opening.open(choice)
         except (DeviceError, InferenceError) as error:
@@ -169,6 +171,20 @@ class _Opening:
     options: Options
     check: FileCheck
     memory: Memory
+
+    def settle(self, choice: Choice) -> Choice:
+        """Leave CUDA for the CPU where the device is ours to choose, and the CPU alone has a graph of the precision."""
+        if choice.provider != CUDA or self.options.device.kind is not DeviceKind.AUTO:
+            return choice
+        found = {}
+        for target in ("cuda", "cpu"):
+            with contextlib.suppress(OptionError):
+                precision = self.options.precision
+                found[target] = select_variant(self.manifest, target=target, precision=precision, machine=self.machine)
+        if "cuda" in found or "cpu" not in found:
+            return choice
+        kind = found["cpu"].variant.precision
+        return Choice(provider=CPU, why=f"CPU, because there is no graph for CUDA that could take the place of the {kind} one")
 
     def open(self, choice: Choice) -> _Parts:
         """Open the graph that fits a provider, and see that it computes what it should."""

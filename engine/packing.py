@@ -44,11 +44,13 @@ class Batch:
         arrays: The graph's inputs by name.
         texts: Texts that are no fillers; they come first.
         bucket: The shape.
+        rows: The texts.
     """
 
     arrays: Mapping[str, NDArray[np.int32]]
     texts: int
     bucket: Bucket
+    rows: Sequence[Row]
 
     @property
     def tokens(self) -> int:
@@ -130,7 +132,7 @@ def pack(rows: Sequence[Row], bucket: Bucket, pad_id: int) -> Batch:
         "token_offset": offset.reshape(bucket.texts, bucket.longest),
         "cumulative_lengths": bounds,
     }
-    return Batch(arrays=arrays, texts=len(rows), bucket=bucket)
+    return Batch(arrays=arrays, texts=len(rows), bucket=bucket, rows=rows)
 
 
 def pad_to(rows: Sequence[Row], bucket: Bucket, pad_id: int) -> Batch:
@@ -149,7 +151,7 @@ def pad_to(rows: Sequence[Row], bucket: Bucket, pad_id: int) -> Batch:
     if any(row.types[-1] or any(row.types) for row in rows):
         types[: len(rows)][mask[: len(rows)]] = _flat([row.types for row in rows], real, 0)
     arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int32), "token_type_ids": types}
-    return Batch(arrays=arrays, texts=len(rows), bucket=bucket)
+    return Batch(arrays=arrays, texts=len(rows), bucket=bucket, rows=rows)
 
 
 def _flat(parts: Sequence[Sequence[int]], size: int, fill: int) -> NDArray[np.int32]:

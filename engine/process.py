@@ -80,7 +80,7 @@ def reload(origin: Origin, runtime: Runtime) -> Loaded:
     if runtime.provider != CPU:
         raise DeviceError(
             f"this Classifier was loaded on {runtime.device} before process {os.getpid()} was forked, and CUDA does not "
-            "survive a fork: load it in the child, or start processes with multiprocessing's 'spawn'"
+            "survive a fork: load it only in the child, or start processes with multiprocessing's 'spawn'"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the parent had them

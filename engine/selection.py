@@ -102,9 +102,17 @@ def _find(manifest: Manifest, wanted: Iterable[tuple[str, str]]) -> Variant | No
     return next((variant for variant in found if variant is not None), None)
 
 
+_ALONE = {
+    ("cuda", str(Precision.INT8)): "int8 runs on the CPU alone: device='cpu'",
+    ("cpu", str(Precision.FP16)): "fp16 runs on CUDA alone: another precision, or a machine with a GPU",
+}
+
+
 def _has(manifest: Manifest, target: str, precision: str = "") -> str:
-    held = ", ".join(f"{variant.precision} for {variant.target}" for variant in manifest.variants) or "no graph"
+    held = ", ".join(dict.fromkeys(f"{variant.precision} for {variant.target}" for variant in manifest.variants)) or "no graph"
     if not manifest.verifiable:
         files = ", ".join(name for name in KNOWN if not precision or KNOWN[name][1] == precision)
         return f"the folder has {held} and no fusedbert.json; graphs are looked for as {files}"
-    return f"the artifact has {held}; make one with fusedbert export SOURCE OUTPUT --for {target}"
+    if (target, precision) in _ALONE:
+        return f"the artifact has {held}; {_ALONE[target, precision]}"
+    return f"the artifact has {held}; make one with fusedbert export SOURCE OUTPUT --for all"

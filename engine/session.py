@@ -23,6 +23,7 @@ from fusedbert.engine.native import Kernels, register
 
 _DTYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _PLAN = ("position_ids", "token_offset", "cumulative_lengths")  # a packed graph's, see ``packing``
+_CAUSE = re.compile(r"(CUDA|CUDNN|CUBLAS) failure \w+|(Unknown|Failed to parse) provider option")
 _QUIET = 4  # ONNX Runtime's severity "fatal": what matters arrives as an exception, and stderr is the user's
 
 
@@ -114,6 +115,8 @@ def open_session(
         )
     except Exception as error:  # as above
         detail = first_line(error)
+        if "provider option" in detail:
+            raise OptionError(f"session_options has a cuda.* option that ONNX Runtime does not take: {detail}") from None
         cause = explain(str(error)) if choice.provider == CUDA else None
         if choice.provider == CUDA and (cause or re.search("CUDA|CUDNN|CUBLAS", str(error))):
             raise DeviceError(f"{choice.device} refused the session: {cause or detail}") from error
@@ -167,5 +170,6 @@ def _session_options(runtime: ModuleType, threads: int, given: Any) -> Any:
 
 def first_line(error: BaseException) -> str:
     """Return what an error of ONNX Runtime says, without the lines that repeat it."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    cause = _CAUSE.search(text)  # what comes before it is a function's signature, hundreds of characters of C++
+    return text[cause.start() if cause else 0 :][:300]

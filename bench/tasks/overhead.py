@@ -31,6 +31,7 @@ def run(state: State, request: dict[str, Any]) -> dict[str, Any]:
     """
     del state
     from fusedbert.engine import Classifier
+    from fusedbert.engine.artifact import PACKED
     from fusedbert.engine.inputs import check_items
     from fusedbert.engine.loading import load
     from fusedbert.engine.options import Options
@@ -39,22 +40,25 @@ def run(state: State, request: dict[str, Any]) -> dict[str, Any]:
     options = Options.parse(**chosen)
     loaded = load(request["artifact"], options)
     classifier = Classifier(loaded, options)
-    session, names = loaded.session.raw, loaded.session.inputs
+    session, names, packed = loaded.session.raw, loaded.session.inputs, loaded.runtime.layout == PACKED
     random = np.random.default_rng(0)
     words = [word for word in sorted(loaded.tokenizer.raw.get_vocab()) if word.isascii() and word.isalpha() and len(word) > 2]
 
-    def draw() -> tuple[str, dict[str, Any]]:
+    def draw() -> tuple[str, Any]:
         for _ in range(TRIES):
             text = " ".join(random.choice(words, size=request["tokens"] - 2).tolist())
             (row,) = loaded.tokenizer.encode(check_items([text]))
             if len(row.ids) == request["tokens"]:
                 break
+        if packed:
+            return text, loaded.runner.prepare([row])
         every = {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "token_type_ids": row.types}
         return text, {name: np.array([every[name]], dtype=dtype) for name, dtype in names.items()}  # [1, tokens]
 
     def pair(number: int) -> tuple[float, float]:
         text, feeds = draw()
-        calls = (lambda: classifier(text)), (lambda: session.run(["logits"], feeds))
+        bare = (lambda: loaded.runner.execute(feeds)) if packed else (lambda: session.run(["logits"], feeds))
+        calls = (lambda: classifier(text)), bare
         spent = [0.0, 0.0]
         for which in (0, 1) if number % 2 else (1, 0):
             draw()

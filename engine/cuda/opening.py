@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +11,10 @@ from typing import Any, Generic, TypeVar
 
 from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Variant
 from fusedbert.engine.cuda import placement
-from fusedbert.engine.cuda.options import WEIGHTS_APART, CudaOptions, split
+from fusedbert.engine.cuda.options import LIMIT, WEIGHTS_APART, CudaOptions, split, wants_graphs
 from fusedbert.engine.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner
-from fusedbert.engine.cuda.shapes import CAPTURE_AT, ShapedSession, turn
+from fusedbert.engine.cuda.shapes import CAPTURE_AT, ShapedSession
+from fusedbert.engine.cuda.turn import turn
 from fusedbert.engine.device import CUDA, Choice
 from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError
 from fusedbert.engine.golden import WrongResultError, verify
@@ -69,6 +71,11 @@ class Opener:
             ArtifactError: The file is damaged.
             InferenceError: The graph failed.
         """
+        if turn.inherited:
+            raise DeviceError(
+                f"process {os.getpid()} was forked from one that uses CUDA, which does not survive a fork: load the "
+                "classifier only in the child, or start processes with multiprocessing's 'spawn'"
+            )
         if not _whole(variant):
             # Made for another target: nodes of its own may stay on the CPU, so no fixed buffers and no CUDA graph.
             session = self._session(variant)
@@ -123,13 +130,15 @@ class Opener:
     def _open(self, variant: Variant, *, graphs: bool) -> Session:
         ours, rest = split(self.session_options)
         options = CudaOptions(device_id=self.choice.index, graphs=graphs, others=ours)
+        options_of = placement.session_options(self.runtime, rest) if _whole(variant) else rest
         with turn:
             return open_session(
                 self.runtime,
                 self.folder / variant.file,
                 self.choice,
                 threads=1,  # nothing of a graph made for CUDA runs on the CPU
-                session_options=_weights_apart(placement.session_options(self.runtime, rest) if _whole(variant) else rest),
+                # A limit holds for the arena, and should hold for the weights, too.
+                session_options=options_of if LIMIT in ours else _weights_apart(options_of),
                 provider_options=options.provider_options(),
             )
 
@@ -140,7 +149,7 @@ class Opener:
         Before 1.31 the sizes that a Concat copies to the GPU were read again at a replay, from memory that others had used
         since (https://github.com/microsoft/onnxruntime/pull/32121).
         """
-        wanted = split(self.session_options)[0].get("enable_cuda_graph", "1") == "1"
+        wanted = wants_graphs(split(self.session_options)[0])
         release = tuple(int(part) for part in self.runtime.__version__.split(".")[:2] if part.isdigit())
         return wanted and release >= (1, 31)
 

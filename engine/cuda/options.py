@@ -12,6 +12,8 @@ from typing import Any
 from fusedbert.engine.errors import OptionError
 
 PREFIX = "cuda."  # of the names in ``session_options`` that are the provider's
+GRAPHS = "enable_cuda_graph"
+LIMIT = "gpu_mem_limit"
 # A session option: weights are allocated one by one, and not in the arena, which would keep half as much again for them.
 WEIGHTS_APART = "session.use_device_allocator_for_initializers"
 
@@ -22,7 +24,8 @@ class CudaOptions:
 
     Attributes:
         device_id: Number of the device.
-        graphs: Whether CUDA graphs are captured. Every node has to be on the GPU then.
+        graphs: Whether CUDA graphs are captured. Every node has to be on the GPU then, so a caller's own wish is one of
+            several conditions, see ``wants_graphs``.
         others: Options by ONNX Runtime's own names, laid over ours: ``gpu_mem_limit`` in bytes, for example.
     """
 
@@ -51,8 +54,8 @@ class CudaOptions:
             **({"device_id": str(self.device_id)} if self.device_id else {}),
             "arena_extend_strategy": "kNextPowerOfTwo",
             "use_tf32": "0",
-            "enable_cuda_graph": str(int(self.graphs)),
             **self.others,
+            GRAPHS: str(int(self.graphs)),
         }
 
 
@@ -78,3 +81,13 @@ def split(given: Any) -> tuple[dict[str, str], Any]:
     if "device_id" in ours:
         raise OptionError(f"session_options has {PREFIX}device_id = {ours['device_id']}: name the device by device='cuda:N'")
     return ours, {name: value for name, value in given.items() if not str(name).startswith(PREFIX)} or None
+
+
+def wants_graphs(ours: Mapping[str, str]) -> bool:
+    """Tell whether a caller's options of the provider allow CUDA graphs, as they do by default.
+
+    Example:
+        >>> wants_graphs({}), wants_graphs({"enable_cuda_graph": "True"}), wants_graphs({"enable_cuda_graph": "0"})
+        (True, True, False)
+    """
+    return ours.get(GRAPHS, "1").lower() in ("1", "true")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.cuda.shapes import ShapedSession, capturable
+from fusedbert.engine.cuda.shapes import NoMemoryLeftError, ShapedSession, capturable
 from fusedbert.engine.packing import COARSE, FINE, Batch, pack, packed_bucket, pad_to, padded_bucket, padding_share
 from fusedbert.engine.planning import CUDA_BUDGET, Budget
 from fusedbert.engine.tokenizer import Row
@@ -20,6 +21,7 @@ from fusedbert.engine.tokenizer import Row
 PADDED_UP_TO = 0.05
 # Packed texts share a batch whatever their lengths; only the room that attention takes is rows times the longest. As many
 # tokens as in a padded batch fill any GPU, and twice as many would take twice the memory: BERT-base, 3.1 GiB instead of 4.9.
+_log = logging.getLogger("fusedbert")
 PACKED_BUDGET = Budget(tokens=CUDA_BUDGET.tokens, rows=2 * CUDA_BUDGET.rows, waste=1.0)
 
 
@@ -54,7 +56,7 @@ class PaddedCudaRunner:
 
     def execute(self, prepared: Batch) -> NDArray[np.float32]:
         """Run the session, and drop the fillers."""
-        return self.shaped.run(prepared)
+        return _run(self, prepared)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class PackedRunner:
 
     def execute(self, prepared: Batch) -> NDArray[np.float32]:
         """Run the session, and drop the fillers."""
-        return self.shaped.run(prepared)
+        return _run(self, prepared)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,23 @@ class ChoosingRunner:
     def execute(self, prepared: Chosen) -> NDArray[np.float32]:
         """Run the session that was chosen."""
         return prepared.runner.execute(prepared.batch)
+
+
+def _run(runner: PaddedCudaRunner | PackedRunner, batch: Batch) -> NDArray[np.float32]:
+    """Run a batch; where memory does not suffice, its halves, down to single texts.
+
+    Raises:
+        InferenceError: The graph failed, or there is no room for a single text.
+    """
+    try:
+        return runner.shaped.run(batch)
+    except NoMemoryLeftError:
+        if batch.texts == 1:
+            raise
+    half = batch.texts // 2
+    _log.info("%s has no room for %d texts at a time: in halves", runner.file, batch.texts)
+    parts = (batch.rows[:half], batch.rows[half:])
+    return np.concatenate([runner.execute(runner.prepare(rows)) for rows in parts])
 
 
 def _fineness(texts: int, tokens: int) -> int:

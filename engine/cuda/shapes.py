@@ -5,13 +5,13 @@ session costs handles and workspaces on the GPU until the session ends. So the f
 themselves, which saves a single text two switches of threads, and all others hand their batches to one thread of the
 session's own. That one ends when nobody holds the session any more.
 
-The GPU runs one batch at a time anyway: callers wait in line. So do all sessions that a process has: ONNX Runtime captures in
-the driver's global mode, in which an allocation or a copy of any other thread spoils the capture.
+The GPU runs one batch at a time anyway: callers wait in line, and all sessions of a process do (``turn``).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import threading
 from collections import Counter, OrderedDict
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.cuda.bound import Bound
 from fusedbert.engine.cuda.staging import Register, cuda_register
-from fusedbert.engine.diagnosis import explain
+from fusedbert.engine.cuda.turn import turn
+from fusedbert.engine.diagnosis import diagnose
 from fusedbert.engine.errors import InferenceError
 from fusedbert.engine.packing import Batch, Bucket
 from fusedbert.engine.session import Session, first_line
@@ -34,13 +35,18 @@ MAX_GRAPHS = 32  # of a seat; each holds its buffers, and some megabytes of the 
 MAX_BUFFERS = 16  # of shapes that are not captured; the one unused for longest gives way
 CAPTURE_AT = 2  # the use at which a shape is captured: capturing takes longer than the run that it saves once
 
-turn = threading.RLock()  # held by whoever opens, runs or captures on a GPU
+RETRY_AFTER = 8  # uses of a shape until it is captured again, after a capture that failed; twice as many each time
+MOST_FAILURES = 8  # captures that may fail before there are no more
 _log = logging.getLogger("fusedbert")
 
 
 def capturable(texts: int, tokens: int) -> bool:
     """Tell whether a batch is small enough for the launches of its kernels to matter."""
     return texts <= GRAPH_TEXTS and tokens <= GRAPH_TOKENS
+
+
+class NoMemoryLeftError(InferenceError):
+    """The GPU, or what a limit leaves of it, has no room for a batch."""
 
 
 class ShapedSession:
@@ -75,6 +81,8 @@ class ShapedSession:
         self._graphs = graphs
         self._captured: dict[tuple[int, Bucket], int] = {}  # a CUDA graph's number, by who captured it and its shape
         self._kept: dict[Bucket, Bound] = {}  # of captured shapes: a CUDA graph reads and writes there as long as it lives
+        self._numbers = itertools.count(1)
+        self._failures = 0
         self._seen: Counter[tuple[int, Bucket]] = Counter()
         self._buffers: OrderedDict[Bucket, Bound] = OrderedDict()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusedbert-cuda")
@@ -109,11 +117,24 @@ class ShapedSession:
             with turn:
                 logits = self._captured_or_plain(batch, seat)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-            shape = f"{batch.bucket.texts} texts, {batch.bucket.tokens} tokens"
-            raise InferenceError(
-                f"{self.session.file} failed on {shape}: {explain(str(error)) or first_line(error)}"
-            ) from error
+            raise self._failure(batch, error) from error
         return logits[: batch.texts]
+
+    def _failure(self, batch: Batch, error: Exception) -> InferenceError:
+        cause = diagnose(str(error))
+        begin = f"{self.session.file} failed on {batch.bucket.texts} texts, {batch.bucket.tokens} tokens"
+        if cause is None:
+            return InferenceError(f"{begin}: {first_line(error)}")
+        if cause.name == "out_of_memory":
+            return NoMemoryLeftError(f"{begin}: {cause.says}: {cause.way_out}, or raise cuda.gpu_mem_limit where it is set")
+        return InferenceError(f"{begin}: {cause.says}: {cause.way_out}")
+
+    def __del__(self) -> None:
+        """Let go of the session and its buffers when nobody captures: a release would spoil that."""
+        with turn:
+            for part in (self._kept, self._buffers):
+                part.clear()
+            del self.session
 
     def _captured_or_plain(self, batch: Batch, seat: int) -> NDArray[np.float32]:
         graph, bound = self._bound(batch, seat)
@@ -122,12 +143,22 @@ class ShapedSession:
         except Exception as error:  # as above
             if graph is None:
                 raise
-            _log.warning("%s runs without CUDA graphs from now on: %s", self.session.file, first_line(error))
-            self._graphs = False
-            self._captured.clear()
-            self._kept.clear()
+            self._forget((seat, batch.bucket), error)
             graph, bound = self._bound(batch, seat)
             return bound.run(batch.arrays, graph=graph)
+
+    def _forget(self, key: tuple[int, Bucket], error: Exception) -> None:
+        """Take back a capture that failed: memory was short, or somebody else's work spoiled it. Later it may succeed."""
+        self._failures += 1
+        if self._failures >= MOST_FAILURES:
+            self._graphs = False
+            _log.warning("%s runs without CUDA graphs from now on: %s", self.session.file, first_line(error))
+        else:
+            _log.info("%s could not capture a CUDA graph, and runs without: %s", self.session.file, first_line(error))
+        del self._captured[key]
+        self._seen[key] = -RETRY_AFTER * 2**self._failures
+        if not any(bucket == key[1] for _, bucket in self._captured):
+            self._buffers[key[1]] = self._kept.pop(key[1])
 
     def _bound(self, batch: Batch, seat: int) -> tuple[int | None, Bound]:
         """Find or make the buffers of a batch's shape, and the number of its CUDA graph where this seat has one."""
@@ -152,7 +183,7 @@ class ShapedSession:
             self._seen[key] += 1
             if self._seen[key] < CAPTURE_AT or sum(who == seat for who, _ in self._captured) >= MAX_GRAPHS:
                 return None
-            self._captured[key] = len(self._captured) + 1
+            self._captured[key] = next(self._numbers)
         return self._captured[key]
 
     def _make(self, batch: Batch) -> Bound:

@@ -43,6 +43,7 @@ class OnCpu:
         self._elsewhere = elsewhere
         self._captures = captures
         self.graphs: list[str] = []
+        self.refused = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
@@ -63,6 +64,7 @@ class OnCpu:
             raise RuntimeError(self._fails)
         graph = options.get_run_config_entry("gpu_graph_id")
         if graph != "-1" and not self._captures:
+            self.refused += 1
             raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
         self.graphs.append(graph)
         self._running.add(id(self))

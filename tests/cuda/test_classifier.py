@@ -15,6 +15,7 @@ from fusedbert.engine import Classifier, ClosedError, DeviceError, InferenceErro
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
 from fusedbert.engine.cuda import shapes
 from fusedbert.engine.cuda.runners import ChoosingRunner
+from fusedbert.engine.cuda.turn import turn
 from fusedbert.engine.tokenizer import Row
 
 MIXED = ["good", "the movie was not very good . " * 4, "bad !", "", "the movies was bad", "very " * 30]
@@ -157,12 +158,77 @@ def test_what_is_verified_has_been_captured_and_replayed(exported: Path, cuda: A
     assert set(replayed) - {"-1"}
 
 
-def test_a_capture_that_fails_ends_capturing_and_no_call(exported: Path, cuda: Any, expected: Any) -> None:
+def test_captures_that_fail_end_capturing_and_no_call(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(shapes, "RETRY_AFTER", 1)
+    monkeypatch.setattr(shapes, "MOST_FAILURES", 3)
     fake = cuda(captures=False)
     clf = Classifier.from_pretrained(exported, device="cuda")
-    for _ in range(3):
+    for _ in range(30):
         np.testing.assert_allclose(clf.decision_function(["not bad"]), expected(["not bad"]), atol=0.03)
     assert {graph for session in fake.sessions for graph in session.graphs} == {"-1"}
+    assert fake.sessions[1].refused == 3  # and then it is not tried any more
+
+
+def test_a_capture_that_failed_is_tried_again(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
+    """Memory may have been short for a moment, or a release elsewhere have spoiled it."""
+    monkeypatch.setattr(shapes, "RETRY_AFTER", 2)
+    fake = cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    runner = clf._runner
+    assert isinstance(runner, ChoosingRunner)
+    packed, text = fake.sessions[1], ["the movie was very bad " * 5]
+    before, packed._captures = runner.packed.shaped.captured, False
+    for _ in range(4):
+        np.testing.assert_allclose(clf.decision_function(text), expected(text), atol=0.03)
+    assert packed.refused == 1 and runner.packed.shaped.captured == before
+    packed._captures = True
+    for _ in range(6):
+        np.testing.assert_allclose(clf.decision_function(text), expected(text), atol=0.03)
+    assert runner.packed.shaped.captured == before + 1
+
+
+def test_a_batch_without_room_runs_in_halves(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda")
+    run, tried = shapes.Bound.run, []
+
+    def small(self: Any, arrays: Any, *, graph: int | None) -> np.ndarray:
+        tried.append(arrays["input_ids"].size)
+        if arrays["input_ids"].size > 100:
+            raise RuntimeError("bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 8388608")
+        return run(self, arrays, graph=graph)
+
+    monkeypatch.setattr(shapes.Bound, "run", small)
+    for texts in (MIXED * 9, EVEN * 5):
+        np.testing.assert_allclose(clf.decision_function(texts), expected(texts), atol=0.03)
+        assert max(tried) > 100
+    monkeypatch.setattr(
+        shapes.Bound, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA failure 2: out of memory"))
+    )
+    with pytest.raises(InferenceError, match=r"no memory left: .*raise cuda\.gpu_mem_limit where it is set"):
+        clf.decision_function(MIXED)
+
+
+def test_auto_takes_the_cpu_where_it_alone_has_the_precision(exported: Path, cuda: Any) -> None:
+    cuda()
+    clf = Classifier.from_pretrained(exported, precision="int8")
+    assert (clf.runtime.device, clf.runtime.precision) == ("cpu", "int8")
+    assert "no graph for CUDA that could take the place of the int8 one" in clf.runtime.why
+    with pytest.raises(OptionError, match="int8 runs on the CPU alone"):
+        Classifier.from_pretrained(exported, device="cuda", precision="int8")
+    assert Classifier.from_pretrained(exported).runtime.device == "cuda:0"
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("1", "1"), (True, "1"), ("0", "0"), (0, "0"), (False, "0")])
+def test_a_user_may_do_without_cuda_graphs(exported: Path, cuda: Any, value: Any, wanted: str) -> None:
+    fake = cuda()
+    Classifier.from_pretrained(exported, device="cuda", session_options={"cuda.enable_cuda_graph": value})
+    assert {options["enable_cuda_graph"] for options in fake.provider_options} == {wanted}
+    # A graph that was not made for CUDA has none, whatever is asked for.
+    fake.provider_options.clear()
+    settings = {"cuda.enable_cuda_graph": 1}
+    Classifier.from_pretrained(exported, device="cuda", precision="fp32", session_options=settings)
+    assert {options["enable_cuda_graph"] for options in fake.provider_options} == {"0"}
 
 
 def test_no_capture_where_a_replay_may_read_what_others_wrote(exported: Path, cuda: Any) -> None:
@@ -188,6 +254,22 @@ def test_sessions_take_turns(exported: Path, cuda: Any) -> None:
     for thread in threads:
         thread.join()
     assert len(session.at_once) >= 120 and set(session.at_once) == {1}
+
+
+def test_a_session_is_let_go_of_in_its_turn(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release from another thread would spoil a capture, and with it a run that captures nothing."""
+    released: list[bool] = []
+
+    def pin(address: int, size: int, *, index: int) -> Callable[[], None]:
+        return lambda: released.append(turn._lock._is_owned())  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(shapes, "cuda_register", pin)
+    cuda()
+    with Classifier.from_pretrained(exported, device="cuda") as clf:
+        clf.decision_function(MIXED)
+        clf.decision_function(EVEN)
+    assert len(released) >= 2 and all(released)
+    assert not turn._lock._is_owned()  # type: ignore[attr-defined]
 
 
 def test_captured_graphs_and_buffers_are_bounded(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from fusedbert.engine.device import CPU, CUDA, Choice, Offer
 from fusedbert.engine.diagnosis import CAUSES, diagnose, explain, loadable_cuda
 from fusedbert.engine.doctor import Status, examine
 from fusedbert.engine.options import Options
+from fusedbert.engine.session import first_line
 
 CALL = (
     "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, "
@@ -54,6 +55,11 @@ MESSAGES = [
     ("bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 8388608", "out_of_memory"),
     (CALL.format("CUDA failure 804: forward compatibility was attempted on non supported HW"), "driver_mismatch"),
     ("Error 803: system has unsupported display driver / cuda driver combination", "driver_mismatch"),
+    (CALL.format("CUDA failure 3: initialization error"), "forked"),
+    (CALL.format("CUDA failure 46: all CUDA-capable devices are busy or unavailable"), "busy"),
+    (CALL.format("CUDA failure 802: system not yet initialized"), "no_fabric"),
+    (CALL.format("CUDA failure 700: an illegal memory access was encountered"), "context_lost"),
+    (CALL.format("CUDA failure 719: unspecified launch failure"), "context_lost"),
     (LOAD.format("libcuda.so.1"), "no_driver"),
     (LOAD.format("libcudnn.so.9"), "cudnn_missing"),
     (LOAD.format("libcudnn_adv.so.9"), "cudnn_missing"),
@@ -81,6 +87,15 @@ MESSAGES = [
 def test_messages(text: str, name: str) -> None:
     cause = diagnose(text)
     assert cause is not None and cause.name == name
+
+
+def test_what_is_shown_begins_with_the_cause() -> None:
+    """And not with a function's signature, which would leave no room for it."""
+    new = first_line(RuntimeError(CALL.format("CUDA failure 998: something new")))
+    assert new.startswith("CUDA failure 998: something new")
+    option = 'cuda_execution_provider_info.cc:63 FromProviderOptions() Parse Unknown provider option: "nonsense".'
+    assert first_line(RuntimeError("x" * 400 + option)) == 'Unknown provider option: "nonsense".'
+    assert first_line(RuntimeError("plain\nmore")) == "plain" and first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 def test_every_cause_has_a_message_and_a_way_out() -> None:

@@ -226,6 +226,61 @@ tell(worst=max(worst), answers=len(worst), spoiled=[line for line in lines if "p
     assert found["answers"] == 64 and found["worst"] < 0.01 and found["spoiled"] == []
 
 
+def test_a_forked_child_is_told_and_does_not_wait_for_ever(do: Do) -> None:
+    """Also where another thread of the parent was on the GPU at the moment of the fork."""
+    found = do("""
+import time
+clf, stop = Classifier.from_pretrained(artifact, device="cuda"), threading.Event()
+def work():
+    while not stop.is_set():
+        clf(TEXTS * 10)
+thread = threading.Thread(target=work)
+thread.start()
+time.sleep(0.3)
+read, write = os.pipe()
+child = os.fork()
+if not child:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        other = Classifier.from_pretrained(artifact)
+        said = other.runtime.device + " " + other.runtime.why + " " + other(TEXTS[0])[0]["label"]
+        try:
+            Classifier.from_pretrained(artifact, device="cuda")
+        except FusedBertError as error:
+            said += " " + str(error)
+    os.write(write, said.encode())
+    os._exit(0)
+os.close(write)
+with os.fdopen(read) as pipe:
+    said = pipe.read()
+stop.set()
+thread.join()
+tell(said=said, ended=os.waitpid(child, 0)[1])
+""")
+    assert found["said"].startswith("cpu ") and "POSITIVE" in found["said"] and found["ended"] == 0
+    assert found["said"].count("forked from one that uses CUDA") == 2
+
+
+def test_a_limit_of_memory_holds(do: Do) -> None:
+    found = do(
+        """
+import fusedbert.engine.cuda.opening as opening
+opening.verify = lambda *_: "not verified, as nothing is computed"
+def hold(mib):
+    try:
+        with Classifier.from_pretrained(artifact, device="cuda", session_options={"cuda.gpu_mem_limit": mib << 20}) as clf:
+            clf(TEXTS * 64)
+            return used() >> 20
+    except FusedBertError as error:
+        return str(error)
+tell(small=hold(4), large=hold(64))
+""",
+        compute=0,
+    )
+    assert "no memory left" in found["small"], found
+    assert isinstance(found["large"], int) and found["large"] <= 2 * 64 + 8, found  # of each of the two graphs
+
+
 WARNED = """
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
