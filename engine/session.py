@@ -115,9 +115,9 @@ def open_session(
         )
     except Exception as error:  # as above
         detail = first_line(error)
-        if "provider option" in detail:
-            raise OptionError(f"session_options has a cuda.* option that ONNX Runtime does not take: {detail}") from None
         cause = explain(str(error)) if choice.provider == CUDA else None
+        if cause is None and "provider option" in detail:
+            raise OptionError(f"session_options has a cuda.* option that ONNX Runtime does not take: {detail}") from None
         if choice.provider == CUDA and (cause or re.search("CUDA|CUDNN|CUBLAS", str(error))):
             raise DeviceError(f"{choice.device} refused the session: {cause or detail}") from error
         engine = f"ONNX Runtime {runtime.__version__}"

@@ -281,6 +281,21 @@ tell(small=hold(4), large=hold(64))
     assert isinstance(found["large"], int) and found["large"] <= 2 * 64 + 8, found  # of each of the two graphs
 
 
+def test_a_wrong_option_is_the_caller_s_mistake_and_no_reason_for_the_cpu(do: Do) -> None:
+    found = do("""
+from fusedbert.engine import OptionError
+said = []
+for options in ({"cuda.nonsense": 1}, {"cuda.use_tf32": "maybe"}):
+    try:
+        Classifier.from_pretrained(artifact, session_options=options)
+    except OptionError as error:
+        said.append(str(error))
+tell(said=said)
+""")
+    assert 'does not take: Unknown provider option: "nonsense"' in found["said"][0]
+    assert 'Failed to parse provider option "use_tf32"' in found["said"][1]
+
+
 WARNED = """
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
