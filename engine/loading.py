@@ -122,7 +122,7 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool =
             parts = opening.open(choice)
         check.finish()
     selection, session = parts.selection, parts.session
-    threading = () if choice.provider == CUDA else (explain_threads(session.threads, options, machine),)
+    threads = () if choice.provider == CUDA else (explain_threads(session.threads, options, machine),)
     if choice.surprising:
         warnings.warn(f"fusedbert runs on the {choice.why}", RuntimeWarning, stacklevel=3)  # from_pretrained's caller
     if parts.surprise:
@@ -142,7 +142,7 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool =
             fused_attention=selection.variant.fused_attention,
             threads=session.threads,
             layout=parts.layout,
-            why="; ".join((choice.why, selection.why, *parts.why, *threading)),
+            why="; ".join((choice.why, selection.why, *parts.why, *threads)),
         ),
     )
 

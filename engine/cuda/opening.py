@@ -12,14 +12,13 @@ from typing import Any, Generic, TypeVar
 from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Variant
 from fusedbert.engine.cuda import placement
 from fusedbert.engine.cuda.options import LIMIT, WEIGHTS_APART, CudaOptions, split, wants_graphs
-from fusedbert.engine.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner
+from fusedbert.engine.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner, PlainCudaRunner
 from fusedbert.engine.cuda.shapes import CAPTURE_AT, ShapedSession
 from fusedbert.engine.cuda.turn import turn
 from fusedbert.engine.device import CUDA, Choice
 from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError
 from fusedbert.engine.golden import WrongResultError, verify
-from fusedbert.engine.planning import CUDA_BUDGET
-from fusedbert.engine.runner import PaddedRunner, Runner
+from fusedbert.engine.runner import Runner
 from fusedbert.engine.session import Session, open_session
 from fusedbert.engine.tokenizer import TextTokenizer
 
@@ -79,7 +78,7 @@ class Opener:
         if not _whole(variant):
             # Made for another target: nodes of its own may stay on the CPU, so no fixed buffers and no CUDA graph.
             session = self._session(variant)
-            plain = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id, budget=CUDA_BUDGET, ahead=True)
+            plain = PlainCudaRunner(session=session, pad_id=self.tokenizer.pad_id)
             return Opened(session=session, runner=plain, layout=PADDED, why=self._verify(variant, plain))
         sibling = self.manifest.variant(target=variant.target, precision=variant.precision, layout=PACKED)
         if sibling is None:
@@ -130,7 +129,7 @@ class Opener:
     def _open(self, variant: Variant, *, graphs: bool) -> Session:
         ours, rest = split(self.session_options)
         options = CudaOptions(device_id=self.choice.index, graphs=graphs, others=ours)
-        options_of = placement.session_options(self.runtime, rest) if _whole(variant) else rest
+        given = placement.session_options(self.runtime, rest) if _whole(variant) else rest
         with turn:
             return open_session(
                 self.runtime,
@@ -138,7 +137,7 @@ class Opener:
                 self.choice,
                 threads=1,  # nothing of a graph made for CUDA runs on the CPU
                 # A limit holds for the arena, and should hold for the weights, too.
-                session_options=options_of if LIMIT in ours else _weights_apart(options_of),
+                session_options=given if LIMIT in ours else _weights_apart(given),
                 provider_options=options.provider_options(),
             )
 

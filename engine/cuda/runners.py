@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.cuda.shapes import NoMemoryLeftError, ShapedSession, capturable
+from fusedbert.engine.cuda.turn import turn
 from fusedbert.engine.packing import COARSE, FINE, Batch, pack, packed_bucket, pad_to, padded_bucket, padding_share
 from fusedbert.engine.planning import CUDA_BUDGET, Budget
+from fusedbert.engine.runner import PaddedBatch, PaddedRunner
 from fusedbert.engine.tokenizer import Row
 
 # Share of padding up to which a large batch takes the padded graph, whose attention has better kernels on recent GPUs and
@@ -21,8 +23,21 @@ from fusedbert.engine.tokenizer import Row
 PADDED_UP_TO = 0.05
 # Packed texts share a batch whatever their lengths; only the room that attention takes is rows times the longest. As many
 # tokens as in a padded batch fill any GPU, and twice as many would take twice the memory: BERT-base, 3.1 GiB instead of 4.9.
-_log = logging.getLogger("fusedbert")
 PACKED_BUDGET = Budget(tokens=CUDA_BUDGET.tokens, rows=2 * CUDA_BUDGET.rows, waste=1.0)
+_log = logging.getLogger("fusedbert")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlainCudaRunner(PaddedRunner):
+    """Runs a graph that was made for another target: without buffers of its own and captures, and in its turn all the same."""
+
+    budget: Budget = CUDA_BUDGET
+    ahead: bool = True
+
+    def execute(self, prepared: PaddedBatch) -> NDArray[np.float32]:
+        """Run the session."""
+        with turn:
+            return super().execute(prepared)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

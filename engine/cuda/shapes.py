@@ -108,8 +108,9 @@ class ShapedSession:
         seat: int | None = getattr(self._here, "seat", None)
         if seat is None:
             with self._seating:
-                self._seated += self._seated < SEATS + 1
-                seat = self._here.seat = self._seated if self._seated <= SEATS else 0
+                free = self._seated < SEATS
+                self._seated += free
+                seat = self._here.seat = self._seated if free else 0
         return seat
 
     def _run(self, batch: Batch, seat: int) -> NDArray[np.float32]:
@@ -132,8 +133,8 @@ class ShapedSession:
     def __del__(self) -> None:
         """Let go of the session and its buffers when nobody captures: a release would spoil that."""
         with turn:
-            for part in (self._kept, self._buffers):
-                part.clear()
+            self._kept.clear()
+            self._buffers.clear()
             del self.session
 
     def _captured_or_plain(self, batch: Batch, seat: int) -> NDArray[np.float32]:

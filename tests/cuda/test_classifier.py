@@ -16,6 +16,7 @@ from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manif
 from fusedbert.engine.cuda import shapes
 from fusedbert.engine.cuda.runners import ChoosingRunner
 from fusedbert.engine.cuda.turn import turn
+from fusedbert.engine.session import Session
 from fusedbert.engine.tokenizer import Row
 
 MIXED = ["good", "the movie was not very good . " * 4, "bad !", "", "the movies was bad", "very " * 30]
@@ -254,6 +255,23 @@ def test_sessions_take_turns(exported: Path, cuda: Any) -> None:
     for thread in threads:
         thread.join()
     assert len(session.at_once) >= 120 and set(session.at_once) == {1}
+
+
+def test_a_graph_of_the_cpu_s_runs_in_its_turn(
+    exported: Path, cuda: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its allocations would spoil the captures of others."""
+    cuda()
+    clf = Classifier.from_pretrained(exported, device="cuda", precision="fp32")
+    wanted, run, held = expected(MIXED), Session.run, []
+
+    def record(self: Session, feeds: Any) -> np.ndarray:
+        held.append(turn._lock._is_owned())  # type: ignore[attr-defined]
+        return run(self, feeds)
+
+    monkeypatch.setattr(Session, "run", record)
+    np.testing.assert_allclose(clf.decision_function(MIXED), wanted, atol=1e-4)
+    assert held and all(held)
 
 
 def test_a_session_is_let_go_of_in_its_turn(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:

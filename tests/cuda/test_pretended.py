@@ -78,24 +78,38 @@ def mini(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+Start = Callable[..., "subprocess.CompletedProcess[str]"]
 Do = Callable[..., Any]
 
 
 @pytest.fixture
-def do(libraries: dict[bool, Mapping[str, str]], mini: Path, tmp_path: Path) -> Do:
-    """Return a function that runs a script in a process that sees the device; returns what the script told."""
+def start(libraries: dict[bool, Mapping[str, str]], repository: Path, tmp_path: Path) -> Start:
+    """Return a function that runs Python in a process that has the device, as ``PRETEND_*`` settings describe it."""
 
-    def run(script: str, *, artifact: Path | None = None, cudnn: bool = True, **settings: object) -> Any:
+    def run(*arguments: object, cudnn: bool = True, **settings: object) -> subprocess.CompletedProcess[str]:
         (tmp_path / "trace").touch()
         environment = {
             **os.environ,
             **libraries[cudnn],
             "FUSEDBERT_CACHE": str(tmp_path / "cache"),
+            "FUSEDBERT_TEST_PRETENDED": "1",
             "PRETEND_TRACE": str(tmp_path / "trace"),
             **{f"PRETEND_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        command = [sys.executable, "-c", BEGIN + script, str(artifact or mini)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=repository, timeout=280, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def do(start: Start, mini: Path) -> Do:
+    """Return a function that runs a script there; returns what the script told."""
+
+    def run(script: str, *, artifact: Path | None = None, **settings: Any) -> Any:
+        done = start("-c", BEGIN + script, artifact or mini, **settings)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1]) | {"stderr": done.stderr}
 
@@ -221,7 +235,7 @@ def work(n):
     worst.extend(float(np.abs(both[i % 2].decision_function(TEXTS[:n]) - wanted[n]).max()) for i in range(8))
 threads = [threading.Thread(target=work, args=(1 + n % 4,)) for n in range(8)]
 lines = kernels(lambda: ([t.start() for t in threads], [t.join() for t in threads]))
-tell(worst=max(worst), answers=len(worst), spoiled=[line for line in lines if "poiled" in line])
+tell(worst=max(worst), answers=len(worst), spoiled=[line for line in lines if "SPOILED" in line])
 """)
     assert found["answers"] == 64 and found["worst"] < 0.01 and found["spoiled"] == []
 
@@ -345,18 +359,9 @@ main(["doctor", "-m", artifact, "--json"])
         ({"driver_too_old": 1}, "driver_too_old"),
     ],
 )
-def test_doctor_tells_them_apart(
-    libraries: dict[bool, Mapping[str, str]], mini: Path, tmp_path: Path, settings: dict[str, Any], cause: str | None
-) -> None:
+def test_doctor_tells_them_apart(start: Start, mini: Path, settings: dict[str, Any], cause: str | None) -> None:
     """``fusedbert doctor`` as a user runs it."""
-    environment = {
-        **os.environ,
-        **libraries[settings.get("cudnn", True)],
-        "FUSEDBERT_CACHE": str(tmp_path),
-        **{f"PRETEND_{name.upper()}": str(value) for name, value in settings.items() if name != "cudnn"},
-    }
-    command = [sys.executable, "-c", BEGIN + DOCTOR, str(mini)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = start("-c", BEGIN + DOCTOR, mini, **settings)
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["cuda"]["value"]["cause"] == cause, findings["cuda"]
     assert findings["cuda"]["value"]["works"] == (cause in (None, "cudnn_missing"))
@@ -364,11 +369,9 @@ def test_doctor_tells_them_apart(
         assert findings["model_runtime"]["value"]["device"] == "cuda:0"
 
 
-def test_the_tests_marked_gpu_pass(libraries: dict[bool, Mapping[str, str]], repository: Path, tmp_path: Path) -> None:
+def test_the_tests_marked_gpu_pass(start: Start) -> None:
     """So no line of them runs for the first time on a GPU. That of memory computes for minutes here; there is one above."""
-    environment = {**os.environ, **libraries[True], "FUSEDBERT_CACHE": str(tmp_path), "FUSEDBERT_TEST_PRETENDED": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", "not memory", "tests/cuda/test_gpu.py"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, timeout=280, check=False)
+    done = start("-m", "pytest", "-q", "-m", "gpu", "-k", "not memory", "tests/cuda/test_gpu.py")
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-4000:]
 
 
@@ -386,11 +389,9 @@ print(json.dumps({name: each["max_abs_difference"] for name, each in found.items
 """
 
 
-def test_candidates_compute_the_same(libraries: dict[bool, Mapping[str, str]], checkpoint: Path, tmp_path: Path) -> None:
+def test_candidates_compute_the_same(start: Start, checkpoint: Path, tmp_path: Path) -> None:
     """The operators that gpu-check times beside each other for packed attention."""
-    environment = {**os.environ, **libraries[True], "FUSEDBERT_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", BEGIN + EACH, "", str(checkpoint), str(tmp_path / "source")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = start("-c", BEGIN + EACH, "", checkpoint, tmp_path / "source")
     assert done.returncode == 0, done.stderr
     differences = json.loads(done.stdout.splitlines()[-1])
     assert len(differences) == 4 and max(differences.values()) < 0.01, differences
@@ -406,16 +407,9 @@ gpu_check.main(["--output", sys.argv[2], "--minutes", "4"], standalone_mode=Fals
 """
 
 
-def test_gpu_check_measures(libraries: dict[bool, Mapping[str, str]], mini: Path, repository: Path, tmp_path: Path) -> None:
+def test_gpu_check_measures(start: Start, mini: Path, tmp_path: Path) -> None:
     """``make gpu-check`` with models of two layers: the figures mean nothing, and all are there."""
-    environment = {
-        **os.environ,
-        **libraries[True],
-        "FUSEDBERT_CACHE": str(tmp_path / "cache"),
-        "FUSEDBERT_TEST_PRETENDED": "1",
-    }
-    command = [sys.executable, "-c", BEGIN + CHECK, str(mini), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, timeout=280, check=False)
+    done = start("-c", BEGIN + CHECK, mini, tmp_path / "out")
     assert done.returncode == 1, done.stderr  # as the tests were not run
     details = json.loads(next((tmp_path / "out").glob("*.details.json")).read_text())
     result = json.loads(next(path for path in (tmp_path / "out").glob("*.json") if "details" not in path.name).read_text())
