@@ -20,7 +20,7 @@ STAGES = ("engine", "export", "bench", "models")
 # What is imported, and what pip calls it.
 NEEDED = {
     "numpy": "numpy>=1.26",
-    "tokenizers": "tokenizers>=0.20",
+    "tokenizers": "tokenizers>=0.20,<1",
     "click": "click>=8.1",
     "tqdm": "tqdm>=4.66",
     "onnx": "onnx>=1.18",
