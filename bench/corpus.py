@@ -170,7 +170,8 @@ def gold(values: Sequence[Any] | None, labels: Sequence[str]) -> NDArray[np.int6
     """
     if values is None or not len(values):
         return None
-    numbers = {name.strip().casefold(): index for index, name in enumerate(labels)}
+    names = [name.strip().casefold() for name in labels]
+    numbers = {name: index for index, name in enumerate(names) if names.count(name) == 1}  # one that two share is neither's
     found = np.array([_number(value, numbers, len(labels)) for value in values], dtype=np.int64)
     return found if 2 * (found >= 0).sum() >= len(found) else None
 

@@ -45,6 +45,13 @@ class Parity:
         mean_abs_probability: Mean absolute difference of a probability.
         max_abs_probability: Largest absolute difference of a probability.
         measured_on: ``this graph``, or what stood in for it where its ops run on CUDA alone.
+        scale: What the difference of a logit is relative to, where that is not 1. With several labels, a tenth of the largest
+            logit of the check texts; of a regression or of a model with one logit, their ``spread``, and a share of what the
+            output is summed of, for float32's own rounding.
+        spread: Of a regression or of a model with one logit: from the least to the largest output of the check texts.
+        rank_correlation: Of such a model: Spearman's, between the graph's outputs and the reference's; the least of them.
+        mean_of_spread: Of such a model: mean absolute change of an output, as a share of ``spread``.
+        max_of_spread: Likewise the largest change.
     """
 
     reference: str
@@ -54,6 +61,11 @@ class Parity:
     mean_abs_probability: float = 0.0
     max_abs_probability: float = 0.0
     measured_on: str = "this graph"
+    scale: float | None = None
+    spread: float | None = None
+    rank_correlation: float | None = None
+    mean_of_spread: float | None = None
+    max_of_spread: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +116,23 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of ``fusedbert.json``."""
+    """The content of ``fusedbert.json``; what is None or empty by default is written only where it says something.
+
+    Attributes:
+        source: Where the weights came from.
+        created_with: Versions of the packages that made it.
+        architecture: Hugging Face ``model_type``.
+        problem_type: One of ``PROBLEM_TYPES``.
+        labels: Names of the outputs, in their order; two may be the same.
+        max_length: Tokens of a text at most.
+        variants: The graphs.
+        golden: Texts with the reference's logits.
+        files: Size and sha256 of every other file of the folder.
+        format: Version of this form.
+        requires: For each graph what runs it: ``{"opset": 23, "onnxruntime": "1.23"}``, the least versions.
+        function_to_apply: What turns logits into scores where that is not what ``problem_type`` implies: ``none`` or
+            ``sigmoid``, as the checkpoint's own ``config.json`` says.
+    """
 
     source: Source
     created_with: Mapping[str, str]
@@ -116,6 +144,8 @@ class Manifest:
     golden: tuple[Golden, ...] = ()
     files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
+    requires: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    function_to_apply: str | None = None
 
     @property
     def verifiable(self) -> bool:
@@ -142,11 +172,21 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     files = {path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in paths}
     manifest = dataclasses.replace(manifest, files=files)
-    document = {"format": manifest.format, **dataclasses.asdict(manifest), "sha256": _NO_HASH}
+    document = {"format": manifest.format, **_without_defaults(dataclasses.asdict(manifest)), "sha256": _NO_HASH}
     content = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     head, _, tail = content.rpartition(_NO_HASH.encode())
     (folder / MANIFEST).write_bytes(head + hashlib.sha256(content).hexdigest().encode() + tail)
     return manifest
+
+
+def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing, so that a manifest without it is one that earlier versions read as well."""
+    for variant in document["variants"]:
+        variant["parity"] = {name: value for name, value in variant["parity"].items() if value is not None}
+    return {name: value for name, value in document.items() if not (name in _OPTIONAL and not value)}
+
+
+_OPTIONAL = ("requires", "function_to_apply")
 
 
 def _is_whole(content: bytes, given: Any) -> bool:
@@ -169,7 +209,7 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads(content.decode())
     except FileNotFoundError:
         raise ArtifactError(f"{folder} holds no {MANIFEST}: not an artifact; make one with fusedbert export") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}): export the checkpoint again") from None
     found = document.get("format") if isinstance(document, dict) else None
     if isinstance(found, int) and found > FORMAT:
@@ -197,6 +237,8 @@ def _parse(document: dict[str, Any]) -> Manifest:
         Variant(**{**entry, "outputs": tuple(entry["outputs"]), "parity": Parity(**entry["parity"])})
         for entry in document["variants"]
     )
+    if document.get("function_to_apply") not in (None, "none", "sigmoid"):
+        raise ValueError(f"function_to_apply is {document['function_to_apply']!r}, expected none or sigmoid")
     golden = tuple(Golden(**{**entry, "logits": tuple(map(float, entry["logits"]))}) for entry in document["golden"])
     labels = tuple(document["labels"])
     max_length = document["max_length"]
@@ -209,6 +251,9 @@ def _parse(document: dict[str, Any]) -> Manifest:
     for name, entry in document["files"].items():
         if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
             raise ValueError(f"files[{name!r}] needs bytes and sha256")
+    for name, entry in document.get("requires", {}).items():
+        if not isinstance(entry["opset"], int) or not isinstance(entry["onnxruntime"], str):
+            raise ValueError(f"requires[{name!r}] needs opset and onnxruntime")
     known = {field.name for field in dataclasses.fields(Manifest)}
     rest = {name: value for name, value in document.items() if name in known}
     rest |= {"variants": variants, "golden": golden, "labels": labels, "source": Source(**document["source"])}

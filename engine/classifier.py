@@ -13,6 +13,7 @@ from fusedbert.engine.calls import Calls
 from fusedbert.engine.errors import ClosedError, OptionError
 from fusedbert.engine.execution import Execution
 from fusedbert.engine.inputs import Text, check_item
+from fusedbert.engine.labels import distinct
 from fusedbert.engine.loading import Loaded, Runtime, load
 from fusedbert.engine.options import LongText, Options, Window
 from fusedbert.engine.outputs import Floats, apply
@@ -194,7 +195,7 @@ class Classifier(Calls):
                 end=end,
                 segment=segment,
                 logits=tuple(map(float, row)),
-                scores=dict(zip(self._labels, map(float, shares), strict=True)),
+                scores=dict(zip(distinct(self._labels), map(float, shares), strict=True)),
             )
             for (start, end), row, shares in zip(places, logits, scores, strict=True)
         ]

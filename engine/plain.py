@@ -17,6 +17,7 @@ from fusedbert.engine import native
 from fusedbert.engine.artifact import MANIFEST, NO_MANIFEST, PROBLEM_TYPES, Manifest, Parity, Source, Variant, inside
 from fusedbert.engine.artifact import read_manifest as _read_manifest
 from fusedbert.engine.errors import ArtifactError
+from fusedbert.engine.labels import names_by_id
 from fusedbert.engine.scan import Graph, scan
 
 # Where a graph may stand, in the order of preference, and what it is for: (target, precision).
@@ -45,6 +46,7 @@ _INTEGER = {
 _OFFSET = {"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl", "mpnet", "longformer", "ibert"}
 _UNSET_LENGTH = 1_000_000  # transformers writes 1e30 where a tokenizer has no limit
 _DEFAULT_LENGTH = 512
+_MOST_LABELS = 1_000_000
 _NOT_MEASURED = Parity(reference="none", texts=0, max_abs_logit=math.nan, label_agreement=math.nan)
 
 
@@ -150,19 +152,19 @@ def _labels_of(path: Path, graph: Graph) -> int | None:
 
 def _labels(folder: Path, config: Mapping[str, Any], count: int | None) -> tuple[str, ...]:
     """Name the outputs: ``id2label``, and ``LABEL_i`` for the ids that it leaves out."""
-    path, names = folder / "config.json", config.get("id2label") or {}
+    path = folder / "config.json"
     try:
-        by_id = {int(key): str(value) for key, value in names.items()}
-        known = max(by_id, default=-1) + 1 or int(config.get("num_labels") or count or 2)  # 2: as in transformers
-    except (AttributeError, ValueError, TypeError):
-        raise ArtifactError(f"{path} has id2label = {names!r}, expected numbers and names: mend it") from None
-    count = known if count is None else count
-    if (by_id and known > count) or min(by_id, default=0) < 0:
+        names = names_by_id(config.get("id2label"))
+    except ValueError as error:
+        raise ArtifactError(f"{path} has {error}: mend it") from None
+    known = max(names, default=-1) + 1
+    if count is None:  # the graph leaves it open
+        count = known or config.get("num_labels", 2)  # 2: as in transformers
+        if type(count) is not int or not 1 <= count <= _MOST_LABELS:
+            raise ArtifactError(f"{path} has {str(count)[:80]} labels, expected 1 to {_MOST_LABELS}: mend it")
+    if known > count:
         raise ArtifactError(f"{path} names {known} labels, the graph gives {count}: put the config beside its own graph")
-    labels = tuple(by_id.get(i, f"LABEL_{i}") for i in range(count))
-    if len(set(labels)) != count:
-        raise ArtifactError(f"{path} gives one name to several labels ({', '.join(labels)}): mend id2label")
-    return labels
+    return tuple(names.get(i, f"LABEL_{i}") for i in range(count))
 
 
 def _max_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int:
@@ -186,7 +188,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         document = json.loads(inside(folder, name).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{path} cannot be read as JSON ({error}): copy it again") from None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from fusedbert.engine import plain
+from fusedbert.engine import kinds, plain
 from fusedbert.engine.artifact import MANIFEST, read_manifest
 from fusedbert.engine.cache import cache_root, cached_artifact, file_hash
 from fusedbert.engine.errors import ArtifactError, CheckpointError, MissingDependencyError, ModelNotFoundError, StorageError
@@ -73,13 +73,21 @@ def resolve_model(
 
 def is_checkpoint(folder: Path) -> bool:
     """Tell whether a folder holds weights to export, and not an artifact: those are run as they are."""
-    return not (folder / MANIFEST).is_file() and any(folder.glob("*.safetensors")) and (folder / "config.json").is_file()
+    if (folder / MANIFEST).is_file() or not (folder / "config.json").is_file():
+        return False
+    return bool(kinds.weights(path.name for path in folder.glob("*.safetensors")))
 
 
 def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, attentions: bool = False) -> Path:
     """Return an artifact and another tool's export as they are, and a checkpoint's artifact from the cache.
 
     Where both weights and another tool's graphs are there, the weights are exported: what comes of it is verified.
+
+    Raises:
+        CheckpointError: It is known to be something else: an adapter, another framework's weights.
+        ArtifactError: It holds graphs alone, of names that are not known.
+        ModelNotFoundError: It lacks a config or weights.
+        StorageError: It cannot be read.
     """
     if (folder / MANIFEST).is_file():
         return folder
@@ -87,21 +95,19 @@ def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, atten
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise StorageError(f"{folder} cannot be read: {error.strerror or error}") from None
-    weights = any(name.endswith(".safetensors") for name in names)
+    weights = bool(kinds.weights(names))
     if "config.json" in names and weights:
+        kinds.refuse(folder)
         return _exported(folder, options, target, attentions=attentions)
     if any(plain.graphs(folder)):
+        kinds.refuse_pointers(folder)
         return folder
     if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
         raise ArtifactError(
             f"{folder} holds ONNX graphs but no {MANIFEST}, and none has a name that is known: rename one to one of "
             f"{', '.join(plain.KNOWN)}, or give the checkpoint that they were made from"
         )
-    if any(name.endswith((".bin", ".pt", ".ckpt")) for name in names) and not weights:
-        raise CheckpointError(
-            f"{folder} holds its weights as a pickle, which can run code when it is read: save them as safetensors with "
-            "transformers, model.save_pretrained(folder, safe_serialization=True)"
-        )
+    kinds.refuse(folder)
     missing = "config.json" if weights else "weights (*.safetensors)" if "config.json" in names else MANIFEST
     raise ModelNotFoundError(f"{folder} has no {missing}: {_expected()}")
 
@@ -133,12 +139,14 @@ def download(name: str, options: Options, target: str = "cpu") -> Path:
     if (folder / MANIFEST).is_file():
         return _fetch(name, options, sorted(read_manifest(folder).files))
     if is_checkpoint(folder):
+        kinds.refuse(folder, name)
         return folder
     for wanted in (_precisions(options, target), {precision for _, precision in plain.KNOWN.values()}):
         files = [file for file, (_, precision) in plain.KNOWN.items() if precision in wanted]
         _fetch(name, options, [pattern for file in files for pattern in (file, f"{file}_data*")])
         if any(plain.graphs(folder)):
             return folder
+    kinds.refuse(folder, name)
     raise CheckpointError(
         f"{name} on the hub has no config.json with *.safetensors weights, and no ONNX graph: convert it to safetensors first"
     )

@@ -1,15 +1,15 @@
 """Reading a checkpoint's weights: named tensors from safetensors, all of them checked before any is used.
 
 Weights come from ``model.safetensors``, or from the shards that ``model.safetensors.index.json`` lists. A pickle
-(``pytorch_model.bin``) can run code when it is opened, so it is refused with the command that converts it.
+(``pytorch_model.bin``) can run code when it is opened, so it is refused with the command that converts it. Which tensor is
+which of ours is in ``tensors``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections.abc import Iterator, Mapping
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import sha256_of
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError
+from fusedbert.engine.kinds import listed, refuse
 from fusedbert.export.architecture import Architecture
 from fusedbert.export.layouts import Layout
+from fusedbert.export.notes import IgnoredWarning
+from fusedbert.export.tensors import Found, ignored, match
 
 Array = NDArray[np.float32]
-FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +90,19 @@ class Weights:
         layout: The table of its tensor names.
 
     Raises:
-        CheckpointError: No safetensors, a damaged file, or tensors that are missing, unknown or misshapen: all are listed.
+        CheckpointError: No safetensors, a damaged file, or tensors that are missing or misshapen: five are listed.
+
+    Warns:
+        IgnoredWarning: There are tensors that the model does not use.
     """
 
     def __init__(self, folder: Path, architecture: Architecture, layout: Layout) -> None:
         self.architecture = architecture
         self.files = weight_files(folder)
-        self._found = dict(_headers(self.files))
-        self._names, self.labels = _match(self._found, architecture, layout)
+        self._found = headers(self.files)
+        self._names, self.labels, unused = match(self._found, architecture, layout, folder)
+        if unused:
+            warnings.warn(ignored(folder, architecture.family, unused), IgnoredWarning, stacklevel=2)
 
     def sha256(self) -> dict[str, str]:
         """Return the sha256 of each weight file."""
@@ -108,7 +115,7 @@ class Weights:
             CheckpointError: It holds a number that is not finite.
         """
         theirs = self._names[name]
-        path, _ = self._found[theirs]
+        path = self._found[theirs].file
         with _open(path) as file:
             tensor = np.ascontiguousarray(file.get_tensor(theirs), dtype=np.float32)
         if not np.isfinite(tensor).all():
@@ -160,20 +167,14 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise CheckpointError(f"{index} cannot be read as an index of shards: save the checkpoint again") from None
-        bad = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+        bad = [str(name) for name in names if Path(str(name)).name != name or not (folder / name).is_file()]
         if bad or not names:
-            raise CheckpointError(f"{index} names shards that are not in the folder: {', '.join(bad) or 'none at all'}")
+            raise CheckpointError(f"{index} names shards that are not in the folder: {listed(bad) or 'none at all'}")
         return tuple(folder / name for name in names)
-    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt*"))
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when opened: "
-            'where you trust it, convert it with python -c "from transformers import AutoModelForSequenceClassification as M; '
-            f"M.from_pretrained('{folder}').save_pretrained('{folder}', safe_serialization=True)\""
-        )
-    raise CheckpointError(f"{folder} holds no model.safetensors: point to a folder that save_pretrained wrote")
+    refuse(folder)
+    raise CheckpointError(f"{folder} has no weights (*.safetensors): point to a folder that save_pretrained wrote")
 
 
 def _open(path: Path) -> Any:
@@ -187,90 +188,16 @@ def _open(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error}): download or save it again") from None
 
 
-def _headers(files: tuple[Path, ...]) -> Iterator[tuple[str, tuple[Path, tuple[int, ...]]]]:
-    """List name, file and shape of each tensor without reading its data."""
+def headers(files: tuple[Path, ...]) -> dict[str, Found]:
+    """List name, file, shape and type of each tensor without reading its data.
+
+    Raises:
+        CheckpointError: A file is no safetensors file.
+    """
+    found: dict[str, Found] = {}
     for path in files:
         with _open(path) as file:
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 part = file.get_slice(name)
-                kind = part.get_dtype()
-                if kind not in FLOATS and not re.search(r"_ids$", name):
-                    raise CheckpointError(f"tensor {name} in {path} is {kind}, expected one of {', '.join(FLOATS)}")
-                yield name, (path, tuple(part.get_shape()))
-
-
-def expected_tensors(a: Architecture, layout: Layout) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """List our names with the checkpoint's name, ``^`` before it where it lies inside the prefix, and the shape.
-
-    The classifier's rows are its labels: ``-1`` stands for their number, which the tensor itself tells.
-    """
-    hidden, inner, width = a.hidden_size, a.intermediate_size, a.embedding_size
-    table = {
-        "word": (a.vocab_size, width),
-        "position": (a.positions, width),
-        "token_type": (a.token_types, width),
-        "embedding_norm": (width,),
-        "embedding_projection": (hidden, width),
-        "query": (hidden, hidden),
-        "key": (hidden, hidden),
-        "value": (hidden, hidden),
-        "attention_output": (hidden, hidden),
-        "attention_norm": (hidden,),
-        "intermediate": (inner, hidden),
-        "output": (hidden, inner),
-        "output_norm": (hidden,),
-        "head_dense": (hidden, hidden),
-        "classifier": (-1, hidden),
-    }
-    parts = {name: (f"^{theirs}", table[name]) for name, theirs in layout.embeddings.items()}
-    if width == hidden:
-        parts.pop("embedding_projection", None)
-    for i in range(a.layers):
-        parts |= {f"layer.{i}.{name}": (f"^{theirs.format(i=i)}", table[name]) for name, theirs in layout.layer.items()}
-    parts |= {name: (theirs, table[name]) for name, theirs in layout.head.items()}
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, (theirs, shape) in parts.items():
-        expected[f"{name}.weight"] = (f"{theirs}.weight", shape)
-        if name not in ("word", "position", "token_type"):
-            expected[f"{name}.bias"] = (f"{theirs}.bias", shape[:1])
-    return expected
-
-
-def _match(
-    found: Mapping[str, tuple[Path, tuple[int, ...]]], architecture: Architecture, layout: Layout
-) -> tuple[dict[str, str], int]:
-    """Find the checkpoint's name of each tensor of ours; say in one error all that does not fit."""
-    names: dict[str, str] = {}
-    faults: list[str] = []
-    labels = 0
-    for ours, (pattern, shape) in expected_tensors(architecture, layout).items():
-        candidates = _spellings(pattern, layout.prefix)
-        theirs = next((name for name in candidates if name in found), None)
-        if theirs is None:
-            faults.append(f"missing {candidates[0]} {list(shape)}".replace("-1", "labels"))
-            continue
-        names[ours] = theirs
-        actual = found[theirs][1]
-        if ours == "classifier.weight" and len(actual) == 2 and actual[0] >= 1:
-            labels = actual[0]
-        shape = tuple(labels if size == -1 else size for size in shape)
-        if actual != shape:
-            faults.append(f"{theirs} is {list(actual)}, expected {list(shape)}")
-    used = set(names.values())
-    unused = [name for name in found if name not in used]
-    faults += [f"unknown {name}" for name in unused if not any(re.search(pattern, name) for pattern in layout.ignored)]
-    if faults:
-        where = next(iter(found.values()))[0].parent if found else "the checkpoint"
-        raise CheckpointError(
-            f"{where} does not hold a {architecture.family} classifier as its config.json says: {'; '.join(faults)}; "
-            "was it fine-tuned for sequence classification, and is config.json the one saved with it?"
-        )
-    return names, labels
-
-
-def _spellings(pattern: str, prefix: str) -> list[str]:
-    """List the names under which checkpoints keep a tensor: with the prefix or without, new or old norm names."""
-    bare = pattern.removeprefix("^")
-    names = [prefix + bare, bare] if pattern.startswith("^") else [bare]
-    old = [name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta") for name in names]
-    return [*names, *(name for name in old if name not in names)]
+                found[name] = Found(path, tuple(part.get_shape()), str(part.get_dtype()))
+    return found

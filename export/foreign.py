@@ -8,6 +8,7 @@ checkpoint brings along is never run.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import CheckpointError, ExportError, MissingDependencyError
-from fusedbert.export.checkpoint import weight_files
+from fusedbert.export.checkpoint import headers, weight_files
+from fusedbert.export.notes import IgnoredWarning
 from fusedbert.export.reference import Encoded
+from fusedbert.export.tensors import ignored, mismatch, wrapped, wrapper
 
 try:
     import torch
@@ -65,9 +68,12 @@ def load(folder: Path) -> Any:
         The transformers model, in evaluation mode.
 
     Raises:
-        CheckpointError: transformers cannot read it, or its tensors are missing, unknown, misshapen or not finite.
+        CheckpointError: transformers cannot read it, or its tensors are missing, misshapen or not finite.
+
+    Warns:
+        IgnoredWarning: There are tensors that the model does not use.
     """
-    weight_files(folder)  # refuses pickles and lacking shards
+    files = weight_files(folder)  # refuses pickles and lacking shards
     try:
         model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -81,16 +87,17 @@ def load(folder: Path) -> Any:
         )
     except Exception as error:  # whatever a family's own code raises
         raise CheckpointError(f"transformers cannot load {folder} ({_one_line(error)}): save the checkpoint again") from None
+    unused = sorted(report["unexpected_keys"])
+    if report["missing_keys"] and (prefix := wrapper(unused, report["missing_keys"])):
+        raise CheckpointError(wrapped(folder, prefix, headers(files)))
     faults = [f"missing {name}" for name in sorted(report["missing_keys"])]
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     faults += [f"{name} is not of shape {shapes[name]}" for name in sorted(report["mismatched_keys"])]
-    faults += [f"unknown {name}" for name in sorted(report["unexpected_keys"])]
     faults += [f"{name} holds NaN or infinity" for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
     if faults:
-        raise CheckpointError(
-            f"{folder} does not hold a {model.config.model_type} classifier as its config.json says: {'; '.join(faults)}; "
-            "was it fine-tuned for sequence classification, and is config.json the one saved with it?"
-        )
+        raise CheckpointError(mismatch(folder, model.config.model_type, faults, unused))
+    if unused:
+        warnings.warn(ignored(folder, model.config.model_type, unused), IgnoredWarning, stacklevel=2)
     return model.eval()
 
 

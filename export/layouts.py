@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,12 @@ class Layout:
         layer: Our name of a layer's part to theirs, inside the prefix.
         head: Our name to theirs; a name that starts with ``^`` lies inside the prefix.
         head_activation: Between the head's two layers.
+        defaults: What transformers takes where the config leaves a key out, by BERT's name of the key: those of the family's
+            own config class, in which all versions agree.
         config_names: A config key of BERT to the family's own.
+        aliases: Config keys of BERT that the family takes for its own, too; where both are there, these win.
+        norm_eps: Of every normalization, whatever the config says; None: the config's ``layer_norm_eps``.
         positions_follow_padding: Positions count from ``padding_idx + 1`` and skip padding tokens (RoBERTa).
-        default_padding_id: Where the config names none.
         has_embedding_size: The config has ``embedding_size`` (ELECTRA).
         ignored: Regular expressions of tensors that a classifier does not use: buffers and heads of pre-training.
     """
@@ -34,9 +38,11 @@ class Layout:
     layer: Mapping[str, str]
     head: Mapping[str, str]
     head_activation: str
+    defaults: Mapping[str, Any]
     config_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    norm_eps: float | None = None
     positions_follow_padding: bool = False
-    default_padding_id: int = 0
     has_embedding_size: bool = False
     ignored: tuple[str, ...] = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
 
@@ -57,6 +63,18 @@ _LAYER = {
     "output": "encoder.layer.{i}.output.dense",
     "output_norm": "encoder.layer.{i}.output.LayerNorm",
 }
+_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
 _BUFFERS = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
 
 BERT = Layout(
@@ -66,20 +84,23 @@ BERT = Layout(
     layer=_LAYER,
     head={"head_dense": "^pooler.dense", "classifier": "classifier"},
     head_activation="tanh",
+    defaults=_DEFAULTS,
     ignored=(*_BUFFERS, r"^cls\."),
 )
 
 ROBERTA = Layout(
-    families=("roberta", "xlm-roberta", "camembert"),
+    families=("roberta",),
     prefix="roberta.",
     embeddings=_EMBEDDINGS,
     layer=_LAYER,
     head={"head_dense": "classifier.dense", "classifier": "classifier.out_proj"},
     head_activation="tanh",
+    defaults={**_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
     positions_follow_padding=True,
-    default_padding_id=1,
     ignored=(*_BUFFERS, r"^lm_head\.", r"^(roberta\.)?pooler\."),
 )
+
+XLM_ROBERTA = dataclasses.replace(ROBERTA, families=("xlm-roberta", "camembert"), defaults={**_DEFAULTS, "pad_token_id": 1})
 
 ELECTRA = Layout(
     families=("electra",),
@@ -88,6 +109,13 @@ ELECTRA = Layout(
     layer=_LAYER,
     head={"head_dense": "classifier.dense", "classifier": "classifier.out_proj"},
     head_activation="gelu",
+    defaults={
+        **_DEFAULTS,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "embedding_size": 128,
+    },
     has_embedding_size=True,
     ignored=(*_BUFFERS, r"^discriminator_predictions\.", r"^generator_"),
 )
@@ -108,6 +136,7 @@ DISTILBERT = Layout(
     },
     head={"head_dense": "pre_classifier", "classifier": "classifier"},
     head_activation="relu",
+    defaults={**_DEFAULTS, "num_hidden_layers": 6},
     config_names={
         "num_hidden_layers": "n_layers",
         "num_attention_heads": "n_heads",
@@ -115,7 +144,9 @@ DISTILBERT = Layout(
         "intermediate_size": "hidden_dim",
         "hidden_act": "activation",
     },
+    aliases=("num_hidden_layers", "num_attention_heads", "hidden_size"),
+    norm_eps=1e-12,
     ignored=(*_BUFFERS, r"^vocab_(transform|layer_norm|projector)\."),
 )
 
-LAYOUTS = (BERT, ROBERTA, DISTILBERT, ELECTRA)
+LAYOUTS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA)

@@ -25,7 +25,7 @@ except ImportError:
 
 DOMAIN = "fusedbert"
 PANEL = 32  # outputs that the kernel computes at a time
-ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "gelu_pytorch_tanh": "GeluTanh", "relu": "Relu"}
+ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "relu": "Relu"}
 
 _HEAD = '<domain: "fusedbert", opset_import: ["" : 24, "com.microsoft" : 1, "fusedbert" : 1]>'
 

@@ -144,16 +144,44 @@ def gelu_tanh(x: Float64) -> Float64:
     return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
 
 
+def gelu_10(x: Float64) -> Float64:
+    """GELU between -10 and 10 (Wu et al. 2020, on integer quantization)."""
+    return np.clip(gelu(x), -10.0, 10.0)
+
+
 def relu(x: Float64) -> Float64:
     """Compute max(x, 0)."""
     return np.maximum(x, 0.0)
 
 
+def silu(x: Float64) -> Float64:
+    """Compute x sigmoid(x) (Hendrycks and Gimpel 2016; as swish in Ramachandran et al. 2017)."""
+    return x * sigmoid(x)
+
+
+def quick_gelu(x: Float64) -> Float64:
+    """GELU's approximation by a sigmoid, x sigmoid(1.702 x) (Hendrycks and Gimpel 2016)."""
+    return x * sigmoid(1.702 * x)
+
+
+def mish(x: Float64) -> Float64:
+    """Compute x tanh(log(1 + exp(x))) (Misra 2019)."""
+    return np.asarray(x * np.tanh(np.logaddexp(0.0, x)))
+
+
+def sigmoid(x: Float64) -> Float64:
+    """Compute 1 / (1 + exp(-x)) without overflow."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -x)))
+
+
 ACTIVATIONS: dict[str, Callable[[Float64], Float64]] = {
     "gelu": gelu,
     "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_10": gelu_10,
     "relu": relu,
+    "silu": silu,
+    "quick_gelu": quick_gelu,
+    "mish": mish,
     "tanh": np.tanh,
 }
 

@@ -17,23 +17,12 @@ from fusedbert.engine.errors import ExportError
 from fusedbert.export import check
 from fusedbert.export.encoder import build
 from fusedbert.export.lowering import Lowering
+from fusedbert.export.notes import ExportWarning as ExportWarning
+from fusedbert.export.notes import FusionWarning as FusionWarning
+from fusedbert.export.notes import IgnoredWarning as IgnoredWarning
+from fusedbert.export.notes import LeftOutWarning as LeftOutWarning
+from fusedbert.export.notes import TokenizerWarning as TokenizerWarning
 from fusedbert.export.subject import Progress, Subject
-
-
-class ExportWarning(UserWarning):
-    """What whoever exports should know, and what does not stop the export."""
-
-
-class LeftOutWarning(ExportWarning):
-    """A graph did not pass its gate, and the artifact goes without it."""
-
-
-class TokenizerWarning(ExportWarning):
-    """transformers, which is installed, cuts a text into other tokens."""
-
-
-class FusionWarning(ExportWarning):
-    """The attention of fewer layers was fused than the model has."""
 
 
 def make_variants(

@@ -67,6 +67,7 @@ class Pipeline(Peer):
         module = _module(self)
         tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
         self._names = _inputs(module)
+        module.config.id2label = {i: str(i) for i in range(module.config.num_labels)}  # two labels may share a name
         self._model = pipeline("text-classification", model=module, tokenizer=tokenizer, device=torch.device(self.job.device))
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
@@ -81,7 +82,6 @@ class Pipeline(Peer):
         """
         del batch_size
         model = self._open()
-        labels = model.model.config.label2id
         results = model(
             list(texts),
             batch_size=PIPELINE_BATCH,
@@ -90,10 +90,10 @@ class Pipeline(Peer):
             truncation=True,
             max_length=max_length,
         )
-        found = np.empty((len(results), len(labels)), dtype=np.float32)
+        found = np.empty((len(results), model.model.config.num_labels), dtype=np.float32)
         for row, scores in enumerate(results):
             for entry in scores:
-                found[row, labels[entry["label"]]] = entry["score"]
+                found[row, int(entry["label"])] = entry["score"]
         return found
 
     def describe(self) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import click
 from fusedbert.engine.commands import messages_on_stderr
 from fusedbert.engine.commands.long_text import long_text_options, read_long_text
 from fusedbert.engine.errors import InputError
+from fusedbert.engine.labels import distinct
 
 if TYPE_CHECKING:
     from fusedbert.engine.classifier import Classifier
@@ -62,16 +63,22 @@ def render(classifier: Classifier, texts: list[str], pair: str | None, top_k: in
     items: list[Any] = [text if pair is None else (text, pair) for text in texts]
     if form == "jsonl":
         results = classifier(items, top_k=top_k)
-        return (_object(text, pair, result) for text, result in zip(texts, results, strict=True))
+        named = results
+        if len(set(classifier.classes_)) < len(classifier.classes_):  # an object cannot hold two scores of one name
+            from fusedbert.engine.outputs import scored
+
+            names = distinct(classifier.classes_)
+            named = [scored(row, names, top_k) for row in classifier.predict_proba(items)]
+        return (_object(text, pair, *found) for text, *found in zip(texts, results, named, strict=True))
     width = max(map(len, classifier.classes_))
     results = classifier(items, top_k=top_k or 1)
     return (_row(text, pair, result, width) for text, result in zip(texts, results, strict=True))
 
 
-def _object(text: str, pair: str | None, result: list[dict[str, Any]]) -> str:
+def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: list[dict[str, Any]]) -> str:
     entry: dict[str, Any] = {"text": text} if pair is None else {"text": text, "text_pair": pair}
     entry |= result[0]
-    entry["scores"] = {each["label"]: each["score"] for each in result}
+    entry["scores"] = {each["label"]: each["score"] for each in named}
     return json.dumps(entry, ensure_ascii=False)
 
 

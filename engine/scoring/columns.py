@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusedbert.engine.errors import InputError, OptionError
+from fusedbert.engine.labels import distinct
 from fusedbert.engine.outputs import Floats, Function, apply
 from fusedbert.engine.scoring.options import Columns
 
@@ -87,7 +88,7 @@ class Head:
     Attributes:
         labels: The model's labels.
         problem_type: The model's.
-        probabilities: Whether to add ``p_<label>`` for each label.
+        probabilities: Whether to add ``p_<label>`` for each label; of two that share a name the second has its id there.
         prefix: Stands before each name.
     """
 
@@ -118,7 +119,7 @@ class Head:
     def names(self) -> tuple[str, ...]:
         """Names of the added columns, in their order."""
         label = () if self.problem_type == _REGRESSION else ("label",)
-        each = tuple(f"p_{name}" for name in self.labels) if self.probabilities else ()
+        each = tuple(f"p_{name}" for name in distinct(self.labels)) if self.probabilities else ()
         return tuple(self.prefix + name for name in (*label, "score", *each, "truncated"))
 
     @property

@@ -81,7 +81,7 @@ class Lowering(abc.ABC):
 
     @abc.abstractmethod
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
-        """Compute ``act(x W + b)``, element by element; ``kind`` is one of ``architecture.ACTIVATIONS`` or ``tanh``."""
+        """Compute ``act(x W + b)``, element by element; ``kind`` is one of ``activations.KINDS``."""
 
     @abc.abstractmethod
     def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:

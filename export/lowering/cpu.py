@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fusedbert.export import activations
 from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
 from fusedbert.export.lowering import Lowering
 
@@ -141,11 +142,8 @@ class CpuFp32(Lowering):
         return g.op("LayerNormalization", x, gain, shift, axis=-1, epsilon=self.architecture.norm_eps)
 
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
-        """``Gelu`` (Hendrycks and Gimpel 2016) exact or by tanh, ``Relu``, ``Tanh``."""
-        x = self.dense(name, x, weights)
-        if kind in ("gelu_new", "gelu_pytorch_tanh"):
-            return self.graph.op("Gelu", x, approximate="tanh")
-        return self.graph.op({"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh"}[kind], x)
+        """The activation in standard operators: ``Gelu`` where the operator set has it, ``Relu``, ``Tanh``, or a few nodes."""
+        return activations.emit(self.graph, self.dense(name, x, weights), kind, opset=self.opset)
 
     def classify(self, pooled: str, weights: Dense) -> None:
         """``logits`` ``[batch, labels]``."""

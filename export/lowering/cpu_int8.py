@@ -37,8 +37,12 @@ class CpuInt8(CpuFp32):
 
     @classmethod
     def unfit(cls, a: Architecture) -> str | None:
-        """A product takes inputs by fours."""
-        return f"hidden_size {a.hidden_size} is no multiple of {FOUR}" if a.hidden_size % FOUR else None
+        """A product takes inputs by fours, and the stairs of ``quantize`` want act(x) close to x where x is large."""
+        if a.hidden_size % FOUR:
+            return f"hidden_size {a.hidden_size} is no multiple of {FOUR}"
+        if a.activation not in ACTIVATIONS:
+            return f"its operators know the activations {', '.join(ACTIVATIONS)}, and this model's is {a.activation}"
+        return None
 
     @classmethod
     def prepare(cls, subject: Subject, tell: Progress) -> Parameters:

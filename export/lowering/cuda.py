@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import ExportError
+from fusedbert.export import activations
 from fusedbert.export.check import FLOAT16_MAX
 from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
 from fusedbert.export.graph import MICROSOFT
 from fusedbert.export.lowering import Lowering
 
-_FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
-_ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
+_FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_10": "BiasGelu", "gelu_new": "FastGelu"}
 HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take
 
 
@@ -128,8 +128,9 @@ class CudaFp16(Lowering):
         product = g.op("MatMul", x, self._half(f"{name}.weight", weights.weight))
         bias = self._half(f"{name}.bias", weights.bias)
         if kind in _FUSED_ACTIVATIONS:
-            return g.op(_FUSED_ACTIVATIONS[kind], product, bias, domain=MICROSOFT)
-        return g.op(_ACTIVATIONS[kind], g.op("Add", product, bias))
+            y = g.op(_FUSED_ACTIVATIONS[kind], product, bias, domain=MICROSOFT)
+            return activations.clip(g, y, "float16") if kind == "gelu_10" else y
+        return activations.emit(g, g.op("Add", product, bias), kind, opset=self.opset, dtype="float16")
 
     def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
         """``MatMul``, then bias, residual and normalization in one ``SkipLayerNormalization``."""

@@ -102,6 +102,7 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_labels_by_name_in_any_case_or_by_number():
     assert gold(["negative", " Positive ", "1", 0, 1.0, True], ["NEGATIVE", "POSITIVE"]).tolist() == [0, 1, 1, 0, 1, 1]
     assert gold(["1", "two", 2, 3.5, "x", None], ["one", "two", "1"]).tolist() == [2, 1, 2, -1, -1, -1]
+    assert gold(["spam", "other", "2", 0], ["other", "spam", "Other"]).tolist() == [1, -1, 2, 0]  # which of two is not known
 
 
 def test_labels_of_another_task_are_no_labels():

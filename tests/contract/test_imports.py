@@ -8,7 +8,10 @@ import pytest
 
 MAY_IMPORT = {
     "engine": ("fusedbert.engine",),
-    "export": ("fusedbert.export", "fusedbert.engine.artifact", "fusedbert.engine.errors", "fusedbert.engine.cli"),
+    "export": (
+        "fusedbert.export",
+        *(f"fusedbert.engine.{module}" for module in ("artifact", "errors", "cli", "kinds", "labels")),
+    ),
     "bench": ("fusedbert.bench", "fusedbert.export", "fusedbert.engine"),
 }
 RUNTIME = {"numpy", "tokenizers", "onnxruntime", "click", "tqdm"}

@@ -103,6 +103,7 @@ def test_a_graph_without_segments(make_artifact: Callable[..., Path]) -> None:
     [
         (3, {"id2label": {"0": "a", "1": "b", "2": "c"}}, ("a", "b", "c")),
         (3, {"id2label": {"1": "b"}}, ("LABEL_0", "b", "LABEL_2")),
+        (3, {"id2label": {"0": "a", "1": "b", "2": "a"}}, ("a", "b", "a")),
         (3, {"id2label": None}, ("LABEL_0", "LABEL_1", "LABEL_2")),
         (1, {"id2label": None, "problem_type": "regression"}, ("LABEL_0",)),
     ],
@@ -118,10 +119,11 @@ def test_labels(make_artifact: Callable[..., Path], labels: int, changes: Any, e
     ("changes", "said"),
     [
         ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "names 3 labels, the graph gives 2"),
-        ({"id2label": {"0": "a", "1": "a"}}, "one name to several labels"),
         ({"id2label": {"x": "a"}}, "expected numbers and names"),
         ({"id2label": ["a", "b"]}, "expected numbers and names"),
-        ({"id2label": {"-1": "a", "1": "b"}}, "names 2 labels"),
+        ({"id2label": {"-1": "a", "1": "b"}}, "the id -1, expected ids from 0 up"),
+        ({"id2label": {"0": "a\nb", "1": "c"}}, "for 0, expected a name of one line"),
+        ({"id2label": {"0": "\ud800", "1": "c"}}, "for 0, expected a name of one line"),
         ({"problem_type": "other"}, "problem_type 'other', expected one of"),
     ],
 )
@@ -203,7 +205,7 @@ def test_a_missing_file(plain: Path, name: str, said: str) -> None:
         Classifier.from_pretrained(plain)
 
 
-@pytest.mark.parametrize("content", ["{", "[]"])
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 5000 + "]" * 5000])
 def test_a_damaged_config(plain: Path, content: str) -> None:
     (plain / "config.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"config\.json (cannot be read as JSON|is no JSON object).*copy it again"):

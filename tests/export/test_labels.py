@@ -64,3 +64,30 @@ def test_a_gap_in_id2label_reaches_the_manifest(make_checkpoint, tmp_path: Path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "id2label": {"0": "low", "2": "high"}}))
     export_checkpoint(source, tmp_path / "artifact", target="fp32")
     assert read_manifest(tmp_path / "artifact").labels == ("low", "LABEL_1", "high")
+
+
+def test_two_labels_of_one_name_reach_the_engine(make_checkpoint, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    names = {"0": "other", "1": "spam", "2": "other"}
+    source = make_checkpoint("bert", num_hidden_layers=2, num_labels=3, seed=5)
+    path = source / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "id2label": names}))
+    export_checkpoint(source, tmp_path / "artifact", target="fp32", attentions=True)
+    texts = ["a good movie", "boring and bad", "really loved it !"]
+    model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32)
+    judge = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(source), device="cpu")
+    with Classifier.from_pretrained(tmp_path / "artifact") as clf:
+        assert clf.classes_ == ["other", "spam", "other"]
+        for ours, theirs in zip(clf(texts, top_k=None), judge(texts, top_k=None), strict=True):
+            assert [entry["label"] for entry in ours] == [entry["label"] for entry in theirs]
+            assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs], abs=1e-5)
+        shares = clf.predict_proba(texts)
+        for text, row in zip(texts, shares, strict=True):
+            shown = clf.attentions(text)
+            assert list(shown.probabilities) == ["other", "spam", "other (2)"]
+            assert list(shown.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
+            assert list(shown.probabilities).index(shown.prediction["label"]) == int(row.argmax())
+            assert "other (2)" in shown.to_html()
+        assert {int(row.argmax()) for row in shares} & {0, 2}, "the case is to meet one of the two"
