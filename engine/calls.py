@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fusedbert.engine.errors import InputError, OptionError
-from fusedbert.engine.inputs import Item, Text, check_item, check_items
+from fusedbert.engine.inputs import Item, Text, alone, check_item, check_items
 from fusedbert.engine.outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, scored
 
 _STREAM_WINDOW = 256
@@ -44,7 +44,9 @@ class Calls(abc.ABC):
         """Classify, with the arguments and the results of transformers' text classification pipeline.
 
         Args:
-            inputs: A text, a pair as ``{"text", "text_pair"}`` or a tuple, or a list of these.
+            inputs: A text, a pair as ``{"text", "text_pair"}`` or a tuple, or a list of these. A pair whose second text is
+                empty is a single text where it is given alone, as in the pipeline; in a list it stays a pair, as tokenizers
+                have it that are called with lists.
             top_k: Labels to return for each text, from the best down; None for all. Not given: the best one.
             function_to_apply: ``sigmoid``, ``softmax`` or ``none``; None for what fits the model.
             truncation: Whether to cut texts beyond ``max_length``, or raise; None for what ``long_text`` said.
@@ -69,7 +71,7 @@ class Calls(abc.ABC):
             return self._score(check_items(inputs), function, top_k, truncation)
         if not isinstance(inputs, (str, tuple, Mapping)) and isinstance(inputs, Iterable) and not isinstance(inputs, bytes):
             raise InputError(f"inputs is of type {type(inputs).__name__}: give list(inputs), or use stream(inputs)")
-        result = self._score([check_item(inputs, 0)], function, top_k, truncation)[0]
+        result = self._score([alone(check_item(inputs, 0))], function, top_k, truncation)[0]
         return [result] if isinstance(inputs, str) and top_k is UNSET else result
 
     def stream(
@@ -116,7 +118,7 @@ class Calls(abc.ABC):
         """Return the logits, float32 ``[n, labels]``.
 
         Args:
-            texts: A list, array or other collection of texts and pairs.
+            texts: A list, array or other collection of texts and pairs; a pair whose second text is empty is one, too.
 
         Raises:
             InputError: It is a single text, or an item is no text.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fusedbert.engine.calls import Calls
 from fusedbert.engine.errors import ClosedError, OptionError
 from fusedbert.engine.execution import Execution
-from fusedbert.engine.inputs import Text, check_item
+from fusedbert.engine.inputs import Text, alone, check_item
 from fusedbert.engine.labels import distinct
 from fusedbert.engine.loading import Loaded, Runtime, load
 from fusedbert.engine.options import LongText, Options, Window
@@ -186,7 +186,7 @@ class Classifier(Calls):
             end that makes up for all of it: I loved that. 1.0
         """
         function = self._function(function_to_apply)
-        checked = check_item(text if text_pair is None else (text, text_pair), 0)
+        checked = alone(check_item(text if text_pair is None else (text, text_pair), 0))
         logits, segment, places = self._opened_execution().windows(checked)  # [windows, labels]
         scores = apply(function, logits)
         return [
@@ -223,7 +223,7 @@ class Classifier(Calls):
         from fusedbert.engine.attention.graph import AttentionGraph
         from fusedbert.engine.attention.occlusion import occlude
 
-        checked = check_item(text if text_pair is None else (text, text_pair), 0)
+        checked = alone(check_item(text if text_pair is None else (text, text_pair), 0))
         self._opened_execution()
         with self._lock:
             graph = self._attention or AttentionGraph.open(self._loaded, self._options)

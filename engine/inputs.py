@@ -27,6 +27,16 @@ class Text:
         return self.text if self.pair is None else (self.text, self.pair)
 
 
+def alone(text: Text) -> Text:
+    """Return a text that a call was given alone: its second text, where that is empty, is none.
+
+    So it is in transformers' pipeline and in ``tokenizer(text, "")``. Tokenizers that are called with lists of texts, as in
+    training, keep such a pair, with both its ends, and so does whatever takes or makes lists here: ``clf([...])``, ``stream``,
+    ``predict`` and its kind, ``Batcher``, ``score_file``.
+    """
+    return text if text.pair != "" else dataclasses.replace(text, pair=None)
+
+
 def check_items(items: Iterable[Any], start: int = 0) -> list[Text]:
     """Check each item of a collection.
 

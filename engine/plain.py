@@ -171,7 +171,7 @@ def _max_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int:
     """Return the tokenizer's limit where it is sane, never above what the position table holds."""
     table, limit, padding = (
         config.get("max_position_embeddings"),
-        tokenizer.get("model_max_length"),
+        tokenizer.get("model_max_length", tokenizer.get("max_len")),  # the latter is what it was called until 2020
         config.get("pad_token_id"),
     )
     if isinstance(table, int) and config.get("model_type") in _OFFSET:

@@ -3,13 +3,15 @@
 What the file says about padding and truncation is cleared: a well-known base model pads every text to 128 tokens. Texts are
 cut here, on the encoded result, and not by a state of the tokenizer, so that any number of threads can share one. The
 cut is that of transformers' ``truncation=True``: the end of a text goes, and of a pair the longer text's first.
+
+The export encodes its check texts by this module too, so that an artifact was checked on the ids that it will be fed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ class TextTokenizer:
         pad_id: The id that fills a batch's shorter rows.
         cut_left: Whether the start of a text is cut off and not its end.
         prefix_safe: Whether a text can be tokenized up to a space and give the same tokens up to there.
+        segments: Whether the second text of a pair is told apart from the first; where not, all tokens are of segment 0.
+        vocab_size: Rows of the model's word table, where the tokenizer has tokens beyond it; None where it has none.
     """
 
     raw: Tokenizer
@@ -57,6 +61,8 @@ class TextTokenizer:
     pad_id: int
     cut_left: bool
     prefix_safe: bool
+    segments: bool = True
+    vocab_size: int | None = None
 
     @classmethod
     def load(cls, folder: Path, max_length: int) -> TextTokenizer:
@@ -72,17 +78,34 @@ class TextTokenizer:
             raw = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exceptions
             raise ArtifactError(f"{path} cannot be read as a tokenizer ({error}): export the checkpoint again") from None
+        return cls.of(raw, settings(folder / "tokenizer_config.json"), settings(folder / "config.json"), max_length)
+
+    @classmethod
+    def of(cls, raw: Tokenizer, said: Mapping[str, Any], config: Mapping[str, Any], max_length: int) -> TextTokenizer:
+        """Take a tokenizer as its configuration wants it used.
+
+        Args:
+            raw: What tokenizer.json holds; its padding and truncation are cleared.
+            said: tokenizer_config.json.
+            config: config.json.
+            max_length: Tokens of a row at most.
+        """
         padding, truncation = raw.padding or {}, raw.truncation or {}
         raw.no_padding()
         raw.no_truncation()
-        settings = _settings(folder / "tokenizer_config.json")
-        side = settings.get("truncation_side") or truncation.get("direction", "right")
+        raw.encode_special_tokens = said.get("split_special_tokens") is True
+        side = said.get("truncation_side") or truncation.get("direction", "right")
+        added = raw.get_added_tokens_decoder()
+        rows = config.get("vocab_size")
+        beyond = isinstance(rows, int) and (raw.get_vocab_size() > rows or max(added, default=0) >= rows)
         return cls(
             raw=raw,
             max_length=max_length,
-            pad_id=_pad_id(raw, settings, _settings(folder / "config.json"), padding),
+            pad_id=_pad_id(raw, said, config, padding),
             cut_left=str(side).lower() == "left",
-            prefix_safe=_prefix_safe(raw),
+            prefix_safe=_prefix_safe(raw, [token.content for token in added.values()]),
+            segments="token_type_ids" in said.get("model_input_names", ["token_type_ids"]),
+            vocab_size=rows if beyond else None,
         )
 
     def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> list[Row]:
@@ -124,7 +147,7 @@ class TextTokenizer:
     def _row(self, encoding: Encoding, text: Text, was_cut: bool, truncate: bool) -> Row:
         ids, types = encoding.ids, encoding.type_ids
         if len(ids) <= self.max_length and not was_cut:
-            return Row(ids=ids, types=types, truncated=False)
+            return self.row(ids, types, text)
         if not truncate:
             more = "more than " if was_cut else ""
             raise TextTooLongError(
@@ -132,7 +155,25 @@ class TextTokenizer:
                 "shorten it, or allow truncation"
             )
         kept = self._kept(encoding.sequence_ids, text)
-        return Row(ids=[ids[i] for i in kept], types=[types[i] for i in kept], truncated=True)
+        return self.row([ids[i] for i in kept], [types[i] for i in kept], text, truncated=True)
+
+    def row(self, ids: list[int], types: list[int], text: Text, *, truncated: bool = False) -> Row:
+        """Make a row of what is fed of a text.
+
+        Raises:
+            InputError: It has no tokens, or one that the model has no vector for.
+        """
+        if not ids:
+            raise InputError(
+                f"text {text.index} has no tokens: it is empty for this tokenizer, which adds none of its own such as [CLS]; "
+                "leave it out, or export the checkpoint with a tokenizer that adds them"
+            )
+        if self.vocab_size is not None and (top := max(ids)) >= self.vocab_size:
+            raise InputError(
+                f"text {text.index} holds the token {self.raw.id_to_token(top)!r} of id {top}, and the model has vectors for "
+                f"ids below {self.vocab_size}: the token was added and the model never resized; take it out of the text"
+            )
+        return Row(ids=ids, types=types if self.segments else [0] * len(types), truncated=truncated)
 
     def _kept(self, owners: list[int | None], text: Text) -> list[int]:
         """Return the positions that stay: all special tokens, and of each text as many tokens as it has room for."""
@@ -155,23 +196,29 @@ class TextTokenizer:
     def _prefix(self, text: Text) -> tuple[Text, bool]:
         """Return a start of a very long text that has all the tokens which stay, and whether it is shorter than the text.
 
-        The start ends before a space, and has at least ``max_length`` tokens of its own, so that what follows it cannot
-        change the first ones. A pair of two very long texts is left whole: which of them is longer decides what is cut.
+        The start ends before a space, and has more than ``max_length`` tokens of its own, so that what follows it cannot
+        change the first ones. Of a pair it has more tokens than the other text, too: which of them is longer decides
+        what is cut. A pair of two very long texts is left whole for the same reason.
         """
         least = _LONG * self.max_length
         sizes = (len(text.text), len(text.pair or ""))
         if max(sizes) <= least or min(sizes) > least or not self.prefix_safe or self.cut_left:
             return text, False
-        whole = text.text if sizes[0] > least else text.pair or ""
+        whole, other = (text.text, text.pair) if sizes[0] > least else (text.pair or "", text.text)
+        enough = max(self.max_length, self._count(other) if other else 0)
         size = least
         while (end := _space_after(whole, size)) > 0:
             start = whole[:end]
-            if len(self.raw.encode_batch_fast([start], add_special_tokens=False)[0]) > self.max_length:
+            if self._count(start) > enough:
                 if sizes[0] > least:
                     return dataclasses.replace(text, text=start), True
                 return dataclasses.replace(text, pair=start), True
             size = 4 * end
         return text, False
+
+    def _count(self, text: str) -> int:
+        """Count the tokens of a text by itself, without special ones."""
+        return len(self.raw.encode_batch_fast([text], add_special_tokens=False)[0])
 
 
 def share_room(first: int, second: int, room: int) -> tuple[int, int]:
@@ -202,8 +249,8 @@ def _space_after(text: str, start: int) -> int:
     return position
 
 
-def _prefix_safe(raw: Tokenizer) -> bool:
-    """Tell from a tokenizer's steps whether a cut before a space leaves the tokens before it as they are."""
+def _prefix_safe(raw: Tokenizer, added: Sequence[str]) -> bool:
+    """Tell from a tokenizer's steps and added tokens whether a cut before a space leaves the tokens before it as they are."""
 
     def steps(part: Any, inner: str) -> list[dict[str, Any]]:
         # A step pickles to its JSON, which is small; the whole file, with a vocabulary of megabytes, is not read twice.
@@ -215,24 +262,28 @@ def _prefix_safe(raw: Tokenizer) -> bool:
         bool(pre_tokenizers)
         and all(step["type"] in _LOCAL_PRE_TOKENIZERS and step.get("use_regex", True) for step in pre_tokenizers)
         and all(step["type"] in _LOCAL_NORMALIZERS for step in steps(raw.normalizer, "normalizers"))
-        and not any(" " in token.content for token in raw.get_added_tokens_decoder().values())
+        and not any(" " in content for content in added)
     )
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """Read a JSON object beside the tokenizer; the artifact may do without it."""
+def settings(path: Path) -> dict[str, Any]:
+    """Read a JSON object beside the tokenizer; the artifact may do without it.
+
+    Raises:
+        ArtifactError: It cannot be read, or is no JSON.
+    """
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}): export the checkpoint again") from None
     return document if isinstance(document, dict) else {}
 
 
-def _pad_id(raw: Tokenizer, settings: dict[str, Any], config: dict[str, Any], padding: dict[str, Any]) -> int:
+def _pad_id(raw: Tokenizer, said: Mapping[str, Any], config: Mapping[str, Any], padding: Mapping[str, Any]) -> int:
     """Find the padding id: the tokenizer's pad token, else the model's, else what the file's padding said, else 0."""
-    token = settings.get("pad_token")
+    token = said.get("pad_token")
     token = token.get("content") if isinstance(token, dict) else token
     found = raw.token_to_id(token) if isinstance(token, str) else None
     for candidate in (found, config.get("pad_token_id"), padding.get("pad_id")):

@@ -94,7 +94,7 @@ def tokenize(tokenizer: TextTokenizer, texts: Sequence[Text], long_text: LongTex
     starts = []
     for encoding, text in zip(encodings, texts, strict=True):
         starts.append(len(rows))
-        rows += _rows(encoding, cut(tokenizer, encoding, text, window))
+        rows += _rows(tokenizer, text, encoding, cut(tokenizer, encoding, text, window))
     return Tokens(rows=rows, starts=None if len(rows) == len(texts) else starts)
 
 
@@ -181,7 +181,7 @@ def trace(tokenizer: TextTokenizer, text: Text, window: Window) -> tuple[Tokens,
     """
     encoding = tokenizer.raw.encode_batch([text.plain()])[0]
     found = cut(tokenizer, encoding, text, window)
-    rows = _rows(encoding, found)
+    rows = _rows(tokenizer, text, encoding, found)
     if found is None:
         return Tokens(rows=rows), 0, [(0, len(text.text))]
     offsets = encoding.offsets
@@ -189,8 +189,8 @@ def trace(tokenizer: TextTokenizer, text: Text, window: Window) -> tuple[Tokens,
     return Tokens(rows=rows, starts=[0]), found.segment, places
 
 
-def _rows(encoding: Encoding, found: Cut | None) -> list[Row]:
+def _rows(tokenizer: TextTokenizer, text: Text, encoding: Encoding, found: Cut | None) -> list[Row]:
     if found is None:
-        return [Row(ids=encoding.ids, types=encoding.type_ids, truncated=False)]
+        return [tokenizer.row(encoding.ids, encoding.type_ids, text)]
     ids, types = np.array(encoding.ids), np.array(encoding.type_ids)  # [tokens]
-    return [Row(ids=ids[kept].tolist(), types=types[kept].tolist(), truncated=found.truncated) for kept in found.kept]
+    return [tokenizer.row(ids[kept].tolist(), types[kept].tolist(), text, truncated=found.truncated) for kept in found.kept]

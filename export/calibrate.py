@@ -111,6 +111,5 @@ def calibration_texts(subject: Subject) -> list[Encoded]:
     The long ones show the activations of late positions, the pairs those of the second segment.
     """
     texts, tokens = subject.calibration or TEXTS, subject.tokens
-    encoded = [tokens.encode(text) for text in texts]
-    encoded += [tokens.encode(*pair) for pair in zip(texts[0:16:2], texts[1:16:2], strict=False)]
-    return [*encoded, tokens.encode(" ".join(texts)), tokens.encode(" ".join(reversed(texts)))]
+    pairs = zip(texts[0:16:2], texts[1:16:2], strict=False)
+    return tokens.encode_all([*texts, *pairs, " ".join(texts), " ".join(reversed(texts))])

@@ -50,7 +50,7 @@ def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False) -> Check
         tokens: Its tokenizer.
         rounded: Whether to add the texts on which fp16 and int8 are judged as well.
     """
-    texts = [tokens.encode(text) for text in CHECK_TEXTS] + [tokens.encode(*pair) for pair in CHECK_PAIRS]
+    texts = tokens.encode_all([*CHECK_TEXTS, *CHECK_PAIRS])
     short = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
     lengths = [n for n in (1, 2, 3, 17) if n < tokens.max_length] + [tokens.max_length]
     made = range(len(texts), len(texts) + len(lengths))
@@ -59,7 +59,7 @@ def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False) -> Check
     alone = [(row,) for row in (*made, short[1], short[-1])]
     batches = [tuple(short[i::3]) for i in range(3)] + [as_many_as_heads, (made[-1], made[0]), tuple(made[:-1]), *alone]
     if rounded:
-        more = sorted((tokens.encode(text) for text in ROUNDING_TEXTS), key=lambda text: len(text.ids))
+        more = sorted(tokens.encode_all(ROUNDING_TEXTS), key=lambda text: len(text.ids))
         start, texts = len(texts), [*texts, *more]
         batches += [tuple(range(i, min(i + 16, len(texts)))) for i in range(start, len(texts), 16)]
     return CheckSet(tuple(texts), tuple(batches))

@@ -36,6 +36,11 @@ from fusedbert.export.variants import ExportWarning
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Texts, one a line, to fit the int8 graph to; there are built-in ones.",
 )
+@click.option(
+    "--allow-tokenizer-difference",
+    is_flag=True,
+    help="Export even where transformers, which is installed, makes other tokens of a text.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT where it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
@@ -46,6 +51,7 @@ def export(
     via: str,
     attentions: bool,
     calibrate: Path | None,
+    allow_tokenizer_difference: bool,
     revision: str | None,
     force: bool,
     as_json: bool,
@@ -67,6 +73,7 @@ def export(
             revision=revision,
             force=force,
             progress=tell,
+            allow_tokenizer_difference=allow_tokenizer_difference,
         )
     tell(f"done: {output}")
     if as_json:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import warnings
 from pathlib import Path
 
 from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder
@@ -17,8 +16,9 @@ from fusedbert.export.record import provenance, versions, write_record
 from fusedbert.export.source import locate
 from fusedbert.export.subject import Progress, Subject, study
 from fusedbert.export.targets import chosen
-from fusedbert.export.tokenizer_check import against_transformers
-from fusedbert.export.variants import TokenizerWarning, make_variants
+from fusedbert.export.tokenizer import Tokenization
+from fusedbert.export.tokenizer_check import against_transformers, settle_differences, tell_notes
+from fusedbert.export.variants import make_variants
 
 ROUTES = ("direct", "optimum")
 LEAST_TEXTS, MOST_TEXTS = 16, 512  # fewer say little of the activations' range; more cost time and change little
@@ -39,6 +39,7 @@ def export_checkpoint(
     required: bool | None = None,
     name: str | None = None,
     progress: Progress | None = None,
+    allow_tokenizer_difference: bool = False,
 ) -> Manifest:
     """Convert a checkpoint to an artifact.
 
@@ -57,13 +58,15 @@ def export_checkpoint(
             warning. None: it fails the export where ``target`` asked for it by name.
         name: Id of the checkpoint for the manifest, where ``source`` is a folder that only keeps a copy of it.
         progress: Called with each step's name as it begins.
+        allow_tokenizer_difference: Whether to export where transformers, which is installed, makes other ids of a text;
+            that is an error otherwise.
 
     Returns:
         The artifact's manifest.
 
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged, or of a kind that is not built.
-        ExportError: A graph did not pass its gate; the output is left as it was.
+        ExportError: A graph did not pass its gate, or the tokenizer is not that of transformers; the output stays as it was.
         MissingDependencyError: ``via`` needs packages that are not installed.
         StorageError: The output exists and ``force`` is not set, or it cannot be written.
 
@@ -89,16 +92,20 @@ def export_checkpoint(
         raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
     checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
     with staged_folder(folder, replace=force) as stage:
-        if via == "optimum":
-            return export_through_optimum(checkpoint, stage, target=target, required=required, tell=tell)
         with against_transformers(checkpoint.folder) as differences:
+
+            def settle(tokens: Tokenization) -> None:
+                tell("comparing the tokenizer with transformers', where that is installed")
+                settle_differences(differences(tokens), allowed=allow_tokenizer_difference)
+
+            if via == "optimum":
+                return export_through_optimum(checkpoint, stage, target=target, required=required, tell=tell, settle=settle)
             rounded = any(lowering.precision != "fp32" for lowering in lowerings)
             subject = study(checkpoint, tell, rounded=rounded, calibration=texts)
+            tell_notes(subject.tokens)
             metadata = provenance(checkpoint, versions())
             variants = make_variants(subject, lowerings, stage, metadata, tell, required=required)
-            tell("comparing the tokenizer with transformers', where that is installed")
-            for difference in differences(subject.tokens):
-                warnings.warn(f"the tokenizer is not that of transformers: {difference}", TokenizerWarning, stacklevel=2)
+            settle(subject.tokens)
         tell("writing the manifest")
         return finish(subject, variants, stage)
 

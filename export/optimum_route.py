@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from fusedbert.export.source import Checkpoint
 from fusedbert.export.subject import Progress
 from fusedbert.export.texts import GOLDEN
 from fusedbert.export.tokenizer import Tokenization
+from fusedbert.export.tokenizer_check import tell_notes
 from fusedbert.export.variants import FusionWarning, judge, keep
 
 TASK = "text-classification"
@@ -86,7 +87,9 @@ class Foreign:
     reference: NDArray[np.float64]
 
 
-def export_through_optimum(checkpoint: Checkpoint, stage: Path, *, target: str, required: bool, tell: Progress) -> Manifest:
+def export_through_optimum(
+    checkpoint: Checkpoint, stage: Path, *, target: str, required: bool, tell: Progress, settle: Callable[[Tokenization], None]
+) -> Manifest:
     """Convert a checkpoint to an artifact.
 
     Args:
@@ -95,6 +98,7 @@ def export_through_optimum(checkpoint: Checkpoint, stage: Path, *, target: str, 
         target: ``all``, ``cpu``, ``cuda``, or ``fp32`` for the exact graph alone.
         required: Whether an fp16 graph that fails its gate fails the export; it is left out with a warning otherwise.
         tell: Called with each step's name as it begins.
+        settle: Holds the tokenizer against transformers'.
 
     Returns:
         The artifact's manifest.
@@ -115,10 +119,12 @@ def export_through_optimum(checkpoint: Checkpoint, stage: Path, *, target: str, 
         graph = Path(scratch) / "model.onnx"
         description = foreign.describe(model, write_graph(model, graph))
         tokens = Tokenization(checkpoint.folder, description)
+        tell_notes(tokens)
         recipes = [recipe for recipe in RECIPES if target in ("all", recipe.target, recipe.precision)]
         checks = check_set(description, tokens, rounded=any(recipe.precision != "fp32" for recipe in recipes))
         tell(f"computing the reference: {description.layers} layers in float64, {len(checks.texts)} texts")
-        logits = foreign.forward(model, description, [*checks.texts, *(tokens.encode(text) for text in GOLDEN)])
+        shown = tuple(filter(tokens.takes, GOLDEN))
+        logits = foreign.forward(model, description, [*checks.texts, *tokens.encode_all(shown)])
         del model
         split = len(checks.texts)
         subject = Foreign(
@@ -129,8 +135,9 @@ def export_through_optimum(checkpoint: Checkpoint, stage: Path, *, target: str, 
         for recipe in recipes:
             make = functools.partial(make_variant, subject, recipe, stage, metadata, tell)
             variants += keep(make, stage / recipe.file, required=required or recipe.precision == "fp32")
+    settle(tokens)
     tell("writing the manifest")
-    golden = zip(GOLDEN, logits[split:].round(6).tolist(), strict=True)
+    golden = zip(shown, logits[split:].round(6).tolist(), strict=True)
     manifest = Manifest(
         source=Source(id=checkpoint.id, revision=checkpoint.revision, sha256={path.name: sha256_of(path) for path in files}),
         created_with=made_with,

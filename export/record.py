@@ -12,6 +12,7 @@ from fusedbert.engine.artifact import Manifest, write_manifest
 from fusedbert.export.card import write_card
 from fusedbert.export.source import Checkpoint
 from fusedbert.export.tokenizer import Tokenization
+from fusedbert.export.tokenizer_check import check_written
 
 PACKAGES = ("fusedbert", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
 
@@ -37,8 +38,12 @@ def write_record(stage: Path, checkpoint: Checkpoint, tokens: Tokenization, mani
 
     Returns:
         The manifest as written, with size and sha256 of every file.
+
+    Raises:
+        ExportError: The engine would read another tokenizer from them than the graphs were checked with.
     """
     shutil.copyfile(checkpoint.folder / "config.json", stage / "config.json")
     tokens.save(stage)
+    check_written(stage, tokens)
     write_card(stage, manifest)
     return write_manifest(stage, manifest)

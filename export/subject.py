@@ -72,9 +72,10 @@ def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration:
     checks = check_set(architecture, tokens, rounded=rounded)
     tell(f"computing the reference: {architecture.layers} layers in float64, {len(checks.texts)} texts")
     trace = Trace()
-    logits = forward(architecture, weights, [*checks.texts, *(tokens.encode(text) for text in GOLDEN)], trace)
+    shown = tuple(filter(tokens.takes, GOLDEN))
+    logits = forward(architecture, weights, [*checks.texts, *tokens.encode_all(shown)], trace)
     split = len(checks.texts)
-    golden = zip(GOLDEN, logits[split:].round(6).tolist(), strict=True)
+    golden = zip(shown, logits[split:].round(6).tolist(), strict=True)
     return Subject(
         checkpoint=checkpoint,
         architecture=architecture,

@@ -19,7 +19,7 @@ from fusedbert.engine.outputs import Floats, Function, apply
 from fusedbert.engine.planning import pad
 from fusedbert.engine.resolve import resolve_model
 from fusedbert.engine.session import Session, open_session
-from fusedbert.engine.tokenizer import Row, TextTokenizer
+from fusedbert.engine.tokenizer import TextTokenizer
 from fusedbert.engine.verify import check_graph, verdict_root
 
 OUTPUTS = ("logits", "attentions", "queries", "keys")
@@ -72,7 +72,8 @@ class AttentionGraph:
         """
         encoding, kept = self.tokenizer.trace(text, truncate=truncate)
         ids, owners = encoding.ids, encoding.sequence_ids
-        row = Row(ids=[ids[i] for i in kept], types=[encoding.type_ids[i] for i in kept], truncated=len(kept) < len(ids))
+        types = encoding.type_ids
+        row = self.tokenizer.row([ids[i] for i in kept], [types[i] for i in kept], text, truncated=len(kept) < len(ids))
         logits, weights, queries, keys = self.session.fetch(OUTPUTS, pad([row], self.tokenizer.pad_id))
         n, heads = len(kept), weights.shape[2]
         if weights.shape[1:] != (1, heads, n, n) or queries.shape != keys.shape:

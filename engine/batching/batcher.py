@@ -95,7 +95,8 @@ class Batcher:
         """Add a text to the queue, and return at once.
 
         Args:
-            text: A text, or a pair as ``{"text", "text_pair"}`` or a tuple.
+            text: A text, or a pair as ``{"text", "text_pair"}`` or a tuple; one whose second text is empty is a pair, as in
+                the lists that are run.
             timeout: Seconds within which its run must begin; later it is not run at all. None for no limit.
             top_k: As in ``Classifier.__call__``.
             function_to_apply: As in ``Classifier.__call__``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fusedbert.engine.ahead import ahead
@@ -156,27 +156,48 @@ def encode(classifier: Classifier, raw: Raw, seconds: float = 0.0) -> Encoded:
     start = time.perf_counter()
     texts, places = distinct(raw)
     execution, long_text = classifier._opened_execution(), classifier._long_text(None)
-    if long_text is LongText.ERROR:
-        texts, places = refuse_long(execution.tokenizer, raw, texts, places)
-    tokens = execution.tokenize(texts, LongText.WINDOW if long_text is LongText.WINDOW else LongText.TRUNCATE)
+    form = LongText.WINDOW if long_text is LongText.WINDOW else LongText.TRUNCATE
+    try:
+        if long_text is LongText.ERROR:
+            texts, places = refuse(raw, texts, places, too_long(execution.tokenizer, texts))
+        tokens = execution.tokenize(texts, form)
+    except InputError:  # one of them is no text for this model
+        texts, places = refuse(raw, texts, places, unfit(execution.tokenizer, texts))
+        if long_text is LongText.ERROR:
+            texts, places = refuse(raw, texts, places, too_long(execution.tokenizer, texts))
+        tokens = execution.tokenize(texts, form)
     tally = Tally(rows=len(places), errors=len(raw.faults), run=len(texts))
     tally.tokens = sum(len(row.ids) for row in tokens.rows)
     tally.seconds |= {"read": seconds, "tokenize": time.perf_counter() - start}
     return Encoded(raw=raw, texts=texts, tokens=tokens, places=places, tally=tally)
 
 
-def refuse_long(tokenizer: TextTokenizer, raw: Raw, texts: list[Text], places: list[int]) -> tuple[list[Text], list[int]]:
-    """Note the rows whose text is too long as rows that cannot be scored, and return the other texts and their places."""
-    long = {place for place, row in enumerate(tokenizer.encode(texts)) if row.truncated}
-    if not long:
+def too_long(tokenizer: TextTokenizer, texts: list[Text]) -> dict[int, str]:
+    """Return the places of the texts that are too long, and the reason."""
+    reason = f"the text has more than max_length, {tokenizer.max_length} tokens"
+    return {place: reason for place, row in enumerate(tokenizer.encode(texts)) if row.truncated}
+
+
+def unfit(tokenizer: TextTokenizer, texts: list[Text]) -> dict[int, str]:
+    """Return the places of the texts that the model cannot be fed, and the reason: no tokens, or one without a vector."""
+    reasons = {}
+    for place, text in enumerate(texts):
+        try:
+            tokenizer.encode([text])
+        except InputError as error:
+            reasons[place] = f"the text {str(error).removeprefix(f'text {text.index} ')}"
+    return reasons
+
+
+def refuse(raw: Raw, texts: list[Text], places: list[int], reasons: Mapping[int, str]) -> tuple[list[Text], list[int]]:
+    """Note the rows of some texts as rows that cannot be scored, and return the other texts and their places."""
+    if not reasons:
         return texts, places
-    left = [place for place in range(len(texts)) if place not in long]
+    left = [place for place in range(len(texts)) if place not in reasons]
     moved = {place: new for new, place in enumerate(left)}
     for offset, place in enumerate(places):
-        if place in long:
-            raw.faults[offset] = Fault(
-                reason=f"the text has more than max_length, {tokenizer.max_length} tokens", raw=raw.texts[offset]
-            )
+        if place in reasons:
+            raw.faults[offset] = Fault(reason=reasons[place], raw=raw.texts[offset])
     return [texts[place] for place in left], [moved.get(place, -1) for place in places]
 
 

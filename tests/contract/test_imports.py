@@ -10,7 +10,7 @@ MAY_IMPORT = {
     "engine": ("fusedbert.engine",),
     "export": (
         "fusedbert.export",
-        *(f"fusedbert.engine.{module}" for module in ("artifact", "errors", "cli", "kinds", "labels")),
+        *(f"fusedbert.engine.{module}" for module in ("artifact", "errors", "cli", "inputs", "kinds", "labels", "tokenizer")),
     ),
     "bench": ("fusedbert.bench", "fusedbert.export", "fusedbert.engine"),
 }

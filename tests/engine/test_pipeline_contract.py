@@ -12,8 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusedbert.engine import Classifier, InputError, OptionError, TextTooLongError
-from fusedbert.engine.inputs import check_items
+from fusedbert.engine import Batcher, Classifier, InputError, OptionError, TextTooLongError
 
 LABELS = ("joy", "anger", "fear")
 CASES = {
@@ -30,6 +29,7 @@ INPUTS: list[Any] = [
     ["good movie", "the plot was dull"],
     ["good"],
     {"text": "good movie", "text_pair": "not dull"},
+    {"text": "good movie", "text_pair": ""},
     [{"text": "good movie", "text_pair": "not dull"}, {"text": "bad"}],
     [{"text": "good movie"}, "bad", {"text": "", "text_pair": " "}],
     "very " * 100,
@@ -69,7 +69,8 @@ TEXTS = st.one_of(
     st.lists(st.sampled_from(WORDS), max_size=45).map(" ".join),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=60),  # lone surrogates are no text
 )
-PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS.filter(bool)})
+PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS})
+FULL_PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS.filter(bool)})
 PROPERTY = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -121,7 +122,8 @@ def test_same_results(both: tuple[Any, Classifier]) -> None:
 
 @PROPERTY
 @given(
-    inputs=st.one_of(TEXTS, PAIRS, st.lists(st.one_of(TEXTS, PAIRS), min_size=1, max_size=5)), options=st.sampled_from(OPTIONS)
+    inputs=st.one_of(TEXTS, PAIRS, st.lists(st.one_of(TEXTS, FULL_PAIRS), min_size=1, max_size=5)),
+    options=st.sampled_from(OPTIONS),
 )
 def test_same_results_for_anything(both: tuple[Any, Classifier], inputs: Any, options: dict[str, Any]) -> None:
     theirs, ours = both
@@ -129,7 +131,7 @@ def test_same_results_for_anything(both: tuple[Any, Classifier], inputs: Any, op
 
 
 @PROPERTY
-@given(items=st.lists(st.one_of(TEXTS, PAIRS), max_size=12), seed=st.integers(0, 2**32))
+@given(items=st.lists(st.one_of(TEXTS, FULL_PAIRS), max_size=12), seed=st.integers(0, 2**32))
 def test_neither_order_nor_batches_nor_the_interface_matter(both: tuple[Any, Classifier], items: list[Any], seed: int) -> None:
     _, ours = both
     expected = ours.predict_proba(items)
@@ -150,15 +152,36 @@ def test_neither_order_nor_batches_nor_the_interface_matter(both: tuple[Any, Cla
             assert [each["score"] for each in scores] == sorted(found.values(), reverse=True)
 
 
-def test_an_empty_second_text_is_a_text(artifact: Path, tokenizer: Any) -> None:
+def test_an_empty_second_text_is_a_text_in_lists_and_none_alone(artifact: Path, tokenizer: Any, weights: Any) -> None:
     """As transformers' tokenizer has it in a batch; alone, and so in the pipeline, it takes ("a", "") for "a"."""
     from transformers import PreTrainedTokenizerFast
 
-    judge = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    expected = judge(["good", "bad"], ["", "good"])["input_ids"]
-    with Classifier.from_pretrained(artifact) as ours:
-        rows = ours._loaded.tokenizer.encode(check_items([("good", ""), {"text": "bad", "text_pair": "good"}]))
-    assert [row.ids for row in rows] == expected
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    judge = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=names)
+    items = [("good", ""), {"text": "bad", "text_pair": ""}]
+
+    def logits(encodings: Any) -> np.ndarray:
+        rows = zip(encodings["input_ids"], encodings["token_type_ids"], strict=True)
+        return np.stack([weights(2).logits(ids, types) for ids, types in rows])
+
+    in_lists = logits(judge(["good", "bad"], ["", ""]))
+    alone = np.stack([logits({name: [ids] for name, ids in judge(text, "").items()})[0] for text in ("good", "bad")])
+    assert np.abs(in_lists - alone).max() > 0.01
+
+    def scores(results: list[Any]) -> list[list[float]]:
+        found = [{each["label"]: each["score"] for each in result} for result in results]
+        return [[each[label] for label in ours.classes_] for each in found]
+
+    def softmax(rows: np.ndarray) -> np.ndarray:
+        return np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
+
+    with Classifier.from_pretrained(artifact) as ours, Batcher(ours) as batcher:
+        np.testing.assert_allclose(ours.decision_function(items), in_lists, atol=1e-5)
+        submitted = [future.result(20) for future in [batcher.submit(each, top_k=None) for each in items]]
+        for results in (ours(items, top_k=None), list(ours.stream(items, top_k=None)), submitted):
+            np.testing.assert_allclose(scores(results), softmax(in_lists), atol=1e-5)
+        np.testing.assert_allclose(scores([ours(each, top_k=None) for each in items]), softmax(alone), atol=1e-5)
+        assert ours.windows("good", "")[0].logits == pytest.approx(alone[0], abs=1e-5)
 
 
 def test_truncation_is_asked_for(both: tuple[Any, Classifier]) -> None:

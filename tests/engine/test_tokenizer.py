@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from fusedbert.engine import Classifier
+from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.engine.errors import ArtifactError, InputError, TextTooLongError
 from fusedbert.engine.inputs import check_items
 from fusedbert.engine.tokenizer import TextTokenizer, share_room
@@ -107,6 +111,47 @@ def test_damaged_files(artifact: Path, content: str) -> None:
     (artifact / "tokenizer.json").unlink()
     with pytest.raises(ArtifactError, match=r"tokenizer\.json is missing"):
         TextTokenizer.load(artifact, 32)
+
+
+def test_input_names_without_segments(artifact: Path) -> None:
+    pair = check_items([("good", "bad film")])
+    assert TextTokenizer.load(artifact, 32).encode(pair)[0].types == [0, 0, 0, 1, 1, 1]
+    (artifact / "tokenizer_config.json").write_text('{"model_input_names": ["input_ids", "attention_mask"]}')
+    assert TextTokenizer.load(artifact, 32).encode(pair)[0].types == [0] * 6
+
+
+def test_special_tokens_in_a_text_are_split_where_the_checkpoint_says_so(artifact: Path, tokenizer: Tokenizer) -> None:
+    text = check_items(["good [SEP] film"])
+    assert TextTokenizer.load(artifact, 32).encode(text)[0].ids == tokenizer.encode("good [SEP] film").ids
+    (artifact / "tokenizer_config.json").write_text('{"split_special_tokens": true}')
+    tokenizer.encode_special_tokens = True
+    assert TextTokenizer.load(artifact, 32).encode(text)[0].ids == tokenizer.encode("good [SEP] film").ids
+    assert tokenizer.encode("good [SEP] film").ids.count(3) == 1
+
+
+def test_a_text_without_tokens_and_a_token_without_a_vector_are_errors(artifact: Path, tokenizer: Tokenizer) -> None:
+    from tokenizers import processors
+
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    tokenizer.add_tokens(["beyond"])
+    tokenizer.save(str(artifact / "tokenizer.json"))
+    rows = tokenizer.get_vocab_size() - 1
+    (artifact / "config.json").write_text(json.dumps({"vocab_size": rows}))
+    ours = TextTokenizer.load(artifact, 32)
+    assert len(ours.encode(check_items(["good film"]))[0].ids) == 2
+    with pytest.raises(InputError, match="text 1 has no tokens"):
+        ours.encode(check_items(["good", ""]))
+    with pytest.raises(InputError, match=f"text 1 holds the token 'beyond' of id {rows}.*ids below {rows}"):
+        ours.encode(check_items(["good", "it is beyond this"]))
+    write_manifest(artifact, dataclasses.replace(read_manifest(artifact), golden=()))
+    with Classifier.from_pretrained(artifact) as clf:
+        with pytest.raises(InputError, match="text 2 holds the token"):
+            clf(["good", "bad", "beyond"])
+        for long_text in ("truncate", "window", "error"):
+            with Classifier.from_pretrained(artifact, long_text=long_text) as other:
+                assert other.predict_proba(["good"]).shape == (1, 2)
+                with pytest.raises(InputError, match="text 0 has no tokens"):
+                    other.predict_proba([""])
 
 
 def test_pad_id_follows_the_pad_token(artifact: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -118,7 +119,25 @@ def write_tokenizer(folder: Path, family: str = "bert") -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30, **names}
+    if family in ("bert", "electra"):  # transformers 5 passes no segments of this class otherwise, 4 does
+        config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="session")
+def tokenizers_at_random() -> Any:
+    """The module beside this one that makes random tokenizers; pytest's import mode leaves its folder off the path."""
+    spec = importlib.util.spec_from_file_location("random_tokenizers", Path(__file__).with_name("random_tokenizers.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def word_piece(tokenizers_at_random: Any) -> Callable[..., Any]:
+    """Return a function that makes BERT's usual tokenizer, with switches of its normalizer."""
+    return tokenizers_at_random.word_piece
 
 
 @pytest.fixture(autouse=True)

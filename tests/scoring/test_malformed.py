@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from fusedbert.engine import FusedBertError, InputError, OptionError, score_file
+from fusedbert.engine.artifact import read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -96,6 +99,24 @@ def test_null_keeps_it_without_a_score(score: Any, tmp_path: Path, part_rows: in
         {"row": 3, "reason": "1 cells, where the header has 2", "input": ["3"]},
         {"row": 4, "reason": "3 cells, where the header has 2", "input": ["4", "bad", "extra"]},
     ]
+
+
+@pytest.mark.parametrize("long_text", ["truncate", "error", "window"])
+def test_a_token_that_the_model_has_no_vector_for_is_a_fault_of_its_row(
+    artifact: Path, tmp_path: Path, read: Any, long_text: str
+) -> None:
+    folder = Path(shutil.copytree(artifact, tmp_path / "artifact"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens(["<beyond>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_manifest(folder, read_manifest(folder))
+    source = tmp_path / "in.csv"
+    source.write_bytes(b"text\r\ngood\r\nit is <beyond> me\r\nbad\r\n")
+    with pytest.raises(InputError, match=r"row 2 cannot be scored: the text holds the token '<beyond>' of id"):
+        score_file(source, tmp_path / "out.csv", model=folder, long_text=long_text)
+    score_file(source, tmp_path / "out.csv", model=folder, long_text=long_text, on_error="null", force=True)
+    assert [bool(row["label"]) for row in read(tmp_path / "out.csv")] == [True, False, True]
+    assert [entry["row"] for entry in side(tmp_path, "out.csv")] == [2]
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.jsonl", "out.parquet"])

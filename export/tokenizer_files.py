@@ -1,0 +1,173 @@
+"""What a checkpoint's folder says of its tokenizer: tokenizer.json, and the smaller files beside it.
+
+Checkpoints of seven years lie in folders of several forms. Newer ones hold tokenizer.json, which says all; older ones a
+vocabulary, and what was added to it in files of its own. The order in which those are heeded is that of transformers'
+``PreTrainedTokenizerBase.from_pretrained`` (version 5, and 4.57 where both agree):
+
+* ``added_tokens_decoder`` in tokenizer_config.json, where it is there, is the whole truth about added tokens;
+* else special_tokens_map.json (over tokenizer_config.json), added_tokens.json and the added tokens of tokenizer.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken
+
+from fusedbert.engine.errors import CheckpointError
+
+CONFIG = "tokenizer_config.json"
+TOKENIZER = "tokenizer.json"
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""The special tokens that have a name of their own, in the order in which those that the vocabulary lacks are added."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerFiles:
+    """The files of a folder, read and merged; nothing is built yet.
+
+    Attributes:
+        folder: Where they lie.
+        config: tokenizer_config.json, with what special_tokens_map.json says over it.
+        spec: tokenizer.json, or None where there is none.
+        added: Added tokens by the id that the files give them; transformers goes by their order alone.
+        special: Named special tokens that the files mention, a text or a token; of a model's own names, too.
+        extra: Special tokens without a name.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    spec: Mapping[str, Any] | None
+    added: Mapping[int, AddedToken]
+    special: Mapping[str, AddedToken | str | None]
+    extra: tuple[AddedToken | str, ...]
+
+    def flag(self, name: str, default: bool | None) -> bool | None:
+        """Return a switch of tokenizer_config.json.
+
+        Raises:
+            CheckpointError: It is neither true nor false; null only counts where the default is None.
+        """
+        value = self.config.get(name, default)
+        if isinstance(value, bool) or (value is None and default is None):
+            return value
+        raise CheckpointError(f"{self.folder / CONFIG} has {name} = {value!r}, expected true or false: mend it")
+
+
+def read_files(folder: Path) -> TokenizerFiles:
+    """Read a folder's tokenizer files.
+
+    Raises:
+        CheckpointError: One of them is damaged, or says something in a form that is not known.
+    """
+    config, spec = read_json(folder / CONFIG) or {}, read_json(folder / TOKENIZER)
+    _refuse_versions(folder, config)
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    try:
+        own = {name: _token(value) for name, value in config.items() if _is_own(name, value)}
+        if isinstance(extra, Mapping):
+            own |= {name: _token(value) for name, value in extra.items()}
+            extra = []
+        added: dict[int, AddedToken] = {}
+        more: dict[str, Any] = {}
+        if "added_tokens_decoder" in config:
+            added = {int(i): _dict_token(value) for i, value in config["added_tokens_decoder"].items()}
+        else:
+            more = read_json(folder / "special_tokens_map.json") or {}
+            config |= {name: value for name, value in more.items() if name in NAMED}
+            own |= {name: _special(value) for name, value in more.items() if _is_own(name, value)}
+            added = _legacy_added(folder, config, extra, spec)
+            extra = extra or more.get("extra_special_tokens") or more.get("additional_special_tokens") or []
+        special = {name: _named(config[name], added, mapped=name in more) for name in NAMED if name in config} | own
+        tokens = tuple(_token(token) for token in extra)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise CheckpointError(
+            f"the tokenizer files of {folder} name a token in a form that is not known ({error}): save the tokenizer again"
+        ) from None
+    return TokenizerFiles(folder=folder, config=config, spec=spec, added=added, special=special, extra=tokens)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is no such file.
+
+    Raises:
+        CheckpointError: It cannot be read, or holds something else.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}): save the tokenizer again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds {type(value).__name__}, expected an object: save the tokenizer again")
+    return value
+
+
+def text_of(token: AddedToken | str) -> str:
+    """Return a token's text."""
+    return token if isinstance(token, str) else token.content
+
+
+def _refuse_versions(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that keeps a tokenizer.json for each of several versions of transformers."""
+    others = [name for name in config.get("fast_tokenizer_files") or [] if name != TOKENIZER]
+    if others:
+        raise CheckpointError(
+            f"{folder / CONFIG} names {others[0]!r} beside {TOKENIZER}, for other versions of transformers: which one the "
+            "model was trained with is not known; keep that one as tokenizer.json, and take fast_tokenizer_files out"
+        )
+
+
+def _is_own(name: str, value: Any) -> bool:
+    """Tell whether a key is a special token of a name that the model has made up, such as ``entity_token``."""
+    is_token = isinstance(value, str) or (isinstance(value, dict) and "content" in value)
+    return name.endswith("_token") and name not in NAMED and is_token
+
+
+def _legacy_added(
+    folder: Path, config: Mapping[str, Any], extra: Iterable[Any], spec: Mapping[str, Any] | None
+) -> dict[int, AddedToken]:
+    """Read the added tokens where tokenizer_config.json has none: added_tokens.json, then tokenizer.json over it."""
+    named = {text_of(_token(config[name])) for name in NAMED if config.get(name)}
+    named |= {text_of(_token(token)) for token in extra}
+    added = {}
+    for content, index in (read_json(folder / "added_tokens.json") or {}).items():
+        special = content in named
+        added[int(index)] = AddedToken(content, normalized=not special, special=special)
+    for entry in (spec or {}).get("added_tokens", ()):
+        added[int(entry["id"])] = _dict_token({name: value for name, value in entry.items() if name != "id"})
+    return added
+
+
+def _named(value: Any, added: Mapping[int, AddedToken], *, mapped: bool) -> AddedToken | str | None:
+    """Return a named token; where it is an added one as well, with what is said of it there."""
+    if value is None:
+        return None
+    token = _special(value) if mapped else _token(value)
+    return next((found for found in added.values() if found.content == text_of(token)), token)
+
+
+def _token(value: Any) -> AddedToken | str:
+    """Return a token as the files hold it: bare, or as an object."""
+    if isinstance(value, str | AddedToken):
+        return value
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r}")
+    return _dict_token({name: each for name, each in value.items() if name != "__type"})
+
+
+def _special(value: Any) -> AddedToken | str:
+    """Return a token of special_tokens_map.json: all of them are special."""
+    return _dict_token({**value, "special": True}) if isinstance(value, dict) else _token(value)
+
+
+def _dict_token(value: Any) -> AddedToken:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r}")
+    given = {name: each for name, each in value.items() if name != "__type"}
+    return AddedToken(given.pop("content"), **given)
