@@ -69,6 +69,7 @@ def corpus(
             device=contest.subject.device,
             batch_size=batch_size,
             multi_label=manifest.problem_type == "multi_label_classification",
+            by_order=manifest.problem_type == "regression",
         )
         document, interrupted = run(contest, plan, Progress())
     deliver(document, shared, render, interrupted=interrupted)

@@ -41,6 +41,7 @@ class Plan:
         device: ``cpu`` or ``cuda``.
         batch_size: The peers' batch size; None for the best of each.
         multi_label: Whether each logit is a decision of its own.
+        by_order: Whether the model is a regression.
     """
 
     corpus: Corpus
@@ -50,6 +51,7 @@ class Plan:
     seconds: float = 1.0
     batch_size: int | None = None
     multi_label: bool = False
+    by_order: bool = False
 
 
 @dataclasses.dataclass
@@ -220,4 +222,5 @@ def _checks(reference: Logits, plan: Plan) -> Checks:
         reference=reference.astype(np.float64),
         computed_by=OURS,
         multi_label=plan.multi_label,
+        by_order=plan.by_order,
     )

@@ -35,6 +35,7 @@ SEED = 4711
 SMALLEST = 0.05  # largest logit that a tolerance is made from at least
 # As a share of the reference's largest logit, how far a logit may be off; and the share of labels that have to be kept
 # where the reference itself leaves no doubt. Random weights give small logits, and a limit of theirs then.
+LEAST_SPREAD = 0.01  # of a value's size, that a tolerance is made from at least where outputs have no unit
 LIMITS = {Tolerance.FP32: (0.001, 1.0), Tolerance.REDUCED: (0.15, 0.99), Tolerance.INT8: (0.5, 0.97)}
 
 
@@ -49,6 +50,8 @@ class Checks:
         reference: Logits of the counted rows, float64 [rows, labels].
         computed_by: ``FLOAT64`` or ``OURS``.
         multi_label: Whether each logit is a decision of its own.
+        by_order: Whether the outputs are a regression's, or a single logit, as far as that is not seen from their number: then
+            each is held against its own spread, and there are no labels.
     """
 
     batches: tuple[dict[str, Any], ...]
@@ -57,6 +60,7 @@ class Checks:
     reference: NDArray[np.float64]
     computed_by: str
     multi_label: bool
+    by_order: bool = False
 
     def request(self) -> dict[str, Any]:
         """Return what the task ``check`` takes."""
@@ -99,8 +103,10 @@ def judge(found: Sequence[Sequence[Sequence[float]]], checks: Checks, kind: Tole
     rows = [row for logits, counted in zip(found, checks.counted, strict=True) for row in logits[:counted]]
     share, least = LIMITS[kind]
     reference = checks.reference
+    ordered = checks.by_order or reference.shape[1] == 1
     scale = max(SMALLEST, float(np.abs(reference).max()))
-    tolerance = share * scale
+    by_output = _spreads(reference) if ordered else np.full(reference.shape[1], scale)  # [outputs]
+    tolerance = share * float(by_output.max())
     if any(len(row) != reference.shape[1] for row in rows):
         count = len(rows[0])
         why = f"{count} logits a text, the model has {reference.shape[1]} labels"
@@ -109,8 +115,9 @@ def judge(found: Sequence[Sequence[Sequence[float]]], checks: Checks, kind: Tole
     if not np.isfinite(logits).all():
         why = "NaN or infinity among its logits"
         return Verdict(texts=len(rows), max_abs_logit=0.0, tolerance=tolerance, label_agreement=0.0, right=False, why=why)
-    off = float(np.abs(logits - reference).max())
-    agreement = _agreement(logits, reference, min(0.1, share) * scale, multi_label=checks.multi_label)
+    ratios = np.abs(logits - reference).max(axis=0) / by_output  # [outputs]
+    off = float(ratios.max() * by_output.max())  # of several outputs the worst one's, brought to the scale of the largest
+    agreement = 1.0 if ordered else _agreement(logits, reference, min(0.1, share) * scale, multi_label=checks.multi_label)
     wrong = []
     if off > tolerance:
         wrong.append(f"a logit is {off:.3g} off the reference, {tolerance:.3g} is allowed")
@@ -124,6 +131,12 @@ def judge(found: Sequence[Sequence[Sequence[float]]], checks: Checks, kind: Tole
         right=not wrong,
         why="; ".join(wrong),
     )
+
+
+def _spreads(reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return from the least to the largest of each output ``[outputs]``; of few texts, or equal ones, a share of its size."""
+    least = (1.0 if len(reference) == 1 else LEAST_SPREAD) * np.abs(reference).max(axis=0)
+    return np.asarray(np.maximum(np.maximum(np.ptp(reference, axis=0), least), np.finfo(np.float32).tiny))
 
 
 def _agreement(logits: NDArray[np.float64], reference: NDArray[np.float64], doubt: float, *, multi_label: bool) -> float:
@@ -163,6 +176,7 @@ def draw(subject: Subject, shapes: Sequence[Shape]) -> Checks:
         reference=np.zeros((0, len(subject.manifest.labels))),
         computed_by="",
         multi_label=subject.manifest.problem_type == "multi_label_classification",
+        by_order=subject.manifest.problem_type == "regression",
     )
 
 

@@ -52,7 +52,8 @@ def run(
         launch: Starts a process; None for the usual way.
     """
     clock, records, interrupted, computed_by = Clock(), Records(), False, ""
-    multi_label = contest.subject.manifest.problem_type == "multi_label_classification"
+    problem_type = contest.subject.manifest.problem_type
+    multi_label, by_order = problem_type == "multi_label_classification", problem_type == "regression"
     with open_field(contest.everyone, setting or Setting(job=contest.job), progress) as field:
         try:
             field.progress.step("computing the reference")
@@ -60,7 +61,7 @@ def run(
             computed_by = checks.computed_by
             start(field)
             check(field, checks)
-            measure(field, rounds, multi_label, records, launch)
+            measure(field, rounds, multi_label, records, launch, by_order=by_order)
         except KeyboardInterrupt:
             interrupted = True
             progress.clear()

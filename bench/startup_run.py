@@ -95,7 +95,15 @@ class Request:
     device: str | None = None
 
 
-def measure(field: Field, rounds: int, multi_label: bool, records: Records, launch: Launch | None = None) -> None:
+def measure(
+    field: Field,
+    rounds: int,
+    multi_label: bool,
+    records: Records,
+    launch: Launch | None = None,
+    *,
+    by_order: bool = False,
+) -> None:
     """Start every contender once without counting, then in turns.
 
     Args:
@@ -104,6 +112,7 @@ def measure(field: Field, rounds: int, multi_label: bool, records: Records, laun
         multi_label: Whether each logit is a decision of its own.
         records: Filled as it goes, so that a break leaves what there is.
         launch: Starts a process; None for ``start_process``.
+        by_order: Whether the model is a regression.
 
     Raises:
         ContenderFailedError: Our fp32 graph, against which the answers are held, did not start.
@@ -117,7 +126,7 @@ def measure(field: Field, rounds: int, multi_label: bool, records: Records, laun
     request = Request(setting=field.setting, packages=field.packages, sizes=False, timeout=field.setting.patience.load)
     field.progress.step(f"starting {OURS}, for its answer")
     reference = launch(kind_of(OURS), dataclasses.replace(request, device="cpu"))["logits"]
-    checks = _checks(reference, multi_label)
+    checks = dataclasses.replace(_checks(reference, multi_label), by_order=by_order)
     lanes = [lane for lane in lanes if _first(field, lane, launch, dataclasses.replace(request, sizes=True), checks, records)]
     spent: dict[str, float] = {}
     for number in range(rounds):

@@ -29,6 +29,11 @@ class Calls(abc.ABC):
     def problem_type(self) -> str:
         """``regression``, ``single_label_classification`` or ``multi_label_classification``."""
 
+    @property
+    @abc.abstractmethod
+    def function_to_apply(self) -> str:
+        """What makes scores of logits where a call does not say: ``softmax``, ``sigmoid``, or ``none`` for the logits."""
+
     @abc.abstractmethod
     def _logits(self, texts: list[Text], truncation: bool | None) -> Floats:
         """Run checked texts; logits ``[texts, labels]``, in their order."""
@@ -48,7 +53,7 @@ class Calls(abc.ABC):
                 empty is a single text where it is given alone, as in the pipeline; in a list it stays a pair, as tokenizers
                 have it that are called with lists.
             top_k: Labels to return for each text, from the best down; None for all. Not given: the best one.
-            function_to_apply: ``sigmoid``, ``softmax`` or ``none``; None for what fits the model.
+            function_to_apply: ``sigmoid``, ``softmax`` or ``none``; None for the model's own, as the property says.
             truncation: Whether to cut texts beyond ``max_length``, or raise; None for what ``long_text`` said.
 
         Returns:
@@ -126,7 +131,7 @@ class Calls(abc.ABC):
         return self._logits(check_items(texts), None)
 
     def predict_proba(self, texts: Iterable[Item]) -> Floats:
-        """Return the probability of each label, float32 ``[n, labels]``; for a regression, its values.
+        """Return the probability of each label, float32 ``[n, labels]``; where ``function_to_apply`` is none, the values.
 
         Args:
             texts: A list, array or other collection of texts and pairs.
@@ -154,7 +159,7 @@ class Calls(abc.ABC):
         return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
 
     def _function(self, given: str | None) -> Function:
-        return Function.choose(given, self.problem_type, len(self.classes_))
+        return Function.choose(given, self.problem_type, len(self.classes_), self.function_to_apply)
 
     def _score(
         self, texts: list[Text], function: Function, top_k: int | Default | None, truncation: bool | None

@@ -16,7 +16,7 @@ from fusedbert.engine.inputs import Text, alone, check_item
 from fusedbert.engine.labels import distinct
 from fusedbert.engine.loading import Loaded, Runtime, load
 from fusedbert.engine.options import LongText, Options, Window
-from fusedbert.engine.outputs import Floats, apply
+from fusedbert.engine.outputs import Floats, Function, apply
 from fusedbert.engine.process import Origin, after_fork, keep_forever, reload
 from fusedbert.engine.runner import Runner
 from fusedbert.engine.stats import Counters, Stats
@@ -136,6 +136,11 @@ class Classifier(Calls):
     def problem_type(self) -> str:
         """``regression``, ``single_label_classification`` or ``multi_label_classification``."""
         return self._loaded.manifest.problem_type
+
+    @property
+    def function_to_apply(self) -> str:
+        """What makes scores of logits where a call does not say: ``softmax``, ``sigmoid``, or ``none`` for the logits."""
+        return str(Function.of(self._loaded.manifest))
 
     @property
     def max_length(self) -> int:

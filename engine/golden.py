@@ -17,6 +17,7 @@ import numpy as np
 
 from fusedbert.engine.artifact import MANIFEST, Manifest, Variant, sha256_of
 from fusedbert.engine.errors import ArtifactError, DeviceError
+from fusedbert.engine.gates import FP32_TOLERANCE
 from fusedbert.engine.inputs import check_items
 from fusedbert.engine.machine import Machine
 from fusedbert.engine.native import fingerprint, kernels_for
@@ -26,6 +27,7 @@ from fusedbert.engine.verify import keep, kept
 
 # What another order of additions may change beyond what was measured at export; a wrong kernel is off by whole units.
 TOLERANCE = {"fp16": 0.05, "fp32": 1e-3}
+OF_SPREAD = {"fp16": 0.01, "fp32": 1e-3}  # the same of an output that has no unit, as a share of the outputs' spread
 
 
 class WrongResultError(DeviceError):
@@ -95,8 +97,12 @@ def replay(manifest: Manifest, tokenizer: TextTokenizer, runner: Runner) -> floa
 
 def allowed(variant: Variant) -> float:
     """Return how far a logit may be from the reference's: well beyond what was measured at export on many more texts."""
-    least = TOLERANCE.get(variant.precision, TOLERANCE["fp32"])
-    return max(least, (2 if variant.precision == "int8" else 4) * variant.parity.max_abs_logit)
+    parity, scale = variant.parity, 1.0 if variant.parity.scale is None else variant.parity.scale
+    if parity.spread is None:
+        least = TOLERANCE.get(variant.precision, TOLERANCE["fp32"]) * scale
+    else:  # what fp32 may round off is a part of the scale, and the spread may be far less
+        least = OF_SPREAD.get(variant.precision, OF_SPREAD["fp32"]) * parity.spread + FP32_TOLERANCE * scale
+    return max(least, (2 if variant.precision == "int8" else 4) * parity.max_abs_logit)
 
 
 def verify(manifest: Manifest, variant: Variant, tokenizer: TextTokenizer, runner: Runner, device: str) -> str:

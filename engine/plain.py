@@ -18,6 +18,7 @@ from fusedbert.engine.artifact import MANIFEST, NO_MANIFEST, PROBLEM_TYPES, Mani
 from fusedbert.engine.artifact import read_manifest as _read_manifest
 from fusedbert.engine.errors import ArtifactError
 from fusedbert.engine.labels import names_by_id
+from fusedbert.engine.outputs import stated_function
 from fusedbert.engine.scan import Graph, scan
 
 # Where a graph may stand, in the order of preference, and what it is for: (target, precision).
@@ -100,6 +101,7 @@ def describe(folder: Path) -> Manifest:
         max_length=_max_length(config, tokenizer),
         variants=tuple(variants),
         format=NO_MANIFEST,
+        function_to_apply=stated_function(config, problem_type, len(labels), ArtifactError),
     )
 
 

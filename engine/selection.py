@@ -7,13 +7,10 @@ from collections.abc import Iterable
 
 from fusedbert.engine.artifact import Manifest, Variant
 from fusedbert.engine.errors import OptionError
+from fusedbert.engine.gates import figures, limits, passes
 from fusedbert.engine.machine import Machine
 from fusedbert.engine.options import Precision
 from fusedbert.engine.plain import KNOWN
-
-# What int8 may cost before "auto" leaves it alone.
-MIN_LABEL_AGREEMENT = 0.99
-MAX_MEAN_PROBABILITY = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,17 +71,15 @@ def _automatic_cpu(manifest: Manifest, machine: Machine) -> Selection:
         if fp32 is None:
             raise OptionError(f"precision='auto' on cpu: {_has(manifest, 'cpu')}")
         return Selection(variant=fp32, why="fp32, the artifact has no int8 graph")
-    parity = int8.parity
-    figures = f"labels agree in {parity.label_agreement:.1%}, mean change of p {parity.mean_abs_probability:.4f}"
-    passes = parity.label_agreement >= MIN_LABEL_AGREEMENT and parity.mean_abs_probability <= MAX_MEAN_PROBABILITY
-    if passes and (machine.int8 or fp32 is None):
-        return Selection(variant=int8, why=f"int8 within the gates ({figures})")
+    good, found = passes(int8.parity, Precision.INT8), figures(int8.parity)
+    if good and (machine.int8 or fp32 is None):
+        return Selection(variant=int8, why=f"int8 within the gates ({found})")
     if fp32 is None:
-        raise OptionError(f"precision='auto' on cpu: the int8 graph does not pass the gates ({figures}): ask for int8")
-    if not passes:
-        limits = f"{MIN_LABEL_AGREEMENT:.0%} and {MAX_MEAN_PROBABILITY}"
-        return Selection(variant=fp32, why=f"fp32, int8 does not pass the gates ({figures}; limits {limits})")
-    return Selection(variant=fp32, why=f"fp32, this CPU has no 8-bit dot products (int8: {figures})")
+        raise OptionError(f"precision='auto' on cpu: the int8 graph does not pass the gates ({found}): ask for int8")
+    if not good:
+        allowed = limits(int8.parity, Precision.INT8)
+        return Selection(variant=fp32, why=f"fp32, int8 does not pass the gates ({found}; limits {allowed})")
+    return Selection(variant=fp32, why=f"fp32, this CPU has no 8-bit dot products (int8: {found})")
 
 
 def _unverified_cpu(manifest: Manifest) -> Selection:

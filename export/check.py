@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Parity
 from fusedbert.engine.errors import ExportError, MissingDependencyError
+from fusedbert.engine.gates import FP32_TOLERANCE, LABEL_AGREEMENT, MEAN_PROBABILITY, ORDER, by_order, passes
+from fusedbert.export import order
 from fusedbert.export.architecture import Shape
 from fusedbert.export.reference import Encoded
-from fusedbert.export.texts import CHECK_PAIRS, CHECK_TEXTS, ROUNDING_TEXTS
+from fusedbert.export.texts import CHECK_PAIRS, CHECK_TEXTS, ROUNDING_PAIRS, ROUNDING_TEXTS
 from fusedbert.export.tokenizer import Tokenization
 
 REFERENCE = "numpy float64"
-FP32_TOLERANCE = 1e-4  # of a logit
-LABEL_AGREEMENT = 0.99  # share of texts that keep their label in fp16 and int8
+ORDINARY = 10.0  # a logit of a classifier with several labels; where some are larger, the tolerance grows with them
 FLOAT16_MAX = 65504.0
-MEAN_PROBABILITY = {"fp16": 0.002, "int8": 0.01}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +42,14 @@ class CheckSet:
     batches: tuple[tuple[int, ...], ...]
 
 
-def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False) -> CheckSet:
+def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False, pairs: bool = False) -> CheckSet:
     """Tokenize the check texts and lay out their batches.
 
     Args:
         a: What there is to know of the model.
         tokens: Its tokenizer.
         rounded: Whether to add the texts on which fp16 and int8 are judged as well.
+        pairs: Whether to add pairs to those: a reranker tells little of a text without a question.
     """
     texts = tokens.encode_all([*CHECK_TEXTS, *CHECK_PAIRS])
     short = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
@@ -59,7 +60,7 @@ def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False) -> Check
     alone = [(row,) for row in (*made, short[1], short[-1])]
     batches = [tuple(short[i::3]) for i in range(3)] + [as_many_as_heads, (made[-1], made[0]), tuple(made[:-1]), *alone]
     if rounded:
-        more = sorted(tokens.encode_all(ROUNDING_TEXTS), key=lambda text: len(text.ids))
+        more = sorted(tokens.encode_all([*ROUNDING_TEXTS, *(ROUNDING_PAIRS if pairs else ())]), key=lambda text: len(text.ids))
         start, texts = len(texts), [*texts, *more]
         batches += [tuple(range(i, min(i + 16, len(texts)))) for i in range(start, len(texts), 16)]
     return CheckSet(tuple(texts), tuple(batches))
@@ -115,32 +116,58 @@ def run_graph(
     return results
 
 
-def measure(results: Sequence[tuple[int, NDArray[np.float32]]], reference: NDArray[np.float64], problem_type: str) -> Parity:
+def measure(
+    results: Sequence[tuple[int, NDArray[np.float32]]],
+    reference: NDArray[np.float64],
+    problem_type: str,
+    terms: NDArray[np.float64] | None = None,
+) -> Parity:
     """Compare a graph's logits with the reference's.
 
     A text that was run in several batches counts once, by the worst of its runs.
+
+    Args:
+        results: The row of each text that was run, with its logits ``[labels]``.
+        reference: Logits ``[texts, labels]``.
+        problem_type: What they mean. A regression and a model with one logit are measured by order too: see ``order``.
+        terms: Of each logit the largest sum of its products without their signs, ``[labels]``; None where not known.
     """
     rows = np.asarray([row for row, _ in results])
     found, expected = np.stack([logits for _, logits in results]).astype(np.float64), reference[rows]
-    moved = np.abs(probabilities(found, problem_type) - probabilities(expected, problem_type))  # [runs, labels]
-    kept = same_labels(found, expected, problem_type)
     texts = np.unique(rows)
-    return Parity(
-        reference=REFERENCE,
-        texts=len(texts),
-        max_abs_logit=three_digits(float(np.abs(found - expected).max())),
-        label_agreement=three_digits(float(np.mean([kept[rows == text].all() for text in texts]))),
-        mean_abs_probability=three_digits(float(np.mean([moved[rows == text].mean(axis=1).max() for text in texts]))),
-        max_abs_probability=three_digits(float(moved.max())),
+    parity = Parity(
+        reference=REFERENCE, texts=len(texts), max_abs_logit=float(np.abs(found - expected).max()), label_agreement=1.0
     )
+    if by_order(problem_type, reference.shape[1]):
+        parity = dataclasses.replace(parity, **order.figures(rows, found, reference, terms))
+    else:
+        scale = max(np.abs(reference).max() / ORDINARY, order.noise(reference, terms).max() / FP32_TOLERANCE)
+        parity = dataclasses.replace(parity, scale=float(scale) if scale > 1.0 else None)
+    if problem_type != "regression":
+        moved = np.abs(probabilities(found, problem_type) - probabilities(expected, problem_type))  # [runs, labels]
+        kept = same_labels(found, expected, problem_type)
+        parity = dataclasses.replace(
+            parity,
+            label_agreement=float(np.mean([kept[rows == text].all() for text in texts])),
+            mean_abs_probability=float(np.mean([moved[rows == text].mean(axis=1).max() for text in texts])),
+            max_abs_probability=float(moved.max()),
+        )
+    return _rounded(parity)
+
+
+def _rounded(parity: Parity) -> Parity:
+    figures = {name: value for name, value in dataclasses.asdict(parity).items() if isinstance(value, float)}
+    rounded: dict[str, Any] = {name: three_digits(value) for name, value in figures.items()}
+    if parity.rank_correlation is not None:  # what counts is how much is missing to 1
+        rounded["rank_correlation"] = round(parity.rank_correlation, 4)
+    return dataclasses.replace(parity, **rounded)
 
 
 def probabilities(logits: NDArray[np.float64], problem_type: str) -> NDArray[np.float64]:
-    """Apply what the problem type asks for: nothing, a sigmoid each, or a softmax over the labels."""
-    if problem_type == "regression":
-        return logits
+    """Apply what the problem type asks for: a sigmoid each, or a softmax over the labels."""
     if problem_type == "multi_label_classification" or logits.shape[1] == 1:
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+        with np.errstate(over="ignore"):  # 1 / (1 + infinity) is 0, as it should be
+            return np.asarray(1.0 / (1.0 + np.exp(-logits)))
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
@@ -185,18 +212,27 @@ def gate(parity: Parity, precision: str, file: str) -> None:
     """Hold a graph's figures against what its precision has to reach.
 
     Raises:
-        ExportError: A logit, a probability or too many labels differ, or a figure is not a number.
+        ExportError: A logit, a probability, an order or too many labels differ, or a figure is not a number.
     """
     if precision == "fp32":
-        if not parity.max_abs_logit <= FP32_TOLERANCE:
+        limit = FP32_TOLERANCE * (1.0 if parity.scale is None else parity.scale)
+        if not parity.max_abs_logit <= limit:
             raise ExportError(
-                f"{file} differs from the reference by {parity.max_abs_logit:.2g} in a logit, at most {FP32_TOLERANCE:g} is "
+                f"{file} differs from the reference by {parity.max_abs_logit:.2g} in a logit, at most {limit:.2g} is "
                 "accepted: please report the checkpoint's config.json"
             )
         return
-    mean = MEAN_PROBABILITY[precision]
-    if not (parity.label_agreement >= LABEL_AGREEMENT and parity.mean_abs_probability <= mean):
+    if passes(parity, precision):
+        return
+    if parity.rank_correlation is None:
         raise ExportError(
             f"{file} keeps {parity.label_agreement:.1%} of {parity.texts} labels and moves a probability by "
-            f"{parity.mean_abs_probability:.2g} on average, expected {LABEL_AGREEMENT:.0%} and at most {mean:g}: use fp32"
+            f"{parity.mean_abs_probability:.2g} on average, expected {LABEL_AGREEMENT:.0%} and at most "
+            f"{MEAN_PROBABILITY[precision]:g}: use fp32"
         )
+    limits = ORDER[precision]
+    raise ExportError(
+        f"{file} keeps the order of {parity.texts} texts to a rank correlation of {parity.rank_correlation:.3f} and moves an "
+        f"output by {parity.mean_of_spread:.2%} of their spread ({parity.spread:.3g}) on average, {parity.max_of_spread:.2%} "
+        f"at most; expected {limits.rank_correlation:g}, {limits.mean_of_spread:.2%} and {limits.max_of_spread:.2%}: use fp32"
+    )

@@ -108,7 +108,9 @@ def shown_warnings() -> Iterator[None]:
 
 def table(manifest: Manifest) -> str:
     """Return the graphs of an artifact as a table: size, nodes, fused attention, parity."""
-    head = ("graph", "for", "precision", "MB", "nodes", "fused", "max |dlogit|", "labels kept")
+    ordered = any(variant.parity.rank_correlation is not None for variant in manifest.variants)  # there are no labels to keep
+    kept = "rank correlation" if ordered else "labels kept"
+    head = ("graph", "for", "precision", "MB", "nodes", "fused", "max |dlogit|", kept)
     rows = [
         (
             variant.file,
@@ -118,7 +120,7 @@ def table(manifest: Manifest) -> str:
             str(sum(variant.nodes.values())),
             str(variant.fused_attention),
             f"{variant.parity.max_abs_logit:.1e}",
-            f"{100 * variant.parity.label_agreement:.1f} %",
+            f"{100 * variant.parity.label_agreement:.1f} %" if not ordered else f"{variant.parity.rank_correlation or 0.0:.4f}",
         )
         for variant in manifest.variants
     ]

@@ -137,5 +137,6 @@ def finish(subject: Subject, variants: tuple[Variant, ...], stage: Path) -> Mani
         max_length=subject.tokens.max_length,
         variants=variants,
         golden=subject.golden,
+        function_to_apply=subject.function_to_apply,
     )
     return write_record(stage, subject.checkpoint, subject.tokens, manifest)

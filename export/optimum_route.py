@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import Golden, Manifest, Source, Variant, sha256_of
+from fusedbert.engine.artifact import Manifest, Source, Variant, sha256_of
 from fusedbert.engine.errors import CheckpointError, ExportError, MissingDependencyError
+from fusedbert.engine.gates import by_order
+from fusedbert.engine.outputs import stated_function
 
 # Before our own modules, which import torch and transformers: where optimum is missing, that is told at once.
 try:
@@ -40,6 +42,7 @@ from fusedbert.export import foreign, fusion
 from fusedbert.export.architecture import read_config, read_labels, read_problem_type
 from fusedbert.export.check import CheckSet, check_set
 from fusedbert.export.checkpoint import weight_files
+from fusedbert.export.order import golden_texts
 from fusedbert.export.record import provenance, versions, write_record
 from fusedbert.export.source import Checkpoint
 from fusedbert.export.subject import Progress
@@ -78,6 +81,7 @@ class Foreign:
         problem_type: What its outputs mean.
         checks: The check texts.
         reference: Their logits, float64 ``[texts, labels]``.
+        terms: What the logits are summed of is not known of every family; see ``order.noise``.
     """
 
     graph: Path
@@ -85,6 +89,7 @@ class Foreign:
     problem_type: str
     checks: CheckSet
     reference: NDArray[np.float64]
+    terms: None = None
 
 
 def export_through_optimum(
@@ -114,6 +119,7 @@ def export_through_optimum(
     refuse_unknown(str(config.get("model_type")))
     model = foreign.load(checkpoint.folder)
     labels = read_labels(config, model.config.num_labels)
+    function = stated_function(config, problem_type, len(labels), CheckpointError)
     with tempfile.TemporaryDirectory(dir=stage) as scratch:  # beside the artifact, where there is room for it
         tell(f"exporting with optimum-onnx {made_with['optimum-onnx']}")
         graph = Path(scratch) / "model.onnx"
@@ -121,7 +127,8 @@ def export_through_optimum(
         tokens = Tokenization(checkpoint.folder, description)
         tell_notes(tokens)
         recipes = [recipe for recipe in RECIPES if target in ("all", recipe.target, recipe.precision)]
-        checks = check_set(description, tokens, rounded=any(recipe.precision != "fp32" for recipe in recipes))
+        rounded, pairs = any(recipe.precision != "fp32" for recipe in recipes), by_order(problem_type, len(labels))
+        checks = check_set(description, tokens, rounded=rounded, pairs=pairs)
         tell(f"computing the reference: {description.layers} layers in float64, {len(checks.texts)} texts")
         shown = tuple(filter(tokens.takes, GOLDEN))
         logits = foreign.forward(model, description, [*checks.texts, *tokens.encode_all(shown)])
@@ -137,7 +144,6 @@ def export_through_optimum(
             variants += keep(make, stage / recipe.file, required=required or recipe.precision == "fp32")
     settle(tokens)
     tell("writing the manifest")
-    golden = zip(shown, logits[split:].round(6).tolist(), strict=True)
     manifest = Manifest(
         source=Source(id=checkpoint.id, revision=checkpoint.revision, sha256={path.name: sha256_of(path) for path in files}),
         created_with=made_with,
@@ -146,7 +152,8 @@ def export_through_optimum(
         labels=labels,
         max_length=tokens.max_length,
         variants=tuple(variants),
-        golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in golden),
+        golden=golden_texts(shown, logits[split:], problem_type),
+        function_to_apply=function,
     )
     return write_record(stage, checkpoint, tokens, manifest)
 

@@ -79,7 +79,7 @@ def weigh_packed(file: str, path: Path, subject: Subject, tell: Progress) -> Par
         graph.write(stand_in, "stand-in", opset=PackedStandIn.opset, metadata={})
         del graph
         results = check.run_graph(check.open_session(stand_in), subject.checks, subject.architecture.padding_id, packed_arrays)
-    parity = check.measure(results, subject.reference, subject.problem_type)
+    parity = check.measure(results, subject.reference, subject.problem_type, subject.terms)
     check.gate(parity, PackedStandIn.precision, file)
     return dataclasses.replace(parity, measured_on=MEASURED_ON)
 

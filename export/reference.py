@@ -47,10 +47,12 @@ class Trace:
 
     Attributes:
         max_activation: Largest absolute value of any intermediate result; float16 holds up to 65504.
+        terms: Of each logit the largest sum of the classifier's products without their signs, ``[labels]``.
         attentions: Where asked for: for each text its attention weights ``[tokens, tokens]``, head by head, layer by layer.
     """
 
     max_activation: float = 0.0
+    terms: Float64 | None = None
     attentions: dict[int, list[Float64]] | None = None
 
     def saw(self, x: Float64) -> Float64:
@@ -84,7 +86,9 @@ def forward(a: Architecture, weights: Weights, texts: Sequence[Encoded], trace: 
         x = normalize(trace.saw(x + trace.saw(dense(inner, layer.output))), layer.output_norm, a.norm_eps)
     first = x[ends - [len(text.ids) for text in texts]]  # [texts, hidden]: the vector of each [CLS]
     pooled = ACTIVATIONS[a.head_activation](trace.saw(dense(first, weights.dense("head_dense"))))
-    return dense(pooled, weights.dense("classifier"))
+    classifier = weights.dense("classifier")
+    trace.terms = np.asarray((np.abs(pooled) @ np.abs(_wide(classifier.weight))).max(axis=0))  # [labels]
+    return dense(pooled, classifier)
 
 
 def embed(a: Architecture, tables: Embeddings, text: Encoded) -> Float64:

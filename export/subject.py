@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Golden
+from fusedbert.engine.errors import CheckpointError
+from fusedbert.engine.gates import by_order
+from fusedbert.engine.outputs import stated_function
 from fusedbert.export.architecture import Architecture, describe, read_config, read_labels, read_problem_type
 from fusedbert.export.check import CheckSet, check_set
 from fusedbert.export.checkpoint import Weights
+from fusedbert.export.order import golden_texts
 from fusedbert.export.reference import Trace, forward
 from fusedbert.export.source import Checkpoint
 from fusedbert.export.texts import GOLDEN
@@ -31,11 +35,13 @@ class Subject:
         tokens: Its tokenizer.
         labels: Names of the classifier's outputs.
         problem_type: What the outputs mean.
+        function_to_apply: What makes scores of them, where the checkpoint says otherwise than its problem type does.
         checks: The check texts.
         reference: Their logits, float64 ``[texts, labels]``.
         max_activation: Largest absolute value that the reference saw on the way there.
         golden: Texts for the manifest, with their logits.
         calibration: Texts of the user's own to fit int8 to; none: the built-in ones.
+        terms: Of each logit the largest sum of its products without their signs ``[labels]``, as the reference saw them.
     """
 
     checkpoint: Checkpoint
@@ -49,6 +55,8 @@ class Subject:
     max_activation: float
     golden: tuple[Golden, ...]
     calibration: tuple[str, ...] = ()
+    terms: NDArray[np.float64] | None = None
+    function_to_apply: str | None = None
 
 
 def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration: tuple[str, ...] = ()) -> Subject:
@@ -68,14 +76,14 @@ def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration:
     architecture, layout = describe(config)
     weights = Weights(checkpoint.folder, architecture, layout)
     labels, problem_type = read_labels(config, weights.labels), read_problem_type(config)
+    function = stated_function(config, problem_type, len(labels), CheckpointError)
     tokens = Tokenization(checkpoint.folder, architecture)
-    checks = check_set(architecture, tokens, rounded=rounded)
+    checks = check_set(architecture, tokens, rounded=rounded, pairs=by_order(problem_type, len(labels)))
     tell(f"computing the reference: {architecture.layers} layers in float64, {len(checks.texts)} texts")
     trace = Trace()
     shown = tuple(filter(tokens.takes, GOLDEN))
     logits = forward(architecture, weights, [*checks.texts, *tokens.encode_all(shown)], trace)
     split = len(checks.texts)
-    golden = zip(shown, logits[split:].round(6).tolist(), strict=True)
     return Subject(
         checkpoint=checkpoint,
         architecture=architecture,
@@ -86,6 +94,8 @@ def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration:
         checks=checks,
         reference=logits[:split],
         max_activation=trace.max_activation,
-        golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in golden),
+        golden=golden_texts(shown, logits[split:], problem_type),
         calibration=calibration,
+        terms=trace.terms,
+        function_to_apply=function,
     )

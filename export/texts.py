@@ -62,3 +62,10 @@ ROUNDING_TEXTS = tuple(f"{subject} {verdict}" for subject in SUBJECTS for verdic
 
 Each has an opinion: on a text that has none, any rounding decides between labels of equal weight.
 """
+
+ROUNDING_PAIRS = tuple(
+    (f"What do people say about {asked}?", f"{subject} {VERDICTS[(i + j) % len(VERDICTS)]}")
+    for i, asked in enumerate(SUBJECTS)
+    for j, subject in enumerate(SUBJECTS)
+)
+"""Still more for regressions and rerankers: a question about each subject, with a text on it and on each of the others."""

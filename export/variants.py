@@ -130,6 +130,10 @@ class Judged(Protocol):
     def problem_type(self) -> str:
         """What the outputs mean."""
 
+    @property
+    def terms(self) -> NDArray[np.float64] | None:
+        """Of each logit the largest sum of its products without their signs ``[labels]``; None where not known."""
+
 
 def judge(path: Path, precision: str, subject: Judged, padding_id: int, tell: Progress) -> Parity:
     """Run a written graph on the check texts and hold it against its gate.
@@ -141,7 +145,7 @@ def judge(path: Path, precision: str, subject: Judged, padding_id: int, tell: Pr
     size = sum(part.stat().st_size for part in graph_files(path))
     tell(f"checking {file}, {size / 1e6:.1f} MB, against the reference")
     results = check.run_graph(check.open_session(path), subject.checks, padding_id)
-    parity = check.measure(results, subject.reference, subject.problem_type)
+    parity = check.measure(results, subject.reference, subject.problem_type, subject.terms)
     check.gate(parity, precision, file)
     return parity
 

@@ -12,6 +12,7 @@ from fusedbert.engine.attention.weights import Attentions
 from fusedbert.engine.device import choose, import_onnxruntime, inspect_offer
 from fusedbert.engine.errors import ArtifactError, InferenceError
 from fusedbert.engine.inputs import Text
+from fusedbert.engine.labels import distinct
 from fusedbert.engine.loading import Source
 from fusedbert.engine.machine import inspect_machine
 from fusedbert.engine.options import Device, DeviceKind, Options
@@ -78,8 +79,9 @@ class AttentionGraph:
         n, heads = len(kept), weights.shape[2]
         if weights.shape[1:] != (1, heads, n, n) or queries.shape != keys.shape:
             raise InferenceError(f"{self.session.file} gave weights of shape {weights.shape}: export the checkpoint again")
-        labels = self.manifest.labels
-        scores = apply(Function.choose(None, self.manifest.problem_type, len(labels)), logits)[0]  # [labels]
+        labels = distinct(self.manifest.labels)  # each is a key of ``probabilities``
+        function = Function.of(self.manifest)
+        scores = apply(function, logits)[0]  # [labels]
         best = int(scores.argmax())
         tokens = [encoding.tokens[i] for i in kept]
         return Attentions(
@@ -96,6 +98,7 @@ class AttentionGraph:
             probabilities={label: float(score) for label, score in zip(labels, scores, strict=True)},
             problem_type=self.manifest.problem_type,
             truncated=row.truncated,
+            function=str(function),
         )
 
 

@@ -56,7 +56,7 @@ def _facts(shown: Attentions) -> dict[str, Any]:
         "size": shown.queries.shape[-1],
         "labels": list(shown.probabilities.items()),
         "best": best,
-        "regression": shown.problem_type == "regression",
+        "regression": shown.problem_type == "regression" or shown.function == "none",  # values, no shares of 1
         "texts": [list(_pieces(shown, segment)) for segment in range(1 if shown.text_pair is None else 2)],
         "together": together,
         "query": _first_query(shown),

@@ -60,6 +60,7 @@ class Attentions:
         problem_type: The model's: ``regression``, ``single_label_classification`` or ``multi_label_classification``.
         truncated: Whether the text had more tokens than the model takes.
         effects: What leaving out each word changes; None where that was not asked for.
+        function: What made the scores of the logits; ``none`` for a regression, and where they are the logits themselves.
     """
 
     text: str
@@ -76,6 +77,7 @@ class Attentions:
     problem_type: str
     truncated: bool
     effects: tuple[WordEffect, ...] | None = None
+    function: str | None = None
 
     def scores(self, layer: int, head: int) -> Floats:
         """Return a head's raw scores q.k, before the division by sqrt(d): float32 ``[query, key]``."""

@@ -72,7 +72,8 @@ def render(classifier: Classifier, texts: list[str], pair: str | None, top_k: in
         return (_object(text, pair, *found) for text, *found in zip(texts, results, named, strict=True))
     width = max(map(len, classifier.classes_))
     results = classifier(items, top_k=top_k or 1)
-    return (_row(text, pair, result, width) for text, result in zip(texts, results, strict=True))
+    form = ".4f" if classifier.function_to_apply != "none" else ".7g"  # logits and values have no unit: all digits of a float32
+    return (_row(text, pair, result, width, form) for text, result in zip(texts, results, strict=True))
 
 
 def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: list[dict[str, Any]]) -> str:
@@ -82,8 +83,8 @@ def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: li
     return json.dumps(entry, ensure_ascii=False)
 
 
-def _row(text: str, pair: str | None, result: list[dict[str, Any]], width: int) -> str:
-    scores = "  ".join(f"{each['label']:<{width}}  {each['score']:.4f}" for each in result)
+def _row(text: str, pair: str | None, result: list[dict[str, Any]], width: int, form: str) -> str:
+    scores = "  ".join(f"{each['label']:<{width}}  {each['score']:{form}}" for each in result)
     shown = " ".join((text if pair is None else f"{text} | {pair}").split())
     # A terminal would obey control characters.
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown[: _WIDTH + 1])

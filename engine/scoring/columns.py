@@ -90,25 +90,50 @@ class Head:
         problem_type: The model's.
         probabilities: Whether to add ``p_<label>`` for each label; of two that share a name the second has its id there.
         prefix: Stands before each name.
+        function: What makes scores of logits; None for what the problem type implies.
     """
 
     labels: tuple[str, ...]
     problem_type: str
     probabilities: bool = False
     prefix: str = ""
+    function: str | None = None
 
     @classmethod
-    def of(cls, labels: Sequence[str], problem_type: str, columns: Columns) -> Head:
+    def of(cls, labels: Sequence[str], problem_type: str, columns: Columns, function: str | None = None) -> Head:
         """Make the columns that a caller asked for.
 
+        Args:
+            labels: The model's labels.
+            problem_type: The model's.
+            columns: What was asked for.
+            function: What makes scores of its logits; None for what the problem type implies.
+
         Raises:
-            OptionError: Probabilities were asked of a regression.
+            OptionError: Probabilities were asked of a regression, or of a model whose scores are its logits.
         """
         if columns.probabilities and problem_type == _REGRESSION:
             raise OptionError("this model is a regression and has no probabilities: its value is in score")
-        head = cls(labels=tuple(labels), problem_type=problem_type, probabilities=columns.probabilities, prefix=columns.prefix)
+        if columns.probabilities and function == Function.NONE:
+            raise OptionError("this model gives logits and no probabilities, by its config.json: its logit is in score")
+        head = cls(
+            labels=tuple(labels),
+            problem_type=problem_type,
+            probabilities=columns.probabilities,
+            prefix=columns.prefix,
+            function=function,
+        )
         check_names(head.names, "the output")
         return head
+
+    @property
+    def _function(self) -> Function:
+        return Function.choose(None, self.problem_type, len(self.labels), self.function)
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether scores are logits or a regression's values, which have no unit: they are written with all their digits."""
+        return self._function is Function.NONE
 
     @property
     def lists(self) -> bool:
@@ -136,7 +161,7 @@ class Head:
             logits: ``[n, labels]``.
             truncated: ``[n]``.
         """
-        scores = apply(Function.choose(None, self.problem_type, len(self.labels)), logits)  # [n, labels]
+        scores = apply(self._function, logits)  # [n, labels]
         columns: list[list[object]] = []
         if self.problem_type == _REGRESSION:
             columns.append(scores.tolist() if self.lists else scores[:, 0].tolist())

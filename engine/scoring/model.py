@@ -10,6 +10,7 @@ from typing import Any
 from fusedbert.engine.artifact import MANIFEST, Manifest, sha256_of
 from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.options import DeviceKind, LongText, Options
+from fusedbert.engine.outputs import Function
 from fusedbert.engine.plain import read_manifest
 from fusedbert.engine.resolve import resolve_model
 from fusedbert.engine.scoring.options import Engine
@@ -22,6 +23,7 @@ class Model:
     Attributes:
         labels: Its labels.
         problem_type: Its problem type.
+        function: What makes scores of its logits.
         device: ``cpu`` or ``cuda``.
         identity: What tells it from others: the hash of its manifest, which has those of all its files; precision; device.
         classifier: The loaded model, or None where only Ray's actors have the device for it.
@@ -29,6 +31,7 @@ class Model:
 
     labels: tuple[str, ...]
     problem_type: str
+    function: str
     device: str
     identity: dict[str, Any]
     classifier: Classifier | None
@@ -50,6 +53,7 @@ class Model:
         return cls(
             labels=manifest.labels,
             problem_type=manifest.problem_type,
+            function=str(Function.of(manifest)),
             device=device,
             identity={
                 "manifest": _fingerprint(folder, manifest),

@@ -143,7 +143,7 @@ class _Run:
             shown = "stdin" if self._name == STDIN else self._name
             text, pair = self._columns(source, shown)
             model = stack.enter_context(Model.load(self._engine, remote=self._ray is not None))
-            head = Head.of(model.labels, model.problem_type, self._options.columns)
+            head = Head.of(model.labels, model.problem_type, self._options.columns, model.function)
             check_clash(source.columns, head.names, shown)
             job = Job(
                 name=self._name,

@@ -79,7 +79,7 @@ class Scorer:
         pair = None if self._columns.pair is None else find_named(names, self._columns.pair, _BATCH)
         text = find_text([name for name in names if name != pair], self._columns.text, _BATCH)
         classifier = self._load()
-        head = Head.of(classifier.classes_, classifier.problem_type, self._columns)
+        head = Head.of(classifier.classes_, classifier.problem_type, self._columns, classifier.function_to_apply)
         check_clash(names, head.names, _BATCH)
         raw = self._window(batch[text], None if pair is None else batch[pair], text, pair)
         encoded = encode(classifier, raw)

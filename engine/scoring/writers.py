@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
+
 from fusedbert.engine.errors import InputError
 from fusedbert.engine.scoring.columns import Head
 from fusedbert.engine.scoring.files import Form, Kind, Packing, pack, pyarrow
@@ -107,7 +109,8 @@ class CsvWriter(_TextWriter):
 
     def chunk(self, rows: Rows, values: Values) -> bytes:
         """Render a window."""
-        added = [[csv_value(value) for value in column] for column in values]
+        exact = self.head.unbounded
+        added = [[csv_value(value, exact=exact) for value in column] for column in values]
         lines = [self._line([*cells, *extra]) for cells, extra in zip(rows.cells(), zip(*added, strict=True), strict=True)]
         # Bytes that are not UTF-8 leave as they came.
         return "".join(lines).encode("utf-8", "surrogateescape")
@@ -137,7 +140,7 @@ class JsonlWriter(_TextWriter):
     def chunk(self, rows: Rows, values: Values) -> bytes:
         """Render a window."""
         added = [
-            [f"{dump(name)}: {json_value(value)}" for value in column]
+            [f"{dump(name)}: {json_value(value, exact=self.head.unbounded)}" for value in column]
             for name, column in zip(self.head.names, values, strict=True)
         ]
         return "".join(self._lines(rows, added)).encode()
@@ -205,20 +208,31 @@ class ParquetWriter:
         return list(map(arrow.field, self.head.names, types))
 
 
-def csv_value(value: object) -> str:
-    """Write an added value as a cell: null is empty, a number has 6 decimals, a list is JSON.
+def csv_value(value: object, *, exact: bool = False) -> str:
+    """Write an added value as a cell: null is empty, a list is JSON, and numbers are as in ``json_value``.
 
     Example:
         >>> csv_value(0.5), csv_value(True), csv_value(["a"])
         ('0.500000', 'true', '["a"]')
     """
-    return "" if value is None else value if isinstance(value, str) else json_value(value)
+    return "" if value is None else value if isinstance(value, str) else json_value(value, exact=exact)
 
 
-def json_value(value: object) -> str:
-    """Write an added value as JSON; numbers with 6 decimals."""
+def json_value(value: object, *, exact: bool = False) -> str:
+    """Write an added value as JSON; a number with 6 decimals, or where that is ``exact`` with all digits of its float32.
+
+    Example:
+        >>> json_value(1e-3), json_value(1.0 / 3000, exact=True), json_value([19.7329, 2e6], exact=True)
+        ('0.001000', '0.00033333333', '[19.7329, 2000000.0]')
+    """
     if isinstance(value, float):
-        return f"{value:.6f}"
+        return _all_digits(value) if exact else f"{value:.6f}"
     if isinstance(value, list):
-        return f"[{', '.join(map(json_value, value))}]"
+        return f"[{', '.join(json_value(each, exact=exact) for each in value)}]"
     return dump(value)
+
+
+def _all_digits(value: float) -> str:
+    """Write a float32 with as many digits as tell it from the next one, and with an exponent where zeros would fill it up."""
+    number = np.float32(value)
+    return np.format_float_positional(number, trim="0") if value == 0.0 or 1e-4 <= abs(value) < 1e15 else str(number)

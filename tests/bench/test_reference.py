@@ -60,6 +60,22 @@ def test_labels_count_where_the_reference_is_clear(checks):
     assert judge(logits(many, lambda x: x - 1.0), many, Tolerance.INT8).label_agreement == 0.0
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("kind", list(Tolerance))
+def test_a_regression_is_held_against_its_own_spread(checks, unit, kind):
+    values = (20.0 + np.arange(12.0)[:, None] / 3) * unit  # a reranker's: around 20, and a few units apart
+    one = dataclasses.replace(checks, reference=values)
+    assert judge(logits(one), one, kind).right
+    for change in (lambda x: x + 2.2 * unit, lambda x: 0 * x + values.mean()):
+        verdict = judge(logits(one, change), one, kind)
+        assert not verdict.right and verdict.label_agreement == 1.0
+    two = dataclasses.replace(checks, reference=np.hstack([values * 1e6, values]), by_order=True)
+    assert judge(logits(two), two, kind).right
+    assert not judge(logits(two, lambda x: x + np.array([0.0, 2.2 * unit])), two, kind).right  # wrong in the small output alone
+    first = dataclasses.replace(one, reference=values[:1], counted=(1, 0, 0))  # one text, as at a start
+    assert judge(logits(first), first, kind).right and not judge(logits(first, lambda x: 2 * x), first, kind).right
+
+
 def test_another_number_of_labels_and_nan_are_wrong(checks):
     three = [[[*row, 0.0] for row in batch] for batch in logits(checks)]
     assert "3 logits a text, the model has 2 labels" in judge(three, checks, Tolerance.INT8).why

@@ -10,7 +10,10 @@ MAY_IMPORT = {
     "engine": ("fusedbert.engine",),
     "export": (
         "fusedbert.export",
-        *(f"fusedbert.engine.{module}" for module in ("artifact", "errors", "cli", "inputs", "kinds", "labels", "tokenizer")),
+        *(
+            f"fusedbert.engine.{module}"
+            for module in ("artifact", "errors", "cli", "gates", "inputs", "kinds", "labels", "outputs", "tokenizer")
+        ),
     ),
     "bench": ("fusedbert.bench", "fusedbert.export", "fusedbert.engine"),
 }
