@@ -216,7 +216,15 @@ class _Opening:
         _, given = split(self.options.session_options)
         threads = self.options.threads or self.machine.cores
         kernels = native.kernels_for(selection.variant) if self.manifest.verifiable else None
-        session = open_session(self.runtime, file, choice, threads=threads, session_options=given, kernels=kernels)
+        session = open_session(
+            self.runtime,
+            file,
+            choice,
+            threads=threads,
+            session_options=given,
+            kernels=kernels,
+            least=self.manifest.requires.get(selection.variant.file, {}).get("onnxruntime"),
+        )
         runner = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id)
         why = [_UNVERIFIED]
         if self.manifest.verifiable:

@@ -81,6 +81,7 @@ def open_session(
     session_options: Any = None,
     provider_options: Mapping[str, str] | None = None,
     kernels: Kernels | None = None,
+    least: str | None = None,
 ) -> Session:
     """Load a graph.
 
@@ -92,6 +93,7 @@ def open_session(
         session_options: The user's own: ``SessionOptions``, or a mapping laid over ours.
         provider_options: Of the CUDA provider, where that was chosen.
         kernels: Kernels of our own to run on, where they are built.
+        least: The first ONNX Runtime that runs the graph, where the manifest says so.
 
     Raises:
         ArtifactError: The file is missing, no ONNX model, damaged, or has inputs that a text classifier has not.
@@ -121,12 +123,20 @@ def open_session(
         if choice.provider == CUDA and (cause or re.search("CUDA|CUDNN|CUBLAS", str(error))):
             raise DeviceError(f"{choice.device} refused the session: {cause or detail}") from error
         engine = f"ONNX Runtime {runtime.__version__}"
-        raise ArtifactError(f"{file} cannot be loaded by {engine} ({detail}): export the checkpoint again") from error
+        way_out = "export the checkpoint again"
+        if least is not None and release(runtime.__version__) < release(least):
+            way_out = f"it needs {least} or newer, pip install --upgrade onnxruntime"
+        raise ArtifactError(f"{file} cannot be loaded by {engine} ({detail}): {way_out}") from error
     if choice.provider not in raw.get_providers():
         raise DeviceError(
             f"{choice.device} did not engage: ONNX Runtime could not load its CUDA libraries; fusedbert doctor tells why"
         )
     return Session(raw=raw, inputs=_inputs(raw, file), file=file, threads=options.intra_op_num_threads)
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version, as ``(1, 32)``, to tell which of two is older."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _inputs(raw: Any, file: Path) -> dict[str, type[np.generic]]:

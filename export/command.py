@@ -31,6 +31,7 @@ from fusedbert.export.variants import ExportWarning
     help="direct: our own graphs, for BERT's family. optimum: whatever optimum exports.",
 )
 @click.option("--attentions", is_flag=True, help="Also make the graph that shows its attention weights (see explain).")
+@click.option("--opset", type=int, help="Operator set of the fp32 graph, 17 to 23, for older runtimes; 23 where left out.")
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -50,6 +51,7 @@ def export(
     target: str,
     via: str,
     attentions: bool,
+    opset: int | None,
     calibrate: Path | None,
     allow_tokenizer_difference: bool,
     revision: str | None,
@@ -69,6 +71,7 @@ def export(
             target=target,
             via=via,
             attentions=attentions,
+            opset=opset,
             calibrate=calibrate,
             revision=revision,
             force=force,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder
 from fusedbert.engine.errors import OptionError
-from fusedbert.export.record import provenance, versions, write_record
+from fusedbert.export.lowering import Lowering
+from fusedbert.export.record import provenance, requirements, versions, write_record
 from fusedbert.export.source import locate
 from fusedbert.export.subject import Progress, Subject, study
 from fusedbert.export.targets import chosen
@@ -31,6 +32,7 @@ def export_checkpoint(
     target: str = "all",
     via: str = "direct",
     attentions: bool = False,
+    opset: int | None = None,
     calibrate: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     token: str | None = None,
@@ -49,6 +51,8 @@ def export_checkpoint(
         target: ``all``, ``cpu``, ``cuda``, or ``fp32`` for the exact graph alone.
         via: ``direct``: our own graphs, for the families that we build. ``optimum``: for any family that optimum exports.
         attentions: Whether to make the graph that shows its attention weights too, ``onnx/model_attentions.onnx``.
+        opset: Version of the operator set for the fp32 graph, 17 to 23, for a runtime that cannot load 23; None for 23.
+            Below 23 its attention is not fused. The other graphs stay as they are.
         calibrate: File of texts, one a line, to fit the int8 graph to; None for the built-in ones.
         revision: Branch, tag or commit on the hub.
         token: Access token for the hub.
@@ -76,11 +80,13 @@ def export_checkpoint(
         ('NEGATIVE', 'POSITIVE')
     """
     tell: Progress = progress or (lambda _: None)
-    lowerings = chosen(target, attentions=attentions)
+    lowerings = chosen(target, attentions=attentions, opset=opset)
     if via not in ROUTES:
         raise OptionError(f"via is {via!r}, expected one of {', '.join(ROUTES)}")
     if attentions and via != "direct":
         raise OptionError(f"attentions are shown by the graphs that we build ourselves, found via={via!r}: use via='direct'")
+    if opset is not None and via != "direct":
+        raise OptionError(f"opset is chosen for the graphs that we build ourselves, found via={via!r}: use via='direct'")
     if via == "optimum":
         # Imported here: it needs torch and transformers, which the direct route does without.
         from fusedbert.export.optimum_route import export_through_optimum
@@ -107,7 +113,7 @@ def export_checkpoint(
             variants = make_variants(subject, lowerings, stage, metadata, tell, required=required)
             settle(subject.tokens)
         tell("writing the manifest")
-        return finish(subject, variants, stage)
+        return finish(subject, variants, lowerings, stage)
 
 
 def read_calibration(path: Path) -> tuple[str, ...]:
@@ -126,7 +132,7 @@ def read_calibration(path: Path) -> tuple[str, ...]:
     return texts
 
 
-def finish(subject: Subject, variants: tuple[Variant, ...], stage: Path) -> Manifest:
+def finish(subject: Subject, variants: tuple[Variant, ...], lowerings: tuple[type[Lowering], ...], stage: Path) -> Manifest:
     """Write the files that stand beside the graphs."""
     manifest = Manifest(
         source=Source(id=subject.checkpoint.id, revision=subject.checkpoint.revision, sha256=subject.weights.sha256()),
@@ -138,5 +144,6 @@ def finish(subject: Subject, variants: tuple[Variant, ...], stage: Path) -> Mani
         variants=variants,
         golden=subject.golden,
         function_to_apply=subject.function_to_apply,
+        requires=requirements(variants, {lowering.file: lowering.onnxruntime for lowering in lowerings}),
     )
     return write_record(stage, subject.checkpoint, subject.tokens, manifest)

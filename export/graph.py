@@ -19,7 +19,7 @@ except ImportError:
     raise MissingDependencyError.of("onnx", "export", "build a graph") from None
 
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
-IR_VERSION = 10  # read by every ONNX Runtime from 1.20 on
+IR_VERSION = 10  # of the file's own format: read by ONNX Runtime from 1.18 on
 PROTOBUF_LIMIT = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB, nodes and names included
 ALIGNMENT = 4096  # of external weights, so that a page of the file is a page of memory
 _TYPES: Mapping[str, int] = {
@@ -118,7 +118,7 @@ class Graph:
         names = (f"{node.domain}:{node.op_type}" if node.domain else node.op_type for node in self._nodes)
         return dict(sorted(Counter(names).items()))
 
-    def write(self, path: Path, name: str, *, opset: int, metadata: Mapping[str, str]) -> None:
+    def write(self, path: Path, name: str, *, opset: int, metadata: Mapping[str, str], ir_version: int = IR_VERSION) -> None:
         """Write the graph as an ONNX file, one weight at a time.
 
         Serializing the whole model at once would hold every weight twice. Protobuf is a sequence of fields, so the
@@ -130,13 +130,14 @@ class Graph:
             name: Name of the graph inside the file.
             opset: Version of the default operator set.
             metadata: ``metadata_props`` of the model.
+            ir_version: Version of the file's own format; a runtime for an older operator set may not read a newer one.
         """
         graph = GraphProto(name=name, node=self._nodes, input=self._inputs, output=self._outputs, value_info=self._declared)
         functions = list(self._functions.values())
         nodes = [*self._nodes, *(node for function in functions for node in function.node)]
         opsets = [helper.make_opsetid("", opset)]
         opsets += [helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in nodes} - {""})]
-        model = ModelProto(ir_version=IR_VERSION, producer_name="fusedbert", opset_import=opsets, functions=functions)
+        model = ModelProto(ir_version=ir_version, producer_name="fusedbert", opset_import=opsets, functions=functions)
         model.metadata_props.extend(StringStringEntryProto(key=key, value=value) for key, value in sorted(metadata.items()))
         external = sum(array.nbytes for array in self._weights.values()) > PROTOBUF_LIMIT
         with path.open("wb") as file, _data_file(path, external) as data:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,12 @@ from fusedbert.export import foreign, fusion
 from fusedbert.export.architecture import read_config, read_labels, read_problem_type
 from fusedbert.export.check import CheckSet, check_set
 from fusedbert.export.checkpoint import weight_files
+from fusedbert.export.lowering.cpu import CpuFp32
+from fusedbert.export.lowering.cpu_int8 import CpuInt8
+from fusedbert.export.lowering.cpu_plain import OPSETS
+from fusedbert.export.lowering.cuda import CudaFp16
 from fusedbert.export.order import golden_texts
-from fusedbert.export.record import provenance, versions, write_record
+from fusedbert.export.record import provenance, requirements, versions, write_record
 from fusedbert.export.source import Checkpoint
 from fusedbert.export.subject import Progress
 from fusedbert.export.texts import GOLDEN
@@ -154,8 +158,17 @@ def export_through_optimum(
         variants=tuple(variants),
         golden=golden_texts(shown, logits[split:], problem_type),
         function_to_apply=function,
+        requires=requirements(variants, first_runtimes(variants)),
     )
     return write_record(stage, checkpoint, tokens, manifest)
+
+
+def first_runtimes(variants: Iterable[Variant]) -> dict[str, str]:
+    """Return the first ONNX Runtime for each graph: on the CPU that of its operator set, on CUDA that of our own graphs."""
+    by_opset = {opset: about.onnxruntime for opset, about in OPSETS.items()}
+    by_opset |= {lowering.opset: lowering.onnxruntime for lowering in (CpuFp32, CpuInt8)}
+    newest = by_opset[max(by_opset)]
+    return {v.file: CudaFp16.onnxruntime if v.target == "cuda" else by_opset.get(v.opset, newest) for v in variants}
 
 
 def refuse_unknown(family: str) -> None:

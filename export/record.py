@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from fusedbert.engine.artifact import Manifest, write_manifest
+from fusedbert.engine.artifact import Manifest, Variant, write_manifest
 from fusedbert.export.card import write_card
 from fusedbert.export.source import Checkpoint
 from fusedbert.export.tokenizer import Tokenization
@@ -31,6 +32,16 @@ def versions(*more: str) -> dict[str, str]:
 def provenance(checkpoint: Checkpoint, made_with: Mapping[str, str]) -> dict[str, str]:
     """Return the ``metadata_props`` that each graph carries: where its weights came from, and what made it."""
     return {"source": checkpoint.id, "revision": checkpoint.revision or "", "created_with": json.dumps(dict(made_with))}
+
+
+def requirements(variants: Iterable[Variant], least: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what runs each graph, for ``Manifest.requires``.
+
+    Args:
+        variants: The graphs.
+        least: The first ONNX Runtime that runs each, by file.
+    """
+    return {variant.file: {"opset": variant.opset, "onnxruntime": least[variant.file]} for variant in variants}
 
 
 def write_record(stage: Path, checkpoint: Checkpoint, tokens: Tokenization, manifest: Manifest) -> Manifest:

@@ -92,9 +92,11 @@ def make_variant(
     tell(f"building {lowering.file}")
     graph = build(a, lowering.prepare(subject, tell), lowering)
     nodes = graph.count_nodes()
-    fused = check.gate_attention(nodes, lowering.attention_ops, a.layers, lowering.file)
+    fused = check.gate_attention(nodes, lowering.attention_ops, a.layers, lowering.file) if lowering.attention_ops else 0
+    if lowering.note is not None:
+        warnings.warn(f"{lowering.file}: {lowering.note}", FusionWarning, stacklevel=2)
     path.parent.mkdir(exist_ok=True)
-    graph.write(path, f"{a.family} classifier", opset=lowering.opset, metadata=metadata)
+    graph.write(path, f"{a.family} classifier", opset=lowering.opset, metadata=metadata, ir_version=lowering.ir_version)
     del graph
     parity = lowering.weigh(path, subject, tell) or judge(path, lowering.precision, subject, a.padding_id, tell)
     if lowering.precision == "fp16":

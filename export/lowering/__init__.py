@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fusedbert.engine.artifact import PADDED, Parity
 from fusedbert.export.architecture import Architecture
 from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Parameters
-from fusedbert.export.graph import Graph
+from fusedbert.export.graph import IR_VERSION, Graph
 
 if TYPE_CHECKING:
     from fusedbert.export.subject import Progress, Subject
@@ -27,17 +27,24 @@ class Lowering(abc.ABC):
         target: ``cpu`` or ``cuda``.
         precision: ``fp32``, ``int8`` or ``fp16``.
         opset: Version of the default operator set.
+        onnxruntime: The first ONNX Runtime that was measured to run the graph, to the same logits; written to
+            ``Manifest.requires``.
+        ir_version: Version of the file's own format.
         layout: ``padded`` or ``packed``, see ``fusedbert.engine.artifact.Variant``.
         attention_ops: Types of fused attention nodes, with their domain as ``com.microsoft:Attention``; a layer has
-            exactly one node of one of them.
+            exactly one node of one of them. None where the operator set has no such operator.
+        note: What whoever exports is told about this graph, with a ``FusionWarning``.
     """
 
     file: ClassVar[str]
     target: ClassVar[str]
     precision: ClassVar[str]
     opset: ClassVar[int]
+    onnxruntime: ClassVar[str]
+    ir_version: ClassVar[int] = IR_VERSION
     layout: ClassVar[str] = PADDED
     attention_ops: ClassVar[tuple[str, ...]]
+    note: ClassVar[str | None] = None
     output_names: ClassVar[tuple[str, ...]] = ("logits",)
 
     def __init__(self, graph: Graph, architecture: Architecture) -> None:

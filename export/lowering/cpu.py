@@ -28,6 +28,7 @@ class CpuFp32(Lowering):
     target: ClassVar[str] = "cpu"
     precision: ClassVar[str] = "fp32"
     opset: ClassVar[int] = 23
+    onnxruntime: ClassVar[str] = "1.23"  # 1.22 has no opset 23
     attention_ops: ClassVar[tuple[str, ...]] = ("Attention",)
 
     def inputs(self) -> None:
@@ -52,13 +53,18 @@ class CpuFp32(Lowering):
     def _mask(self) -> None:
         """Make what keeps attention off padding out of ``attention_mask``, wherever its zeros stand."""
         g = self.graph
-        dropped = g.op("Sub", g.constant(1.0, "float32"), g.op("Cast", "attention_mask", to=1))  # [batch, seq], 1 = padding
-        bias = g.op("Mul", dropped, g.constant(MASKED, "float32"))
-        self.cls_mask = g.op("Unsqueeze", bias, g.constant([1, 2], "int64"))  # [batch, 1, 1, key]
+        self.cls_mask = self._padding()
         # [batch, 1, query, key]: ONNX Runtime's CPU Attention needs the query axis written out.
         batch = g.op("Shape", "input_ids", end=1)
         wanted = g.op("Concat", batch, g.constant([1], "int64"), self.length, self.length, axis=0)
         self.mask = g.op("Expand", self.cls_mask, wanted)
+
+    def _padding(self) -> str:
+        """What is added to the scores of a key, for every head and query: ``[batch, 1, 1, key]``."""
+        g = self.graph
+        dropped = g.op("Sub", g.constant(1.0, "float32"), g.op("Cast", "attention_mask", to=1))  # [batch, seq], 1 = padding
+        bias = g.op("Mul", dropped, g.constant(MASKED, "float32"))
+        return g.op("Unsqueeze", bias, g.constant([1, 2], "int64"))
 
     def embed(self, tables: Embeddings) -> str:
         """Word + position + segment, normalized: ``[tokens, hidden]``, the texts of the batch one below the other."""

@@ -33,6 +33,7 @@ class CpuInt8(CpuFp32):
     file: ClassVar[str] = "onnx/model_int8.onnx"
     precision: ClassVar[str] = "int8"
     opset: ClassVar[int] = 24
+    onnxruntime: ClassVar[str] = "1.25"  # 1.24 loads it, and gives padding a part in the scores
     attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Attention", "Attention")
 
     @classmethod

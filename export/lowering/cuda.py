@@ -37,6 +37,7 @@ class CudaFp16(Lowering):
     target: ClassVar[str] = "cuda"
     precision: ClassVar[str] = "fp16"
     opset: ClassVar[int] = 17
+    onnxruntime: ClassVar[str] = "1.31"  # that of [gpu]; on the CPU it runs from 1.21 on, 1.18 to 1.20 give other logits there
     attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:Attention", f"{MICROSOFT}:MultiHeadAttention")
 
     def inputs(self) -> None:

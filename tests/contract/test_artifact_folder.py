@@ -19,6 +19,7 @@ KEYS = {
     "files",
     "variants",
     "golden",
+    "requires",
     "sha256",
 }
 VARIANT = {"file", "target", "precision", "outputs", "opset", "nodes", "fused_attention", "parity", "layout"}

@@ -14,11 +14,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fusedbert.engine import Classifier
+from fusedbert.engine import Classifier, gates
 from fusedbert.engine.artifact import read_manifest, sha256_of, verify_files
 from fusedbert.engine.errors import CheckpointError, ExportError
-from fusedbert.export import check, export_checkpoint
-from fusedbert.export.variants import LeftOutWarning
+from fusedbert.export import export_checkpoint
+from fusedbert.export.variants import IgnoredWarning, LeftOutWarning
 
 WHY = "optimum-onnx is not installed; make test-optimum has an environment for it"
 pytest.importorskip("optimum.onnxruntime", reason=WHY)
@@ -91,6 +91,16 @@ def test_the_card_says_what_the_graph_needs(exported) -> None:
     assert "transformers float64" in optimum.read_text()
 
 
+@every_family
+def test_what_the_graphs_require(family: str, exported) -> None:
+    case = exported(family, "optimum")
+    assert case.manifest.requires == {
+        "onnx/model.onnx": {"opset": 18, "onnxruntime": "1.14"},  # 1.13 refuses opset 18, 1.14.0 gives these logits
+        "onnx/model_fp16.onnx": {"opset": 18, "onnxruntime": "1.31"},
+    }
+    assert "from ONNX Runtime 1.14 on" in (case.artifact / "README.md").read_text(encoding="utf-8")
+
+
 def test_shared_weights_stay_shared(exported) -> None:
     case = exported("albert", "optimum")
     checkpoint, graph = (case.checkpoint / "model.safetensors").stat().st_size, case.manifest.files["onnx/model.onnx"]["bytes"]
@@ -115,7 +125,7 @@ def test_heads(problem_type: str | None, labels: int, make_checkpoint, judge, te
 
 def test_an_fp16_graph_that_fails_its_gate(exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = exported("mpnet", "optimum").checkpoint
-    monkeypatch.setitem(check.MEAN_PROBABILITY, "fp16", 1e-9)
+    monkeypatch.setitem(gates.MEAN_PROBABILITY, "fp16", 1e-9)
     with pytest.warns(LeftOutWarning, match=r"onnx/model_fp16\.onnx is left out"):
         manifest = export_checkpoint(checkpoint, tmp_path / "all", via="optimum")
     assert [variant.file for variant in manifest.variants] == ["onnx/model.onnx"]
@@ -225,6 +235,29 @@ def test_every_fault_of_the_tensors_is_listed_at_once(copy: Path) -> None:
     assert "albert.pooler.weight is not of shape [48, 48]" in message
     assert "unknown albert.encoder.adapter.weight" in message
     assert "classifier.bias holds NaN or infinity" in message
+
+
+def test_what_transformers_ignores_is_ignored_and_told(copy: Path, tmp_path: Path) -> None:
+    def add(tensors: dict[str, np.ndarray]) -> None:
+        tensors["loss_fct.weight"] = np.ones(3, np.float32)
+        tensors["class_weights"] = np.arange(3)
+        tensors["albert.encoder.adapter.weight"] = np.zeros(2, np.float32)
+
+    before = export_checkpoint(copy, tmp_path / "before", via="optimum", target="fp32").golden
+    edit_tensors(copy, add)
+    with pytest.warns(IgnoredWarning, match=r"3 tensors .*: albert\.encoder\.adapter\.weight, class_weights, loss_fct\.weight"):
+        manifest = export_checkpoint(copy, tmp_path / "artifact", via="optimum", target="fp32")
+    assert manifest.golden == before
+
+
+def test_a_prefix_is_named_first(copy: Path) -> None:
+    def wrap(tensors: dict[str, np.ndarray]) -> None:
+        for name in list(tensors):
+            tensors[f"module._orig_mod.{name}"] = tensors.pop(name)
+
+    edit_tensors(copy, wrap)
+    message = refuse(copy)
+    assert "has 'module._orig_mod.' before its tensors' names" in message and "missing" not in message
 
 
 def test_a_pickle_is_refused(copy: Path) -> None:
