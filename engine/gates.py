@@ -16,6 +16,10 @@ from fusedbert.engine.artifact import Parity
 FP32_TOLERANCE = 1e-4  # of a logit, times the parity's scale
 LABEL_AGREEMENT = 0.99  # share of texts that keep their label in fp16 and int8
 MEAN_PROBABILITY = {"fp16": 0.002, "int8": 0.01}
+# Golden texts at load: what another order of additions may change beyond what was measured at export; a wrong kernel is off by
+# whole units. Of a logit, times the parity's scale; and of an output that has no unit, as a share of the outputs' spread.
+GOLDEN_TOLERANCE = {"fp16": 0.05, "fp32": 1e-3}
+GOLDEN_OF_SPREAD = {"fp16": 0.01, "fp32": 1e-3}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

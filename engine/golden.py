@@ -17,17 +17,13 @@ import numpy as np
 
 from fusedbert.engine.artifact import MANIFEST, Manifest, Variant, sha256_of
 from fusedbert.engine.errors import ArtifactError, DeviceError
-from fusedbert.engine.gates import FP32_TOLERANCE
+from fusedbert.engine.gates import FP32_TOLERANCE, GOLDEN_OF_SPREAD, GOLDEN_TOLERANCE
 from fusedbert.engine.inputs import check_items
 from fusedbert.engine.machine import Machine
 from fusedbert.engine.native import fingerprint, kernels_for
 from fusedbert.engine.runner import Runner, run
 from fusedbert.engine.tokenizer import TextTokenizer
 from fusedbert.engine.verify import keep, kept
-
-# What another order of additions may change beyond what was measured at export; a wrong kernel is off by whole units.
-TOLERANCE = {"fp16": 0.05, "fp32": 1e-3}
-OF_SPREAD = {"fp16": 0.01, "fp32": 1e-3}  # the same of an output that has no unit, as a share of the outputs' spread
 
 
 class WrongResultError(DeviceError):
@@ -99,9 +95,9 @@ def allowed(variant: Variant) -> float:
     """Return how far a logit may be from the reference's: well beyond what was measured at export on many more texts."""
     parity, scale = variant.parity, 1.0 if variant.parity.scale is None else variant.parity.scale
     if parity.spread is None:
-        least = TOLERANCE.get(variant.precision, TOLERANCE["fp32"]) * scale
+        least = GOLDEN_TOLERANCE.get(variant.precision, GOLDEN_TOLERANCE["fp32"]) * scale
     else:  # what fp32 may round off is a part of the scale, and the spread may be far less
-        least = OF_SPREAD.get(variant.precision, OF_SPREAD["fp32"]) * parity.spread + FP32_TOLERANCE * scale
+        least = GOLDEN_OF_SPREAD.get(variant.precision, GOLDEN_OF_SPREAD["fp32"]) * parity.spread + FP32_TOLERANCE * scale
     return max(least, (2 if variant.precision == "int8" else 4) * parity.max_abs_logit)
 
 

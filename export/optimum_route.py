@@ -95,6 +95,9 @@ class Foreign:
     reference: NDArray[np.float64]
     terms: None = None
 
+    def in_float32(self) -> None:
+        """Not computed: the model was let go of when its graph was written."""
+
 
 def export_through_optimum(
     checkpoint: Checkpoint, stage: Path, *, target: str, required: bool, tell: Progress, settle: Callable[[Tokenization], None]

@@ -16,6 +16,7 @@ all texts, so that one layer's weights are in memory.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -61,7 +62,13 @@ class Trace:
         return x
 
 
-def forward(a: Architecture, weights: Weights, texts: Sequence[Encoded], trace: Trace | None = None) -> Float64:
+def forward(
+    a: Architecture,
+    weights: Weights,
+    texts: Sequence[Encoded],
+    trace: Trace | None = None,
+    dtype: type[np.floating] = np.float64,
+) -> Float64:
     """Compute the logits of each text.
 
     Args:
@@ -69,38 +76,39 @@ def forward(a: Architecture, weights: Weights, texts: Sequence[Encoded], trace: 
         weights: Its tensors.
         texts: Token ids and segments of each text, special tokens included.
         trace: Filled, where given, with what the run showed.
+        dtype: float64; float32 shows what the model's own arithmetic leaves uncertain.
 
     Returns:
-        Logits, float64 ``[texts, labels]``.
+        Logits ``[texts, labels]``.
     """
     trace = trace or Trace()
     ends = np.cumsum([len(text.ids) for text in texts])
     spans = [slice(end - len(text.ids), end) for end, text in zip(ends, texts, strict=True)]
     tables = weights.embeddings()
-    x = np.concatenate([embed(a, tables, text) for text in texts])  # [all tokens, hidden]
+    x = np.concatenate([embed(a, tables, text, dtype) for text in texts])  # [all tokens, hidden]
     del tables
     for i in range(a.layers):
-        layer = _widen(weights.layer(i))
+        layer = _typed(weights.layer(i), dtype)
         x = normalize(trace.saw(x + attention(a, layer, x, spans, trace)), layer.attention_norm, a.norm_eps)
         inner = ACTIVATIONS[a.activation](trace.saw(dense(x, layer.intermediate)))  # [all tokens, intermediate]
         x = normalize(trace.saw(x + trace.saw(dense(inner, layer.output))), layer.output_norm, a.norm_eps)
     first = x[ends - [len(text.ids) for text in texts]]  # [texts, hidden]: the vector of each [CLS]
     pooled = ACTIVATIONS[a.head_activation](trace.saw(dense(first, weights.dense("head_dense"))))
     classifier = weights.dense("classifier")
-    trace.terms = np.asarray((np.abs(pooled) @ np.abs(_wide(classifier.weight))).max(axis=0))  # [labels]
+    trace.terms = np.asarray((np.abs(pooled) @ np.abs(classifier.weight.astype(dtype))).max(axis=0))  # [labels]
     return dense(pooled, classifier)
 
 
-def embed(a: Architecture, tables: Embeddings, text: Encoded) -> Float64:
+def embed(a: Architecture, tables: Embeddings, text: Encoded, dtype: type[np.floating] = np.float64) -> Float64:
     """Add word, position and segment vectors: ``[tokens, hidden]``."""
     ids = np.asarray(text.ids)
     positions = np.arange(len(ids))
     if a.position_offset:  # RoBERTa: tokens that are not padding are counted from padding_id + 1 up
         real = (ids != a.padding_id).astype(int)
         positions = np.cumsum(real) * real + a.padding_id
-    x = _wide(tables.word[ids]) + _wide(tables.position[positions])
+    x = np.asarray(tables.word[ids].astype(dtype) + tables.position[positions].astype(dtype))
     if tables.token_type is not None:
-        x = x + _wide(tables.token_type[np.asarray(text.types)])
+        x = x + tables.token_type[np.asarray(text.types)].astype(dtype)
     x = normalize(x, tables.norm, a.norm_eps)
     return x if tables.projection is None else dense(x, tables.projection)
 
@@ -112,7 +120,7 @@ def attention(a: Architecture, layer: Layer, x: Float64, spans: Sequence[slice],
     for text, span in enumerate(spans):
         for head in range(a.heads):
             d = slice(head * a.head_size, (head + 1) * a.head_size)  # a head's share of the hidden width
-            scores = trace.saw(q[span, d] @ k[span, d].T) / np.sqrt(a.head_size)  # [tokens, tokens]: queries . keys
+            scores = trace.saw(q[span, d] @ k[span, d].T) / math.sqrt(a.head_size)  # [tokens, tokens]: queries . keys
             probabilities = softmax(scores)  # each row sums to 1
             context[span, d] = probabilities @ v[span, d]  # [tokens, d]: a weighted average of the values
             if trace.attentions is not None:
@@ -122,7 +130,7 @@ def attention(a: Architecture, layer: Layer, x: Float64, spans: Sequence[slice],
 
 def dense(x: Float64, weights: Dense) -> Float64:
     """``x W + b``."""
-    return np.asarray(x @ _wide(weights.weight) + _wide(weights.bias))
+    return np.asarray(x @ weights.weight.astype(x.dtype, copy=False) + weights.bias.astype(x.dtype, copy=False))
 
 
 def softmax(scores: Float64) -> Float64:
@@ -135,17 +143,17 @@ def normalize(x: Float64, norm: Norm, eps: float) -> Float64:
     """Layer normalization (Ba et al. 2016) over the last axis."""
     centred = x - x.mean(axis=-1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps)
-    return np.asarray(centred / deviation * _wide(norm.weight) + _wide(norm.bias))
+    return np.asarray(centred / deviation * norm.weight.astype(x.dtype) + norm.bias.astype(x.dtype))
 
 
 def gelu(x: Float64) -> Float64:
     """Compute x Phi(x), with the normal distribution's Phi exact (Hendrycks and Gimpel 2016)."""
-    return np.asarray(x * 0.5 * (1.0 + erf(x / np.sqrt(2.0))))
+    return np.asarray(x * 0.5 * (1.0 + erf(x / math.sqrt(2.0))))
 
 
 def gelu_tanh(x: Float64) -> Float64:
     """The same paper's approximation by tanh."""
-    return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))))
 
 
 def gelu_10(x: Float64) -> Float64:
@@ -190,11 +198,7 @@ ACTIVATIONS: dict[str, Callable[[Float64], Float64]] = {
 }
 
 
-def _widen(layer: Layer) -> Layer:
-    """Turn a layer's weights to float64 once, for all that is computed with them."""
+def _typed(layer: Layer, dtype: type[np.floating]) -> Layer:
+    """Turn a layer's weights to a type once, for all that is computed with them."""
     parts = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-    return Layer(**{name: type(part)(_wide(part.weight), _wide(part.bias)) for name, part in parts.items()})
-
-
-def _wide(x: NDArray[np.floating]) -> Float64:
-    return x.astype(np.float64, copy=False)
+    return Layer(**{name: type(part)(part.weight.astype(dtype), part.bias.astype(dtype)) for name, part in parts.items()})

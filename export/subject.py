@@ -58,6 +58,10 @@ class Subject:
     terms: NDArray[np.float64] | None = None
     function_to_apply: str | None = None
 
+    def in_float32(self) -> NDArray[np.floating]:
+        """Compute the reference in float32: ``[texts, labels]``."""
+        return forward(self.architecture, self.weights, self.checks.texts, dtype=np.float32)
+
 
 def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration: tuple[str, ...] = ()) -> Subject:
     """Read a checkpoint and compute what the reference makes of the check texts.

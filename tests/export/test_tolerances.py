@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +110,37 @@ def test_large_logits_of_several_labels_pass_and_stay_exact(make_head: Callable[
 
 def results(outputs: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return list(enumerate(outputs.astype(np.float32)))
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_large_random_weights_are_as_exact_as_float32_and_no_less(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: int
+) -> None:
+    """Attention chooses between scores of hundreds, so that float32 itself is off by far more than 1e-4 of a logit."""
+    from safetensors.numpy import load_file, save_file
+
+    source = make_checkpoint("bert", num_hidden_layers=6, num_labels=labels)
+    rng = np.random.default_rng(labels)
+    tensors = load_file(source / "model.safetensors")
+    large = {name: rng.normal(size=each.shape).astype(np.float32) for name, each in tensors.items() if each.ndim == 2}
+    save_file(tensors | large, source / "model.safetensors", metadata={"format": "pt"})
+    manifest = export_checkpoint(source, tmp_path / "artifact", target="fp32")
+    parity = manifest.variants[0].parity
+    assert parity.max_abs_logit > 10 * check.FP32_TOLERANCE
+    logits = np.array([golden.logits for golden in manifest.golden])
+    assert parity.max_abs_logit < 0.05 * np.abs(logits).max()
+    with Classifier.from_pretrained(tmp_path / "artifact", precision="fp32", cache_dir=tmp_path) as clf:
+        found = clf.decision_function([golden.text for golden in manifest.golden])
+    np.testing.assert_allclose(found, logits, atol=4 * parity.max_abs_logit)
+
+    def spoiled(*given: Any) -> Any:
+        results = run_graph(*given)
+        return [(row, found + np.float32(0.05 * np.abs(found).max())) if row == 4 else (row, found) for row, found in results]
+
+    run_graph = check.run_graph
+    monkeypatch.setattr(check, "run_graph", spoiled)
+    with pytest.raises(ExportError, match="differs from the reference"):
+        export_checkpoint(source, tmp_path / "spoiled", target="fp32")
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e-3, 1.0, 1e6])
