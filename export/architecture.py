@@ -130,7 +130,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
     if layout is None:
         known = ", ".join(name for layout in LAYOUTS for name in layout.families)
         raise CheckpointError(f"model_type is {_shown(family)}, built directly are {known}: try fusedbert export --via optimum")
-    _refuse_variants(config)
+    _refuse_variants(config, layout)
     numbers = {field: _count(config, layout, field) for field in _COUNTS}
     named = config.get(layout.config_names.get("hidden_act", "hidden_act"), layout.defaults["hidden_act"])
     activation = activations.kind_of(named)
@@ -219,10 +219,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _refuse_variants(config: Mapping[str, Any]) -> None:
+def _refuse_variants(config: Mapping[str, Any], layout: Layout) -> None:
     """Refuse options that change the equations; silently ignoring one would give wrong scores."""
     expected = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-    for name, value in expected.items():
+    for name, value in expected.items() if layout.norm_eps is None else ():  # DistilBERT's code knows none of these
         found = config.get(name, value)
         if found not in (value, None):
             raise CheckpointError(f"config.json has {name} = {_shown(found)}, built directly is {value!r}: try --via optimum")

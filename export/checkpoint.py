@@ -174,6 +174,12 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             raise CheckpointError(f"{index} names shards that are not in the folder: {listed(bad) or 'none at all'}")
         return tuple(folder / name for name in names)
     refuse(folder)
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others:
+        raise CheckpointError(
+            f"{folder} holds {listed(others)}, and transformers reads model.safetensors, or shards that "
+            "model.safetensors.index.json lists: rename the file, or save the checkpoint again"
+        )
     raise CheckpointError(f"{folder} has no weights (*.safetensors): point to a folder that save_pretrained wrote")
 
 

@@ -59,6 +59,9 @@ def match(found: Mapping[str, Found], a: Architecture, layout: Layout, folder: P
         actual = found[theirs]
         if ours == "classifier.weight" and len(actual.shape) == 2 and actual.shape[0] >= 1:
             labels = actual.shape[0]
+        if -1 in shape and not labels:
+            faults += [f"{theirs} is {list(actual.shape)}, expected [labels, {a.hidden_size}]"] * (ours == "classifier.weight")
+            continue
         shape = tuple(labels if size == -1 else size for size in shape)
         if len(present) > 1:
             faults.append(f"{present[0]} and {present[1]} are two names of one tensor")

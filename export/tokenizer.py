@@ -14,6 +14,7 @@ from fusedbert.export.reference import Encoded
 from fusedbert.export.tokenizer_files import CONFIG, TOKENIZER
 from fusedbert.export.tokenizer_reading import Reading, read_tokenizer
 
+LEAST = 3  # tokens of the shortest limit that counts
 TextOrPair = str | tuple[str, str]
 
 
@@ -30,13 +31,18 @@ class Tokenization:
     def __init__(self, folder: Path, architecture: Shape) -> None:
         self._reading = read_tokenizer(folder, architecture.family, segmented=architecture.token_types > 1)
         limit = self._reading.limit
-        sane = isinstance(limit, int | float) and 3 <= limit <= architecture.max_tokens
+        sane = isinstance(limit, int | float) and LEAST <= limit <= architecture.max_tokens
         self.max_length = int(limit) if sane and limit is not None else architecture.max_tokens
         config = {"vocab_size": architecture.vocab_size}
         self.runtime = TextTokenizer.of(self._reading.tokenizer, self._reading.config, config, self.max_length)
         self._token_types = architecture.token_types
         self.segmented = architecture.token_types > 1
         self.notes = (*self._reading.notes, *_faults(folder, self._reading, architecture))
+        number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if limit is not None and not (number and limit >= LEAST):
+            self.notes += (
+                f"{CONFIG} has {limit!r} for the longest text, and no text can be so long: {self.max_length} tokens are taken",
+            )
 
     @property
     def added(self) -> tuple[str, ...]:

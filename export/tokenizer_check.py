@@ -68,7 +68,10 @@ def encode(text, pair):
     return [ids, None if unsettled else found.get("token_type_ids", [[0] * len(ids)])[0]]
 answers = [encode(*each) for each in asked["texts"]]
 bare = tokenizer(asked["bare"], add_special_tokens=False)["input_ids"]
-print("\\n" + json.dumps({"version": transformers.__version__, "answers": answers, "bare": bare}))
+added = [token for token in tokenizer.get_added_vocab() if "mask" not in token.lower()]
+added = added[: asked["first"]] + added[asked["first"] :][-asked["last"] :]
+own = [[text, encode(text, None)] for token in added for text in (token, "before " + token + " after")]
+print("\\n" + json.dumps({"version": transformers.__version__, "answers": answers, "bare": bare, "own": own}))
 """
 _BARE = "a text without special tokens, café and 李白"
 
@@ -123,8 +126,10 @@ def settle_differences(lines: Sequence[str], *, allowed: bool) -> None:
     told = "; ".join(lines[:MOST_TOLD]) + (f"; and {len(lines) - MOST_TOLD} more texts" if len(lines) > MOST_TOLD else "")
     message = f"the tokenizer is not that of transformers: {told}"
     if not allowed:
+        older = "transformers 5 is followed here, and reads some files otherwise than 4; if not that is it, "
         raise ExportError(
-            f"{message}: please report the checkpoint's tokenizer files; --allow-tokenizer-difference exports all the same"
+            f"{message}: {older if 'in transformers 4.' in message else ''}please report the checkpoint's tokenizer files; "
+            "--allow-tokenizer-difference exports all the same"
         )
     warnings.warn(message, TokenizerWarning, stacklevel=3)
 
@@ -161,12 +166,19 @@ def against_transformers(folder: Path) -> Iterator[Callable[[Tokenization], list
 def _differences(process: subprocess.Popen[str], tokens: Tokenization) -> list[str]:
     """Ask transformers, and list the texts of which it makes something else."""
     texts = check_texts(tokens)
-    asked = {"limit": tokens.max_length, "texts": [_parts(text) for text in texts], "bare": _BARE}
+    asked = {
+        "limit": tokens.max_length,
+        "texts": [_parts(text) for text in texts],
+        "bare": _BARE,
+        "first": FIRST_TOKENS,
+        "last": LAST_TOKENS,
+    }
     answer = _ask(process, json.dumps(asked))
     if answer is None:
         return []
     lines = []
-    for text, theirs in zip(texts, answer["answers"], strict=True):
+    # What transformers adds and we do not would be in no text of ours: it makes some of its own.
+    for text, theirs in [*zip(texts, answer["answers"], strict=True), *answer["own"]]:
         ours = _row(tokens.runtime, text)
         if ours is None or theirs is None or not theirs[0]:
             continue  # neither can feed it

@@ -115,7 +115,10 @@ def _word_piece(files: TokenizerFiles, special: Mapping[str, str], whole: Spec |
     vocab = _vocabulary(files, whole, "WordPiece") if whole else _lines(files)
     unknown = _required(files, special, "unk_token")
     if unknown not in vocab and all(unknown != token.content for token in files.added.values()):
-        raise CheckpointError(f"the vocabulary of {files.folder} lacks {unknown}: not that of this model's BERT tokenizer")
+        raise CheckpointError(
+            f"the vocabulary of {files.folder} lacks {unknown}, not that of this model's BERT tokenizer: save the tokenizer "
+            f"again, or name its token for what is unknown as unk_token in {CONFIG}"
+        )
     return {
         "normalizer": {
             "type": "BertNormalizer",
@@ -165,7 +168,7 @@ def _byte_level(files: TokenizerFiles, special: Mapping[str, str], whole: Spec |
 def _unigram(files: TokenizerFiles, whole: Spec | None, unknown: Callable[[list[Any]], int]) -> Spec:
     """XLM-RoBERTa's and CamemBERT's steps: words cut at white space, each with a mark in front, and the file's pieces."""
     pieces = _vocabulary(files, whole, "Unigram")
-    scheme = "always" if files.flag("add_prefix_space", True) else "never"
+    scheme = "always" if files.config.get("add_prefix_space", True) else "never"
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
     return {
         "normalizer": _precompiled((whole or {}).get("normalizer")),
@@ -257,7 +260,8 @@ def _lines(files: TokenizerFiles) -> dict[str, int]:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read as UTF-8 ({error}): save the tokenizer again") from None
     lines = text.split("\n")
-    return {line.rstrip(" \t\r"): i for i, line in enumerate(lines[:-1] if not lines[-1] else lines)}
+    # Blanks at the end are no part of a piece, unless they are all of it.
+    return {line.rstrip() or line.rstrip(" \t\r"): i for i, line in enumerate(lines[:-1] if not lines[-1] else lines)}
 
 
 def _merges(files: TokenizerFiles) -> tuple[dict[str, int], list[Any]]:

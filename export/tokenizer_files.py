@@ -66,29 +66,57 @@ def read_files(folder: Path) -> TokenizerFiles:
     """
     config, spec = read_json(folder / CONFIG) or {}, read_json(folder / TOKENIZER)
     _refuse_versions(folder, config)
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    names = config.get("model_input_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{folder / CONFIG} has model_input_names = {names!r}, expected a list of names: mend it")
+    more = {} if "added_tokens_decoder" in config else read_json(folder / "special_tokens_map.json") or {}
     try:
-        own = {name: _token(value) for name, value in config.items() if _is_own(name, value)}
-        if isinstance(extra, Mapping):
-            own |= {name: _token(value) for name, value in extra.items()}
-            extra = []
-        added: dict[int, AddedToken] = {}
-        more: dict[str, Any] = {}
+        own, listed, extra = _unnamed(config, more)
+        config |= {name: value for name, value in more.items() if name in NAMED}
         if "added_tokens_decoder" in config:
             added = {int(i): _dict_token(value) for i, value in config["added_tokens_decoder"].items()}
         else:
-            more = read_json(folder / "special_tokens_map.json") or {}
-            config |= {name: value for name, value in more.items() if name in NAMED}
-            own |= {name: _special(value) for name, value in more.items() if _is_own(name, value)}
-            added = _legacy_added(folder, config, extra, spec)
-            extra = extra or more.get("extra_special_tokens") or more.get("additional_special_tokens") or []
+            added = _legacy_added(folder, config, listed, spec)
         special = {name: _named(config[name], added, mapped=name in more) for name in NAMED if name in config} | own
         tokens = tuple(_token(token) for token in extra)
+    except CheckpointError:
+        raise
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(
             f"the tokenizer files of {folder} name a token in a form that is not known ({error}): save the tokenizer again"
         ) from None
     return TokenizerFiles(folder=folder, config=config, spec=spec, added=added, special=special, extra=tokens)
+
+
+def _unnamed(config: Mapping[str, Any], more: Mapping[str, Any]) -> tuple[dict[str, AddedToken | str], list[Any], list[Any]]:
+    """Find the special tokens beyond the usual names, in tokenizer_config.json and special_tokens_map.json.
+
+    ``extra_special_tokens`` is a list, or an object of names of the model's own; ``additional_special_tokens``, its older
+    name, counts where the newer key is not there, or was an object. Names such as ``entity_token`` stand for themselves.
+
+    Returns:
+        Tokens by names of the model's own; those of ``extra_special_tokens``; and all that have no name.
+    """
+    extra, given = config.get("extra_special_tokens"), "extra_special_tokens" in config
+    additional = config.get("additional_special_tokens")
+    if "additional_special_tokens" in config and not extra:
+        extra, additional, given = additional, None, True
+    explicit = {name: value for name, value in config.items() if _is_own(name) and isinstance(value, str)}
+    if isinstance(extra, Mapping):
+        explicit, extra, given = {**explicit, **extra}, None, False
+    explicit = explicit or dict(config.get("model_specific_special_tokens") or {})
+    typed: dict[str, Any] = {
+        name: value for name, value in config.items() if _is_own(name) and isinstance(value, dict) and "__type" in value
+    }
+    typed |= {name: _special(value) for name, value in more.items() if _is_own(name) and isinstance(value, str | dict)}
+    further = more.get("extra_special_tokens")
+    if isinstance(further, Mapping):  # it takes the place of a list
+        explicit, extra, given = {**explicit, **further}, None, False
+    elif further:
+        extra, given = [*(extra or []), *(_special(token) for token in further)], True
+    additional = more.get("additional_special_tokens", additional)
+    own = {name: _token(value) for name, value in {**typed, **explicit}.items()}
+    return own, list(extra or []), list((extra if given else additional) or [])
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -123,10 +151,9 @@ def _refuse_versions(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _is_own(name: str, value: Any) -> bool:
-    """Tell whether a key is a special token of a name that the model has made up, such as ``entity_token``."""
-    is_token = isinstance(value, str) or (isinstance(value, dict) and "content" in value)
-    return name.endswith("_token") and name not in NAMED and is_token
+def _is_own(name: str) -> bool:
+    """Tell whether a key is the name of a special token that the model has made up, such as ``entity_token``."""
+    return name.endswith("_token") and name not in NAMED
 
 
 def _legacy_added(

@@ -63,11 +63,12 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
         raise CheckpointError(
             f"the tokenizer files of {folder} cannot be read as a {name} ({error}): save them again"
         ) from None
+    _try(tokenizer, model, folder)
     notes, parts = [], [] if whole is None else differing(form_of(tokenizer, model), whole)
     if parts and kind.steps is not None:
         notes.append(
-            f"{TOKENIZER} is not what {CONFIG} says, in {', '.join(parts)}: {name} follows the latter in transformers, and so "
-            "does the artifact"
+            f"{TOKENIZER} is not what a {name} of transformers 5 is made of, in {', '.join(parts)}: the class's own, with what "
+            f"{CONFIG} says, is followed there, and so it is here"
         )
     segments = SEGMENTS in files.config.get("model_input_names", _INPUTS if kind.segments else ())
     changed = segmented and not segments and without_segments(tokenizer)
@@ -94,7 +95,9 @@ def _class(files: TokenizerFiles, family: str) -> tuple[str, TokenizerClass | No
     """
     code = files.config.get("auto_map")
     code = code.get("AutoTokenizer") if isinstance(code, dict) else code
-    given = files.config.get("tokenizer_class") or (read_json(files.folder / "config.json") or {}).get("tokenizer_class")
+    given = files.config.get("tokenizer_class")
+    if given is None:
+        given = (read_json(files.folder / "config.json") or {}).get("tokenizer_class")
     if code:
         first = next((str(each) for each in code if each), given) if isinstance(code, list) else code
         raise CheckpointError(
@@ -104,11 +107,30 @@ def _class(files: TokenizerFiles, family: str) -> tuple[str, TokenizerClass | No
     if given is None:
         kind = OF_FAMILY.get(family)
         return ("the tokenizer" if kind is None else kind.names[0]), kind
-    if not isinstance(given, str):
+    if not isinstance(given, str) or not given:
         raise CheckpointError(f"{files.folder / CONFIG} has tokenizer_class = {given!r}, expected the name of a class: mend it")
     if (does := OWN_CODE.get(given.removesuffix("Fast"))) is not None:
         raise CheckpointError(f"tokenizer_class is {given!r}, which {does}, and no file describes that: {_WAY_OUT}")
     return given, class_of(given)
+
+
+def _try(tokenizer: Tokenizer, model: Spec, folder: Path) -> None:
+    """See that a tokenizer cuts any text, and always in the same way.
+
+    Raises:
+        CheckpointError: It stops at words that it does not know, or cuts at random.
+    """
+    if model.get("dropout"):
+        raise CheckpointError(
+            f"{folder / TOKENIZER} has model.dropout = {model['dropout']}, which cuts a text otherwise each time: take it out"
+        )
+    try:
+        tokenizer.encode("a text", "\U0001f642 \u5b57 qxzv ~")
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise CheckpointError(
+            f"the tokenizer of {folder} stops at words that it does not know ({error}): save it with its token for unknown "
+            "words in the vocabulary"
+        ) from None
 
 
 def _stored(folder: Path) -> tuple[bytes | None, Spec | None]:
@@ -178,6 +200,7 @@ def _through_transformers(files: TokenizerFiles, name: str, *, segmented: bool) 
     tokenizer: Tokenizer = theirs.backend_tokenizer
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    _try(tokenizer, json.loads(written(tokenizer))["model"], files.folder)
     changed = segmented and SEGMENTS not in theirs.model_input_names and without_segments(tokenizer)
     content, whole = _stored(files.folder)
     form = json.loads(written(tokenizer))

@@ -106,7 +106,12 @@ class Maker:
     def _word_piece(self) -> None:
         words = self._words()
         if self.chance(0.4):
-            lines = [*words, *(["\u2028"] if self.chance(0.3) else []), "tail"]
+            lines = [
+                *words,
+                *(["\u2028"] if self.chance(0.3) else []),
+                *(["good\u00a0", "film \t"] if self.chance(0.2) else []),
+                "tail",
+            ]
             (self.folder / "vocab.txt").write_bytes("".join(line + "\n" for line in lines).encode())
         else:
             self._file(self._word_piece_tokenizer(words)).save(str(self.folder / "tokenizer.json"))
@@ -270,7 +275,7 @@ class Maker:
         self._flag("truncation_side", ("left", "right"), share=0.3)
         self._flag("split_special_tokens", share=0.1)
         tokens = self.r.sample(MORE, 3)
-        how = self.r.randrange(6)
+        how = self.r.randrange(10)
         if how == 0:
             (self.folder / "added_tokens.json").write_text(json.dumps({token: 500 + i for i, token in enumerate(tokens)}))
         elif how == 1:
@@ -290,7 +295,26 @@ class Maker:
         elif how == 3:
             self.config["extra_special_tokens"] = {"user_token": tokens[0], "link": tokens[1]}
         elif how == 4:
-            self.config["entity_token"] = tokens[0]
+            kind = {"__type": "AddedToken"} if self.chance() else {}  # without it transformers passes over the object
+            self.config["entity_token"] = tokens[0] if self.chance() else {"content": tokens[0], "lstrip": True, **kind}
+        elif how == 5:
+            self.config |= {"extra_special_tokens": {"user_token": tokens[0]}, "additional_special_tokens": tokens[1:]}
+        elif how == 6:
+            self.config["model_specific_special_tokens"] = {"user_token": tokens[0]}
+            self._map({"word_token": tokens[1]} if self.chance() else {})
+        elif how == 7:
+            self.config |= self.r.choice([{}, {"extra_special_tokens": tokens[:1]}, {"extra_special_tokens": []}])
+            further = self.r.choice([tokens[1:], {"user_token": tokens[2]}, [{"content": tokens[1], "rstrip": True}]])
+            self._map({"extra_special_tokens": further})
+        elif how == 8:
+            self.config |= self.r.choice([{}, {"additional_special_tokens": tokens[:1]}, {"extra_special_tokens": []}])
+            self._map({"additional_special_tokens": tokens[1:]})
+
+    def _map(self, entries: dict[str, Any]) -> None:
+        """Add entries to special_tokens_map.json."""
+        path = self.folder / "special_tokens_map.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps(found | entries), encoding="utf-8")
 
 
 def random_text(r: random.Random) -> str:

@@ -238,3 +238,17 @@ def test_an_index_that_is_none(copy: Path, text: str) -> None:
     (copy / "model.safetensors").unlink()
     (copy / "model.safetensors.index.json").write_text(text)
     assert re.search("cannot be read as an index of shards|names shards that are not in the folder", refused(copy))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [((0, 48), r"classifier\.weight is \[0, 48\]"), ((48,), r"classifier\.weight is \[48\]")]
+)
+def test_a_classifier_without_rows(copy: Path, shape: tuple[int, ...], said: str) -> None:
+    edit(copy, lambda tensors: {**tensors, "classifier.weight": np.ones(shape, np.float32)})
+    message = refused(copy)
+    assert re.search(said + r", expected \[labels, 48\]", message) and "[0]" not in message
+
+
+def test_weights_under_another_name_are_named(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.safetensors")
+    assert re.search(r"holds pytorch_model\.safetensors, and transformers reads model\.safetensors.*rename", refused(copy))

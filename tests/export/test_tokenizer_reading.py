@@ -208,6 +208,9 @@ def test_a_class_that_versions_of_transformers_read_differently_is_told(tmp_path
         ({"tokenizer_class": "NoSuchTokenizer"}, "no tokenizer that transformers can read as NoSuchTokenizer"),
         ({"tokenizer_class": "GPT2Tokenizer"}, r"no tokenizer.json, nor vocab.json and merges.txt, which GPT2Tokenizer reads"),
         ({"tokenizer_class": ["BertTokenizer"]}, "expected the name of a class"),
+        ({"tokenizer_class": ""}, "expected the name of a class"),
+        ({**BERT, "model_input_names": None}, "model_input_names = None, expected a list of names"),
+        ({**BERT, "model_input_names": "token_type_ids"}, "model_input_names = 'token_type_ids', expected a list"),
         (
             {"tokenizer_class": "RobertaTokenizer"},
             "holds no tokenizer.json, nor vocab.json and merges.txt, which RobertaTokenizer",
@@ -228,6 +231,31 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path: Path, config: dict,
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
         read(tmp_path)
+
+
+def test_a_tokenizer_that_cuts_at_random_or_stops_at_unknown_words_is_refused(tmp_path: Path, word_piece: Any) -> None:
+    from tokenizers import models
+
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = word_piece()
+    tokenizer.model = models.WordPiece({"good": 0, "[CLS]": 1, "[SEP]": 2}, unk_token="<nothing>")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match="stops at words that it does not know"):
+        read(tmp_path)
+    tokenizer.model = models.BPE({"g": 0, "o": 1, "go": 2}, [("g", "o")], dropout=0.5)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"model\.dropout = 0\.5"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "taken"), [(2, 40), (-1, 40), ("20", 40), (True, 40), (20.0, 20), (10**30, 40), (None, 40)])
+def test_a_limit_that_is_none_is_told(tmp_path: Path, word_piece: Any, limit: Any, taken: int) -> None:
+    word_piece().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**BERT, "model_max_length": limit}))
+    tokens = read(tmp_path)
+    assert tokens.max_length == taken
+    assert bool(tokens.notes) == (limit in (2, -1, "20", True) and limit is not None)
 
 
 def test_an_unknown_class_is_refused_beside_a_whole_file_too(tmp_path: Path, word_piece: Any) -> None:

@@ -136,6 +136,14 @@ def test_segments_lengths_and_the_side_of_the_cut_are_compared_too(tmp_path: Pat
         assert differences(ours)
 
 
+def test_a_token_that_only_transformers_adds_is_seen(tmp_path: Path) -> None:
+    """It is in no text that is made from the tokens of ours."""
+    architecture, _ = describe(read_config(EMBEDDED))
+    more = copy_of_the_embedded(tmp_path / "more", extra_special_tokens=["qqzz"])
+    with against_transformers(more) as differences:
+        assert any("qqzz" in line for line in differences(Tokenization(EMBEDDED, architecture)))
+
+
 def test_the_artifact_is_read_back_as_it_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(self: Tokenization, folder: Path) -> None:
         save(self, folder)
