@@ -63,12 +63,12 @@ class Tokenization:
 
     def encode_all(self, texts: Iterable[TextOrPair]) -> list[Encoded]:
         """Tokenize texts and pairs; leave out those that this model cannot be fed, such as an empty one without [CLS]."""
-        return [self.encode(*_parts(text)) for text in texts if self.takes(text)]
+        return [self.encode(*parts(text)) for text in texts if self.takes(text)]
 
     def takes(self, text: TextOrPair) -> bool:
         """Tell whether the model can be fed a text or a pair."""
         try:
-            self.encode(*_parts(text))
+            self.encode(*parts(text))
         except InputError:
             return False
         return True
@@ -91,7 +91,8 @@ class Tokenization:
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _parts(text: TextOrPair) -> tuple[str, str | None]:
+def parts(text: TextOrPair) -> tuple[str, str | None]:
+    """Return a text and its second text, None where it has none."""
     return (text, None) if isinstance(text, str) else text
 
 

@@ -62,9 +62,26 @@ def written(tokenizer: Tokenizer) -> str:
         os.close(kept)
 
 
-def differing(built: Spec, stored: Spec) -> list[str]:
-    """Name the parts in which two tokenizers differ, both as ``tokenizers`` writes them."""
-    return [name for name, form in _FORMS.items() if form(built.get(name)) != form(stored.get(name))]
+def differing(built: Spec, stored: Spec, *, segmented: bool = True) -> list[str]:
+    """Name the parts in which two tokenizers differ, both as ``tokenizers`` writes them.
+
+    Args:
+        built: One of them.
+        stored: The other.
+        segmented: Whether it matters which segment a token is of.
+    """
+    parts = [name for name, form in _FORMS.items() if form(built.get(name)) != form(stored.get(name))]
+    alike = not segmented and _one_segment(ends(built.get("post_processor"))) == _one_segment(
+        ends(stored.get("post_processor"))
+    )
+    return [name for name in parts if name != "post_processor"] if alike else parts
+
+
+def _one_segment(found: Any) -> Any:
+    if not isinstance(found, tuple):
+        return found
+    single, pair, tokens = found
+    return [piece[:2] for piece in single], [piece[:2] for piece in pair], tokens
 
 
 def ends(part: Spec | None) -> Any:

@@ -64,14 +64,16 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
             f"the tokenizer files of {folder} cannot be read as a {name} ({error}): save them again"
         ) from None
     _try(tokenizer, model, folder)
-    notes, parts = [], [] if whole is None else differing(form_of(tokenizer, model), whole)
-    if parts and kind.steps is not None:
-        notes.append(
-            f"{TOKENIZER} is not what a {name} of transformers 5 is made of, in {', '.join(parts)}: the class's own, with what "
-            f"{CONFIG} says, is followed there, and so it is here"
-        )
     segments = SEGMENTS in files.config.get("model_input_names", _INPUTS if kind.segments else ())
     changed = segmented and not segments and without_segments(tokenizer)
+    notes, form = [], form_of(tokenizer, model)
+    parts = [] if whole is None else differing(form, whole, segmented=segmented)
+    told = [name for name in parts if not (changed and name == "post_processor")]
+    if told and kind.steps is not None:
+        notes.append(
+            f"{name} does not take its {' and '.join(told)} from {TOKENIZER}, which says otherwise: in transformers 5 it "
+            f"makes its own by {CONFIG}, and so does the artifact"
+        )
     if changed and kind is AS_IT_IS and "model_input_names" not in files.config:
         notes.append(
             f"pairs run with segment 0 throughout, as transformers 5 runs a {name} whose {CONFIG} has no model_input_names "
@@ -80,7 +82,7 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
     side = (whole or {}).get("truncation") or {}
     return Reading(
         tokenizer=tokenizer,
-        stored=_bytes(form_of(tokenizer, model)) if content is None or parts or changed else content,
+        stored=_bytes(form) if content is None or parts else content,
         config=_settings(files, flattened=changed, side=side.get("direction", "right").lower()),
         limit=files.config.get("model_max_length", files.config.get("max_len")),
         notes=tuple(notes),
@@ -204,7 +206,7 @@ def _through_transformers(files: TokenizerFiles, name: str, *, segmented: bool) 
     changed = segmented and SEGMENTS not in theirs.model_input_names and without_segments(tokenizer)
     content, whole = _stored(files.folder)
     form = json.loads(written(tokenizer))
-    same = whole is not None and not differing(form, whole) and not changed
+    same = whole is not None and not differing(form, whole, segmented=segmented)
     return Reading(
         tokenizer=tokenizer,
         stored=content if same and content is not None else _bytes(form),
