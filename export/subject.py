@@ -60,7 +60,7 @@ class Subject:
 
     def in_float32(self) -> NDArray[np.floating]:
         """Compute the reference in float32: ``[texts, labels]``."""
-        return forward(self.architecture, self.weights, self.checks.texts, dtype=np.float32)
+        return forward(self.architecture, self.weights, self.checks.texts, None, np.float32)
 
 
 def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration: tuple[str, ...] = ()) -> Subject:
