@@ -50,8 +50,8 @@ class Checks:
         reference: Logits of the counted rows, float64 [rows, labels].
         computed_by: ``FLOAT64`` or ``OURS``.
         multi_label: Whether each logit is a decision of its own.
-        by_order: Whether the outputs are a regression's, or a single logit, as far as that is not seen from their number: then
-            each is held against its own spread, and there are no labels.
+        by_order: Whether the model is a regression, or has a single logit. Such a model predicts no labels, so each output is
+            compared relative to its own spread. One output says so by itself; this flag is for several.
     """
 
     batches: tuple[dict[str, Any], ...]

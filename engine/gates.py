@@ -42,8 +42,8 @@ class OrderLimits:
 #       int8 0.9990 to 0.9999, 0.0022 to 0.0036, 0.021 to 0.035     fp16 from 0.9999 up, up to 0.00007, up to 0.0003
 #   30 heads on random checkpoints of 48 to 192 units, whose outputs hardly differ from text to text:
 #       int8 0.956 to 0.997,   0.013 to 0.23,    0.065 to 0.89      fp16 from 0.998 up,  up to 0.0039,  up to 0.0092
-# A wrong graph moves outputs by a good part of their spread: off by 2 where they differ by 8 is a mean of 0.25. So int8
-# has five times the room that a trained model needs, and that of a random one, which is no use for ranking, is left out.
+# A wrong graph moves outputs by a good part of their spread: off by 2 where they differ by 8 is a mean of 0.25. The limits
+# for int8 are five times what a trained model needs. Most random models miss them; their int8 is no use for ranking.
 ORDER: Mapping[str, OrderLimits] = MappingProxyType(
     {
         "fp16": OrderLimits(rank_correlation=0.995, mean_of_spread=0.01, max_of_spread=0.05),
@@ -58,7 +58,7 @@ def by_order(problem_type: str, labels: int) -> bool:
 
 
 def passes(parity: Parity, precision: str) -> bool:
-    """Tell whether a rounded graph is close enough to the checkpoint; what is no number is not."""
+    """Return whether a rounded graph is close enough to the checkpoint. NaN never is."""
     if parity.rank_correlation is None or parity.mean_of_spread is None or parity.max_of_spread is None:
         return parity.label_agreement >= LABEL_AGREEMENT and parity.mean_abs_probability <= MEAN_PROBABILITY[precision]
     limits = ORDER[precision]

@@ -1,8 +1,8 @@
-"""Kinds of folder that are no checkpoint: what such a folder is, and how a checkpoint is made of it.
+"""Folders that are not checkpoints: how to recognize what they are, and how to make a checkpoint from them.
 
-A checkpoint is ``config.json`` with weights as safetensors. What people give in its place has a few forms: an adapter, a
-head that scikit-learn reads, another framework's weights, the folder above. Each is told by the files that it holds, and
-named in one line, in the same words to ``fusedbert export`` and to ``Classifier.from_pretrained``.
+A checkpoint is ``config.json`` with weights as safetensors. People also pass an adapter, a SetFit model with its scikit-learn
+head, another framework's weights, or the folder above. Each is recognized by its files, and reported in one line: the same
+one from ``fusedbert export`` and from ``Classifier.from_pretrained``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def refuse(folder: Path, name: str | None = None) -> None:
 
 
 def explain(folder: Path, name: str | None = None) -> str | None:
-    """Say what a folder is that is no checkpoint, and the way out; None where it may be one, or nothing is known of it."""
+    """Return what a folder is and the way out, or None where it may be a checkpoint or is not recognized."""
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError:

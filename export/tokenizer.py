@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,7 +42,7 @@ class Tokenization:
         number = isinstance(limit, int | float) and not isinstance(limit, bool)
         if limit is not None and not (number and limit >= LEAST):
             self.notes += (
-                f"{CONFIG} has {limit!r} for the longest text, and no text can be so long: {self.max_length} tokens are taken",
+                f"{CONFIG} gives {limit!r} as the longest text in tokens, expected {LEAST} or more: {self.max_length} is used",
             )
 
     @property
@@ -63,7 +64,11 @@ class Tokenization:
 
     def encode_all(self, texts: Iterable[TextOrPair]) -> list[Encoded]:
         """Tokenize texts and pairs; leave out those that this model cannot be fed, such as an empty one without [CLS]."""
-        return [self.encode(*parts(text)) for text in texts if self.takes(text)]
+        rows = []
+        for text in texts:
+            with contextlib.suppress(InputError):
+                rows.append(self.encode(*parts(text)))
+        return rows
 
     def takes(self, text: TextOrPair) -> bool:
         """Tell whether the model can be fed a text or a pair."""
@@ -97,15 +102,16 @@ def parts(text: TextOrPair) -> tuple[str, str | None]:
 
 
 def _faults(folder: Path, reading: Reading, architecture: Shape) -> list[str]:
-    """Hold a tokenizer against its model: refuse one of another model, and tell what is merely odd.
+    """Compare a tokenizer with its model's word table: refuse a tokenizer of another model, and return notes on the rest.
 
     Raises:
-        CheckpointError: A token of every text is beyond the model's table, or many are.
+        CheckpointError: The table has no row for a token of the vocabulary, or for one that every text has.
     """
     tokenizer, rows, notes = reading.tokenizer, architecture.vocab_size, []
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     beyond = {token: i for token, i in vocab.items() if i >= rows}
-    always = [token for token, i in beyond.items() if i in tokenizer.encode("a").ids or i == _unknown(tokenizer, vocab)]
+    needed = {*tokenizer.encode("a").ids, _unknown(tokenizer, vocab)}
+    always = [token for token, i in beyond.items() if i in needed]
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     if always:
         raise CheckpointError(

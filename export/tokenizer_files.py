@@ -1,7 +1,7 @@
 """What a checkpoint's folder says of its tokenizer: tokenizer.json, and the smaller files beside it.
 
-Checkpoints of seven years lie in folders of several forms. Newer ones hold tokenizer.json, which says all; older ones a
-vocabulary, and what was added to it in files of its own. The order in which those are heeded is that of transformers'
+Newer checkpoints have tokenizer.json, which holds everything. Older ones have a vocabulary, and separate files for what was
+added to it. Which file wins over which is as in transformers'
 ``PreTrainedTokenizerBase.from_pretrained`` (version 5, and 4.57 where both agree):
 
 * ``added_tokens_decoder`` in tokenizer_config.json, where it is there, is the whole truth about added tokens;
@@ -33,7 +33,6 @@ class TokenizerFiles:
     Attributes:
         folder: Where they lie.
         config: tokenizer_config.json, with what special_tokens_map.json says over it.
-        spec: tokenizer.json, or None where there is none.
         added: Added tokens by the id that the files give them; transformers goes by their order alone.
         special: Named special tokens that the files mention, a text or a token; of a model's own names, too.
         extra: Special tokens without a name.
@@ -41,7 +40,6 @@ class TokenizerFiles:
 
     folder: Path
     config: Mapping[str, Any]
-    spec: Mapping[str, Any] | None
     added: Mapping[int, AddedToken]
     special: Mapping[str, AddedToken | str | None]
     extra: tuple[AddedToken | str, ...]
@@ -85,7 +83,7 @@ def read_files(folder: Path) -> TokenizerFiles:
         raise CheckpointError(
             f"the tokenizer files of {folder} name a token in a form that is not known ({error}): save the tokenizer again"
         ) from None
-    return TokenizerFiles(folder=folder, config=config, spec=spec, added=added, special=special, extra=tokens)
+    return TokenizerFiles(folder=folder, config=config, added=added, special=special, extra=tokens)
 
 
 def _unnamed(config: Mapping[str, Any], more: Mapping[str, Any]) -> tuple[dict[str, AddedToken | str], list[Any], list[Any]]:

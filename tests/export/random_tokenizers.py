@@ -22,7 +22,10 @@ SENTENCES = [
     "x-y z's ab",
 ]
 MORE = ["[USER]", "covid", "<url>", "GOOD", "film", "Straße", "[ENT]", "@name", "very good", "##odd"]
-NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+ROBERTA = {
+    **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"},
+    **{"pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"},
+}
 
 
 def word_piece(**switches: Any) -> Tokenizer:
@@ -167,15 +170,7 @@ class Maker:
     # byte-level BPE
 
     def _bpe_tokenizer(self) -> Tokenizer:
-        self.special = {
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "sep_token": "</s>",
-            "pad_token": "<pad>",
-            "cls_token": "<s>",
-            "mask_token": "<mask>",
-        }
+        self.special = dict(ROBERTA)
         space = self.chance()
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if self.chance(0.2) else None))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
@@ -222,15 +217,7 @@ class Maker:
                 single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", bos), ("</s>", eos)]
             )
         tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
-        self.special = {
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "sep_token": "</s>",
-            "pad_token": "<pad>",
-            "cls_token": "<s>",
-            "mask_token": "<mask>",
-        }
+        self.special = dict(ROBERTA)
         return tokenizer
 
     def _xlm_roberta(self) -> str:
