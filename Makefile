@@ -62,12 +62,9 @@ lint: $(VENV)/.lint  ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# A type checker does not see through an editable install's mapping, so it reads a plain copy of the packages.
 types: $(VENV)/.lint  ## Check types (mypy, strict)
-	@rm -rf build .venv-types
-	$(PIP) install --no-deps --target .venv-types .
-	MYPYPATH=.venv-types $(BIN)/mypy -p fusedbert.engine -p fusedbert.export -p fusedbert.bench
-	MYPYPATH=.venv-types $(BIN)/mypy examples tests/types
+	$(BIN)/mypy -p fusedbert.engine -p fusedbert.export -p fusedbert.bench
+	$(BIN)/mypy examples tests/types
 
 wheel: $(VENV)/.made  ## Build the wheel into dist/
 	@rm -rf build dist
@@ -75,7 +72,7 @@ wheel: $(VENV)/.made  ## Build the wheel into dist/
 	@ls dist/*.whl
 
 clean:  ## Remove all that make has made, .venv included
-	rm -rf $(VENV) $(OPTIMUM) $(RAY) $(CUDA) .venv-types build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OPTIMUM) $(RAY) $(CUDA) build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ARTIFACT)/fusedbert.json: $(wildcard $(MODEL)/*) $(EXPORTER) | $(VENV)/.demo

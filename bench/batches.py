@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from fusedbert.bench.shapes import Shape
 from fusedbert.engine.errors import ArtifactError
+
+from .shapes import Shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

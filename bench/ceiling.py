@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.bench.process import ContenderFailedError, Worker
 from fusedbert.engine.device import CPU, CUDA
 from fusedbert.engine.errors import MissingDependencyError
+
+from .process import ContenderFailedError, Worker
 
 SIZES = ((1024, 768, 3072), (1024, 3072, 768), (4096, 1024, 4096))  # rows, inner, columns
 LIMIT = 300.0

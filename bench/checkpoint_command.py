@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from fusedbert.bench.gpu_models import BASE, LARGE, SMALL, ModelShape, write_checkpoint
 from fusedbert.engine.errors import StorageError
 from fusedbert.engine.resolve import embedded_checkpoint
+
+from .gpu_models import BASE, LARGE, SMALL, ModelShape, write_checkpoint
 
 SHAPES: dict[str, ModelShape] = {"small": SMALL, "base": BASE, "large": LARGE}
 

@@ -16,10 +16,11 @@ from typing import Any
 import click
 import numpy as np
 
-from fusedbert.bench.report import SCHEMA
-from fusedbert.bench.statistics import LEVEL, RESAMPLES, SEED
-from fusedbert.bench.table import format_table, milliseconds
 from fusedbert.engine.errors import InputError
+
+from .report import SCHEMA
+from .statistics import LEVEL, RESAMPLES, SEED
+from .table import format_table, milliseconds
 
 REGRESSED = 1  # exit status
 # What is compared, by kind: the result's name of its item, of its rounds' figures, and whether more is better.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.activity import BUSY
-from fusedbert.bench.statistics import geometric_mean, off_the_median, paired_ratio
+from .activity import BUSY
+from .statistics import geometric_mean, off_the_median, paired_ratio
 
 Series = Mapping[str, Sequence[float | None]]  # item -> the time of each round; None where there was none
 MOST_NAMED = 8

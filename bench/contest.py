@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from fusedbert.bench.command_options import Shared
-from fusedbert.bench.contenders.registry import Job, Kind, groups, kind_of, select
-from fusedbert.bench.subject import Subject, find_subject, need_checkpoint
-from fusedbert.bench.turns import AGAIN
 from fusedbert.engine.errors import OptionError
+
+from .command_options import Shared
+from .contenders.registry import Job, Kind, groups, kind_of, select
+from .subject import Subject, find_subject, need_checkpoint
+from .turns import AGAIN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

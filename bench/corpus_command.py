@@ -9,22 +9,23 @@ from typing import Any
 import click
 import numpy as np
 
-from fusedbert.bench.command_options import Shared, shared_options
-from fusedbert.bench.comparison import compare, name_some
-from fusedbert.bench.contest import Contest, open_contest
-from fusedbert.bench.corpus import gold, read_corpus
-from fusedbert.bench.corpus_results import results, series
-from fusedbert.bench.corpus_run import PATIENT, SEED, Logits, Plan, Runs, measure
-from fusedbert.bench.output import deliver
-from fusedbert.bench.progress import Progress
-from fusedbert.bench.report import Clock, busy_before, interval, noisy_rounds, render_absent, render_head
-from fusedbert.bench.standard import find_reference
-from fusedbert.bench.table import format_table, milliseconds
-from fusedbert.bench.turns import Setting, check, open_field, start
 from fusedbert.engine.commands import messages_on_stderr
 from fusedbert.engine.errors import OptionError
 from fusedbert.engine.inputs import check_items
 from fusedbert.engine.tokenizer import TextTokenizer
+
+from .command_options import Shared, shared_options
+from .comparison import compare, name_some
+from .contest import Contest, open_contest
+from .corpus import gold, read_corpus
+from .corpus_results import results, series
+from .corpus_run import PATIENT, SEED, Logits, Plan, Runs, measure
+from .output import deliver
+from .progress import Progress
+from .report import Clock, busy_before, interval, noisy_rounds, render_absent, render_head
+from .standard import find_reference
+from .table import format_table, milliseconds
+from .turns import Setting, check, open_field, start
 
 ALONE, AGAINST = 3, 5  # rounds
 INPUT = "all texts of the file in its order in every round; one at a time: a draw of them, another in every round"

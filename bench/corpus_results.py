@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.comparison import doubts
-from fusedbert.bench.corpus_run import Logits, Plan, Run, Runs
+from .comparison import doubts
+from .corpus_run import Logits, Plan, Run, Runs
 
 
 def results(

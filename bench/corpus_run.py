@@ -12,11 +12,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.contenders.registry import Kind, kind_of
-from fusedbert.bench.corpus import Corpus, evenly
-from fusedbert.bench.process import Worker
-from fusedbert.bench.reference import OURS, Checks, judge
-from fusedbert.bench.turns import Field, Lane, Status, worker_variables
+from .contenders.registry import Kind, kind_of
+from .corpus import Corpus, evenly
+from .process import Worker
+from .reference import OURS, Checks, judge
+from .turns import Field, Lane, Status, worker_variables
 
 SEED = 0
 SIZES = {"cpu": (1, 2, 4, 8, 16, 32, 64), "cuda": (8, 16, 32, 64, 128, 256, 512)}

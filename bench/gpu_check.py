@@ -32,11 +32,12 @@ from typing import Any
 
 import click
 
-from fusedbert.bench.gpu_plan import ROOT, Check, Plan
-from fusedbert.bench.gpu_steps import STEPS
 from fusedbert.engine.device import import_onnxruntime, inspect_offer
 from fusedbert.engine.errors import FusedBertError, StorageError
 from fusedbert.export.texts import CHECK_TEXTS, ROUNDING_TEXTS
+
+from .gpu_plan import ROOT, Check, Plan
+from .gpu_steps import STEPS
 
 MINUTES = 14.0
 

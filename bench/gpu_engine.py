@@ -13,8 +13,6 @@ from time import perf_counter
 
 import numpy as np
 
-from fusedbert.bench.batches import Vocabulary, read_vocabulary
-from fusedbert.bench.timing import sample, warm_up
 from fusedbert.engine.ahead import ahead
 from fusedbert.engine.artifact import PACKED, read_manifest
 from fusedbert.engine.cuda.placement import RECORD
@@ -29,6 +27,9 @@ from fusedbert.engine.planning import plan
 from fusedbert.engine.runner import Prepared, Runner
 from fusedbert.engine.session import open_session
 from fusedbert.engine.tokenizer import Row, TextTokenizer
+
+from .batches import Vocabulary, read_vocabulary
+from .timing import sample, warm_up
 
 PLAIN = 32  # texts of a plain batch: in the order they come, padded to the longest
 

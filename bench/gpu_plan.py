@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from fusedbert.bench.gpu_engine import GpuEngine
-from fusedbert.bench.gpu_models import BASE, LARGE, TINY, ModelShape, build_artifact, write_checkpoint
 from fusedbert.engine.errors import FusedBertError
+
+from .gpu_engine import GpuEngine
+from .gpu_models import BASE, LARGE, TINY, ModelShape, build_artifact, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SOAK = 10_000

@@ -11,21 +11,16 @@ from time import monotonic
 
 import numpy as np
 
-from fusedbert.bench import gpu_device, gpu_peers
-from fusedbert.bench.gpu_candidates import time_candidates
-from fusedbert.bench.gpu_engine import (
-    GpuEngine,
-    latency_from_ids,
-    latency_from_text,
-    sequences_per_second,
-    texts_per_second,
-)
-from fusedbert.bench.gpu_models import TINY, write_checkpoint
-from fusedbert.bench.gpu_plan import ROOT, Check
-from fusedbert.bench.machine import record_machine
 from fusedbert.engine import Classifier
 from fusedbert.engine.runner import Runner
 from fusedbert.export import export_checkpoint
+
+from . import gpu_device, gpu_peers
+from .gpu_candidates import time_candidates
+from .gpu_engine import GpuEngine, latency_from_ids, latency_from_text, sequences_per_second, texts_per_second
+from .gpu_models import TINY, write_checkpoint
+from .gpu_plan import ROOT, Check
+from .machine import record_machine
 
 PEER_SECONDS = 200.0  # for one peer, its preparation included
 

@@ -6,8 +6,8 @@ import dataclasses
 import enum
 from typing import Any
 
-from fusedbert.bench.contenders.registry import Kind
-from fusedbert.bench.process import ContenderFailedError, Worker
+from .contenders.registry import Kind
+from .process import ContenderFailedError, Worker
 
 
 class Status(enum.StrEnum):

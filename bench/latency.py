@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from fusedbert.bench.ceiling import Ceiling
-from fusedbert.bench.comparison import Series, doubts
-from fusedbert.bench.shapes import Shape
-from fusedbert.bench.subject import Size
-from fusedbert.bench.timing import summarize
-from fusedbert.bench.turns import Field, Lane
+from .ceiling import Ceiling
+from .comparison import Series, doubts
+from .shapes import Shape
+from .subject import Size
+from .timing import summarize
+from .turns import Field, Lane
 
 SEED = 0
 _PER_SHAPE = 4.0  # a visit that takes this many times its share and more counts as hung

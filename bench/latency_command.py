@@ -6,19 +6,20 @@ from typing import Any
 
 import click
 
-from fusedbert.bench.ceiling import SECONDS, Ceiling, measure_ceiling
-from fusedbert.bench.command_options import Shared, shared_options
-from fusedbert.bench.comparison import compare
-from fusedbert.bench.contest import Contest, open_contest
-from fusedbert.bench.latency import SEED, Plan, Visits, measure, results, series
-from fusedbert.bench.output import deliver
-from fusedbert.bench.process import ContenderFailedError, Worker
-from fusedbert.bench.progress import Progress
-from fusedbert.bench.report import INPUT, TIMED, Clock, cautions, render
-from fusedbert.bench.shapes import DEFAULT_SHAPES, parse_shapes, refuse_longer
-from fusedbert.bench.standard import find_reference
-from fusedbert.bench.turns import Field, Setting, check, open_field, start, worker_variables
 from fusedbert.engine.commands import messages_on_stderr
+
+from .ceiling import SECONDS, Ceiling, measure_ceiling
+from .command_options import Shared, shared_options
+from .comparison import compare
+from .contest import Contest, open_contest
+from .latency import SEED, Plan, Visits, measure, results, series
+from .output import deliver
+from .process import ContenderFailedError, Worker
+from .progress import Progress
+from .report import INPUT, TIMED, Clock, cautions, render
+from .shapes import DEFAULT_SHAPES, parse_shapes, refuse_longer
+from .standard import find_reference
+from .turns import Field, Setting, check, open_field, start, worker_variables
 
 ALONE, AGAINST = (3, 1.0, 20), (9, 0.25, 3)  # rounds, seconds of a visit, iterations of a visit
 TEXT_ONLY = ("transformers-pipeline",)  # begins with a text: `bench corpus`

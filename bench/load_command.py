@@ -8,20 +8,21 @@ from typing import Any
 
 import click
 
-from fusedbert.bench.activity import BUSY
-from fusedbert.bench.command_options import Shared, shared_options
-from fusedbert.bench.comparison import name_some
-from fusedbert.bench.contest import Contest, open_contest
-from fusedbert.bench.corpus import built_in, read_corpus
-from fusedbert.bench.load_run import SEED, Plan, Records, capacities, measure, results
-from fusedbert.bench.output import deliver
-from fusedbert.bench.progress import Progress
-from fusedbert.bench.report import Clock, busy_before, render_absent, render_head
-from fusedbert.bench.standard import find_reference
-from fusedbert.bench.table import format_table, milliseconds
-from fusedbert.bench.turns import Setting, check, open_field, start
 from fusedbert.engine.commands import messages_on_stderr
 from fusedbert.engine.errors import OptionError
+
+from .activity import BUSY
+from .command_options import Shared, shared_options
+from .comparison import name_some
+from .contest import Contest, open_contest
+from .corpus import built_in, read_corpus
+from .load_run import SEED, Plan, Records, capacities, measure, results
+from .output import deliver
+from .progress import Progress
+from .report import Clock, busy_before, render_absent, render_head
+from .standard import find_reference
+from .table import format_table, milliseconds
+from .turns import Setting, check, open_field, start
 
 TIMED = "from a text's intended arrival to its answer, Poisson arrivals, tokenizing and waiting included"
 MODES = ("plain", "batcher")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.bench.activity import BUSY
-from fusedbert.bench.arrivals import Outcome, pool
-from fusedbert.bench.capacity import Search
-from fusedbert.bench.corpus import Corpus
-from fusedbert.bench.progress import duration
-from fusedbert.bench.turns import Field, Lane, Status, in_turn
+from .activity import BUSY
+from .arrivals import Outcome, pool
+from .capacity import Search
+from .corpus import Corpus
+from .progress import duration
+from .turns import Field, Lane, Status, in_turn
 
 SEED = 0
 SATURATE_SECONDS = 1.5

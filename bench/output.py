@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusedbert.bench.command_options import Shared
+from .command_options import Shared
 
 INTERRUPTED, FAILED = 130, 1
 
@@ -33,7 +33,7 @@ def deliver(
     else:
         click.echo(render(document))
     if shared.report is not None:
-        from fusedbert.bench.page import write_report
+        from .page import write_report
 
         for path in write_report(document, shared.report):
             if path.suffix == ".html":

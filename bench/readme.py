@@ -17,8 +17,8 @@ from typing import Any
 
 import click
 
-from fusedbert.bench.report import SCHEMA
-from fusedbert.bench.table import milliseconds
+from .report import SCHEMA
+from .table import milliseconds
 
 _BLOCK = re.compile(r"(?P<begin><!-- bench:(?P<name>[\w.-]+) -->\n)(?P<body>.*?)(?P<end><!-- /bench:(?P=name) -->)", re.DOTALL)
 

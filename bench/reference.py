@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import random_batch, read_vocabulary
-from fusedbert.bench.contenders.registry import Tolerance
-from fusedbert.bench.environments import bench_folder
-from fusedbert.bench.shapes import Shape
-from fusedbert.bench.subject import Subject
 from fusedbert.engine.cache import write_whole
 from fusedbert.engine.errors import FusedBertError
 from fusedbert.engine.inputs import check_items
 from fusedbert.engine.tokenizer import TextTokenizer
+
+from .batches import random_batch, read_vocabulary
+from .contenders.registry import Tolerance
+from .environments import bench_folder
+from .shapes import Shape
+from .subject import Subject
 
 FLOAT64, OURS = "float64, NumPy", "fusedbert-fp32"
 SIZES = (1, 3, 12, 16)  # texts of a batch, over and over; 12 is also the number of heads of a base model

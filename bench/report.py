@@ -50,10 +50,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.comparison import name_some
-from fusedbert.bench.machine import load_average, record_machine
-from fusedbert.bench.subject import Subject
-from fusedbert.bench.table import format_table, milliseconds
+from .comparison import name_some
+from .machine import load_average, record_machine
+from .subject import Subject
+from .table import format_table, milliseconds
 
 SCHEMA = "fusedbert.bench/2"
 INPUT = "random word pieces of the model's vocabulary between [CLS] and [SEP], new in every iteration, no padding"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from fusedbert.bench.environments import PEERS, environment_of, set_up
+from .environments import PEERS, environment_of, set_up
 
 
 @click.command(short_help="Build the environments of other engines.")

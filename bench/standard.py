@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusedbert.bench.contenders.registry import kind_of
-from fusedbert.bench.process import Worker
-from fusedbert.bench.reference import OURS, Checks, draw, float64_reference, from_logits
-from fusedbert.bench.shapes import Shape
-from fusedbert.bench.subject import Subject
-from fusedbert.bench.turns import Field, worker_variables
+from .contenders.registry import kind_of
+from .process import Worker
+from .reference import OURS, Checks, draw, float64_reference, from_logits
+from .shapes import Shape
+from .subject import Subject
+from .turns import Field, worker_variables
 
 
 def find_reference(subject: Subject, shapes: Sequence[Shape], field: Field) -> Checks:

@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
-from fusedbert.bench.command_options import Shared, shared_options
-from fusedbert.bench.comparison import compare
-from fusedbert.bench.contest import Contest, open_contest
-from fusedbert.bench.output import deliver
-from fusedbert.bench.progress import Progress
-from fusedbert.bench.report import Clock, busy_before, interval, noisy_rounds, render_absent, render_head
-from fusedbert.bench.standard import find_reference
-from fusedbert.bench.startup_run import TEXT, Launch, Records, measure, results
-from fusedbert.bench.table import format_table
-from fusedbert.bench.turns import Setting, check, open_field, start
 from fusedbert.engine.commands import messages_on_stderr
+
+from .command_options import Shared, shared_options
+from .comparison import compare
+from .contest import Contest, open_contest
+from .output import deliver
+from .progress import Progress
+from .report import Clock, busy_before, interval, noisy_rounds, render_absent, render_head
+from .standard import find_reference
+from .startup_run import TEXT, Launch, Records, measure, results
+from .table import format_table
+from .turns import Setting, check, open_field, start
 
 ROUNDS = 9
 ITEM, PLACE = "start", "first answer"

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedbert.bench.activity import others_share, read
-from fusedbert.bench.comparison import doubts
-from fusedbert.bench.contenders.registry import Kind, kind_of
-from fusedbert.bench.environments import python_of
-from fusedbert.bench.process import ContenderFailedError
-from fusedbert.bench.reference import OURS, Checks, judge
-from fusedbert.bench.turns import Field, Lane, Setting, Status, in_turn, registered, worker_variables
+from .activity import others_share, read
+from .comparison import doubts
+from .contenders.registry import Kind, kind_of
+from .environments import python_of
+from .process import ContenderFailedError
+from .reference import OURS, Checks, judge
+from .turns import Field, Lane, Setting, Status, in_turn, registered, worker_variables
 
 T = TypeVar("T")
 TEXT = "I really loved this movie."

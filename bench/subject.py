@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusedbert.bench.shapes import Shape
 from fusedbert.engine.artifact import MANIFEST, Manifest, read_manifest
 from fusedbert.engine.cache import cache_root, file_hash
 from fusedbert.engine.device import CUDA, choose, import_onnxruntime, inspect_offer
@@ -17,6 +16,8 @@ from fusedbert.engine.machine import Machine, inspect_machine
 from fusedbert.engine.options import Options, Precision
 from fusedbert.engine.resolve import download, embedded_checkpoint, resolve_model
 from fusedbert.engine.selection import select_variant
+
+from .shapes import Shape
 
 # Names of the same three sizes in the families that we know.
 _LAYERS = ("num_hidden_layers", "n_layers")

@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedbert.bench.activity import Reading, others_share, read
-from fusedbert.bench.contenders.registry import Job, Kind, kind_of
-from fusedbert.bench.environments import OURS, links, python_of, variables
-from fusedbert.bench.lane import Lane as Lane
-from fusedbert.bench.lane import Status as Status
-from fusedbert.bench.process import ContenderFailedError, Worker
-from fusedbert.bench.progress import SLOW, Progress
-from fusedbert.bench.reference import Checks, judge
+from .activity import Reading, others_share, read
+from .contenders.registry import Job, Kind, kind_of
+from .environments import OURS, links, python_of, variables
+from .lane import Lane as Lane
+from .lane import Status as Status
+from .process import ContenderFailedError, Worker
+from .progress import SLOW, Progress
+from .reference import Checks, judge
 
 T = TypeVar("T")
 AGAIN = "-again"  # ends the name of a contender of ours that runs a second time

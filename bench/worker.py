@@ -19,7 +19,7 @@ import sys
 import traceback
 from typing import IO, Any
 
-from fusedbert.bench.tasks import State
+from .tasks import State
 
 TASKS = "fusedbert.bench.tasks"
 

@@ -13,7 +13,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from fusedbert.engine.errors import (
+from .errors import (
     ArtifactError,
     CheckpointError,
     ClosedError,
@@ -33,14 +33,14 @@ from fusedbert.engine.errors import (
 )
 
 if TYPE_CHECKING:
-    from fusedbert.engine.batching import Batcher, BatcherStats
-    from fusedbert.engine.classifier import Classifier
-    from fusedbert.engine.loading import Runtime
-    from fusedbert.engine.metrics import observe, prometheus
-    from fusedbert.engine.options import Window
-    from fusedbert.engine.scoring import Scorer, score_file
-    from fusedbert.engine.stats import Batch, Stats
-    from fusedbert.engine.windows import WindowScore
+    from .batching import Batcher, BatcherStats
+    from .classifier import Classifier
+    from .loading import Runtime
+    from .metrics import observe, prometheus
+    from .options import Window
+    from .scoring import Scorer, score_file
+    from .stats import Batch, Stats
+    from .windows import WindowScore
 
     __version__: str
 
@@ -102,7 +102,7 @@ def __getattr__(name: str) -> Any:
     if name in _ELSEWHERE:
         return getattr(importlib.import_module(f"fusedbert.engine.{_ELSEWHERE[name]}"), name)
     if name == "__version__":
-        from fusedbert.engine.installed import version
+        from .installed import version
 
         return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fusedbert.engine.errors import ArtifactError, StorageError
+from .errors import ArtifactError, StorageError
 
 MANIFEST = "fusedbert.json"
 FORMAT = 1

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from fusedbert.engine.artifact import MANIFEST, read_manifest, sha256_of
-from fusedbert.engine.errors import ArtifactError, StorageError
+from .artifact import MANIFEST, read_manifest, sha256_of
+from .errors import ArtifactError, StorageError
 
 VARIABLE = "FUSEDBERT_CACHE"
 _log = logging.getLogger("fusedbert.engine.cache")

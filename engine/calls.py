@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.engine.errors import InputError, OptionError
-from fusedbert.engine.inputs import Item, Text, alone, check_item, check_items
-from fusedbert.engine.outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, scored
+from .errors import InputError, OptionError
+from .inputs import Item, Text, alone, check_item, check_items
+from .outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, scored
 
 _STREAM_WINDOW = 256
 

@@ -9,22 +9,22 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from fusedbert.engine.calls import Calls
-from fusedbert.engine.errors import ClosedError, OptionError
-from fusedbert.engine.execution import Execution
-from fusedbert.engine.inputs import Text, alone, check_item
-from fusedbert.engine.labels import distinct
-from fusedbert.engine.loading import Loaded, Runtime, load
-from fusedbert.engine.options import LongText, Options, Window
-from fusedbert.engine.outputs import Floats, Function, apply
-from fusedbert.engine.process import Origin, after_fork, keep_forever, reload
-from fusedbert.engine.runner import Runner
-from fusedbert.engine.stats import Counters, Stats
-from fusedbert.engine.windows import WindowScore, check_stride
+from .calls import Calls
+from .errors import ClosedError, OptionError
+from .execution import Execution
+from .inputs import Text, alone, check_item
+from .labels import distinct
+from .loading import Loaded, Runtime, load
+from .options import LongText, Options, Window
+from .outputs import Floats, Function, apply
+from .process import Origin, after_fork, keep_forever, reload
+from .runner import Runner
+from .stats import Counters, Stats
+from .windows import WindowScore, check_stride
 
 if TYPE_CHECKING:
-    from fusedbert.engine.attention import Attentions
-    from fusedbert.engine.attention.graph import AttentionGraph
+    from .attention import Attentions
+    from .attention.graph import AttentionGraph
 
 _log = logging.getLogger("fusedbert.engine.classifier")
 
@@ -225,8 +225,8 @@ class Classifier(Calls):
             >>> shown.tokens, shown.weights.shape
             (('[CLS]', 'action', 'gets', 'results', '[SEP]'), (3, 12, 5, 5))
         """
-        from fusedbert.engine.attention.graph import AttentionGraph
-        from fusedbert.engine.attention.occlusion import occlude
+        from .attention.graph import AttentionGraph
+        from .attention.occlusion import occlude
 
         checked = alone(check_item(text if text_pair is None else (text, text_pair), 0))
         self._opened_execution()

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from fusedbert.engine.errors import FusedBertError, OptionError
+from .errors import FusedBertError, OptionError
 
 GROUP = "fusedbert.commands"
 SUMMARIES = {

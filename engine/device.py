@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from fusedbert.engine.errors import DeviceError, MissingDependencyError
-from fusedbert.engine.installed import installed
-from fusedbert.engine.options import Device, DeviceKind
+from .errors import DeviceError, MissingDependencyError
+from .installed import installed
+from .options import Device, DeviceKind
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

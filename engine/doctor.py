@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from fusedbert.engine import native
-from fusedbert.engine.artifact import Manifest
-from fusedbert.engine.cache import cache_root, writable
-from fusedbert.engine.device import CUDA, Choice, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
-from fusedbert.engine.diagnosis import CUDA_PACKAGES, diagnose, explain, loadable_cuda
-from fusedbert.engine.errors import FusedBertError
-from fusedbert.engine.golden import WrongResultError, allowed
-from fusedbert.engine.installed import installed, version
-from fusedbert.engine.machine import Machine, inspect_machine
-from fusedbert.engine.options import DeviceKind, Options
-from fusedbert.engine.plain import read_manifest
-from fusedbert.engine.verify import FileCheck, verdict_root
+from . import native
+from .artifact import Manifest
+from .cache import cache_root, writable
+from .device import CUDA, Choice, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
+from .diagnosis import CUDA_PACKAGES, diagnose, explain, loadable_cuda
+from .errors import FusedBertError
+from .golden import WrongResultError, allowed
+from .installed import installed, version
+from .machine import Machine, inspect_machine
+from .options import DeviceKind, Options
+from .plain import read_manifest
+from .verify import FileCheck, verdict_root
 
 
 class Status(enum.StrEnum):
@@ -153,7 +153,7 @@ def _kernels(options: Options) -> Finding:
 
 def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
     """Try CUDA on a graph of one node; where that fails, tell the cause by what was printed, logged and raised."""
-    from fusedbert.engine.cuda.probe import try_cuda, without_cudnn
+    from .cuda.probe import try_cuda, without_cudnn
 
     printed = load_cuda_libraries(runtime)
     found = try_cuda(runtime, choice.index)
@@ -175,9 +175,9 @@ def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
 
 def _model(model: str | os.PathLike[str], options: Options) -> Iterator[Finding]:
     """Verify a model's files, load it, and hold its answers to the golden texts against the reference's."""
-    from fusedbert.engine.classifier import Classifier  # after the findings that do not need a session
-    from fusedbert.engine.loading import load
-    from fusedbert.engine.resolve import resolve_model
+    from .classifier import Classifier  # after the findings that do not need a session
+    from .loading import load
+    from .resolve import resolve_model
 
     try:
         folder = resolve_model(model, options)

@@ -11,16 +11,16 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-from fusedbert.engine.ahead import ahead
-from fusedbert.engine.errors import InferenceError
-from fusedbert.engine.inputs import Text
-from fusedbert.engine.options import LongText, Window
-from fusedbert.engine.outputs import Floats
-from fusedbert.engine.planning import plan
-from fusedbert.engine.runner import Prepared, Runner
-from fusedbert.engine.stats import CountedRunner, Counters
-from fusedbert.engine.tokenizer import TextTokenizer
-from fusedbert.engine.windows import Tokens, tokenize, trace
+from .ahead import ahead
+from .errors import InferenceError
+from .inputs import Text
+from .options import LongText, Window
+from .outputs import Floats
+from .planning import plan
+from .runner import Prepared, Runner
+from .stats import CountedRunner, Counters
+from .tokenizer import TextTokenizer
+from .windows import Tokens, tokenize, trace
 
 
 class Execution:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fusedbert.engine.artifact import Parity
+from .artifact import Parity
 
 FP32_TOLERANCE = 1e-4  # of a logit, times the parity's scale
 LABEL_AGREEMENT = 0.99  # share of texts that keep their label in fp16 and int8

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.engine.artifact import MANIFEST, Manifest, Variant, sha256_of
-from fusedbert.engine.errors import ArtifactError, DeviceError
-from fusedbert.engine.gates import FP32_TOLERANCE, GOLDEN_OF_SPREAD, GOLDEN_TOLERANCE
-from fusedbert.engine.inputs import check_items
-from fusedbert.engine.machine import Machine
-from fusedbert.engine.native import fingerprint, kernels_for
-from fusedbert.engine.runner import Runner, run
-from fusedbert.engine.tokenizer import TextTokenizer
-from fusedbert.engine.verify import keep, kept
+from .artifact import MANIFEST, Manifest, Variant, sha256_of
+from .errors import ArtifactError, DeviceError
+from .gates import FP32_TOLERANCE, GOLDEN_OF_SPREAD, GOLDEN_TOLERANCE
+from .inputs import check_items
+from .machine import Machine
+from .native import fingerprint, kernels_for
+from .runner import Runner, run
+from .tokenizer import TextTokenizer
+from .verify import keep, kept
 
 
 class WrongResultError(DeviceError):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from fusedbert.engine.errors import InputError
+from .errors import InputError
 
 # One thing to classify, as a caller writes it: "text", ("text", "pair"), {"text": ..., "text_pair": ...}
 Item: TypeAlias = "str | tuple[str, str] | Mapping[str, str | None]"

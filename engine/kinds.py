@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.errors import CheckpointError
+from .errors import CheckpointError
 
 MOST_NAMES = 5  # in a message
 POINTER = b"version https://git-lfs.github.com/spec/v1"

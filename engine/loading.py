@@ -9,23 +9,23 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from fusedbert.engine import native
-from fusedbert.engine.artifact import PADDED, Manifest
-from fusedbert.engine.cuda.options import split
-from fusedbert.engine.device import CPU, CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
-from fusedbert.engine.diagnosis import CUDA_PACKAGES, explain, loadable_cuda
-from fusedbert.engine.errors import DeviceError, InferenceError, OptionError
-from fusedbert.engine.golden import Memory, WrongResultError, verify_once
-from fusedbert.engine.installed import installed
-from fusedbert.engine.machine import Machine, inspect_machine
-from fusedbert.engine.options import DeviceKind, Options, Precision
-from fusedbert.engine.plain import read_manifest
-from fusedbert.engine.resolve import resolve_model
-from fusedbert.engine.runner import PaddedRunner, Runner
-from fusedbert.engine.selection import Selection, select_after, select_variant
-from fusedbert.engine.session import Session, open_session
-from fusedbert.engine.tokenizer import TextTokenizer
-from fusedbert.engine.verify import FileCheck, verdict_root
+from . import native
+from .artifact import PADDED, Manifest
+from .cuda.options import split
+from .device import CPU, CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
+from .diagnosis import CUDA_PACKAGES, explain, loadable_cuda
+from .errors import DeviceError, InferenceError, OptionError
+from .golden import Memory, WrongResultError, verify_once
+from .installed import installed
+from .machine import Machine, inspect_machine
+from .options import DeviceKind, Options, Precision
+from .plain import read_manifest
+from .resolve import resolve_model
+from .runner import PaddedRunner, Runner
+from .selection import Selection, select_after, select_variant
+from .session import Session, open_session
+from .tokenizer import TextTokenizer
+from .verify import FileCheck, verdict_root
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,7 +235,7 @@ class _Opening:
 
     def _on_cuda(self, choice: Choice, selection: Selection) -> _Parts:
         """Open on the GPU; CUDA's libraries are loaded first, and what that printed is kept for the reason."""
-        from fusedbert.engine.cuda.opening import Opener  # threads and buffers that a start on the CPU does without
+        from .cuda.opening import Opener  # threads and buffers that a start on the CPU does without
 
         for variant in self.manifest.variants:  # the graph, and its packed sibling
             if (variant.target, variant.precision) == (selection.variant.target, selection.variant.precision):

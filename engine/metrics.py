@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from fusedbert.engine.stats import Batch, Observer, Stats
+from .stats import Batch, Observer, Stats
 
 if TYPE_CHECKING:
-    from fusedbert.engine.classifier import Classifier
+    from .classifier import Classifier
 
 __all__ = ["CONTENT_TYPE", "Batch", "Observer", "observe", "prometheus"]
 

@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any, TypeVar
 
-from fusedbert.engine.errors import OptionError
+from .errors import OptionError
 
 E = TypeVar("E", bound=enum.StrEnum)
 

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import Manifest
-from fusedbert.engine.errors import FusedBertError, OptionError
+from .artifact import Manifest
+from .errors import FusedBertError, OptionError
 
 Floats: TypeAlias = NDArray[np.float32]
 Scored: TypeAlias = "dict[str, Any]"  # {"label": str, "score": float}

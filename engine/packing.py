@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.tokenizer import Row
+from .tokenizer import Row
 
 LEAST_TOKENS = 16
 FINE, COARSE = 4, 2  # steps between powers of two, as their logarithm: 16 for throughput, 4 where each shape is captured

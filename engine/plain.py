@@ -13,13 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fusedbert.engine import native
-from fusedbert.engine.artifact import MANIFEST, NO_MANIFEST, PROBLEM_TYPES, Manifest, Parity, Source, Variant, inside
-from fusedbert.engine.artifact import read_manifest as _read_manifest
-from fusedbert.engine.errors import ArtifactError
-from fusedbert.engine.labels import names_by_id
-from fusedbert.engine.outputs import stated_function
-from fusedbert.engine.scan import Graph, scan
+from . import native
+from .artifact import MANIFEST, NO_MANIFEST, PROBLEM_TYPES, Manifest, Parity, Source, Variant, inside
+from .artifact import read_manifest as _read_manifest
+from .errors import ArtifactError
+from .labels import names_by_id
+from .outputs import stated_function
+from .scan import Graph, scan
 
 # Where a graph may stand, in the order of preference, and what it is for: (target, precision).
 KNOWN: Mapping[str, tuple[str, str]] = MappingProxyType(

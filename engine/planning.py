@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.tokenizer import Row
+from .tokenizer import Row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ import weakref
 from pathlib import Path
 from typing import Protocol
 
-from fusedbert.engine.device import CPU
-from fusedbert.engine.errors import DeviceError, OptionError
-from fusedbert.engine.loading import Loaded, Runtime, Source, load
-from fusedbert.engine.options import Options
+from .device import CPU
+from .errors import DeviceError, OptionError
+from .loading import Loaded, Runtime, Source, load
+from .options import Options
 
 
 class Forkable(Protocol):

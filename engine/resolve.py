@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from fusedbert.engine import kinds, plain
-from fusedbert.engine.artifact import MANIFEST, read_manifest
-from fusedbert.engine.cache import cache_root, cached_artifact, file_hash
-from fusedbert.engine.errors import ArtifactError, CheckpointError, MissingDependencyError, ModelNotFoundError, StorageError
-from fusedbert.engine.installed import version
-from fusedbert.engine.options import Options, Precision
+from . import kinds, plain
+from .artifact import MANIFEST, read_manifest
+from .cache import cache_root, cached_artifact, file_hash
+from .errors import ArtifactError, CheckpointError, MissingDependencyError, ModelNotFoundError, StorageError
+from .installed import version
+from .options import Options, Precision
 
 EMBEDDED = "sst2-mini"
 EXPORTERS = "fusedbert.exporters"

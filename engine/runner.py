@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.planning import CPU_BUDGET, Budget, pad
-from fusedbert.engine.session import Session
-from fusedbert.engine.tokenizer import Row
+from .planning import CPU_BUDGET, Budget, pad
+from .session import Session
+from .tokenizer import Row
 
 
 class Prepared(Protocol):

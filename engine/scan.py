@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from fusedbert.engine.errors import ArtifactError, StorageError
+from .errors import ArtifactError, StorageError
 
 _Span: TypeAlias = tuple[int, int]  # where a field's content begins and ends
 _VARINT, _BYTES = 0, 2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from fusedbert.engine.artifact import Manifest, Variant
-from fusedbert.engine.errors import OptionError
-from fusedbert.engine.gates import figures, limits, passes
-from fusedbert.engine.machine import Machine
-from fusedbert.engine.options import Precision
-from fusedbert.engine.plain import KNOWN
+from .artifact import Manifest, Variant
+from .errors import OptionError
+from .gates import figures, limits, passes
+from .machine import Machine
+from .options import Precision
+from .plain import KNOWN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

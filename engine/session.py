@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.device import CPU, CUDA, Choice
-from fusedbert.engine.diagnosis import explain
-from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError, OptionError
-from fusedbert.engine.native import Kernels, register
+from .device import CPU, CUDA, Choice
+from .diagnosis import explain
+from .errors import ArtifactError, DeviceError, InferenceError, OptionError
+from .native import Kernels, register
 
 _DTYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _PLAN = ("position_ids", "token_offset", "cumulative_lengths")  # a packed graph's, see ``packing``

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.planning import Budget
-from fusedbert.engine.runner import Prepared, Runner
-from fusedbert.engine.tokenizer import Row
+from .planning import Budget
+from .runner import Prepared, Runner
+from .tokenizer import Row
 
 _log = logging.getLogger("fusedbert.engine.stats")
 

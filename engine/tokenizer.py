@@ -17,8 +17,8 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from fusedbert.engine.errors import ArtifactError, InputError, TextTooLongError
-from fusedbert.engine.inputs import Text
+from .errors import ArtifactError, InputError, TextTooLongError
+from .inputs import Text
 
 # A text longer than this many characters a token is tokenized from its start only, where that gives the same tokens.
 _LONG = 32

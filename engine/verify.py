@@ -25,10 +25,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fusedbert.engine.artifact import Manifest, Variant, inside
-from fusedbert.engine.cache import cache_root, write_whole
-from fusedbert.engine.errors import ArtifactError, FusedBertError, StorageError
-from fusedbert.engine.scan import data_files, scan
+from .artifact import Manifest, Variant, inside
+from .cache import cache_root, write_whole
+from .errors import ArtifactError, FusedBertError, StorageError
+from .scan import data_files, scan
 
 _log = logging.getLogger("fusedbert.engine.verify")
 _PIECE = 1 << 20

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from fusedbert.engine.errors import InputError, OptionError
-from fusedbert.engine.inputs import Text
-from fusedbert.engine.options import Aggregate, LongText, Window
-from fusedbert.engine.outputs import Floats
-from fusedbert.engine.tokenizer import Row, TextTokenizer
+from .errors import InputError, OptionError
+from .inputs import Text
+from .options import Aggregate, LongText, Window
+from .outputs import Floats
+from .tokenizer import Row, TextTokenizer
 
 _SHARE = 4  # of a window is its overlap with the next one, where nothing was asked for
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fusedbert.export.exporter import export_checkpoint
+from .exporter import export_checkpoint
 
 __all__ = ["export_checkpoint"]

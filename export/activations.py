@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fusedbert.export.graph import Graph
+    from .graph import Graph
 
 KINDS = ("gelu", "gelu_new", "relu", "silu", "quick_gelu", "mish", "gelu_10", "tanh")
 SAME_AS: Mapping[str, str] = {

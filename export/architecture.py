@@ -17,8 +17,9 @@ from fusedbert.engine.artifact import PROBLEM_TYPES
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.kinds import refuse
 from fusedbert.engine.labels import names_by_id
-from fusedbert.export import activations
-from fusedbert.export.layouts import LAYOUTS, Layout
+
+from . import activations
+from .layouts import LAYOUTS, Layout
 
 _LARGEST = 2**31 - 1  # of a number in a config; a tensor is far smaller
 _LARGEST_EPS = 3.4e38  # a graph keeps it in float32

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import ExportError
-from fusedbert.export.check import batch_arrays, open_session
-from fusedbert.export.reference import Trace, forward
+
+from .check import batch_arrays, open_session
+from .reference import Trace, forward
 
 if TYPE_CHECKING:
-    from fusedbert.export.subject import Subject
+    from .subject import Subject
 
 TOLERANCE = 1e-5  # of a weight
 _LONGEST = 128  # tokens: weights grow with the square, and the reference holds them in float64

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.export.calibration import TEXTS
-from fusedbert.export.check import batch_arrays, open_session
-from fusedbert.export.checkpoint import Dense, Layer, Norm
-from fusedbert.export.encoder import build
-from fusedbert.export.lowering.cpu import CpuFp32
-from fusedbert.export.quantize import LayerPlan, Range, plan_layer
-from fusedbert.export.reference import Encoded
+from .calibration import TEXTS
+from .check import batch_arrays, open_session
+from .checkpoint import Dense, Layer, Norm
+from .encoder import build
+from .lowering.cpu import CpuFp32
+from .quantize import LayerPlan, Range, plan_layer
+from .reference import Encoded
 
 if TYPE_CHECKING:
-    from fusedbert.export.subject import Subject
+    from .subject import Subject
 
 ROWS = 512  # rows of an input that are kept, to try scales on
 

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from fusedbert.engine.artifact import Parity
 from fusedbert.engine.errors import ExportError, MissingDependencyError
 from fusedbert.engine.gates import FP32_TOLERANCE, GOLDEN_TOLERANCE, LABEL_AGREEMENT, MEAN_PROBABILITY, ORDER, by_order, passes
-from fusedbert.export import order
-from fusedbert.export.architecture import Shape
-from fusedbert.export.reference import Encoded
-from fusedbert.export.texts import CHECK_PAIRS, CHECK_TEXTS, ROUNDING_PAIRS, ROUNDING_TEXTS
-from fusedbert.export.tokenizer import Tokenization
+
+from . import order
+from .architecture import Shape
+from .reference import Encoded
+from .texts import CHECK_PAIRS, CHECK_TEXTS, ROUNDING_PAIRS, ROUNDING_TEXTS
+from .tokenizer import Tokenization
 
 REFERENCE = "numpy float64"
 OWN_ROUNDING = 64.0  # times what the model's own float32 is off by: another order of summation was seen to be off by ten times

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from fusedbert.engine.artifact import sha256_of
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError
 from fusedbert.engine.kinds import listed, refuse
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.layouts import Layout
-from fusedbert.export.notes import IgnoredWarning
-from fusedbert.export.tensors import Found, ignored, match
+
+from .architecture import Architecture
+from .layouts import Layout
+from .notes import IgnoredWarning
+from .tensors import Found, ignored, match
 
 Array = NDArray[np.float32]
 

@@ -14,9 +14,10 @@ from typing import TextIO
 import click
 
 from fusedbert.engine.artifact import MANIFEST, Manifest
-from fusedbert.export.exporter import ROUTES, export_checkpoint
-from fusedbert.export.targets import TARGETS
-from fusedbert.export.variants import ExportWarning
+
+from .exporter import ROUTES, export_checkpoint
+from .targets import TARGETS
+from .variants import ExportWarning
 
 
 @click.command()

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.checkpoint import Embeddings, Parameters
-from fusedbert.export.graph import Graph
-from fusedbert.export.lowering import Lowering
+from .architecture import Architecture
+from .checkpoint import Embeddings, Parameters
+from .graph import Graph
+from .lowering import Lowering
 
 
 def build(a: Architecture, weights: Parameters, lowering: type[Lowering]) -> Graph:

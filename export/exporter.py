@@ -12,14 +12,15 @@ from pathlib import Path
 
 from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder
 from fusedbert.engine.errors import OptionError
-from fusedbert.export.lowering import Lowering
-from fusedbert.export.record import provenance, requirements, versions, write_record
-from fusedbert.export.source import locate
-from fusedbert.export.subject import Progress, Subject, study
-from fusedbert.export.targets import chosen
-from fusedbert.export.tokenizer import Tokenization
-from fusedbert.export.tokenizer_check import against_transformers, settle_differences, tell_notes
-from fusedbert.export.variants import make_variants
+
+from .lowering import Lowering
+from .record import provenance, requirements, versions, write_record
+from .source import locate
+from .subject import Progress, Subject, study
+from .targets import chosen
+from .tokenizer import Tokenization
+from .tokenizer_check import against_transformers, settle_differences, tell_notes
+from .variants import make_variants
 
 ROUTES = ("direct", "optimum")
 LEAST_TEXTS, MOST_TEXTS = 16, 512  # fewer say little of the activations' range; more cost time and change little
@@ -89,7 +90,7 @@ def export_checkpoint(
         raise OptionError(f"opset is chosen for the graphs that we build ourselves, found via={via!r}: use via='direct'")
     if via == "optimum":
         # Imported here: it needs torch and transformers, which the direct route does without.
-        from fusedbert.export.optimum_route import export_through_optimum
+        from .optimum_route import export_through_optimum
     texts = () if calibrate is None else read_calibration(Path(calibrate).expanduser())
     required = target != "all" if required is None else required
     checkpoint = locate(os.fspath(source), revision=revision, token=token, local_files_only=local_files_only)

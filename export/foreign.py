@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import CheckpointError, ExportError, MissingDependencyError
-from fusedbert.export.checkpoint import headers, weight_files
-from fusedbert.export.notes import IgnoredWarning
-from fusedbert.export.reference import Encoded
-from fusedbert.export.tensors import ignored, mismatch, wrapped, wrapper
+
+from .checkpoint import headers, weight_files
+from .notes import IgnoredWarning
+from .reference import Encoded
+from .tensors import ignored, mismatch, wrapped, wrapper
 
 try:
     import torch

@@ -21,7 +21,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from fusedbert.engine.errors import ExportError, MissingDependencyError
-from fusedbert.export.graph import MICROSOFT, PROTOBUF_LIMIT
+
+from .graph import MICROSOFT, PROTOBUF_LIMIT
 
 try:
     from onnxruntime.transformers.fusion_options import FusionOptions

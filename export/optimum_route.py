@@ -38,22 +38,22 @@ except ImportError as error:
         'make an environment of its own with pip install "fusedbert[cpu,optimum]"'
     ) from None
 
-from fusedbert.export import foreign, fusion
-from fusedbert.export.architecture import read_config, read_labels, read_problem_type
-from fusedbert.export.check import CheckSet, check_set
-from fusedbert.export.checkpoint import weight_files
-from fusedbert.export.lowering.cpu import CpuFp32
-from fusedbert.export.lowering.cpu_int8 import CpuInt8
-from fusedbert.export.lowering.cpu_plain import OPSETS
-from fusedbert.export.lowering.cuda import CudaFp16
-from fusedbert.export.order import golden_texts
-from fusedbert.export.record import provenance, requirements, versions, write_record
-from fusedbert.export.source import Checkpoint
-from fusedbert.export.subject import Progress
-from fusedbert.export.texts import GOLDEN
-from fusedbert.export.tokenizer import Tokenization
-from fusedbert.export.tokenizer_check import tell_notes
-from fusedbert.export.variants import FusionWarning, judge, keep
+from . import foreign, fusion
+from .architecture import read_config, read_labels, read_problem_type
+from .check import CheckSet, check_set
+from .checkpoint import weight_files
+from .lowering.cpu import CpuFp32
+from .lowering.cpu_int8 import CpuInt8
+from .lowering.cpu_plain import OPSETS
+from .lowering.cuda import CudaFp16
+from .order import golden_texts
+from .record import provenance, requirements, versions, write_record
+from .source import Checkpoint
+from .subject import Progress
+from .texts import GOLDEN
+from .tokenizer import Tokenization
+from .tokenizer_check import tell_notes
+from .variants import FusionWarning, judge, keep
 
 TASK = "text-classification"
 PACKAGES = ("optimum", "optimum-onnx", "transformers", "torch")

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Parity
-from fusedbert.export import check
-from fusedbert.export.checkpoint import Layer
-from fusedbert.export.encoder import build
-from fusedbert.export.lowering.cuda_packed import CudaFp16Packed
-from fusedbert.export.reference import Encoded
-from fusedbert.export.subject import Progress, Subject
+
+from . import check
+from .checkpoint import Layer
+from .encoder import build
+from .lowering.cuda_packed import CudaFp16Packed
+from .reference import Encoded
+from .subject import Progress, Subject
 
 MEASURED_ON = "the same graph with PackedAttention in standard operators"
 _MASKED = -1e4  # float16 holds it, and exp() of it is 0

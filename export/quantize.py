@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.export.checkpoint import Layer
+from .checkpoint import Layer
 
 Array = NDArray[np.float32]
 ALPHAS = (0.7, 0.8, 0.9, 1.0)  # SmoothQuant's migration strengths that are tried

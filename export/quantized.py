@@ -11,8 +11,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.export.checkpoint import Array, Dense, Embeddings, Layer, Norm, Weights
-from fusedbert.export.quantize import LayerPlan, Site, Stairs, quantize_weight
+from .checkpoint import Array, Dense, Embeddings, Layer, Norm, Weights
+from .quantize import LayerPlan, Site, Stairs, quantize_weight
 
 FOUR = 4  # inputs that the instruction behind an 8-bit product takes at once
 

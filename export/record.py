@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fusedbert.engine.artifact import Manifest, Variant, write_manifest
-from fusedbert.export.card import write_card
-from fusedbert.export.source import Checkpoint
-from fusedbert.export.tokenizer import Tokenization
-from fusedbert.export.tokenizer_check import check_written
+
+from .card import write_card
+from .source import Checkpoint
+from .tokenizer import Tokenization
+from .tokenizer_check import check_written
 
 PACKAGES = ("fusedbert", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
 

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import MissingDependencyError
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Weights
+
+from .architecture import Architecture
+from .checkpoint import Dense, Embeddings, Layer, Norm, Weights
 
 try:
     from scipy.special import erf

@@ -12,14 +12,15 @@ from fusedbert.engine.artifact import Golden
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.gates import by_order
 from fusedbert.engine.outputs import stated_function
-from fusedbert.export.architecture import Architecture, describe, read_config, read_labels, read_problem_type
-from fusedbert.export.check import CheckSet, check_set
-from fusedbert.export.checkpoint import Weights
-from fusedbert.export.order import golden_texts
-from fusedbert.export.reference import Trace, forward
-from fusedbert.export.source import Checkpoint
-from fusedbert.export.texts import GOLDEN
-from fusedbert.export.tokenizer import Tokenization
+
+from .architecture import Architecture, describe, read_config, read_labels, read_problem_type
+from .check import CheckSet, check_set
+from .checkpoint import Weights
+from .order import golden_texts
+from .reference import Trace, forward
+from .source import Checkpoint
+from .texts import GOLDEN
+from .tokenizer import Tokenization
 
 Progress = Callable[[str], None]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fusedbert.engine.errors import OptionError
-from fusedbert.export.lowering import Lowering
-from fusedbert.export.lowering.attentions import CpuAttentions
-from fusedbert.export.lowering.cpu import CpuFp32
-from fusedbert.export.lowering.cpu_int8 import CpuInt8
-from fusedbert.export.lowering.cpu_plain import OPSETS, CpuPlain
-from fusedbert.export.lowering.cuda import CudaFp16
-from fusedbert.export.lowering.cuda_packed import CudaFp16Packed
+
+from .lowering import Lowering
+from .lowering.attentions import CpuAttentions
+from .lowering.cpu import CpuFp32
+from .lowering.cpu_int8 import CpuInt8
+from .lowering.cpu_plain import OPSETS, CpuPlain
+from .lowering.cuda import CudaFp16
+from .lowering.cuda_packed import CudaFp16Packed
 
 LOWERINGS: tuple[type[Lowering], ...] = (CpuFp32, CpuInt8, CudaFp16, CudaFp16Packed)
 TARGETS = ("all", "cpu", "cuda", "fp32")  # fp32: the exact graph alone

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.kinds import MOST_NAMES, listed
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.layouts import Layout
+
+from .architecture import Architecture
+from .layouts import Layout
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 # What training by DataParallel, torch.compile, and Lightning or another wrapper puts before every name, also one by another.

@@ -10,10 +10,11 @@ from pathlib import Path
 from fusedbert.engine.errors import CheckpointError, InputError
 from fusedbert.engine.inputs import Text
 from fusedbert.engine.tokenizer import TextTokenizer
-from fusedbert.export.architecture import Shape
-from fusedbert.export.reference import Encoded
-from fusedbert.export.tokenizer_files import CONFIG, TOKENIZER
-from fusedbert.export.tokenizer_reading import Reading, read_tokenizer
+
+from .architecture import Shape
+from .reference import Encoded
+from .tokenizer_files import CONFIG, TOKENIZER
+from .tokenizer_reading import Reading, read_tokenizer
 
 LEAST = 3  # tokens of the shortest limit that counts
 TextOrPair = str | tuple[str, str]

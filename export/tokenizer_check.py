@@ -24,9 +24,10 @@ from typing import Any
 from fusedbert.engine.errors import ExportError, InputError
 from fusedbert.engine.inputs import Text
 from fusedbert.engine.tokenizer import TextTokenizer
-from fusedbert.export.notes import TokenizerWarning
-from fusedbert.export.texts import CHECK_PAIRS
-from fusedbert.export.tokenizer import TextOrPair, Tokenization, parts
+
+from .notes import TokenizerWarning
+from .texts import CHECK_PAIRS
+from .tokenizer import TextOrPair, Tokenization, parts
 
 HARD_TEXTS = (
     "naïve café Ångström ÀÉÎÕÜ ﬁne ½ ①",

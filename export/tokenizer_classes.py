@@ -22,7 +22,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, processors
 
 from fusedbert.engine.errors import CheckpointError
-from fusedbert.export.tokenizer_files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, text_of
+
+from .tokenizer_files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, text_of
 
 Spec = dict[str, Any]
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}

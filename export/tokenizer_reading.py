@@ -11,9 +11,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from fusedbert.engine.errors import CheckpointError
-from fusedbert.export.tokenizer_classes import AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
-from fusedbert.export.tokenizer_files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, read_json, text_of
-from fusedbert.export.tokenizer_parts import Spec, differing, form_of, normal_form, without_segments, written
+
+from .tokenizer_classes import AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
+from .tokenizer_files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, read_json, text_of
+from .tokenizer_parts import Spec, differing, form_of, normal_form, without_segments, written
 
 SEGMENTS = "token_type_ids"
 _INPUTS = ("input_ids", SEGMENTS, "attention_mask")

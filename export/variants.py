@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Parity, Variant
 from fusedbert.engine.errors import ExportError
-from fusedbert.export import check
-from fusedbert.export.encoder import build
-from fusedbert.export.lowering import Lowering
-from fusedbert.export.notes import ExportWarning as ExportWarning
-from fusedbert.export.notes import FusionWarning as FusionWarning
-from fusedbert.export.notes import IgnoredWarning as IgnoredWarning
-from fusedbert.export.notes import LeftOutWarning as LeftOutWarning
-from fusedbert.export.notes import TokenizerWarning as TokenizerWarning
-from fusedbert.export.subject import Progress, Subject
+
+from . import check
+from .encoder import build
+from .lowering import Lowering
+from .notes import ExportWarning as ExportWarning
+from .notes import FusionWarning as FusionWarning
+from .notes import IgnoredWarning as IgnoredWarning
+from .notes import LeftOutWarning as LeftOutWarning
+from .notes import TokenizerWarning as TokenizerWarning
+from .subject import Progress, Subject
 
 
 def make_variants(

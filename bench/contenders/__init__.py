@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
+from ..batches import Batch
 
 
 class Contender(Protocol):

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.contenders.conversion import converted, versions
-from fusedbert.bench.contenders.peer import Peer
 from fusedbert.engine.errors import CheckpointError
 
+from ..batches import Batch
+from .conversion import converted, versions
+from .peer import Peer
+
 if TYPE_CHECKING:
-    from fusedbert.bench.contenders.registry import Job, Kind
+    from .registry import Job, Kind
 
 PACKAGES = ("ctranslate2", "transformers", "torch")
 _COMPUTE = {"fp32": "float32", "int8": "int8_float32"}

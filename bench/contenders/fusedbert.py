@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.contenders.conversion import versions
 from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.device import CUDA
 from fusedbert.engine.errors import ClosedError
@@ -18,8 +16,11 @@ from fusedbert.engine.loading import Loaded, load
 from fusedbert.engine.options import Options
 from fusedbert.engine.tokenizer import Row
 
+from ..batches import Batch
+from .conversion import versions
+
 if TYPE_CHECKING:
-    from fusedbert.bench.contenders.registry import Job, Kind
+    from .registry import Job, Kind
 
 PACKAGES = ("fusedbert", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.contenders.conversion import converted, versions
-from fusedbert.bench.contenders.optimum import exported
-from fusedbert.bench.contenders.peer import Peer
+from ..batches import Batch
+from .conversion import converted, versions
+from .optimum import exported
+from .peer import Peer
 
 if TYPE_CHECKING:
-    from fusedbert.bench.contenders.registry import Job, Kind
+    from .registry import Job, Kind
 
 PACKAGES = ("onnxruntime", "optimum-onnx", "optimum", "transformers", "torch")
 _FILE = "model.onnx"

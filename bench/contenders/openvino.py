@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.contenders.conversion import converted, read_calibration, versions
-from fusedbert.bench.contenders.peer import Peer
-from fusedbert.bench.contenders.text import TextBatches
+from ..batches import Batch
+from .conversion import converted, read_calibration, versions
+from .peer import Peer
+from .text import TextBatches
 
 if TYPE_CHECKING:
-    from fusedbert.bench.contenders.registry import Job, Kind
+    from .registry import Job, Kind
 
 PACKAGES = ("openvino", "nncf", "transformers", "torch")
 SUBSET = 200  # calibration texts

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.contenders.conversion import converted, versions
-from fusedbert.bench.contenders.peer import Peer
 from fusedbert.engine.errors import DeviceError
 
+from ..batches import Batch
+from .conversion import converted, versions
+from .peer import Peer
+
 if TYPE_CHECKING:
-    from fusedbert.bench.contenders.registry import Job, Kind
+    from .registry import Job, Kind
 
 PACKAGES = ("optimum-onnx", "optimum", "onnxruntime", "onnxruntime-gpu", "transformers", "torch")
 _FILES = {"fp32": "model.onnx", "int8": "model_quantized.onnx", "fp16": "model_optimized.onnx"}

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.contenders.conversion import versions
-from fusedbert.bench.contenders.text import TextBatches
 from fusedbert.engine.errors import CheckpointError, ClosedError
 
+from ..batches import Batch
+from .conversion import versions
+from .text import TextBatches
+
 if TYPE_CHECKING:
-    from fusedbert.bench.contenders.registry import Job, Kind
+    from .registry import Job, Kind
 
 
 class Peer(abc.ABC):

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from fusedbert.bench.contenders import Contender
-from fusedbert.bench.environments import OURS, conversions_folder
 from fusedbert.engine.errors import MissingDependencyError, OptionError
+
+from ..environments import OURS, conversions_folder
+from . import Contender
 
 BOTH, CPU, CUDA = ("cpu", "cuda"), ("cpu",), ("cuda",)
 
@@ -93,7 +94,7 @@ class Job:
         Raises:
             StorageError: The cache cannot be written.
         """
-        from fusedbert.bench.contenders.conversion import checkpoint_key, write_calibration
+        from .conversion import checkpoint_key, write_calibration
 
         work = conversions_folder() / checkpoint_key(checkpoint or artifact)
         return cls(

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from fusedbert.bench.batches import Batch
 from fusedbert.engine.errors import ArtifactError, InputError
+
+from ..batches import Batch
 
 
 class TextBatches:

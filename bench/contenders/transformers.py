@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.contenders.peer import Peer
+from ..batches import Batch
+from .peer import Peer
 
 if TYPE_CHECKING:
-    from fusedbert.bench.contenders.registry import Job, Kind
+    from .registry import Job, Kind
 
 PACKAGES = ("transformers", "torch", "tokenizers")
 PIPELINE_BATCH = 8

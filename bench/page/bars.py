@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.page.document import Entry, mapping, measured, positive, rounds_range, values_of
-from fusedbert.bench.page.figure import Figure, Key, Table
-from fusedbert.bench.page.latency import percentiles
-from fusedbert.bench.page.rows import Bar, Dot, Row, RowPanel, Span, aligned
-from fusedbert.bench.page.scale import MISSING, figure, linear_scale, number, share
+from .document import Entry, mapping, measured, positive, rounds_range, values_of
+from .figure import Figure, Key, Table
+from .latency import percentiles
+from .rows import Bar, Dot, Row, RowPanel, Span, aligned
+from .scale import MISSING, figure, linear_scale, number, share
 
 PHASES = (
     ("interpreter_s", "interpreter", "p0"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.page.document import Entry, lowest, positive, sizes, throughput
-from fusedbert.bench.page.figure import Figure, Key, Table
-from fusedbert.bench.page.lines import DASHES, Guide, Line, LinePanel, Point, measured_ticks
-from fusedbert.bench.page.scale import figure, log_scale
+from .document import Entry, lowest, positive, sizes, throughput
+from .figure import Figure, Key, Table
+from .lines import DASHES, Guide, Line, LinePanel, Point, measured_ticks
+from .scale import figure, log_scale
 
 FULL_WORK = 64  # tokens from which on the processor is busy, and the cost of a token should no longer move
 WITHIN = 1.5

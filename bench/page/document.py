@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.page.palette import FAMILIES, colour_of
-from fusedbert.bench.page.scale import finite, number
+from .palette import FAMILIES, colour_of
+from .scale import finite, number
 
 SHOWN = ("measured", "interrupted")  # statuses whose figures hold
 OURS = FAMILIES[0]

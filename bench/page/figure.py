@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from fusedbert.bench.page.palette import plot_rules
-from fusedbert.bench.page.svg import element, escape, fit, marker, text, text_width, wrap
+from .palette import plot_rules
+from .svg import element, escape, fit, marker, text, text_width, wrap
 
 WIDE, NARROW = 920, 350  # user units; a page shows the one that fits its window
 SIZE, SMALL = 12.5, 11.5  # of letters

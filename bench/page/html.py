@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.page.document import Entry, entries, mapping, mappings
-from fusedbert.bench.page.figure import NARROW, WIDE, Figure, Table
-from fusedbert.bench.page.palette import page_variables, plot_rules
-from fusedbert.bench.page.scale import MISSING, figure, number, share
-from fusedbert.bench.page.svg import clean, element, escape
+from .document import Entry, entries, mapping, mappings
+from .figure import NARROW, WIDE, Figure, Table
+from .palette import page_variables, plot_rules
+from .scale import MISSING, figure, number, share
+from .svg import clean, element, escape
 
 _TITLES = {
     "latency": "Latency of",

@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.page.curves import per_token, throughputs
-from fusedbert.bench.page.document import (
-    Entry,
-    lowest,
-    measured,
-    positive,
-    result_of,
-    shape_title,
-    throughput,
-    values_of,
-)
-from fusedbert.bench.page.figure import Figure, Table
-from fusedbert.bench.page.rows import Dot, Row, RowPanel, Span, aligned
-from fusedbert.bench.page.scale import figure, log_scale, share
+from .curves import per_token, throughputs
+from .document import Entry, lowest, measured, positive, result_of, shape_title, throughput, values_of
+from .figure import Figure, Table
+from .rows import Dot, Row, RowPanel, Span, aligned
+from .scale import figure, log_scale, share
 
 PERCENTILES = ("p50_ms", "p90_ms", "p99_ms")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from fusedbert.bench.page.figure import SIZE, SMALL
-from fusedbert.bench.page.scale import Scale, tick_text
-from fusedbert.bench.page.svg import element, fit, marker, path, text, text_width
+from .figure import SIZE, SMALL
+from .scale import Scale, tick_text
+from .svg import element, fit, marker, path, text, text_width
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 2 1 2", "1 2")
 _TOP, _BOTTOM, _LEFT = 48.0, 44.0, 44.0

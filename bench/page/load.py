@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.page.document import Entry, mapping, measured, positive
-from fusedbert.bench.page.figure import Figure, Key, Table
-from fusedbert.bench.page.lines import DASHES, Guide, Line, LinePanel, Point
-from fusedbert.bench.page.scale import MISSING, Scale, figure, linear_scale, log_scale, number
+from .document import Entry, mapping, measured, positive
+from .figure import Figure, Key, Table
+from .lines import DASHES, Guide, Line, LinePanel, Point
+from .scale import MISSING, Scale, figure, linear_scale, log_scale, number
 
 _UNIT = "milliseconds from the intended arrival, log scale"
 _RATE = "texts arriving per second"

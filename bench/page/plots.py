@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusedbert.bench.page import bars, latency, load, ratio
-from fusedbert.bench.page.document import entries
-from fusedbert.bench.page.figure import Figure
+from . import bars, latency, load, ratio
+from .document import entries
+from .figure import Figure
 
 
 def figures(document: Mapping[str, Any]) -> list[Figure]:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedbert.bench.page.document import Entry, mappings, positive, shape_title
-from fusedbert.bench.page.figure import Figure, Table
-from fusedbert.bench.page.palette import colour_of
-from fusedbert.bench.page.rows import Dot, Row, RowPanel, Span, aligned
-from fusedbert.bench.page.scale import Scale, figure, log_scale, number
+from .document import Entry, mappings, positive, shape_title
+from .figure import Figure, Table
+from .palette import colour_of
+from .rows import Dot, Row, RowPanel, Span, aligned
+from .scale import Scale, figure, log_scale, number
 
 _DIAMOND = 3
 _OVER_ALL = "geometric mean"

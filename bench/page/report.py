@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusedbert.bench.page.document import storable
-from fusedbert.bench.page.html import render
-from fusedbert.bench.page.plots import figures
 from fusedbert.engine.commands.explain import write
+
+from .document import storable
+from .html import render
+from .plots import figures
 
 
 def write_report(document: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from fusedbert.bench.page.figure import SIZE, SMALL
-from fusedbert.bench.page.scale import Scale, tick_text
-from fusedbert.bench.page.svg import element, escape, fit, marker, text, text_width
+from .figure import SIZE, SMALL
+from .scale import Scale, tick_text
+from .svg import element, escape, fit, marker, text, text_width
 
 _TITLE, _ROW, _AXIS = 26.0, 20.0, 40.0
 

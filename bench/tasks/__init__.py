@@ -10,8 +10,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusedbert.bench.batches import Vocabulary
-    from fusedbert.bench.contenders import Contender
+    from ..batches import Vocabulary
+    from ..contenders import Contender
 
 
 @dataclasses.dataclass

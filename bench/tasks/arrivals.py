@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.bench.arrivals import Clock, Log, PoolServer, Server, WallClock, drive, poisson_schedule
-from fusedbert.bench.tasks import State
+from ..arrivals import Clock, Log, PoolServer, Server, WallClock, drive, poisson_schedule
+from . import State
 
 KEY = "arrivals"
 PLAIN, BATCHER = "plain", "batcher"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.bench.tasks import State
-from fusedbert.bench.timing import sample
+from ..timing import sample
+from . import State
 
 BYTES = 256 << 20  # far beyond any cache
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.batches import Batch
-from fusedbert.bench.tasks import State
+from ..batches import Batch
+from . import State
 
 
 def run(state: State, request: dict[str, Any]) -> dict[str, Any]:

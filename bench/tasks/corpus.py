@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.bench.tasks import State
+from . import State
 
 KEY = "corpus"
 MOST_TIMES = 50  # over a corpus in one round

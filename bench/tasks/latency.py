@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.bench.batches import Vocabulary, random_batch
-from fusedbert.bench.contenders import Contender
-from fusedbert.bench.shapes import Shape
-from fusedbert.bench.tasks import State
-from fusedbert.bench.timing import WARM_UP_SECONDS, WarmUp, sample, warm_up
+from ..batches import Vocabulary, random_batch
+from ..contenders import Contender
+from ..shapes import Shape
+from ..timing import WARM_UP_SECONDS, WarmUp, sample, warm_up
+from . import State
 
 MOMENT = 0.05  # seconds of warm-up of a later visit, one iteration at least
 MOST_WARM_UP = 15.0  # seconds of the first one: the two windows that it takes at least, of iterations that last a second

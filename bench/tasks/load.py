@@ -6,8 +6,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from fusedbert.bench.batches import read_vocabulary
-from fusedbert.bench.tasks import State
+from ..batches import read_vocabulary
+from . import State
 
 
 def run(state: State, request: dict[str, Any]) -> dict[str, Any]:

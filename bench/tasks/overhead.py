@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.bench.tasks import State
-from fusedbert.bench.timing import WINDOW
+from ..timing import WINDOW
+from . import State
 
 WARM_UP = 20 * WINDOW
 TRIES = 200  # words are drawn anew where they give another number of tokens than wanted

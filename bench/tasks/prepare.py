@@ -6,9 +6,9 @@ import importlib
 from time import perf_counter
 from typing import Any, cast
 
-from fusedbert.bench.contenders import Contender
-from fusedbert.bench.contenders.registry import Job, make_contender
-from fusedbert.bench.tasks import State
+from ..contenders import Contender
+from ..contenders.registry import Job, make_contender
+from . import State
 
 
 def run(state: State, request: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _peer(request: dict) -> tuple[dict, list]:  # type: ignore[type-arg]
     for name in request["imports"]:
         importlib.import_module(name)
     imported = time.time()
-    from fusedbert.bench.contenders.registry import Job, make_contender
+    from fusedbert.bench.contenders.registry import Job, make_contender  # this file runs as a script, outside its package
 
     contender = make_contender(request["contender"], Job.from_json(request["job"]))
     contender.prepare()  # done before, so there is nothing left of it but to find the files

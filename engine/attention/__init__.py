@@ -9,6 +9,6 @@ Example:
 
 from __future__ import annotations
 
-from fusedbert.engine.attention.weights import Attentions, WordEffect
+from .weights import Attentions, WordEffect
 
 __all__ = ["Attentions", "WordEffect"]

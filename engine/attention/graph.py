@@ -7,21 +7,21 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from fusedbert.engine.artifact import Manifest, Variant, read_manifest
-from fusedbert.engine.attention.weights import Attentions
-from fusedbert.engine.device import choose, import_onnxruntime, inspect_offer
-from fusedbert.engine.errors import ArtifactError, InferenceError
-from fusedbert.engine.inputs import Text
-from fusedbert.engine.labels import distinct
-from fusedbert.engine.loading import Source
-from fusedbert.engine.machine import inspect_machine
-from fusedbert.engine.options import Device, DeviceKind, Options
-from fusedbert.engine.outputs import Floats, Function, apply
-from fusedbert.engine.planning import pad
-from fusedbert.engine.resolve import resolve_model
-from fusedbert.engine.session import Session, open_session
-from fusedbert.engine.tokenizer import TextTokenizer
-from fusedbert.engine.verify import check_graph, verdict_root
+from ..artifact import Manifest, Variant, read_manifest
+from ..device import choose, import_onnxruntime, inspect_offer
+from ..errors import ArtifactError, InferenceError
+from ..inputs import Text
+from ..labels import distinct
+from ..loading import Source
+from ..machine import inspect_machine
+from ..options import Device, DeviceKind, Options
+from ..outputs import Floats, Function, apply
+from ..planning import pad
+from ..resolve import resolve_model
+from ..session import Session, open_session
+from ..tokenizer import TextTokenizer
+from ..verify import check_graph, verdict_root
+from .weights import Attentions
 
 OUTPUTS = ("logits", "attentions", "queries", "keys")
 

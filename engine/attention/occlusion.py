@@ -10,10 +10,10 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from fusedbert.engine.attention.weights import Attentions, WordEffect
-from fusedbert.engine.attention.words import words
-from fusedbert.engine.inputs import Item
-from fusedbert.engine.outputs import Floats
+from ..inputs import Item
+from ..outputs import Floats
+from .weights import Attentions, WordEffect
+from .words import words
 
 MOST_RUNS = 128  # of a text; beyond, neighbouring words are left out together
 

@@ -14,8 +14,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.attention.weights import Attentions
-from fusedbert.engine.errors import OptionError
+from ..errors import OptionError
+from .weights import Attentions
 
 FINE, COARSE = 1024, 256  # steps to a factor of e
 _MOST = 0xFFFF  # steps: weights below exp(-64), or exp(-256) in coarse steps, are kept as that

@@ -14,11 +14,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from fusedbert.engine.attention.occlusion import read_spans
-from fusedbert.engine.attention.packing import Packed, pack
-from fusedbert.engine.attention.weights import Attentions, WordEffect
-from fusedbert.engine.attention.words import words
-from fusedbert.engine.installed import version
+from ..installed import version
+from .occlusion import read_spans
+from .packing import Packed, pack
+from .weights import Attentions, WordEffect
+from .words import words
 
 _SCRIPTS = ("data.js", "text.js", "heads.js", "worked.js", "grid.js", "main.js")  # in this order
 

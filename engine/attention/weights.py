@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.engine.errors import OptionError, StorageError
-from fusedbert.engine.outputs import Floats
+from ..errors import OptionError, StorageError
+from ..outputs import Floats
 
 _FRAME = 760  # pixels of a notebook's cell
 _PAGE, _LONG_PAGE = 2_000_000, 6_000_000  # bytes
@@ -148,7 +148,7 @@ class Attentions:
         Raises:
             OptionError: ``max_bytes`` has no room for the page itself.
         """
-        from fusedbert.engine.attention.page import render  # reads the template, which other uses do without
+        from .page import render  # reads the template, which other uses do without
 
         if max_bytes is None:
             max_bytes = _PAGE if len(self.tokens) <= _LONG else _LONG_PAGE

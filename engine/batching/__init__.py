@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusedbert.engine.batching.batcher import Batcher
-from fusedbert.engine.batching.queue import BatcherStats
+from .batcher import Batcher
+from .queue import BatcherStats
 
 __all__ = ["Batcher", "BatcherStats"]

@@ -12,15 +12,15 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from fusedbert.engine.batching.jobs import Ask, Job, LoopJob, ThreadJob, deliver
-from fusedbert.engine.batching.model import Model
-from fusedbert.engine.batching.queue import BatcherStats, Queue
-from fusedbert.engine.batching.worker import LATE, work
-from fusedbert.engine.classifier import Classifier
-from fusedbert.engine.errors import ClosedError, DeadlineError, ForkError, InputError, OptionError
-from fusedbert.engine.inputs import Item, check_item
-from fusedbert.engine.machine import inspect_machine
-from fusedbert.engine.outputs import UNSET, Default, check_top_k
+from ..classifier import Classifier
+from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError
+from ..inputs import Item, check_item
+from ..machine import inspect_machine
+from ..outputs import UNSET, Default, check_top_k
+from .jobs import Ask, Job, LoopJob, ThreadJob, deliver
+from .model import Model
+from .queue import BatcherStats, Queue
+from .worker import LATE, work
 
 _BATCHES = 8  # taken together at most, so that each finds texts alike in length
 

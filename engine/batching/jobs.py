@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeAlias
 
-from fusedbert.engine.errors import FusedBertError
-from fusedbert.engine.inputs import Text
-from fusedbert.engine.outputs import Default, Floats, Function, Scored, scored
+from ..errors import FusedBertError
+from ..inputs import Text
+from ..outputs import Default, Floats, Function, Scored, scored
 
 _log = logging.getLogger("fusedbert.engine.batching")
 _CHARACTERS_A_TOKEN = 4  # English; only how much is gathered depends on it, batches are cut by the real tokens

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fusedbert.engine.classifier import Classifier
-from fusedbert.engine.execution import execute
-from fusedbert.engine.inputs import Text
-from fusedbert.engine.outputs import Floats, Function
-from fusedbert.engine.planning import Budget, plan
-from fusedbert.engine.tokenizer import Row
-from fusedbert.engine.windows import Tokens
+from ..classifier import Classifier
+from ..execution import execute
+from ..inputs import Text
+from ..outputs import Floats, Function
+from ..planning import Budget, plan
+from ..tokenizer import Row
+from ..windows import Tokens
 
 # On the CPU a run of its own costs about as much as this many tokens do; measured with three layers and with twelve.
 _FREE = 8

@@ -13,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from fusedbert.engine.batching.cost import Cost
-from fusedbert.engine.batching.jobs import Job, estimate
-from fusedbert.engine.errors import ClosedError, OverloadError
+from ..errors import ClosedError, OverloadError
+from .cost import Cost
+from .jobs import Job, estimate
 
 _TEXTS = 256  # taken together at most, however short: the first of them are waiting
 _LEAST_WAIT = 0.0002  # seconds; going to sleep and waking up costs about as much

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fusedbert.engine.batching.jobs import Job, Outcome, deliver, own_copy
-from fusedbert.engine.batching.model import Model
-from fusedbert.engine.batching.queue import Queue
-from fusedbert.engine.errors import DeadlineError, InferenceError
-from fusedbert.engine.outputs import Floats, Function, apply
-from fusedbert.engine.tokenizer import Row
+from ..errors import DeadlineError, InferenceError
+from ..outputs import Floats, Function, apply
+from ..tokenizer import Row
+from .jobs import Job, Outcome, deliver, own_copy
+from .model import Model
+from .queue import Queue
 
 LATE = "the deadline passed before the text's turn came: it was not run"
 

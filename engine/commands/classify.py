@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from fusedbert.engine.commands import messages_on_stderr
-from fusedbert.engine.commands.long_text import long_text_options, read_long_text
-from fusedbert.engine.errors import InputError
-from fusedbert.engine.labels import distinct
+from ..errors import InputError
+from ..labels import distinct
+from . import messages_on_stderr
+from .long_text import long_text_options, read_long_text
 
 if TYPE_CHECKING:
-    from fusedbert.engine.classifier import Classifier
+    from ..classifier import Classifier
 
 _BLOCK = 1 << 16  # bytes
 _BATCH = 256  # lines
@@ -49,7 +49,7 @@ def classify(
         raise click.UsageError("no TEXT: give one or more, or pipe lines into stdin")
     long = read_long_text(long_text, stride, aggregate)
     with messages_on_stderr():
-        from fusedbert.engine.classifier import Classifier
+        from ..classifier import Classifier
 
         batches: Iterable[list[str]] = [list(texts)] if texts else read_batches(sys.stdin.buffer)
         with Classifier.from_pretrained(model, device=device, precision=precision, long_text=long) as classifier:
@@ -65,7 +65,7 @@ def render(classifier: Classifier, texts: list[str], pair: str | None, top_k: in
         results = classifier(items, top_k=top_k)
         named = results
         if len(set(classifier.classes_)) < len(classifier.classes_):  # an object cannot hold two scores of one name
-            from fusedbert.engine.outputs import scored
+            from ..outputs import scored
 
             names = distinct(classifier.classes_)
             named = [scored(row, names, top_k) for row in classifier.predict_proba(items)]

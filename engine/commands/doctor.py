@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fusedbert.engine.commands import messages_on_stderr
+from . import messages_on_stderr
 
 
 @click.command()
@@ -19,8 +19,8 @@ from fusedbert.engine.commands import messages_on_stderr
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def doctor(model: str | None, device: str, precision: str, as_json: bool) -> int:
     """Show what this machine offers and what the engine would choose; exit status 1 where a check fails."""
-    from fusedbert.engine.doctor import Status, examine
-    from fusedbert.engine.options import Options
+    from ..doctor import Status, examine
+    from ..options import Options
 
     failed = False
     findings = []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from fusedbert.engine.commands import messages_on_stderr
-from fusedbert.engine.errors import StorageError
+from ..errors import StorageError
+from . import messages_on_stderr
 
 LONG = 500  # characters from which a run for each word takes seconds
 
@@ -27,9 +27,9 @@ def explain(text: str, output: Path | None, model: str | None, pair: str | None,
     if output is not None and output.is_dir():
         raise click.UsageError(f"{output} is a folder: name the page, {output / 'page.html'} for example")
     with messages_on_stderr():
-        from fusedbert.engine.classifier import Classifier
-        from fusedbert.engine.options import Options
-        from fusedbert.engine.resolve import resolve_model
+        from ..classifier import Classifier
+        from ..options import Options
+        from ..resolve import resolve_model
 
         # The same model for answer, weights and effects: of a checkpoint, one export for all three.
         folder = resolve_model(model, Options.parse(device="cpu"), "fp32", attentions=True)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fusedbert.engine.options import Aggregate, LongText, Window
+from ..options import Aggregate, LongText, Window
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fusedbert.engine.commands import messages_on_stderr
-from fusedbert.engine.commands.long_text import long_text_options, read_long_text
+from . import messages_on_stderr
+from .long_text import long_text_options, read_long_text
 
 if TYPE_CHECKING:
-    from fusedbert.engine.scoring.summary import Progress, Summary
+    from ..scoring.summary import Progress, Summary
 
 
 @click.command()
@@ -48,7 +48,7 @@ def score(output: str, no_quotes: bool, part_rows: int | None, as_json: bool, **
         options["part_rows"] = part_rows
     options["long_text"] = read_long_text(options["long_text"], options.pop("stride"), options.pop("aggregate"))
     with messages_on_stderr():
-        from fusedbert.engine.scoring import score_file
+        from ..scoring import score_file
 
         shown = sys.stderr is not None and sys.stderr.isatty()
         bar = _Bar() if shown else None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.cuda.staging import Register, Staging
+from .staging import Register, Staging
 
 GRAPH = "gpu_graph_id"  # run option: the CUDA graph that is captured or replayed
 NO_GRAPH = "-1"

@@ -9,18 +9,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Variant
-from fusedbert.engine.cuda import placement
-from fusedbert.engine.cuda.options import LIMIT, WEIGHTS_APART, CudaOptions, split, wants_graphs
-from fusedbert.engine.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner, PlainCudaRunner
-from fusedbert.engine.cuda.shapes import CAPTURE_AT, ShapedSession
-from fusedbert.engine.cuda.turn import turn
-from fusedbert.engine.device import CUDA, Choice
-from fusedbert.engine.errors import ArtifactError, DeviceError, InferenceError
-from fusedbert.engine.golden import WrongResultError, verify
-from fusedbert.engine.runner import Runner
-from fusedbert.engine.session import Session, open_session
-from fusedbert.engine.tokenizer import TextTokenizer
+from ..artifact import PACKED, PADDED, Manifest, Variant
+from ..device import CUDA, Choice
+from ..errors import ArtifactError, DeviceError, InferenceError
+from ..golden import WrongResultError, verify
+from ..runner import Runner
+from ..session import Session, open_session
+from ..tokenizer import TextTokenizer
+from . import placement
+from .options import LIMIT, WEIGHTS_APART, CudaOptions, split, wants_graphs
+from .runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner, PlainCudaRunner
+from .shapes import CAPTURE_AT, ShapedSession
+from .turn import turn
 
 R = TypeVar("R", bound=Runner, covariant=True)
 

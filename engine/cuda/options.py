@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fusedbert.engine.errors import OptionError
+from ..errors import OptionError
 
 PREFIX = "cuda."  # of the names in ``session_options`` that are the provider's
 GRAPHS = "enable_cuda_graph"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fusedbert.engine.errors import DeviceError
+from ..errors import DeviceError
 
 RECORD = "session.record_ep_graph_assignment_info"
 _REFUSE = "session.disable_cpu_ep_fallback"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.engine.device import CUDA
+from ..device import CUDA
 
 # y = -x, float32 [1], opset 13, as ONNX writes it
 _NEGATE = (

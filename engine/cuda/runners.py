@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.cuda.shapes import NoMemoryLeftError, ShapedSession, capturable
-from fusedbert.engine.cuda.turn import turn
-from fusedbert.engine.packing import COARSE, FINE, Batch, pack, packed_bucket, pad_to, padded_bucket, padding_share
-from fusedbert.engine.planning import CUDA_BUDGET, Budget
-from fusedbert.engine.runner import PaddedBatch, PaddedRunner
-from fusedbert.engine.tokenizer import Row
+from ..packing import COARSE, FINE, Batch, pack, packed_bucket, pad_to, padded_bucket, padding_share
+from ..planning import CUDA_BUDGET, Budget
+from ..runner import PaddedBatch, PaddedRunner
+from ..tokenizer import Row
+from .shapes import NoMemoryLeftError, ShapedSession, capturable
+from .turn import turn
 
 # Share of padding up to which a large batch takes the padded graph, whose attention has better kernels on recent GPUs and
 # whose last layer is smaller. A guess from reading the kernels, to be set by measurement: bench/NOTES.md, "CUDA".

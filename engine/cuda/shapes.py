@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.cuda.bound import Bound
-from fusedbert.engine.cuda.staging import Register, cuda_register
-from fusedbert.engine.cuda.turn import turn
-from fusedbert.engine.diagnosis import diagnose
-from fusedbert.engine.errors import InferenceError
-from fusedbert.engine.packing import Batch, Bucket
-from fusedbert.engine.session import Session, first_line
+from ..diagnosis import diagnose
+from ..errors import InferenceError
+from ..packing import Batch, Bucket
+from ..session import Session, first_line
+from .bound import Bound
+from .staging import Register, cuda_register
+from .turn import turn
 
 GRAPH_TEXTS, GRAPH_TOKENS = 8, 2048  # batches up to this are captured: beyond it kernels run longer than they take to launch
 SEATS = 2  # threads that run a session themselves: the one that loaded it, and one more

@@ -20,8 +20,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.artifact import Variant
-from fusedbert.engine.errors import DeviceError
+from ..artifact import Variant
+from ..errors import DeviceError
 
 DOMAIN = "fusedbert"  # of the int8 graph's operators, as ``fusedbert.export.operators`` names it
 SWITCH = "fusedbert.kernels"  # in ``session_options``: "0" leaves everything to ONNX Runtime

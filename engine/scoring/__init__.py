@@ -8,8 +8,8 @@ parquet and zst need pyarrow.
 
 from __future__ import annotations
 
-from fusedbert.engine.scoring.score import score_file
-from fusedbert.engine.scoring.scorer import Scorer
-from fusedbert.engine.scoring.summary import Summary
+from .score import score_file
+from .scorer import Scorer
+from .summary import Summary
 
 __all__ = ["Scorer", "Summary", "score_file"]

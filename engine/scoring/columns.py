@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusedbert.engine.errors import InputError, OptionError
-from fusedbert.engine.labels import distinct
-from fusedbert.engine.outputs import Floats, Function, apply
-from fusedbert.engine.scoring.options import Columns
+from ..errors import InputError, OptionError
+from ..labels import distinct
+from ..outputs import Floats, Function, apply
+from .options import Columns
 
 GUESSES = ("text", "sentence", "review", "content", "body", "comment", "message", "document", "tweet")
 _MULTI, _REGRESSION = "multi_label_classification", "regression"

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from fusedbert.engine.errors import InputError
-from fusedbert.engine.scoring.columns import check_names
-from fusedbert.engine.scoring.files import reading
-from fusedbert.engine.scoring.rows import TextRows, valid
-from fusedbert.engine.scoring.windows import Fault, Raw, Record, TextSource
+from ..errors import InputError
+from .columns import check_names
+from .files import reading
+from .rows import TextRows, valid
+from .windows import Fault, Raw, Record, TextSource
 
 
 class CsvSource(TextSource):

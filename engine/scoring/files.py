@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fusedbert.engine.errors import InputError, MissingDependencyError, ModelNotFoundError, OptionError, StorageError
+from ..errors import InputError, MissingDependencyError, ModelNotFoundError, OptionError, StorageError
 
 STDIN = "-"
 _BUFFER = 1 << 18  # bytes

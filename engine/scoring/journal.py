@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from fusedbert.engine.errors import InputError, OptionError, StorageError
-from fusedbert.engine.scoring.files import sync_folder
-from fusedbert.engine.scoring.tally import Tally
+from ..errors import InputError, OptionError, StorageError
+from .files import sync_folder
+from .tally import Tally
 
 FORMAT = 1
 _JOURNAL, _LOCK = "journal.jsonl", "lock"

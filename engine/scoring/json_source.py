@@ -12,10 +12,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from fusedbert.engine.errors import InputError
-from fusedbert.engine.scoring.files import pyarrow, reading
-from fusedbert.engine.scoring.rows import JsonRows, Object, clean
-from fusedbert.engine.scoring.windows import Fault, Raw, Record, Texts, TextSource, found_in
+from ..errors import InputError
+from .files import pyarrow, reading
+from .rows import JsonRows, Object, clean
+from .windows import Fault, Raw, Record, Texts, TextSource, found_in
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -7,13 +7,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.artifact import MANIFEST, Manifest, sha256_of
-from fusedbert.engine.classifier import Classifier
-from fusedbert.engine.options import DeviceKind, LongText, Options
-from fusedbert.engine.outputs import Function
-from fusedbert.engine.plain import read_manifest
-from fusedbert.engine.resolve import resolve_model
-from fusedbert.engine.scoring.options import Engine
+from ..artifact import MANIFEST, Manifest, sha256_of
+from ..classifier import Classifier
+from ..options import DeviceKind, LongText, Options
+from ..outputs import Function
+from ..plain import read_manifest
+from ..resolve import resolve_model
+from .options import Engine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.errors import DeviceError, FusedBertError, InferenceError, MissingDependencyError, OptionError
-from fusedbert.engine.scoring.files import Form, is_stream
-from fusedbert.engine.scoring.model import Model, load
-from fusedbert.engine.scoring.options import Ray, check_count
-from fusedbert.engine.scoring.tally import Tally
-from fusedbert.engine.scoring.work import Chunk, Job, Stages
+from ..errors import DeviceError, FusedBertError, InferenceError, MissingDependencyError, OptionError
+from .files import Form, is_stream
+from .model import Model, load
+from .options import Ray, check_count
+from .tally import Tally
+from .work import Chunk, Job, Stages
 
 _READER_CPUS = 0.25
 _GPU_ACTOR_CPUS = 0.5

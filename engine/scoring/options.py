@@ -6,8 +6,8 @@ import dataclasses
 import enum
 import os
 
-from fusedbert.engine.errors import OptionError
-from fusedbert.engine.options import E, Window
+from ..errors import OptionError
+from ..options import E, Window
 
 # Rows that are read, tokenized, sorted by length and run together: enough that hardly any of a batch is padding.
 WINDOW_ROWS = 4096

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fusedbert.engine.errors import InputError
-from fusedbert.engine.scoring.columns import check_names
-from fusedbert.engine.scoring.files import check_input, pyarrow, reading
-from fusedbert.engine.scoring.rows import ArrowRows
-from fusedbert.engine.scoring.windows import WINDOW_SIZE, Fault, Raw, Source, found_in
+from ..errors import InputError
+from .columns import check_names
+from .files import check_input, pyarrow, reading
+from .rows import ArrowRows
+from .windows import WINDOW_SIZE, Fault, Raw, Source, found_in
 
 
 class ParquetSource(Source):

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fusedbert.engine.scoring.files import sync_folder
-from fusedbert.engine.scoring.journal import Journal, Part, storing
-from fusedbert.engine.scoring.options import OnError
-from fusedbert.engine.scoring.tally import Tally
-from fusedbert.engine.scoring.work import Chunk
-from fusedbert.engine.scoring.writers import Writer
+from .files import sync_folder
+from .journal import Journal, Part, storing
+from .options import OnError
+from .tally import Tally
+from .work import Chunk
+from .writers import Writer
 
 # A part also ends where its rows are this big together: it is held in memory until it is written.
 _PART_SIZE = 64 << 20

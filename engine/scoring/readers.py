@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusedbert.engine.scoring.csv_source import CsvSource
-from fusedbert.engine.scoring.files import Form, Kind, open_input
-from fusedbert.engine.scoring.json_source import JsonSource
-from fusedbert.engine.scoring.parquet_source import ParquetSource
-from fusedbert.engine.scoring.windows import Source
+from .csv_source import CsvSource
+from .files import Form, Kind, open_input
+from .json_source import JsonSource
+from .parquet_source import ParquetSource
+from .windows import Source
 
 
 def open_source(name: str, form: Form, window_rows: int, *, quotes: bool = True) -> Source:

@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from fusedbert.engine.errors import InputError
-from fusedbert.engine.scoring.files import pyarrow
+from ..errors import InputError
+from .files import pyarrow
 
 Object: TypeAlias = "dict[str, Any]"
 _SURROGATES = re.compile("[\ud800-\udfff]")

@@ -9,23 +9,23 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.artifact import sha256_of
-from fusedbert.engine.errors import OptionError, StorageError
-from fusedbert.engine.installed import installed, version
-from fusedbert.engine.options import Window
-from fusedbert.engine.scoring.columns import Head, check_clash, find_named, find_text
-from fusedbert.engine.scoring.files import STDIN, Form, check_input, is_stream
-from fusedbert.engine.scoring.journal import Journal, discard, open_journal, parts_folder, unfinished
-from fusedbert.engine.scoring.model import Model
-from fusedbert.engine.scoring.on_ray import check_ray, ray_chunks
-from fusedbert.engine.scoring.options import Columns, Engine, On, OnError, Ray, ScoreOptions, member
-from fusedbert.engine.scoring.parts import error_file, join_parts, write_parts
-from fusedbert.engine.scoring.readers import open_source
-from fusedbert.engine.scoring.summary import Progress, Summary, padding
-from fusedbert.engine.scoring.tally import Tally
-from fusedbert.engine.scoring.windows import Source
-from fusedbert.engine.scoring.work import Chunk, Job, Stages
-from fusedbert.engine.scoring.writers import open_writer
+from ..artifact import sha256_of
+from ..errors import OptionError, StorageError
+from ..installed import installed, version
+from ..options import Window
+from .columns import Head, check_clash, find_named, find_text
+from .files import STDIN, Form, check_input, is_stream
+from .journal import Journal, discard, open_journal, parts_folder, unfinished
+from .model import Model
+from .on_ray import check_ray, ray_chunks
+from .options import Columns, Engine, On, OnError, Ray, ScoreOptions, member
+from .parts import error_file, join_parts, write_parts
+from .readers import open_source
+from .summary import Progress, Summary, padding
+from .tally import Tally
+from .windows import Source
+from .work import Chunk, Job, Stages
+from .writers import open_writer
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from fusedbert.engine.classifier import Classifier
-from fusedbert.engine.errors import InputError, OptionError
-from fusedbert.engine.options import Window
-from fusedbert.engine.scoring.columns import Head, check_clash, find_named, find_text
-from fusedbert.engine.scoring.model import load
-from fusedbert.engine.scoring.options import Columns, Engine, OnError, member
-from fusedbert.engine.scoring.rows import TextRows
-from fusedbert.engine.scoring.windows import Fault, Raw, found_in
-from fusedbert.engine.scoring.work import encode, run, spread
+from ..classifier import Classifier
+from ..errors import InputError, OptionError
+from ..options import Window
+from .columns import Head, check_clash, find_named, find_text
+from .model import load
+from .options import Columns, Engine, OnError, member
+from .rows import TextRows
+from .windows import Fault, Raw, found_in
+from .work import encode, run, spread
 
 _BATCH = "the batch"
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fusedbert.engine.scoring.tally import Tally
+from .tally import Tally
 
 _STAGES = ("read", "tokenize", "run", "write")
 

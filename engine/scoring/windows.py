@@ -12,8 +12,8 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TypeAlias
 
-from fusedbert.engine.scoring.files import STDIN, reading
-from fusedbert.engine.scoring.rows import Rows, valid
+from .files import STDIN, reading
+from .rows import Rows, valid
 
 # A window closes early where its rows are this big together, so that memory is bounded for long texts too.
 WINDOW_SIZE = 8 << 20

@@ -7,22 +7,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from fusedbert.engine.ahead import ahead
-from fusedbert.engine.classifier import Classifier
-from fusedbert.engine.errors import FusedBertError, InputError
-from fusedbert.engine.inputs import Text
-from fusedbert.engine.options import LongText
-from fusedbert.engine.outputs import Floats
-from fusedbert.engine.scoring.columns import Head
-from fusedbert.engine.scoring.files import STDIN, Form
-from fusedbert.engine.scoring.options import Engine, OnError
-from fusedbert.engine.scoring.readers import open_source
-from fusedbert.engine.scoring.rows import dump, plain, valid
-from fusedbert.engine.scoring.tally import Tally
-from fusedbert.engine.scoring.windows import Fault, Raw, Source
-from fusedbert.engine.scoring.writers import Writer
-from fusedbert.engine.tokenizer import TextTokenizer
-from fusedbert.engine.windows import Tokens
+from ..ahead import ahead
+from ..classifier import Classifier
+from ..errors import FusedBertError, InputError
+from ..inputs import Text
+from ..options import LongText
+from ..outputs import Floats
+from ..tokenizer import TextTokenizer
+from ..windows import Tokens
+from .columns import Head
+from .files import STDIN, Form
+from .options import Engine, OnError
+from .readers import open_source
+from .rows import dump, plain, valid
+from .tally import Tally
+from .windows import Fault, Raw, Source
+from .writers import Writer
 
 T = TypeVar("T")
 

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from fusedbert.engine.errors import InputError
-from fusedbert.engine.scoring.columns import Head
-from fusedbert.engine.scoring.files import Form, Kind, Packing, pack, pyarrow
-from fusedbert.engine.scoring.json_source import JsonSource
-from fusedbert.engine.scoring.rows import Rows, dump
-from fusedbert.engine.scoring.windows import Source
+from ..errors import InputError
+from .columns import Head
+from .files import Form, Kind, Packing, pack, pyarrow
+from .json_source import JsonSource
+from .rows import Rows, dump
+from .windows import Source
 
 _BLOCK = 1 << 20
 # A parquet output's row groups: as big as readers like them, and small enough to be joined in little memory.

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fusedbert.engine.artifact import PADDED, Parity
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Parameters
-from fusedbert.export.graph import IR_VERSION, Graph
+
+from ..architecture import Architecture
+from ..checkpoint import Dense, Embeddings, Layer, Norm, Parameters
+from ..graph import IR_VERSION, Graph
 
 if TYPE_CHECKING:
-    from fusedbert.export.subject import Progress, Subject
+    from ..subject import Progress, Subject
 
 
 class Lowering(abc.ABC):

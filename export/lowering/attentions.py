@@ -14,14 +14,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.attention_check import gate_attentions
-from fusedbert.export.checkpoint import Dense, Layer
-from fusedbert.export.graph import Graph
-from fusedbert.export.lowering.cpu import CpuFp32
+from ..architecture import Architecture
+from ..attention_check import gate_attentions
+from ..checkpoint import Dense, Layer
+from ..graph import Graph
+from .cpu import CpuFp32
 
 if TYPE_CHECKING:
-    from fusedbert.export.subject import Progress, Subject
+    from ..subject import Progress, Subject
 
 AFTER_SOFTMAX = 3  # of the operator's qk_matmul_output_mode
 

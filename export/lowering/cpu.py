@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.export import activations
-from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
-from fusedbert.export.lowering import Lowering
+from .. import activations
+from ..checkpoint import Dense, Embeddings, Layer, Norm
+from . import Lowering
 
 MASKED = -1e9  # added to a score: exp() of it is exactly 0 in fp32, and it stays finite
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm, Parameters
-from fusedbert.export.lowering.cpu import CpuFp32
-from fusedbert.export.operators import ACTIVATIONS, DOMAIN, function, to_panels
-from fusedbert.export.quantized import FOUR, EightBits, QuantizedDense, QuantizedWeights, quantize_table
+from ..architecture import Architecture
+from ..checkpoint import Dense, Embeddings, Layer, Norm, Parameters
+from ..operators import ACTIVATIONS, DOMAIN, function, to_panels
+from ..quantized import FOUR, EightBits, QuantizedDense, QuantizedWeights, quantize_table
+from .cpu import CpuFp32
 
 if TYPE_CHECKING:
-    from fusedbert.export.subject import Progress, Subject
+    from ..subject import Progress, Subject
 
 SIXTEEN = 16  # numbers of a register: what the attention kernel takes of a head at once
 HALF_FROM = 4096  # numbers from which a weight that stays in floating point is stored as float16
@@ -48,7 +48,7 @@ class CpuInt8(CpuFp32):
     @classmethod
     def prepare(cls, subject: Subject, tell: Progress) -> Parameters:
         """Calibrate on the built-in texts, or the user's, and quantize."""
-        from fusedbert.export.calibrate import calibrate, calibration_texts  # which builds graphs itself
+        from ..calibrate import calibrate, calibration_texts  # which builds graphs itself
 
         texts = calibration_texts(subject)
         tell(f"calibrating {cls.file} on {len(texts)} texts")

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fusedbert.export.checkpoint import Dense, Layer
-from fusedbert.export.lowering.cpu import CpuFp32
+from ..checkpoint import Dense, Layer
+from .cpu import CpuFp32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

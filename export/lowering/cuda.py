@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import ExportError
-from fusedbert.export import activations
-from fusedbert.export.check import FLOAT16_MAX
-from fusedbert.export.checkpoint import Dense, Embeddings, Layer, Norm
-from fusedbert.export.graph import MICROSOFT
-from fusedbert.export.lowering import Lowering
+
+from .. import activations
+from ..check import FLOAT16_MAX
+from ..checkpoint import Dense, Embeddings, Layer, Norm
+from ..graph import MICROSOFT
+from . import Lowering
 
 _FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_10": "BiasGelu", "gelu_new": "FastGelu"}
 HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take

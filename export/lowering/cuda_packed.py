@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fusedbert.engine.artifact import PACKED, Parity
-from fusedbert.export.architecture import Architecture
-from fusedbert.export.checkpoint import Embeddings, Layer
-from fusedbert.export.graph import MICROSOFT
-from fusedbert.export.lowering.cuda import HEAD_MULTIPLE, CudaFp16
+
+from ..architecture import Architecture
+from ..checkpoint import Embeddings, Layer
+from ..graph import MICROSOFT
+from .cuda import HEAD_MULTIPLE, CudaFp16
 
 if TYPE_CHECKING:
-    from fusedbert.export.subject import Progress, Subject
+    from ..subject import Progress, Subject
 
 
 class CudaFp16Packed(CudaFp16):
@@ -44,7 +45,7 @@ class CudaFp16Packed(CudaFp16):
     @classmethod
     def weigh(cls, path: Path, subject: Subject, tell: Progress) -> Parity | None:
         """Judge the graph by its stand-in: ``PackedAttention`` has no kernel on the CPU."""
-        from fusedbert.export.packed_check import weigh_packed  # it builds a lowering that derives from this one
+        from ..packed_check import weigh_packed  # it builds a lowering that derives from this one
 
         return weigh_packed(cls.file, path, subject, tell)
 

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,46 @@ def test_the_tests_know_all_stages(repository):
     assert stages == {*MAY_IMPORT, "models"}
     assert not list((repository / "models").glob("*.py"))[1:], "models is data: one __init__.py and no code"
     assert Path(repository / "models" / "__init__.py").exists()
+
+
+def packages(repository):
+    """Return the packages that the folders hold, by their installed names, and where each one lies."""
+    inits = [path for stage in (*MAY_IMPORT, "models") for path in (repository / stage).rglob("__init__.py")]
+    folders = [path.parent.relative_to(repository) for path in inits]
+    return {"fusedbert." + ".".join(folder.parts): folder for folder in folders}
+
+
+def test_pyproject_lists_every_package(repository):
+    settings = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert sorted(settings["packages"]) == sorted(packages(repository)), "a package that is not listed is not in the wheel"
+    assert settings["package-dir"] == {f"fusedbert.{stage}": stage for stage in (*MAY_IMPORT, "models")}
+
+
+def test_every_folder_of_modules_is_a_package(repository):
+    folders = {path.parent for stage in MAY_IMPORT for path in (repository / stage).rglob("*.py")}
+    assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
+
+
+def test_type_checkers_find_every_stage_by_a_link(repository):
+    links = {path.name: path for path in (repository / ".imports" / "fusedbert").iterdir()}
+    assert sorted(links) == sorted((*MAY_IMPORT, "models"))
+    if all(path.is_symlink() for path in links.values()):  # a clone on Windows may have plain files in their place
+        assert {name: path.resolve() for name, path in links.items()} == {name: repository / name for name in links}
+    else:
+        assert {path.read_text(encoding="utf-8").strip() for path in links.values()} == {f"../../{name}" for name in links}
+
+
+def test_imports_are_relative_inside_a_stage_and_absolute_across(repository):
+    """Relative ones are found without an installation; absolute ones are a sign at each border that is crossed."""
+    found = []
+    for stage in MAY_IMPORT:
+        for path in (repository / stage).rglob("*.py"):
+            name = path.relative_to(repository).as_posix()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.level == 0 and within(node.module, (f"fusedbert.{stage}",)):
+                    found.append(f"{name}:{node.lineno} {node.module}")
+    assert [line for line in found if not line.startswith(SCRIPTS)] == []
+
+
+# Run as a file by other engines' Pythons, outside its package.
+SCRIPTS = ("bench/tasks/startup.py",)
