@@ -11,8 +11,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := models/sst2-mini
 ARTIFACT := artifacts/sst2-mini
-EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact.py
-KERNELS := $(wildcard engine/native/*.c engine/native/*.h)
+EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact/manifest.py
+KERNELS := $(wildcard engine/kernels/*.c engine/kernels/*.h)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -35,13 +35,13 @@ test-browser: $(VENV)/.browser  ## Run the pages of explain and bench in headles
 	$(BIN)/pytest -q -m browser
 
 test-optimum: $(OPTIMUM)/.made  ## Run the tests of the optimum route, in an environment with an older transformers
-	$(OPTIMUM)/bin/pytest -q tests/optimum
+	$(OPTIMUM)/bin/pytest -q tests/export/optimum
 
 test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environment that has it
-	$(RAY)/bin/python -m pytest -q -m ray tests/scoring/test_ray.py
+	$(RAY)/bin/python -m pytest -q -m ray tests/engine/scoring/test_ray.py
 
 test-cuda: $(CUDA)/.made  ## Run ONNX Runtime's CUDA provider on a device that only pretends, built by gcc; no GPU is needed
-	$(CUDA)/bin/python -m pytest -q -m pretended tests/cuda/test_pretended.py
+	$(CUDA)/bin/python -m pytest -q -m pretended tests/fake_cuda/test_fake_cuda.py
 
 # Not part of test-all: the environments take 6 GB and many minutes the first time.
 test-peers: $(VENV)/.test  ## Build the environments of other engines, and run the tests that compare with them
@@ -56,7 +56,7 @@ gpu-check:  ## On a CUDA machine: install [gpu] where it is missing (WHEELS=FOLD
 	@.venv-gpu/bin/python -m fusedbert.bench.gpu_check $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
 
 readme: $(VENV)/.demo  ## Write the README's tables of measurements from bench/results/*.json
-	@$(BIN)/python -m fusedbert.bench.readme
+	@$(BIN)/python -m fusedbert.bench.report.readme
 
 lint: $(VENV)/.lint  ## Check style and format
 	$(BIN)/ruff check .
@@ -114,11 +114,11 @@ $(CUDA)/.made: pyproject.toml constraints.txt
 	  --editable ".[export]" onnxruntime-gpu==1.31.1 pytest pytest-timeout
 	@touch $@
 
-$(OPTIMUM)/.made: pyproject.toml tests/optimum/requirements.txt | $(VENV)/.made
+$(OPTIMUM)/.made: pyproject.toml tests/export/optimum/requirements.txt | $(VENV)/.made
 	@echo "Installing optimum, transformers 4.57 and torch into $(OPTIMUM) (1.4 GB; a few minutes, only this once)"
 	@$(PYTHON) -m venv $(OPTIMUM)
 	@$(OPTIMUM)/bin/python -m pip -qq --disable-pip-version-check install torch==2.13.0
-	@$(OPTIMUM)/bin/python -m pip -qq --disable-pip-version-check install --requirement tests/optimum/requirements.txt
+	@$(OPTIMUM)/bin/python -m pip -qq --disable-pip-version-check install --requirement tests/export/optimum/requirements.txt
 	@$(OPTIMUM)/bin/python -m pip -qq --disable-pip-version-check install --no-deps --editable .
 	@touch $@
 

@@ -10,17 +10,17 @@ from time import perf_counter
 
 import numpy as np
 
-from fusedbert.engine.cuda.options import CudaOptions
-from fusedbert.engine.cuda.shapes import ShapedSession
-from fusedbert.engine.device import CPU, CUDA, Choice, import_onnxruntime
-from fusedbert.engine.packing import Batch
-from fusedbert.engine.session import open_session
-from fusedbert.export.architecture import describe, read_config
-from fusedbert.export.checkpoint import Layer, Weights
-from fusedbert.export.encoder import build
-from fusedbert.export.graph import MICROSOFT
-from fusedbert.export.lowering.cuda_packed import CudaFp16Packed
-from fusedbert.export.packed_check import PackedStandIn
+from fusedbert.engine.hardware.device import CPU, CUDA, Choice, import_onnxruntime
+from fusedbert.engine.run.cuda.graphs import ShapedSession
+from fusedbert.engine.run.cuda.options import CudaOptions
+from fusedbert.engine.run.packing import Batch
+from fusedbert.engine.run.session import open_session
+from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.checkpoint.weights import Layer, Weights
+from fusedbert.export.graph.bert import build
+from fusedbert.export.graph.builder import MICROSOFT
+from fusedbert.export.graph.lowering.cuda_fp16_packed import CudaFp16Packed
+from fusedbert.export.parity.packed import PackedStandIn
 
 
 class PackedHeads(CudaFp16Packed):

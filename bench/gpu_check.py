@@ -32,9 +32,9 @@ from typing import Any
 
 import click
 
-from fusedbert.engine.device import import_onnxruntime, inspect_offer
 from fusedbert.engine.errors import FusedBertError, StorageError
-from fusedbert.export.texts import CHECK_TEXTS, ROUNDING_TEXTS
+from fusedbert.engine.hardware.device import import_onnxruntime, inspect_offer
+from fusedbert.export.parity.texts import CHECK_TEXTS, ROUNDING_TEXTS
 
 from .gpu_plan import ROOT, Check, Plan
 from .gpu_steps import STEPS

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.cuda.staging import cudart
 from fusedbert.engine.errors import DeviceError
+from fusedbert.engine.run.cuda.staging import cudart
 
 _NAME = 256  # bytes; the first field of cudaDeviceProp
 _PROPERTIES = 4096  # bytes; more than cudaDeviceProp has in any version

@@ -13,23 +13,23 @@ from time import perf_counter
 
 import numpy as np
 
-from fusedbert.engine.ahead import ahead
 from fusedbert.engine.artifact import PACKED, read_manifest
-from fusedbert.engine.cuda.placement import RECORD
-from fusedbert.engine.cuda.runners import ChoosingRunner, PackedRunner, PaddedCudaRunner
-from fusedbert.engine.cuda.shapes import ShapedSession
-from fusedbert.engine.device import CPU, CUDA, Choice, import_onnxruntime
 from fusedbert.engine.errors import ArtifactError, DeviceError
-from fusedbert.engine.inputs import check_items
-from fusedbert.engine.loading import load
+from fusedbert.engine.hardware.device import CPU, CUDA, Choice, import_onnxruntime
+from fusedbert.engine.load.open import load
 from fusedbert.engine.options import Options
-from fusedbert.engine.planning import plan
-from fusedbert.engine.runner import Prepared, Runner
-from fusedbert.engine.session import open_session
-from fusedbert.engine.tokenizer import Row, TextTokenizer
+from fusedbert.engine.run.cuda.graphs import ShapedSession
+from fusedbert.engine.run.cuda.placement import RECORD
+from fusedbert.engine.run.cuda.runners import ChoosingRunner, PackedRunner, PaddedCudaRunner
+from fusedbert.engine.run.plan import plan
+from fusedbert.engine.run.prefetch import ahead
+from fusedbert.engine.run.runner import Prepared, Runner
+from fusedbert.engine.run.session import open_session
+from fusedbert.engine.text.inputs import check_items
+from fusedbert.engine.text.tokenizer import Row, TextTokenizer
 
-from .batches import Vocabulary, read_vocabulary
-from .timing import sample, warm_up
+from .engines.batches import Vocabulary, read_vocabulary
+from .stats.timing import sample, warm_up
 
 PLAIN = 32  # texts of a plain batch: in the order they come, padded to the longest
 

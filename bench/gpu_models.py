@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Manifest, Parity, Source, Variant, write_manifest
-from fusedbert.export.architecture import describe, read_config
-from fusedbert.export.checkpoint import Weights
-from fusedbert.export.encoder import build
-from fusedbert.export.lowering.cuda import CudaFp16
-from fusedbert.export.lowering.cuda_packed import CudaFp16Packed
-from fusedbert.export.packed_check import PackedStandIn
+from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.checkpoint.weights import Weights
+from fusedbert.export.graph.bert import build
+from fusedbert.export.graph.lowering.cuda_fp16 import CudaFp16
+from fusedbert.export.graph.lowering.cuda_fp16_packed import CudaFp16Packed
+from fusedbert.export.parity.packed import PackedStandIn
 
 NOT_MEASURED = Parity(
     reference="none", texts=0, max_abs_logit=0.0, label_agreement=1.0, measured_on="nothing: the weights are random"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.errors import FusedBertError
 
 from .gpu_o4 import open_o4
-from .timing import sample, warm_up
+from .stats.timing import sample, warm_up
 
 TRANSFORMERS, COMPILED, O4 = "transformers", "torch_compile", "optimum_o4"
 PEERS = (TRANSFORMERS, O4, COMPILED)  # the one that takes longest to prepare comes last

@@ -59,7 +59,7 @@ def missing(python: Path, modules: Mapping[str, str] = NEEDED) -> list[str]:
 
 def sees_gpu(python: Path) -> bool:
     """Tell whether a GPU is visible, as the engine tells it."""
-    ask = "import sys; from fusedbert.engine.device import gpu_present; sys.exit(not gpu_present())"
+    ask = "import sys; from fusedbert.engine.hardware.device import gpu_present; sys.exit(not gpu_present())"
     return subprocess.run([str(python), "-c", ask], check=False).returncode == 0
 
 

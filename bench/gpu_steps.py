@@ -12,7 +12,7 @@ from time import monotonic
 import numpy as np
 
 from fusedbert.engine import Classifier
-from fusedbert.engine.runner import Runner
+from fusedbert.engine.run.runner import Runner
 from fusedbert.export import export_checkpoint
 
 from . import gpu_device, gpu_peers
@@ -20,7 +20,7 @@ from .gpu_candidates import time_candidates
 from .gpu_engine import GpuEngine, latency_from_ids, latency_from_text, sequences_per_second, texts_per_second
 from .gpu_models import TINY, write_checkpoint
 from .gpu_plan import ROOT, Check
-from .machine import record_machine
+from .run.machine import record_machine
 
 PEER_SECONDS = 200.0  # for one peer, its preparation included
 
@@ -40,7 +40,7 @@ def machine(check: Check) -> None:
 
 def tests(check: Check) -> None:
     """Run the tests marked ``gpu``; a dry run only collects them."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/cuda/test_gpu.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/engine/run/cuda/test_gpu.py"]
     command += ["--collect-only"] if check.dry_run else []
     left = max(1.0, min(420.0, check.deadline - monotonic()))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left, check=False)

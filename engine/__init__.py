@@ -33,14 +33,14 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .batching import Batcher, BatcherStats
+    from .batcher import Batcher, BatcherStats
     from .classifier import Classifier
-    from .loading import Runtime
-    from .metrics import observe, prometheus
+    from .load.open import Runtime
     from .options import Window
+    from .run.counters import Batch, Stats
+    from .run.prometheus import observe, prometheus
     from .scoring import Scorer, score_file
-    from .stats import Batch, Stats
-    from .windows import WindowScore
+    from .text.windows import WindowScore
 
     __version__: str
 
@@ -82,17 +82,17 @@ logging.getLogger("fusedbert").addHandler(logging.NullHandler())
 
 # Where names are that take more to import than the command line and the exporter, which pass through here, should pay for.
 _ELSEWHERE = {
-    "Batch": "stats",
-    "Batcher": "batching",
-    "BatcherStats": "batching",
+    "Batch": "run.counters",
+    "Batcher": "batcher",
+    "BatcherStats": "batcher",
     "Classifier": "classifier",
-    "Runtime": "loading",
+    "Runtime": "load.open",
     "Scorer": "scoring",
-    "Stats": "stats",
+    "Stats": "run.counters",
     "Window": "options",
-    "WindowScore": "windows",
-    "observe": "metrics",
-    "prometheus": "metrics",
+    "WindowScore": "text.windows",
+    "observe": "run.prometheus",
+    "prometheus": "run.prometheus",
     "score_file": "scoring",
 }
 
@@ -102,7 +102,7 @@ def __getattr__(name: str) -> Any:
     if name in _ELSEWHERE:
         return getattr(importlib.import_module(f"fusedbert.engine.{_ELSEWHERE[name]}"), name)
     if name == "__version__":
-        from .installed import version
+        from .hardware.packages import version
 
         return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, OptionError
-from .inputs import Item, Text, alone, check_item, check_items
-from .outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, scored
+from .text.inputs import Item, Text, alone, check_item, check_items
+from .text.outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, scored
 
 _STREAM_WINDOW = 256
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from .calls import Calls
 from .errors import ClosedError, OptionError
-from .execution import Execution
-from .inputs import Text, alone, check_item
-from .labels import distinct
-from .loading import Loaded, Runtime, load
+from .load.open import Loaded, Runtime, load
+from .load.process import Origin, after_fork, keep_forever, reload
 from .options import LongText, Options, Window
-from .outputs import Floats, Function, apply
-from .process import Origin, after_fork, keep_forever, reload
-from .runner import Runner
-from .stats import Counters, Stats
-from .windows import WindowScore, check_stride
+from .run.counters import Counters, Stats
+from .run.execution import Execution
+from .run.runner import Runner
+from .text.inputs import Text, alone, check_item
+from .text.labels import distinct
+from .text.outputs import Floats, Function, apply
+from .text.windows import WindowScore, check_stride
 
 if TYPE_CHECKING:
-    from .attention import Attentions
-    from .attention.graph import AttentionGraph
+    from .explain import Attentions
+    from .explain.graph import AttentionGraph
 
 _log = logging.getLogger("fusedbert.engine.classifier")
 
@@ -225,8 +225,8 @@ class Classifier(Calls):
             >>> shown.tokens, shown.weights.shape
             (('[CLS]', 'action', 'gets', 'results', '[SEP]'), (3, 12, 5, 5))
         """
-        from .attention.graph import AttentionGraph
-        from .attention.occlusion import occlude
+        from .explain.graph import AttentionGraph
+        from .explain.occlusion import occlude
 
         checked = alone(check_item(text if text_pair is None else (text, text_pair), 0))
         self._opened_execution()

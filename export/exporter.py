@@ -13,13 +13,13 @@ from pathlib import Path
 from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder
 from fusedbert.engine.errors import OptionError
 
-from .lowering import Lowering
-from .record import provenance, requirements, versions, write_record
-from .source import locate
-from .subject import Progress, Subject, study
+from .checkpoint.source import locate
+from .graph.lowering.base import Lowering
+from .metadata import provenance, requirements, versions, write_record
+from .parity.baseline import Progress, Subject, study
 from .targets import chosen
-from .tokenizer import Tokenization
-from .tokenizer_check import against_transformers, settle_differences, tell_notes
+from .tokenizer.check import against_transformers, settle_differences, tell_notes
+from .tokenizer.tokenization import Tokenization
 from .variants import make_variants
 
 ROUTES = ("direct", "optimum")
@@ -90,7 +90,7 @@ def export_checkpoint(
         raise OptionError(f"opset is chosen for the graphs that we build ourselves, found via={via!r}: use via='direct'")
     if via == "optimum":
         # Imported here: it needs torch and transformers, which the direct route does without.
-        from .optimum_route import export_through_optimum
+        from .optimum.route import export_through_optimum
     texts = () if calibrate is None else read_calibration(Path(calibrate).expanduser())
     required = target != "all" if required is None else required
     checkpoint = locate(os.fspath(source), revision=revision, token=token, local_files_only=local_files_only)

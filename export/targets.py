@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fusedbert.engine.errors import OptionError
 
-from .lowering import Lowering
-from .lowering.attentions import CpuAttentions
-from .lowering.cpu import CpuFp32
-from .lowering.cpu_int8 import CpuInt8
-from .lowering.cpu_plain import OPSETS, CpuPlain
-from .lowering.cuda import CudaFp16
-from .lowering.cuda_packed import CudaFp16Packed
+from .graph.lowering.base import Lowering
+from .graph.lowering.cpu_attentions import CpuAttentions
+from .graph.lowering.cpu_fp32 import CpuFp32
+from .graph.lowering.cpu_int8 import CpuInt8
+from .graph.lowering.cpu_opsets import OPSETS, CpuPlain
+from .graph.lowering.cuda_fp16 import CudaFp16
+from .graph.lowering.cuda_fp16_packed import CudaFp16Packed
 
 LOWERINGS: tuple[type[Lowering], ...] = (CpuFp32, CpuInt8, CudaFp16, CudaFp16Packed)
 TARGETS = ("all", "cpu", "cuda", "fp32")  # fp32: the exact graph alone

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from fusedbert.engine.artifact import Parity, Variant
 from fusedbert.engine.errors import ExportError
 
-from . import check
-from .encoder import build
-from .lowering import Lowering
-from .notes import ExportWarning as ExportWarning
-from .notes import FusionWarning as FusionWarning
-from .notes import IgnoredWarning as IgnoredWarning
-from .notes import LeftOutWarning as LeftOutWarning
-from .notes import TokenizerWarning as TokenizerWarning
-from .subject import Progress, Subject
+from .checkpoint.notes import ExportWarning as ExportWarning
+from .checkpoint.notes import FusionWarning as FusionWarning
+from .checkpoint.notes import IgnoredWarning as IgnoredWarning
+from .checkpoint.notes import LeftOutWarning as LeftOutWarning
+from .checkpoint.notes import TokenizerWarning as TokenizerWarning
+from .graph.bert import build
+from .graph.lowering.base import Lowering
+from .parity import gates as check
+from .parity.baseline import Progress, Subject
 
 
 def make_variants(

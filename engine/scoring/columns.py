@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import InputError, OptionError
-from ..labels import distinct
-from ..outputs import Floats, Function, apply
+from ..text.labels import distinct
+from ..text.outputs import Floats, Function, apply
 from .options import Columns
 
 GUESSES = ("text", "sentence", "review", "content", "body", "comment", "message", "document", "tweet")

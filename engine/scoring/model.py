@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import MANIFEST, Manifest, sha256_of
+from ..artifact.foreign import read_manifest
 from ..classifier import Classifier
+from ..load.resolve import resolve_model
 from ..options import DeviceKind, LongText, Options
-from ..outputs import Function
-from ..plain import read_manifest
-from ..resolve import resolve_model
+from ..text.outputs import Function
 from .options import Engine
 
 

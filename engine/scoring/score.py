@@ -11,15 +11,15 @@ from typing import Any
 
 from ..artifact import sha256_of
 from ..errors import OptionError, StorageError
-from ..installed import installed, version
+from ..hardware.packages import installed, version
 from ..options import Window
 from .columns import Head, check_clash, find_named, find_text
 from .files import STDIN, Form, check_input, is_stream
 from .journal import Journal, discard, open_journal, parts_folder, unfinished
 from .model import Model
-from .on_ray import check_ray, ray_chunks
 from .options import Columns, Engine, On, OnError, Ray, ScoreOptions, member
 from .parts import error_file, join_parts, write_parts
+from .ray import check_ray, ray_chunks
 from .readers import open_source
 from .summary import Progress, Summary, padding
 from .tally import Tally

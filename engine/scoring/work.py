@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from ..ahead import ahead
 from ..classifier import Classifier
 from ..errors import FusedBertError, InputError
-from ..inputs import Text
 from ..options import LongText
-from ..outputs import Floats
-from ..tokenizer import TextTokenizer
-from ..windows import Tokens
+from ..run.prefetch import ahead
+from ..text.inputs import Text
+from ..text.outputs import Floats
+from ..text.tokenizer import TextTokenizer
+from ..text.windows import Tokens
 from .columns import Head
 from .files import STDIN, Form
 from .options import Engine, OnError

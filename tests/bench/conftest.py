@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusedbert.bench.contenders.registry import Job, Kind, Tolerance
-from fusedbert.bench.environments import OURS
-from fusedbert.bench.reference import Checks
-from fusedbert.bench.turns import Patience, Setting
+from fusedbert.bench.engines.environments import OURS
+from fusedbert.bench.engines.registry import Job, Kind, Tolerance
+from fusedbert.bench.run.interleave import Patience, Setting
+from fusedbert.bench.run.reference import Checks
 
 FOLDER = Path(__file__).parent
 

@@ -11,10 +11,7 @@ MAY_IMPORT = {
     "engine": ("fusedbert.engine",),
     "export": (
         "fusedbert.export",
-        *(
-            f"fusedbert.engine.{module}"
-            for module in ("artifact", "errors", "cli", "gates", "inputs", "kinds", "labels", "outputs", "tokenizer")
-        ),
+        *(f"fusedbert.engine.{module}" for module in ("artifact", "artifact.gates", "errors", "cli", "load.kinds", "text")),
     ),
     "bench": ("fusedbert.bench", "fusedbert.export", "fusedbert.engine"),
 }
@@ -60,23 +57,23 @@ def test_imports_point_one_way(repository, stage):
 
 
 def test_an_import_that_points_back_would_be_found(tmp_path):
-    folder = tmp_path / "engine" / "commands"
+    folder = tmp_path / "engine" / "cli"
     folder.mkdir(parents=True)
     (folder / "bad.py").write_text(
         "import fusedbert.engine.errors\n"
         "import fusedbert.bench\n"
-        "from fusedbert.export import command\n"
+        "from fusedbert.export import cli\n"
         "def later():\n"
         "    from fusedbert import export\n"
-        "    from ...bench import table\n"
+        "    from ...bench import report\n"
         "    importlib.import_module('fusedbert.export.graph')\n"
     )
     assert wrong_directions(tmp_path, "engine") == [
-        "engine/commands/bad.py:2 fusedbert.bench",
-        "engine/commands/bad.py:3 fusedbert.export.command",
-        "engine/commands/bad.py:5 fusedbert.export",
-        "engine/commands/bad.py:6 fusedbert.bench.table",
-        "engine/commands/bad.py:7 fusedbert.export.graph",
+        "engine/cli/bad.py:2 fusedbert.bench",
+        "engine/cli/bad.py:3 fusedbert.export.cli",
+        "engine/cli/bad.py:5 fusedbert.export",
+        "engine/cli/bad.py:6 fusedbert.bench.report",
+        "engine/cli/bad.py:7 fusedbert.export.graph",
     ]
 
 
@@ -134,15 +131,15 @@ def test_type_checkers_find_every_stage_by_a_link(repository):
 
 def test_imports_are_relative_inside_a_stage_and_absolute_across(repository):
     """Relative ones are found without an installation; absolute ones are a sign at each border that is crossed."""
-    found = []
-    for stage in MAY_IMPORT:
-        for path in (repository / stage).rglob("*.py"):
-            name = path.relative_to(repository).as_posix()
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and node.level == 0 and within(node.module, (f"fusedbert.{stage}",)):
-                    found.append(f"{name}:{node.lineno} {node.module}")
+    found = [
+        f"{path.relative_to(repository).as_posix()}:{node.lineno} {node.module}"
+        for stage in MAY_IMPORT
+        for path in (repository / stage).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and within(node.module, (f"fusedbert.{stage}",))
+    ]
     assert [line for line in found if not line.startswith(SCRIPTS)] == []
 
 
 # Run as a file by other engines' Pythons, outside its package.
-SCRIPTS = ("bench/tasks/startup.py",)
+SCRIPTS = ("bench/startup/task.py",)

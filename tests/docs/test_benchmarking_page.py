@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fusedbert.bench.command import bench
-from fusedbert.bench.contenders.registry import groups, names
-from fusedbert.bench.environments import environment_of
-from fusedbert.bench.report import SCHEMA
-from fusedbert.bench.setup_command import setup
+from fusedbert.bench.cli import bench
+from fusedbert.bench.cli.setup import setup
+from fusedbert.bench.engines.environments import environment_of
+from fusedbert.bench.engines.registry import groups, names
+from fusedbert.bench.report.text import SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")

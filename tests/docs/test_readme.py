@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fusedbert.bench.environments import environment_of
-from fusedbert.bench.setup_command import setup
+from fusedbert.bench.cli.setup import setup
+from fusedbert.bench.engines.environments import environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

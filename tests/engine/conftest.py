@@ -216,8 +216,8 @@ def reference(tokenizer: Tokenizer) -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep tests out of the user's cache."""
-    folder = tmp_path / "cache"
+    folder = tmp_path_factory.mktemp("own") / "cache"
     monkeypatch.setenv("FUSEDBERT_CACHE", str(folder))
     return folder

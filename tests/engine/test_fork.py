@@ -65,7 +65,7 @@ print(in_child(work), in_child(lambda: True))
 
 def test_many_threads_of_a_child_open_it_once(artifact: Path) -> None:
     code = """
-import fusedbert.engine.process as process
+import fusedbert.engine.load.process as process
 opened = []
 real = process.load
 process.load = lambda *given: opened.append(given) or real(*given)

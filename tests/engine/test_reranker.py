@@ -17,15 +17,15 @@ from scipy.special import expit
 
 from fusedbert.engine import ArtifactError, Batcher, Classifier, OptionError, Scorer, score_file
 from fusedbert.engine.artifact import Parity, read_manifest
-from fusedbert.engine.commands.classify import classify
-from fusedbert.engine.gates import ORDER
-from fusedbert.engine.golden import allowed
-from fusedbert.engine.machine import Machine
+from fusedbert.engine.artifact.foreign import describe
+from fusedbert.engine.artifact.gates import ORDER
+from fusedbert.engine.cli.classify import classify
+from fusedbert.engine.hardware.cpu import Machine
+from fusedbert.engine.load.golden import allowed
+from fusedbert.engine.load.select import select_variant
 from fusedbert.engine.options import Precision
-from fusedbert.engine.plain import describe
 from fusedbert.engine.scoring.columns import Head
 from fusedbert.engine.scoring.writers import csv_value, json_value
-from fusedbert.engine.selection import select_variant
 
 PAIRS = [("good movie", "not dull"), ("bad", "the plot was very dull"), ("fine", "fine actor")]
 NEW = Machine(cpu="new", features=("avx2", "avx512_vnni"), logical=1, physical=1, quota=None, cores=1)

@@ -15,7 +15,9 @@ import pytest
 
 from fusedbert.engine.artifact import read_manifest, verify_files
 from fusedbert.engine.errors import ArtifactError, ExportError
-from fusedbert.export import check, export_checkpoint, subject
+from fusedbert.export import export_checkpoint
+from fusedbert.export.parity import baseline as subject
+from fusedbert.export.parity import gates as check
 
 
 @pytest.fixture(scope="module")

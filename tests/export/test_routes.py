@@ -11,7 +11,7 @@ import pytest
 
 from fusedbert.engine.errors import OptionError
 from fusedbert.export import export_checkpoint
-from fusedbert.export.command import shown_warnings
+from fusedbert.export.cli import shown_warnings
 from fusedbert.export.variants import LeftOutWarning
 
 

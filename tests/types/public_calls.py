@@ -30,7 +30,7 @@ from fusedbert.engine import (
     prometheus,
     score_file,
 )
-from fusedbert.engine.attention import Attentions, WordEffect
+from fusedbert.engine.explain import Attentions, WordEffect
 from fusedbert.engine.scoring.summary import Summary
 
 

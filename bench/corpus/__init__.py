@@ -1,0 +1,1 @@
+"""A corpus: from texts to labels."""

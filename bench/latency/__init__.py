@@ -1,0 +1,1 @@
+"""Latency by shape: from token ids to logits."""

@@ -1,0 +1,1 @@
+"""Load: arrivals at a rate, and the latency that follows."""

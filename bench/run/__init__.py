@@ -1,0 +1,1 @@
+"""A benchmark run: the engines' processes, taken in turns."""

@@ -1,0 +1,1 @@
+"""Startup: from a fresh process to its first answer."""

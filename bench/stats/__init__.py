@@ -1,0 +1,1 @@
+"""Statistics: paired ratios, intervals and timers."""

@@ -1,0 +1,1 @@
+"""The machine: its processor, its GPUs, and the packages that are installed on it."""

@@ -1,0 +1,1 @@
+"""Loading: from MODEL to an open graph, checked and ready to run."""

@@ -1,0 +1,1 @@
+"""Running: rows of token ids in batches through a graph."""

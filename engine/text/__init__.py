@@ -1,0 +1,1 @@
+"""Texts: checked, tokenized, cut into windows; and the scores that come back."""

@@ -1,0 +1,1 @@
+"""The checkpoint: its configuration, its tensors, and the warnings about it."""

@@ -1,0 +1,1 @@
+"""The ONNX graph: BERT's equations as nodes."""

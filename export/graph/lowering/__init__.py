@@ -1,0 +1,1 @@
+"""Lowerings: the nodes that BERT's steps become on each target."""

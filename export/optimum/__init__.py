@@ -1,0 +1,1 @@
+"""The route through optimum, for architectures that have no builder here."""

@@ -1,0 +1,1 @@
+"""Parity: the float64 reference, and the gates that a graph has to pass."""

@@ -1,0 +1,347 @@
+import dataclasses
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusedbert.bench.corpus import measure as corpus_run
+from fusedbert.bench.corpus.command import cautions, render
+from fusedbert.bench.corpus.measure import Plan, Run, length_blocks, measure, sizes_of
+from fusedbert.bench.corpus.results import accuracy, agreement, results, series
+from fusedbert.bench.corpus.task import best_size
+from fusedbert.bench.corpus.texts import Corpus, built_in, evenly, gold, read_corpus
+from fusedbert.bench.run import interleave as turns
+from fusedbert.bench.run.interleave import open_field
+from fusedbert.bench.run.progress import Progress
+from fusedbert.engine.errors import InputError, OptionError, StorageError
+
+TEXTS = tuple(f"text number {n}" + " and more" * (n % 7) for n in range(40))
+
+
+def file_of(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+# Reading
+
+
+def test_a_tsv_of_the_research_kind(tmp_path):
+    corpus = read_corpus(file_of(tmp_path, "dev.tsv", "sentence\tlabel\nit 's charming .\t1\nbleak\t0\n"))
+    assert corpus.texts == ("it 's charming .", "bleak")
+    assert corpus.labels == ("1", "0")
+    assert (corpus.text_column, corpus.label_column, corpus.skipped) == ("sentence", "label", 0)
+
+
+@pytest.mark.parametrize("line", ['"Alien" is great\t1', 'say "so"\t1', '"\t1'])
+def test_quotes_in_a_tsv_are_characters_where_they_enclose_no_cell(tmp_path, line):
+    corpus = read_corpus(file_of(tmp_path, "a.tsv", f"text\tlabel\n{line}\nplain\t0\n"))
+    assert corpus.texts == (line.split("\t")[0], "plain")
+
+
+def test_a_csv_keeps_what_is_quoted(tmp_path):
+    corpus = read_corpus(file_of(tmp_path, "a.csv", 'id,text,label\n1,"a, ""b""\nc",POSITIVE\n'))
+    assert (corpus.texts, corpus.labels) == (('a, "b"\nc',), ("POSITIVE",))
+
+
+def test_a_jsonl_keeps_the_type_of_its_labels_and_skips_rows_without_a_text(tmp_path):
+    rows = [{"text": "a", "label": 1}, {"text": None, "label": 0}, {"text": 7, "label": 0}, {"text": "b", "label": "x"}]
+    corpus = read_corpus(file_of(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert (corpus.texts, corpus.labels, corpus.skipped) == (("a", "b"), (1, "x"), 2)
+
+
+def test_plain_text_is_one_text_a_line(tmp_path):
+    corpus = read_corpus(file_of(tmp_path, "a.txt", b"\xef\xbb\xbfone\r\n\r\n two \n"))
+    assert (corpus.texts, corpus.labels, corpus.skipped) == (("one", " two "), None, 1)
+
+
+def test_the_text_column_is_guessed_in_this_order(tmp_path):
+    assert read_corpus(file_of(tmp_path, "a.csv", "sentence,text\na,b\n")).texts == ("b",)
+    assert read_corpus(file_of(tmp_path, "b.csv", "id,sentence\na,b\n")).texts == ("b",)
+    assert read_corpus(file_of(tmp_path, "c.csv", "first,second\na,b\n")).texts == ("a",)
+    assert read_corpus(file_of(tmp_path, "d.csv", "first,second\na,b\n"), text_column="second").texts == ("b",)
+    named = read_corpus(file_of(tmp_path, "e.csv", "text,stars\na,5\n"), label_column="stars")
+    assert named.labels == ("5",)
+
+
+def test_the_limit_counts_texts(tmp_path):
+    path = file_of(tmp_path, "a.csv", "text,label\n" + "".join(f"t{n},{n % 2}\n" for n in range(9000)))
+    corpus = read_corpus(path, limit=5000)
+    assert (len(corpus.texts), len(corpus.labels), corpus.texts[-1]) == (5000, 5000, "t4999")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "error", "words"),
+    [
+        ("a.csv", "text,label\n", {}, InputError, "no text in it"),
+        ("a.csv", "a,b\n1,2\n", {"text_column": "c"}, InputError, "no column 'c'; its columns are 'a', 'b'"),
+        ("a.csv", "a,b\n1,2\n", {"label_column": "c"}, InputError, "no column 'c'"),
+        ("a.txt", "a\n", {"text_column": "c"}, InputError, "plain text and has no column 'c'"),
+        ("a.txt", b"a\n\xff\n", {}, InputError, "not UTF-8 .byte 2."),
+        ("a.md", "a\n", {}, OptionError, "name it .tsv"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, options, error, words):
+    with pytest.raises(error, match=words) as caught:
+        read_corpus(file_of(tmp_path, name, content), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    for name in ("a.txt", "a.csv"):
+        with pytest.raises(StorageError, match="cannot be read"):
+            read_corpus(tmp_path / name)
+
+
+# Labels
+
+
+def test_labels_by_name_in_any_case_or_by_number():
+    assert gold(["negative", " Positive ", "1", 0, 1.0, True], ["NEGATIVE", "POSITIVE"]).tolist() == [0, 1, 1, 0, 1, 1]
+    assert gold(["1", "two", 2, 3.5, "x", None], ["one", "two", "1"]).tolist() == [2, 1, 2, -1, -1, -1]
+    assert gold(["spam", "other", "2", 0], ["other", "spam", "Other"]).tolist() == [1, -1, 2, 0]  # which of two is not known
+
+
+def test_labels_of_another_task_are_no_labels():
+    assert gold(["5", "4", "1"], ["NEGATIVE", "POSITIVE"]) is None
+    assert gold(None, ["a", "b"]) is None
+
+
+def test_accuracy_is_over_the_labelled_texts():
+    logits = np.array([[0, 1], [1, 0], [0, 1], [0, 1]], np.float32)
+    assert accuracy(logits, np.array([1, 1, -1, 1])) == pytest.approx(2 / 3)
+    assert accuracy(logits, np.full(4, -1)) is None
+    assert accuracy(None, np.array([1])) is None
+
+
+def test_agreement_of_labels_and_logits():
+    ours, other = np.array([[0, 1], [1, 0]], np.float32), np.array([[0, 1.5], [0, 1]], np.float32)
+    assert agreement(other, ours, multi_label=False) == {"label_agreement": 0.5, "max_abs_logit": 1.0}
+    both = agreement(np.array([[1, -1]], np.float32), np.array([[1, 1]], np.float32), multi_label=True)
+    assert both["label_agreement"] == 0.0
+    assert agreement(None, ours, multi_label=False)["label_agreement"] is None
+
+
+# Batch sizes
+
+
+def test_the_best_batch_size_is_found_and_the_search_ends_when_it_falls():
+    rates = {1: 10.0, 2: 15.0, 4: 20.0, 8: 19.0, 16: 12.0, 32: 99.0}
+    best, tried = best_size(list(rates), rates.__getitem__)
+    assert (best, list(tried)) == (4, [1, 2, 4, 8, 16])
+    assert best_size([1, 2, 4], lambda size: float(size))[0] == 4
+    assert best_size([8], lambda size: 1.0) == (8, {8: 1.0})
+
+
+def test_one_slow_size_does_not_end_the_search():
+    rates = {1: 10.0, 2: 5.0, 4: 20.0, 8: 30.0}
+    assert best_size(list(rates), rates.__getitem__)[0] == 8
+
+
+def test_the_sample_is_made_of_neighbours_in_length():
+    random = np.random.default_rng(1)
+    texts = ["x" * int(n) for n in random.integers(1, 2000, 1000)]
+    order = sorted(range(1000), key=lambda index: len(texts[index]))
+    blocks = length_blocks(texts, 64, 4)
+    assert [len(block) for block in blocks] == [64] * 4
+    for block in blocks:
+        places = [order.index(index) for index in block]
+        assert max(places) - min(places) == 63
+    assert np.mean([len(texts[i]) for i in blocks[0]]) < 200 < 1200 < np.mean([len(texts[i]) for i in blocks[-1]])
+
+
+def test_a_small_corpus_is_its_own_sample():
+    assert sorted(index for block in length_blocks(["a", "bb", "ccc"], 64, 4) for index in block) == [0, 1, 2]
+    assert evenly(3, 4) == [0, 1, 2]
+
+
+def test_sizes_by_contender(kind):
+    plan = Plan(corpus=Corpus(name="c", texts=TEXTS), max_length=64, rounds=1, device="cpu")
+    assert len(sizes_of(kind("right", engine="fusedbert"), plan)) == 1
+    assert sizes_of(kind("transformers-pipeline"), plan) == (8,)
+    assert sizes_of(kind("right"), plan) == corpus_run.SIZES["cpu"]
+    assert sizes_of(kind("right"), dataclasses.replace(plan, batch_size=24)) == (24,)
+
+
+# Contenders, in real worker processes
+
+CORPUS_FAKES = '''
+import time
+import numpy as np
+import fake_contenders
+
+class Texts(fake_contenders.Fake):
+    """Logits that depend on every character of a text."""
+
+    def texts(self, texts, *, batch_size, max_length):
+        assert max_length == 64
+        return np.array([answer(text) for text in texts], dtype=np.float32)
+
+def answer(text):
+    value = float(sum(text.encode()))
+    return [np.sin(value), 3 * np.cos(value)]
+
+class Turned(Texts):
+    """Right with token ids; with texts it gives the answers in another order."""
+
+    def texts(self, texts, **options):
+        return super().texts(texts, **options)[::-1]
+
+class Dies(Texts):
+    """Dies when it is given the whole corpus for the second time."""
+
+    whole = 0
+
+    def texts(self, texts, **options):
+        self.whole += len(texts) == 40
+        if self.whole > 12:
+            import os
+            os._exit(9)
+        return super().texts(texts, **options)
+
+def make(name, job):
+    return {"right": Texts, "other": Texts, "turned": Turned, "dies": Dies}[name](name, job)
+'''
+
+
+@pytest.fixture
+def measured(setting, checks, kind, monkeypatch, tmp_path):
+    """Run fakes on a corpus; returns lanes by name, the runs and the plan."""
+    (tmp_path / "corpus_fakes.py").write_text(CORPUS_FAKES)
+    names = ("right", "other", "turned", "dies")
+    setting = dataclasses.replace(
+        setting,
+        python_path=(*setting.python_path, tmp_path),
+        factories=dict.fromkeys(names, "corpus_fakes:make"),
+    )
+    monkeypatch.setattr(turns, "python_of", lambda _name: Path(sys.executable))
+
+    def answers(_field, plan, _texts, _file):
+        sums = np.array([float(sum(text.encode())) for text in plan.corpus.texts])
+        return np.stack([np.sin(sums), 3 * np.cos(sums)], axis=1).astype(np.float32)
+
+    monkeypatch.setattr(corpus_run, "reference_logits", answers)
+
+    def go(*wanted, rounds=2, **changes):
+        plan = Plan(corpus=Corpus(name="c.tsv", texts=TEXTS), max_length=64, rounds=rounds, device="cpu", **changes)
+        runs, found = {}, {}
+        with open_field([kind(name) for name in wanted], setting, Progress(io.StringIO())) as field:
+            turns.start(field)
+            turns.check(field, checks)
+            measure(field, plan, runs, found)
+        return {lane.name: lane for lane in field.lanes}, runs, plan, found["reference"]
+
+    return go
+
+
+def test_each_is_measured_in_every_round_and_answers_come_back_in_order(measured):
+    lanes, runs, plan, reference = measured("right", "other", seconds=0.0)
+    assert [str(lane.status) for lane in lanes.values()] == ["measured", "measured"]
+    right = np.arange(len(TEXTS)) % 2
+    for run in runs.values():
+        (entry,) = results(run, plan, reference, right, tokens=400)
+        assert entry["round_numbers"] == [0, 1]
+        assert entry["texts_per_second"] == pytest.approx(np.median(entry["rounds"]))
+        assert entry["tokens_per_second"] == pytest.approx(10 * entry["texts_per_second"])
+        assert (entry["label_agreement"], entry["max_abs_logit"]) == (1.0, pytest.approx(0.0, abs=1e-6))
+        assert entry["accuracy"] == pytest.approx((reference.argmax(axis=1) == right).mean())
+        assert str(entry["batch_size"]) in entry["tried"]
+        assert entry["samples"] == 2 * corpus_run.SINGLES
+        assert 0 < entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
+    times, noisy = series(runs, plan)
+    assert [len(rounds["c.tsv"]) for rounds in times.values()] == [2, 2]
+    assert [len(rounds["c.tsv"]) for rounds in noisy.values()] == [2, 2]
+
+
+def test_one_whose_texts_come_back_in_another_order_is_wrong_and_is_not_timed(measured):
+    lanes, runs, plan, reference = measured("turned", "right")
+    assert (str(lanes["turned"].status), str(lanes["right"].status)) == ("wrong", "measured")
+    assert lanes["turned"].why.startswith("on the corpus, ")
+    assert results(runs["turned"], plan, reference, None, None) == []
+
+
+def test_one_that_dies_keeps_the_rounds_that_it_had(measured):
+    lanes, runs, _, _ = measured("dies", "right", rounds=30, seconds=0.0)
+    assert (str(lanes["dies"].status), str(lanes["right"].status)) == ("failed", "measured")
+    assert "status 9" in lanes["dies"].why
+    assert 0 <= len(runs["dies"].seconds) < 30 == len(runs["right"].seconds)
+
+
+def test_a_slow_contender_sits_out_later_rounds(measured, monkeypatch):
+    monkeypatch.setattr(corpus_run, "PATIENT", -1.0)
+    _, runs, plan, _ = measured("right", rounds=3, seconds=0.0)
+    assert runs["right"].seconds == {}
+    monkeypatch.setattr(corpus_run, "PATIENT", 0.0)
+    _, runs, plan, _ = measured("right", rounds=3, seconds=0.0)
+    assert list(runs["right"].seconds) == [0]
+    assert [value is None for value in series(runs, plan)[0]["right"]["c.tsv"]] == [False, True, True]
+
+
+def test_ratios_pair_rounds_by_their_number():
+    plan = Plan(corpus=Corpus(name="c", texts=TEXTS), max_length=64, rounds=3, device="cpu")
+    ours = Run(seconds={0: 1.0, 1: 2.0, 2: 4.0}, others=dict.fromkeys(range(3)))
+    peer = Run(seconds={0: 2.0, 2: 8.0}, others=dict.fromkeys(range(3)))
+    from fusedbert.bench.stats.comparison import compare
+
+    ratios, summary = compare(*[series({"ours": ours, "peer": peer}, plan)[0]], ["ours"], {}, item="corpus")
+    assert [(each["corpus"], each["median"], each["pairs"]) for each in ratios] == [("c", 0.5, 2)]
+    assert summary[0]["worst"] == {"corpus": "c", "median": 0.5}
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def document(fusedbert, artifact, tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "few.tsv"
+    path.write_text("sentence\tlabel\n" + "A joy from beginning to end.\t1\nA complete waste of money.\t0\n" * 8 + "\t1\n")
+    command = ("bench", "corpus", path, "-m", artifact, "--precision", "fp32", "--rounds", "2", "--threads", "1")
+    done = fusedbert(*command, "--json", "--max-length", "16", check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_document_of_the_embedded_default(document):
+    assert (document["schema"], document["kind"]) == ("fusedbert.bench/2", "corpus")
+    about = document["corpus"]
+    assert (about["name"], about["texts"], about["label_column"]) == ("few.tsv", 17, "label")
+    assert about["tokens"] == 8 * (9 + 8) + 2  # pieces with [CLS] and [SEP]; the last text is empty
+    (contender,) = document["contenders"]
+    assert (contender["name"], contender["status"]) == ("fusedbert-fp32", "measured")
+    (entry,) = contender["results"]
+    assert entry["label_agreement"] == 1.0
+    assert entry["accuracy"] >= 16 / 17
+    assert entry["batch_size"] is None
+    assert len(entry["rounds"]) == 2
+
+
+def test_the_table_says_the_same(document):
+    text = render(document)
+    (entry,) = document["contenders"][0]["results"]
+    assert "few.tsv: 17 texts" in text
+    assert f"{entry['accuracy']:.2%}" in text
+    assert "fusedbert-fp32" in text
+
+
+def test_cautions_name_labels_that_are_not_the_models(document):
+    changed = json.loads(json.dumps(document))
+    changed["contenders"][0]["results"][0]["accuracy"] = None
+    changed["corpus"]["skipped"] = 3
+    said = " ".join(cautions(changed))
+    assert "the values of 'label' are not the model's labels" in said
+    assert "3 rows" in said
+
+
+def test_a_wrong_call_is_said_before_anything_is_exported(fusedbert, tmp_path):
+    done = fusedbert("bench", "corpus", file_of(tmp_path, "a.csv", "text\na\n"), "--against", "nobody")
+    assert done.returncode == 2
+    assert "there is no contender 'nobody'" in done.stderr
+    assert fusedbert("bench", "corpus", tmp_path / "none.csv").returncode == 2
+
+
+def test_built_in_texts_are_there():
+    assert len(built_in().texts) > 50
+    assert all(text.strip() for text in built_in().texts)

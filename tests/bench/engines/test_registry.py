@@ -1,0 +1,122 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fusedbert.bench.engines import registry
+from fusedbert.bench.engines.environments import CUDA_PEERS, OURS, PEERS, links
+from fusedbert.bench.engines.registry import KINDS, Job, Tolerance, groups, kind_of, make_contender, names, select
+from fusedbert.engine.errors import CheckpointError, MissingDependencyError, OptionError
+
+# Of every environment's packages these are what a worker may load before it knows which engine it is to run.
+LIGHT = {"fusedbert", "numpy", "tokenizers"}
+
+
+@pytest.fixture
+def job(checkpoint, tmp_path):
+    return Job(checkpoint=checkpoint, artifact=checkpoint, work=tmp_path, device="cpu", threads=1, max_length=64)
+
+
+def test_every_name_is_there_once_and_ours_come_first():
+    assert len(set(names())) == len(KINDS)
+    assert names()[:3] == ("fusedbert-fp32", "fusedbert-int8", "fusedbert-fp16")
+    assert not set(names()) & set(groups())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_an_entry_says_all_that_a_run_needs(kind, repository):
+    assert (repository / "bench" / "engines" / f"{kind.module}.py").is_file()
+    assert kind.environment in (OURS, *PEERS, *CUDA_PEERS)
+    assert kind.devices and set(kind.devices) <= {"cpu", "cuda"}
+    assert (kind.tolerance is Tolerance.INT8) == kind.precision.startswith("int8")
+    assert (kind.tolerance is Tolerance.FP32) == (kind.precision == "fp32")
+    assert kind.needs_checkpoint == (kind.engine != "fusedbert")
+
+
+def test_groups_stand_for_what_runs_on_the_device():
+    openvino = ["openvino-fp32", "openvino-bf16", "openvino-int8", "openvino-int8-bf16"]
+    assert [kind.name for kind in select(["openvino"], device="cpu")] == openvino
+    everything = {kind.name for kind in select(["all"], device="cpu")}
+    assert {"fusedbert-int8", "transformers-pipeline", "ctranslate2-int8"} <= everything
+    assert not everything & {"fusedbert-fp16", "transformers-fp16", "optimum-o4"}
+    on_cuda = {kind.name for kind in select(["all"], device="cuda")}
+    assert {"fusedbert-fp16", "transformers-fp16", "optimum-o4"} <= on_cuda and "openvino-int8" not in on_cuda
+
+
+def test_a_contender_that_is_asked_for_twice_runs_once():
+    found = [kind.name for kind in select([" optimum-int8", "", "optimum", "optimum-int8"], device="cpu")]
+    assert found == ["optimum-int8", "optimum-fp32"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "message"),
+    [
+        ("openvino-int4", "cpu", "no contender 'openvino-int4'.*openvino-int8"),
+        ("optimum-o4", "cpu", "does not run on cpu: it runs on cuda"),
+        ("ctranslate2", "cuda", "no contender of ctranslate2 runs on cuda"),
+    ],
+)
+def test_a_wrong_name_is_told_with_the_right_ones(wanted, device, message):
+    with pytest.raises(OptionError, match=message):
+        select([wanted], device=device)
+
+
+def test_a_job_survives_json(job, tmp_path):
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+    given = Job.from_json({**job.to_json(), "checkpoint": None, "calibration": str(tmp_path / "texts.txt")})
+    assert given.checkpoint is None and given.calibration == tmp_path / "texts.txt"
+
+
+def test_a_job_s_folder_is_the_checkpoint_s_and_holds_our_calibration_texts(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSEDBERT_BENCH", str(tmp_path / "bench"))
+    monkeypatch.setenv("FUSEDBERT_CACHE", str(tmp_path / "cache"))
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in ("config.json", "tokenizer.json", "model.safetensors"):
+        (other / file).write_bytes((checkpoint / file).read_bytes() + b" ")
+
+    def make(folder):
+        return Job.make(checkpoint=folder, artifact=folder, device="cpu", threads=1, max_length=64)
+
+    job = make(checkpoint)
+    assert job == make(checkpoint)
+    assert job.work.parent == tmp_path / "bench" / "converted"
+    assert job.work != make(other).work
+    lines = job.calibration.read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 100 and max(map(len, lines)) > 200
+    with pytest.raises(CheckpointError, match="no weights"):
+        make(tmp_path / "cache")
+
+
+def test_what_is_not_installed_is_told_with_the_command_that_installs_it(job, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name="openvino")
+
+    monkeypatch.setattr(registry.importlib, "import_module", missing)
+    with pytest.raises(MissingDependencyError, match="fusedbert bench setup openvino"):
+        make_contender("openvino-int8", job)
+
+
+def test_a_worker_loads_nothing_heavy_before_its_engine():
+    modules = sorted({f"fusedbert.bench.engines.{kind.module}" for kind in KINDS})
+    program = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    with links() as folder:
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    heavy = {"torch", "transformers", "onnxruntime", "onnx", "openvino", "nncf", "optimum", "ctranslate2", "scipy", "click"}
+    assert not set(done.stdout.split()) & heavy
+    assert set(done.stdout.split()) >= LIGHT
+
+
+def test_kind_of_names_every_contender_in_its_error():
+    with pytest.raises(OptionError) as error:
+        kind_of("nothing")
+    assert all(name in str(error.value) for name in names())
+    assert "\n" not in str(error.value)

@@ -1,0 +1,125 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fusedbert.bench.engines.batches import Vocabulary
+from fusedbert.bench.engines.shapes import Shape
+from fusedbert.bench.latency import task
+from fusedbert.bench.latency.measure import Round, results, series
+from fusedbert.bench.latency.roofline import Ceiling
+from fusedbert.bench.run.interleave import Lane
+from fusedbert.bench.run.state import State
+from fusedbert.bench.run.subject import Size
+
+VOCABULARY = Vocabulary(first=2, last=3, ordinary=np.arange(5, 1000))
+BASE = Size(layers=12, hidden=768, intermediate=3072)
+WARM = {"iterations": 10, "seconds": 0.1, "converged": True}
+
+
+class Recorder:
+    """A contender that remembers what it was given and takes no time to speak of."""
+
+    name = "recorder"
+
+    def __init__(self):
+        self.batches = []
+
+    def logits(self, batch):
+        self.batches.append(batch.input_ids)
+        return np.zeros((len(batch.input_ids), 2), dtype=np.float32)
+
+
+def state():
+    return State(contender=Recorder(), vocabulary=VOCABULARY)
+
+
+def visit(held, *, batch=1, tokens=8, seed=(0, 0, 0), seconds=0.001, samples=3):
+    request = {"batch": batch, "tokens": tokens, "seed": list(seed), "seconds": seconds, "samples": samples}
+    return task.run(held, request)
+
+
+def test_no_batch_is_seen_twice_and_each_has_the_shape():
+    held = state()
+    for round_number in range(2):
+        for place, (batch, tokens) in enumerate([(1, 8), (4, 16)]):
+            visit(held, batch=batch, tokens=tokens, seed=(0, round_number, place))
+    seen = held.contender.batches
+    assert {array.shape for array in seen} == {(1, 8), (4, 16)}
+    assert len({array.tobytes() for array in seen}) == len(seen) > 30
+
+
+def test_what_is_timed_is_the_same_for_every_contender_however_long_it_warmed_up(monkeypatch):
+    one, two = state(), state()
+    first = visit(one, seed=(0, 3, 1))
+    monkeypatch.setattr(task, "warm_up", lambda once, cap: [once() for _ in range(50)] and task.WarmUp(**WARM))
+    second = visit(two, seed=(0, 3, 1))
+    timed = [held.contender.batches[-len(found["seconds"]) :] for held, found in ((one, first), (two, second))]
+    pairs = list(zip(*timed, strict=False))
+    assert len(pairs) >= 3
+    assert all(np.array_equal(left, right) for left, right in pairs)
+
+
+def test_only_the_first_visit_to_a_shape_waits_until_times_hold_still():
+    held = state()
+    assert visit(held)["warm_up"]["iterations"] >= 10
+    assert visit(held, tokens=9)["warm_up"]["iterations"] >= 10
+    later = visit(held, seed=(0, 1, 0))["warm_up"]
+    assert later["converged"] == held.warm["1x8"].converged
+
+
+def test_what_is_timed_is_the_contender(monkeypatch):
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr(task, "perf_counter", lambda: next(clock) * 0.25)
+    found = visit(state(), seconds=0.5, samples=3)
+    assert set(found["seconds"]) == {0.25}
+    assert len(found["seconds"]) == 3
+
+
+def test_a_slow_contender_has_fewer_samples(monkeypatch):
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr(task, "perf_counter", lambda: next(clock) * 1.0)
+    assert len(visit(state(), seconds=0.25, samples=3)["seconds"]) == 2
+
+
+def rounds(*seconds, others=0.0):
+    return [Round(number=i, seconds=(each,) * 3, warm_up=WARM, others=others) for i, each in enumerate(seconds)]
+
+
+def lane(kind, **changes):
+    return Lane(kind=kind("right", **changes))
+
+
+def test_the_flops_are_those_of_the_products():
+    assert BASE.flops(Shape(batch=1, tokens=1)) == 12 * (24 * 768**2 + 4 * 768) + 2 * 768**2
+    tokens, h = 8 * 128, 768
+    products = 4 * (2 * tokens * h * h) + 2 * (2 * tokens * 128 * h) + 2 * (2 * tokens * h * 4 * h)  # QKVO, attention, FFN
+    assert BASE.flops(Shape(batch=8, tokens=128)) == pytest.approx(12 * products + 8 * 2 * h * h)
+
+
+def test_the_share_of_the_ceiling_is_of_the_precision_s_own_and_may_be_above_1(kind):
+    shape = Shape(batch=8, tokens=128)
+    ceiling = Ceiling(gemm={"fp32": 1e9 * 200, "int8": 1e9 * 1000}, bandwidth=None, how="")
+    seconds = BASE.flops(shape) / 400e9
+    for precision, expected in (("fp32", 2.0), ("int8", 0.4), ("int8+bf16", 0.4), ("bf16", None)):
+        (entry,) = results({shape: rounds(seconds)}, lane(kind, precision=precision), ceiling, BASE)
+        assert entry["share_of_ceiling"] == (None if expected is None else pytest.approx(expected))
+    (entry,) = results({shape: rounds(seconds)}, lane(kind), None, BASE)
+    assert entry["share_of_ceiling"] is None
+
+
+def test_all_samples_count_and_a_noisy_round_is_named(kind):
+    shape = Shape(batch=2, tokens=8)
+    (entry,) = results({shape: rounds(0.001, 0.001, 0.002)}, lane(kind), None, None)
+    assert (entry["shape"], entry["samples"], entry["p50_ms"]) == ("2x8", 9, 1.0)
+    assert [visit["noisy"] for visit in entry["rounds"]] == [None, None, "100 % above its median"]
+    times, noisy = series([entry], rounds=4)
+    assert times == {"2x8": [1.0, 1.0, 2.0, None]}
+    assert noisy == {"2x8": [False, False, True, False]}
+
+
+def test_a_round_that_is_missing_keeps_its_place(kind):
+    shape = Shape(batch=1, tokens=8)
+    kept = [dataclasses.replace(each, number=number) for each, number in zip(rounds(0.001, 0.002), (0, 2), strict=True)]
+    times, _ = series(results({shape: kept}, lane(kind), None, None), rounds=3)
+    assert times == {"1x8": [1.0, None, 2.0]}

@@ -1,0 +1,439 @@
+import dataclasses
+import heapq
+import io
+import json
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusedbert.bench.corpus.texts import Corpus
+from fusedbert.bench.load import measure as load_run
+from fusedbert.bench.load.command import cautions, parse_rates, render
+from fusedbert.bench.load.measure import Plan, announce, capacities, measure, results
+from fusedbert.bench.load.open_loop import Log, Outcome, PoolServer, WallClock, drive, poisson_schedule, pool
+from fusedbert.bench.load.search import Search
+from fusedbert.bench.load.task import stands_threads
+from fusedbert.bench.run import interleave as turns
+from fusedbert.bench.run.interleave import open_field
+from fusedbert.bench.run.progress import Progress
+from fusedbert.engine.errors import OptionError
+
+# Arrivals
+
+
+def test_arrivals_are_a_poisson_process():
+    gaps, counts = [], []
+    for seed in range(200):
+        times = poisson_schedule(50.0, 4.0, np.random.default_rng(seed))
+        assert (np.diff(times) > 0).all()
+        assert 0 < times[0] <= times[-1] < 4.0
+        gaps.append(np.diff(times))
+        counts.append(len(times))
+    assert np.mean(counts) == pytest.approx(200, rel=0.02)
+    assert np.var(counts) == pytest.approx(200, rel=0.3)  # a Poisson count's variance is its mean
+    assert np.mean(np.concatenate(gaps)) == pytest.approx(1 / 50, rel=0.03)
+    assert np.std(np.concatenate(gaps)) == pytest.approx(1 / 50, rel=0.05)  # an exponential's deviation is its mean
+
+
+def test_a_schedule_has_one_arrival_at_least_and_its_seed_decides():
+    assert len(poisson_schedule(1e-6, 0.1, np.random.default_rng(0))) == 1
+    draw = [poisson_schedule(10.0, 5.0, np.random.default_rng(3)).tolist() for _ in range(2)]
+    assert draw[0] == draw[1]
+
+
+# A simulated server: time goes on only where somebody waits for it
+
+
+class FakeClock:
+    def __init__(self):
+        self.time = 1000.0
+
+    def now(self):
+        return self.time
+
+    def wait_until(self, moment):
+        self.time = max(self.time, moment)
+
+
+class FakeServer:
+    """``channels`` servers of a known service time behind one queue, on a clock that is turned by hand."""
+
+    def __init__(self, clock, service, *, channels=1, refuse=None):
+        self.clock, self.service, self.refuse = clock, service, refuse
+        self.free = [clock.now()] * channels
+        self.ends = []
+
+    def submit(self, index, log):
+        if self.refuse is not None and self.refuse(sum(end > self.clock.now() for end in self.ends)):
+            log.fail(index, "OverloadError")
+            return
+        end = max(heapq.heappop(self.free), self.clock.now()) + self.service(index)
+        heapq.heappush(self.free, end)
+        self.ends.append(end)
+
+    def drain(self, log, seconds):
+        last = self.clock.now() + seconds
+        done = [index for index in range(len(log.sent)) if not np.isnan(log.sent[index]) and not log.failed[index]]
+        for index, end in zip(done, self.ends, strict=True):
+            if end <= last:
+                log.answer(index, end)
+        self.clock.wait_until(min(last, max([*self.ends, self.clock.now()])))
+
+
+def simulate(rate, seconds, service, *, seed=0, grace=1e9, give_up=1e9, **server):
+    clock = FakeClock()
+    offsets = poisson_schedule(rate, seconds, np.random.default_rng(seed))
+    times = service if callable(service) else lambda _index: service
+    return drive(offsets, FakeServer(clock, times, **server), clock, rate=rate, grace=grace, give_up=give_up), offsets
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_a_queue_with_constant_service_waits_as_long_as_theory_says(load):
+    """M/D/1: the mean wait is rho s / 2 (1 - rho) (Pollaczek and Khinchine)."""
+    outcome, _ = simulate(load * 100.0, 600.0, 0.01)
+    assert outcome.latencies.mean() == pytest.approx(0.01 + load * 0.01 / (2 * (1 - load)), rel=0.1)
+    assert outcome.achieved == pytest.approx(load * 100.0, rel=0.03)
+
+
+def test_every_single_latency_is_that_of_lindleys_recursion():
+    outcome, offsets = simulate(80.0, 30.0, 0.01)
+    wait, expected = 0.0, [0.01]
+    for gap in np.diff(offsets):
+        wait = max(0.0, wait + 0.01 - gap)
+        expected.append(wait + 0.01)
+    np.testing.assert_allclose(outcome.latencies, np.sort(expected), atol=1e-9)
+    figures = outcome.figures()
+    for name, share in (("p50_ms", 50), ("p90_ms", 90), ("p99_ms", 99)):
+        assert figures[name] == pytest.approx(1e3 * np.percentile(expected, share))
+
+
+def test_exponential_service_has_the_known_percentiles():
+    """M/M/1: the time in the system is exponential with rate mu - lambda."""
+    random = np.random.default_rng(5)
+    outcome, _ = simulate(50.0, 1000.0, lambda _index: float(random.exponential(0.01)))
+    for share in (50, 90, 99):
+        expected = -np.log(1 - share / 100) / (100 - 50)
+        assert np.percentile(outcome.latencies, share) == pytest.approx(expected, rel=0.15)
+
+
+def test_a_stall_is_charged_to_all_that_were_meant_to_arrive_meanwhile():
+    """A client that waits for answers would have seen one slow request; an open loop sees all that it kept waiting."""
+    outcome, offsets = simulate(100.0, 10.0, lambda index: 2.0 if index == 100 else 0.0001)
+    stalled = offsets[100]
+    hit = ((offsets >= stalled) & (offsets < stalled + 1.9)).sum()
+    assert hit > 150
+    assert (outcome.latencies > 0.1).sum() >= hit
+    assert outcome.latencies[-1] == pytest.approx(2.0)
+
+
+def test_a_sender_that_is_late_is_part_of_the_latency():
+    class Sleepy(FakeClock):
+        def wait_until(self, moment):
+            super().wait_until(moment)
+            self.time += 0.005
+
+    clock = Sleepy()
+    offsets = np.array([1.0, 2.0, 3.0])
+    outcome = drive(offsets, FakeServer(clock, lambda _index: 0.001), clock, rate=1.0, grace=10.0, give_up=10.0)
+    np.testing.assert_allclose(outcome.latencies, 0.006, atol=1e-9)
+    assert outcome.late_ms == pytest.approx(5.0)
+
+
+def test_errors_are_counted_and_are_no_answers():
+    outcome, offsets = simulate(200.0, 20.0, 0.01, refuse=lambda waiting: waiting >= 5)
+    assert outcome.errors > 100
+    assert outcome.kinds == {"OverloadError": outcome.errors}
+    assert len(outcome.latencies) == outcome.arrivals - outcome.errors == len(offsets) - outcome.errors
+    assert outcome.latencies[-1] <= 0.0501 + 1e-9  # what is let in waits for four others at most
+    assert not outcome.within(1.0)  # though every answer came in time
+    assert outcome.figures()["errors"] == outcome.errors
+
+
+def test_what_is_not_answered_in_time_is_given_up_and_is_not_within_any_budget():
+    outcome, offsets = simulate(200.0, 5.0, 0.01, grace=1.0)
+    answered = 600  # six seconds of a hundred a second
+    assert outcome.unfinished == pytest.approx(len(offsets) - answered, abs=2)
+    assert len(outcome.latencies) == len(offsets)
+    assert not outcome.within(1e6)
+    assert outcome.achieved == pytest.approx(100, rel=0.02)
+
+
+def test_a_sender_that_falls_too_far_behind_stops():
+    class Blocking(FakeServer):
+        def submit(self, index, log):
+            self.clock.time += 0.1
+            super().submit(index, log)
+
+    clock = FakeClock()
+    offsets = poisson_schedule(100.0, 10.0, np.random.default_rng(0))
+    server = Blocking(clock, lambda _index: 0.001)
+    outcome = drive(offsets, server, clock, rate=100.0, grace=1.0, give_up=0.5)
+    assert len(server.ends) < 20
+    assert outcome.unfinished == len(offsets) - len(server.ends)
+
+
+def outcome_of(latencies, errors=0, unfinished=0):
+    values = np.sort(np.asarray(latencies, dtype=np.float64))
+    return Outcome(
+        rate=10.0,
+        arrivals=len(values) + errors,
+        achieved=10.0,
+        latencies=values,
+        errors=errors,
+        kinds={"E": errors} if errors else {},
+        unfinished=unfinished,
+        late_ms=0.0,
+    )
+
+
+def test_the_budget_holds_for_99_of_100():
+    assert outcome_of([0.01] * 99 + [9.0]).within(0.01)
+    assert not outcome_of([0.01] * 98 + [9.0] * 2).within(0.01)
+    assert outcome_of([0.01] * 99, errors=1).within(0.01)
+    assert not outcome_of([0.01] * 98, errors=2).within(0.01)
+
+
+def test_rounds_are_pooled():
+    whole = pool([outcome_of([0.3, 0.1], errors=1), outcome_of([0.2], errors=2)])
+    assert whole.latencies.tolist() == [0.1, 0.2, 0.3]
+    assert (whole.arrivals, whole.errors, whole.kinds) == (6, 3, {"E": 3})
+
+
+def test_without_any_answer_the_figures_are_none():
+    figures = outcome_of([], errors=3).figures()
+    assert figures["p50_ms"] is figures["p99_ms"] is None
+    json.dumps(figures, allow_nan=False)
+
+
+# The pool of threads
+
+
+def test_a_pool_answers_every_request_once_and_leaves_no_thread():
+    before = threading.active_count()
+    seen = []
+
+    def call(index):
+        seen.append(index)
+        if index % 10 == 3:
+            raise KeyError(index)
+
+    clock = WallClock()
+    server = PoolServer(call, callers=4, clock=clock)
+    outcome = drive(np.linspace(0, 0.02, 100), server, clock, rate=1.0, grace=30.0, give_up=30.0)
+    assert sorted(seen) == list(range(100))
+    assert (outcome.errors, outcome.kinds, outcome.unfinished) == (10, {"KeyError": 10}, 0)
+    assert threading.active_count() == before
+
+
+def test_a_pool_drops_what_still_waits_when_the_time_is_over():
+    release = threading.Event()
+    seen = []
+
+    def call(index):
+        seen.append(index)
+        release.wait(30)
+
+    clock = WallClock()
+    server = PoolServer(call, callers=2, clock=clock)
+    threading.Timer(0.3, release.set).start()
+    outcome = drive(np.zeros(50), server, clock, rate=1.0, grace=0.05, give_up=30.0)
+    assert outcome.unfinished == 50
+    assert sorted(seen) == [0, 1]
+
+
+def test_a_closed_log_takes_no_more_notes():
+    log = Log(2)
+    log.answer(0, 5.0)
+    log.close()
+    log.answer(1, 6.0)
+    log.fail(1, "E")
+    assert log.ended[0] == 5.0
+    assert np.isnan(log.ended[1])
+    assert not log.errors
+
+
+def test_an_engine_that_does_not_stand_threads_is_found_out():
+    inside = threading.Semaphore(1)
+
+    def fragile(index):
+        if not inside.acquire(blocking=False):
+            raise RuntimeError("Infer Request is busy")
+        try:
+            threading.Event().wait(0.0005)
+            return np.array([float(index)])
+        finally:
+            inside.release()
+
+    assert "RuntimeError: Infer Request is busy" in stands_threads(fragile, 16, 8)
+    assert stands_threads(fragile, 16, 1) == ""
+    assert stands_threads(lambda index: np.array([float(index)]), 16, 8) == ""
+
+
+# Capacity
+
+
+@pytest.mark.parametrize(("limit", "estimate"), [(77, 100), (100, 100), (250, 100), (19, 100), (5, 100), (1000, 100)])
+def test_the_search_closes_in_on_the_rate_that_is_held(limit, estimate):
+    search, tried = Search(float(estimate)), []
+    while (rate := search.next()) is not None:
+        tried.append(rate)
+        search.record(rate, held=rate <= limit)
+    assert len(tried) == len(set(tried)) <= search.most
+    found = search.capacity
+    assert found.rate <= limit < found.beyond
+    assert found.rate >= 0.85 * limit
+
+
+def test_nothing_that_is_held_is_a_capacity_of_none_and_everything_one_without_a_beyond():
+    for held in (False, True):
+        search, count = Search(100.0), 0
+        while (rate := search.next()) is not None:
+            search.record(rate, held=held)
+            count += 1
+        assert count <= search.most
+        assert (search.capacity.rate is None, search.capacity.beyond is None) == (not held, held)
+
+
+def test_a_rate_that_is_held_above_one_that_is_not_does_not_count():
+    search = Search(100.0, rates=(10, 20, 30, 40, 50))
+    for rate, held in ((10, True), (20, False), (30, True)):
+        assert search.next() == rate
+        search.record(rate, held=held)
+    assert (search.capacity.rate, search.capacity.beyond) == (10, 20)
+
+
+def test_given_rates_end_after_two_that_are_not_held():
+    search, tried = Search(1.0, rates=(30, 10, 20, 50, 40)), []
+    while (rate := search.next()) is not None:
+        tried.append(rate)
+        search.record(rate, held=rate < 20)
+    assert tried == [10, 20, 30]
+
+
+def test_the_search_over_a_simulated_queue_finds_its_capacity():
+    """M/D/1 at 100 a second: with a budget of 10 services, p99 crosses it between loads of 0.7 and 0.9."""
+    search = Search(100.0)
+    while (rate := search.next()) is not None:
+        search.record(rate, held=simulate(rate, 100.0, 0.01)[0].within(0.1))
+    assert 70 < search.capacity.rate < search.capacity.beyond < 95
+
+
+def test_rates_are_read():
+    assert parse_rates("") == ()
+    for wrong in ("10,x", "0", "-1", "nan", "inf"):
+        with pytest.raises(OptionError, match="arrivals a second"):
+            parse_rates(wrong)
+
+
+# Contenders, in real worker processes
+
+LOAD_FAKES = """
+import numpy as np
+import fake_contenders
+
+class Texts(fake_contenders.Fake):
+    def texts(self, texts, *, batch_size, max_length):
+        return np.array([[float(len(text)), 0.0] for text in texts], dtype=np.float32)
+
+class Raises(Texts):
+    def texts(self, texts, **options):
+        raise MemoryError("no room")
+
+class Entered(Texts):
+    inside = 0
+
+    def texts(self, texts, **options):
+        import time
+        Entered.inside += 1
+        try:
+            time.sleep(0.001)
+            if Entered.inside > 1:
+                raise RuntimeError("entered twice")
+            return super().texts(texts, **options)
+        finally:
+            Entered.inside -= 1
+
+def make(name, job):
+    return {"right": Texts, "raises": Raises, "slow": Entered}[name](name, job)
+"""
+
+
+@pytest.fixture
+def measured(setting, checks, kind, monkeypatch, tmp_path):
+    (tmp_path / "load_fakes.py").write_text(LOAD_FAKES)
+    names = ("right", "raises", "slow")
+    setting = dataclasses.replace(
+        setting, python_path=(*setting.python_path, tmp_path), factories=dict.fromkeys(names, "load_fakes:make")
+    )
+    monkeypatch.setattr(turns, "python_of", lambda _name: Path(sys.executable))
+    monkeypatch.setattr(load_run, "SATURATE_SECONDS", 0.1)
+
+    def go(*wanted, **changes):
+        plan = {"seconds": 0.2, "rounds": 2, "callers": 4, "rates": (50.0, 100.0), "budget": 30.0} | changes
+        plan = Plan(corpus=Corpus(name="c", texts=("a", "bb")), max_length=64, modes=("plain", "batcher"), **plan)
+        records, stream = {}, io.StringIO()
+        with open_field([kind(name) for name in wanted], setting, Progress(stream)) as field:
+            turns.start(field)
+            turns.check(field, checks)
+            measure(field, plan, records)
+        return {lane.name: lane for lane in field.lanes}, records, plan, stream.getvalue()
+
+    return go
+
+
+def test_each_is_tried_at_every_rate_and_the_time_is_told_beforehand(measured):
+    lanes, records, plan, told = measured("right", "raises", "slow")
+    assert {name: str(lane.status) for name, lane in lanes.items()} == {
+        "right": "measured",
+        "raises": "failed",
+        "slow": "measured",
+    }
+    assert "no room" in lanes["raises"].why
+    assert announce(plan, records) in told
+    assert "2 courses, at most 8 runs of 0.2 s" in told
+    for name in ("right", "slow"):
+        found = results(records[name], plan)
+        assert [(entry["mode"], entry["rate"]) for entry in found] == [("plain", 50.0), ("plain", 100.0)]
+        assert all(entry["within_budget"] and entry["errors"] == 0 and len(entry["rounds"]) == 2 for entry in found)
+        assert capacities(records[name])["plain"]["rate"] == 100.0
+    assert records["right"].callers == 4
+    assert (records["slow"].callers, records["slow"].one_caller) == (1, "RuntimeError: entered twice")
+
+
+def test_the_same_texts_arrive_at_the_same_times_for_all(measured):
+    _, records, _, _ = measured("right", "slow", rounds=1)
+    arrivals = [[level.whole.arrivals for level in served.courses["plain"].levels] for served in records.values()]
+    assert arrivals[0] == arrivals[1]
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def document(fusedbert, artifact):
+    command = ("bench", "load", "-m", artifact, "--precision", "fp32", "--threads", "1", "--rates", "20,40", "--seconds", "0.5")
+    done = fusedbert(*command, "--budget-ms", "20000", "--json", check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_document_of_the_embedded_default(document):
+    assert (document["schema"], document["kind"]) == ("fusedbert.bench/2", "load")
+    (contender,) = document["contenders"]
+    assert contender["status"] == "measured"
+    assert contender["capacity"]["plain"] == 40
+    for mode in contender["capacity"]:
+        found = [entry for entry in contender["results"] if entry["mode"] == mode]
+        assert [entry["rate"] for entry in found] == [20, 40]
+        for entry in found:
+            assert entry["errors"] == entry["unfinished"] == 0
+            assert 0 < entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
+
+
+def test_the_table_says_the_same(document):
+    text = render(document)
+    assert "within 20000 ms" in text
+    assert "fusedbert-fp32 plain" in text
+    assert "rates had fewer than 1000 arrivals" in " ".join(cautions(document))

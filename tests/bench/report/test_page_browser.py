@@ -1,0 +1,168 @@
+"""The report in headless Chromium: drawn, in both schemes and at every width, without a script, a complaint or a request.
+
+Needs playwright (``make test-browser`` installs it) and a Chromium of the system's; skipped with the reason where one is
+missing.
+"""
+
+import base64
+import contextlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from fusedbert.bench.report.page import write_report
+
+pytestmark = pytest.mark.browser
+
+_SPEC = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
+documents = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(documents)
+
+DOCUMENTS = {
+    "latency": documents.latency,
+    "lengths": documents.lengths,
+    "alone": lambda: documents.latency(("fusedbert-int8",), others=False),
+    "corpus": documents.corpus,
+    "load": documents.load,
+    "startup": documents.startup,
+    "broken": lambda: documents.broken("latency"),
+    "broken load": lambda: documents.broken("load"),
+}
+# The plots that this window shows, each with the boxes of what is in it.
+DRAWN = """() => [...document.querySelectorAll("svg.plot")].filter(svg => svg.getBoundingClientRect().width > 0).map(svg => {
+  const inside = svg.getBoundingClientRect();
+  const box = element => { const b = element.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
+  return {
+    name: svg.querySelector("title").textContent, box: box(svg), inside: [inside.left, inside.top, inside.right, inside.bottom],
+    marks: [...svg.querySelectorAll(".mark")].map(box), texts: [...svg.querySelectorAll("text")].map(box),
+    names: [...svg.querySelectorAll("text")].map(text => text.textContent),
+    size: Math.min(...[...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect().height)),
+    ink: getComputedStyle(svg.querySelector("text")).fill,
+  };
+})"""
+
+
+@pytest.fixture
+def visit(browser):
+    """Return a context manager that opens a file; on leaving it, nothing may have been requested, logged or raised."""
+
+    @contextlib.contextmanager
+    def visiting(path, width=1280, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        wrong, asked = [], []
+        page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        yield page
+        assert wrong == []
+        assert asked == [path.as_uri()]
+        page.close()
+
+    return visiting
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """The report of every document."""
+    folder = tmp_path_factory.mktemp("reports")
+    for name, make in DOCUMENTS.items():
+        write_report(make(), folder / name)
+    return folder
+
+
+def overlap(one, other):
+    """Return how far two boxes reach into each other, in the direction in which that is less."""
+    return min(min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1]))
+
+
+@pytest.mark.parametrize("width", [1280, 880, 390])
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_plot_is_drawn_inside_its_window(visit, reports, name, width):
+    folder = reports / name
+    with visit(folder / "index.html", width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        plots = page.evaluate(DRAWN)
+        assert len(plots) == len(list(folder.glob("*.svg")))
+        for plot in plots:
+            left, top, right, bottom = plot["box"]
+            assert right - left > 250 and bottom - top > 60, plot["name"]
+            assert left >= 0 and right <= width
+            assert plot["marks"], plot["name"]
+            for mark in plot["marks"]:
+                assert mark[2] - mark[0] > 0 or mark[3] - mark[1] > 0, plot["name"]
+            for box in plot["marks"] + plot["texts"]:
+                assert left - 1 <= box[0] and box[2] <= right + 1 and top - 1 <= box[1] and box[3] <= bottom + 1, plot["name"]
+            assert plot["size"] > 10.5, plot["name"]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "broken load"])
+def test_no_text_lies_on_another(visit, reports, name, width):
+    with visit(reports / name / "index.html", width) as page:
+        for plot in page.evaluate(DRAWN):
+            texts = list(zip(plot["texts"], plot["names"], strict=True))
+            for index, (one, first) in enumerate(texts):
+                for other, second in texts[index + 1 :]:
+                    assert overlap(one, other) < 2.5, (plot["name"], first, second)
+
+
+@pytest.mark.parametrize("name", ["latency", "load"])
+def test_the_page_follows_the_reader_s_scheme(visit, reports, name):
+    seen = {}
+    for scheme in ("light", "dark"):
+        with visit(reports / name / "index.html", scheme=scheme) as page:
+            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            card = page.evaluate("getComputedStyle(document.querySelector('.drawing')).backgroundColor")
+            mark = page.evaluate("getComputedStyle(document.querySelector('.mark')).color")
+            seen[scheme] = (paper, card, page.evaluate(DRAWN)[0]["ink"], mark)
+    assert all(light != dark for light, dark in zip(seen["light"], seen["dark"], strict=True))
+
+    def brightness(colour):
+        return sum(map(int, colour.strip("rgb()").split(",")[:3]))
+
+    assert brightness(seen["light"][0]) > 700 > 300 > brightness(seen["light"][2])
+    assert brightness(seen["dark"][0]) < 100 < 500 < brightness(seen["dark"][2])
+
+
+def test_it_needs_no_script(browser, reports):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((reports / "latency" / "index.html").as_uri())
+    assert page.locator("svg.plot.wide").first.is_visible()
+    assert page.locator("script").count() == 0
+    details = page.locator("details").first
+    assert not details.locator("table").is_visible()
+    details.locator("summary").click()
+    assert details.locator("table").is_visible()
+    context.close()
+
+
+def test_hostile_names_are_shown_as_text(visit, reports):
+    with visit(reports / "broken" / "index.html") as page:
+        assert page.locator("script, img").count() == 0
+        assert '<script>alert("x")</script>&⟨U+202E⟩⟨U+0000⟩' in page.locator("main").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_files_stand_alone_as_pictures(browser, reports, scheme):
+    paths = [path for name in ("latency", "load", "broken") for path in sorted((reports / name).glob("*.svg"))]
+    pictures = (base64.b64encode(path.read_bytes()).decode("ascii") for path in paths)
+    page = browser.new_page(color_scheme=scheme)
+    page.set_content("".join(f'<img src="data:image/svg+xml;base64,{picture}">' for picture in pictures), wait_until="load")
+    margins = page.evaluate(
+        """() => [...document.images].map(image => {
+          const canvas = document.createElement("canvas");
+          canvas.width = image.naturalWidth;
+          canvas.height = image.naturalHeight;
+          const pen = canvas.getContext("2d", { willReadFrequently: true });
+          pen.drawImage(image, 0, 0);
+          return [image.naturalWidth, ...pen.getImageData(8, 60, 1, 1).data];
+        })"""
+    )
+    assert len(margins) == len(paths)
+    for width, *colour, opacity in margins:
+        assert (width, opacity) == (920, 255)
+        assert sum(colour) > 700 if scheme == "light" else sum(colour) < 150
+    page.close()

@@ -1,0 +1,129 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fusedbert.bench.engines.registry import Tolerance
+from fusedbert.bench.engines.shapes import parse_shapes
+from fusedbert.bench.run.reference import FLOAT64, draw, float64_reference, from_logits, judge
+from fusedbert.bench.run.subject import find_subject
+from fusedbert.engine import Classifier
+from fusedbert.engine.errors import OptionError
+from fusedbert.engine.options import Options
+from fusedbert.export.parity.texts import CHECK_TEXTS, ROUNDING_TEXTS
+
+CPU = Options.parse(device="cpu", threads=1)
+
+
+def logits(checks, change=lambda x: x):
+    """Lay the reference out as a contender's answer, with rows beyond the counted ones."""
+    found, start = [], 0
+    for batch, counted in zip(checks.batches, checks.counted, strict=True):
+        rows = change(checks.reference[start : start + counted])
+        found.append([*rows.tolist(), *[[9.0, 9.0]] * (len(batch["ids"]) - counted)])
+        start += counted
+    return found
+
+
+@pytest.mark.parametrize("kind", list(Tolerance))
+def test_the_reference_itself_is_right_and_its_opposite_is_wrong(checks, kind):
+    assert judge(logits(checks), checks, kind).right
+    verdict = judge(logits(checks, lambda x: -x), checks, kind)
+    assert not verdict.right
+    assert "off the reference" in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "right"),
+    [
+        (Tolerance.FP32, 1e-4, True),
+        (Tolerance.FP32, 0.01, False),
+        (Tolerance.REDUCED, 0.05, True),
+        (Tolerance.REDUCED, 1.0, False),
+        (Tolerance.INT8, 0.3, True),
+        (Tolerance.INT8, 2.0, False),
+    ],
+)
+def test_the_tolerance_follows_the_precision(checks, kind, error, right):
+    verdict = judge(logits(checks, lambda x: x + np.array([error, 0.0])), checks, kind)
+    assert verdict.right is right
+    assert verdict.max_abs_logit == pytest.approx(error)
+    assert (verdict.max_abs_logit <= verdict.tolerance) is right
+
+
+def test_labels_count_where_the_reference_is_clear(checks):
+    close = dataclasses.replace(checks, reference=np.tile([3.0, 3.01], (12, 1)))
+    assert judge(logits(close, lambda x: x[:, ::-1]), close, Tolerance.INT8).label_agreement == 1.0
+    clear = dataclasses.replace(checks, reference=np.tile([0.0, 0.6], (12, 1)))
+    assert judge(logits(clear, lambda x: x[:, ::-1]), clear, Tolerance.INT8).label_agreement == 0.0
+    many = dataclasses.replace(clear, multi_label=True)
+    assert judge(logits(many, lambda x: x - 1.0), many, Tolerance.INT8).label_agreement == 0.0
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("kind", list(Tolerance))
+def test_a_regression_is_held_against_its_own_spread(checks, unit, kind):
+    values = (20.0 + np.arange(12.0)[:, None] / 3) * unit  # a reranker's: around 20, and a few units apart
+    one = dataclasses.replace(checks, reference=values)
+    assert judge(logits(one), one, kind).right
+    for change in (lambda x: x + 2.2 * unit, lambda x: 0 * x + values.mean()):
+        verdict = judge(logits(one, change), one, kind)
+        assert not verdict.right and verdict.label_agreement == 1.0
+    two = dataclasses.replace(checks, reference=np.hstack([values * 1e6, values]), by_order=True)
+    assert judge(logits(two), two, kind).right
+    assert not judge(logits(two, lambda x: x + np.array([0.0, 2.2 * unit])), two, kind).right  # wrong in the small output alone
+    first = dataclasses.replace(one, reference=values[:1], counted=(1, 0, 0))  # one text, as at a start
+    assert judge(logits(first), first, kind).right and not judge(logits(first, lambda x: 2 * x), first, kind).right
+
+
+def test_another_number_of_labels_and_nan_are_wrong(checks):
+    three = [[[*row, 0.0] for row in batch] for batch in logits(checks)]
+    assert "3 logits a text, the model has 2 labels" in judge(three, checks, Tolerance.INT8).why
+    assert "NaN" in judge(logits(checks, lambda x: x * np.inf), checks, Tolerance.FP32).why
+
+
+@pytest.fixture(scope="module")
+def subject(checkpoint, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSEDBERT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield find_subject(str(checkpoint), None, CPU)
+
+
+def test_the_float64_reference_agrees_with_the_classifier_and_is_kept(subject, checkpoint):
+    checks = draw(subject, parse_shapes("1x16,2x64"))
+    found = float64_reference(subject, checks)
+    assert found.computed_by == FLOAT64
+    texts = [*CHECK_TEXTS, *ROUNDING_TEXTS]
+    with Classifier.from_pretrained(subject.artifact, device="cpu", precision="fp32", threads=1) as clf:
+        expected = clf.decision_function(texts)
+    assert np.abs(found.reference[: len(texts)] - expected).max() <= 1e-4
+    assert len(found.reference) == len(texts) + 1 + 2
+    again = float64_reference(dataclasses.replace(subject, checkpoint=checkpoint / "not-there"), checks)
+    assert np.array_equal(again.reference, found.reference)  # read, not computed
+    assert float64_reference(dataclasses.replace(subject, checkpoint=None), checks) is None
+
+
+def test_our_own_logits_can_stand_in(checks):
+    assert np.array_equal(from_logits(logits(checks), checks).reference, checks.reference)
+
+
+def test_a_big_batch_is_checked_in_part(subject):
+    checks = draw(subject, parse_shapes("64x64"))
+    assert len(checks.batches[-1]["ids"]) == 64
+    assert checks.counted[-1] == 16
+
+
+def test_batches_mix_lengths_so_that_a_mask_matters(subject):
+    checks = draw(subject, ())
+    assert max(len(set(map(len, batch["ids"]))) for batch in checks.batches) > 5
+    assert sum(checks.counted) == len(CHECK_TEXTS) + len(ROUNDING_TEXTS)
+
+
+def test_the_checkpoint_is_found_or_taken_and_another_one_is_refused(subject, checkpoint, tmp_path):
+    assert subject.checkpoint == checkpoint
+    artifact = str(subject.artifact)
+    assert find_subject(artifact, None, CPU).checkpoint is None
+    assert find_subject(artifact, checkpoint, CPU).checkpoint == checkpoint
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(OptionError, match=r"model\.safetensors is not what .* was made from"):
+        find_subject(artifact, tmp_path, CPU)

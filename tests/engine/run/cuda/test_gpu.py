@@ -1,0 +1,101 @@
+"""On a GPU: parity, placement, packed against padded, captured graphs, memory. Skipped where there is none, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusedbert.bench.gpu_device import memory_mib
+from fusedbert.engine import Classifier, DeviceError
+from fusedbert.engine.artifact import PACKED
+from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_offer
+from fusedbert.engine.run.cuda.placement import off_device
+from fusedbert.engine.run.cuda.runners import ChoosingRunner
+from fusedbert.engine.text.tokenizer import Row
+from fusedbert.export import export_checkpoint
+from fusedbert.export.parity.texts import CHECK_TEXTS, ROUNDING_TEXTS
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _gpu() -> None:
+    if reason := inspect_offer(import_onnxruntime()).obstacle():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def on_cuda(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    artifact = tmp_path_factory.mktemp("gpu") / "sst2-mini"
+    export_checkpoint(repository / "models" / "sst2-mini", artifact, required=True)
+    return Classifier.from_pretrained(artifact, device="cuda")
+
+
+@pytest.fixture(scope="module")
+def runner(on_cuda: Classifier) -> ChoosingRunner:
+    assert on_cuda.runtime.layout == PACKED, on_cuda.runtime.why
+    assert isinstance(on_cuda._runner, ChoosingRunner)
+    return on_cuda._runner
+
+
+def random_rows(rng: np.random.Generator, texts: int, longest: int) -> list[Row]:
+    return [
+        Row(ids=[2, *rng.integers(5, 9000, size=n).tolist(), 3], types=[0] * (n + 2), truncated=False)
+        for n in rng.integers(1, longest, size=texts).tolist()
+    ]
+
+
+def test_labels_are_those_of_fp32(on_cuda: Classifier) -> None:
+    texts = [*CHECK_TEXTS, *ROUNDING_TEXTS]
+    with Classifier.from_pretrained(on_cuda._loaded.folder, device="cpu", precision="fp32") as judge:
+        expected = judge.decision_function(texts)
+    found = on_cuda.decision_function(texts)
+    assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) >= 0.995
+    assert np.abs(found - expected).max() < 0.05
+
+
+def test_every_node_is_on_cuda(runner: ChoosingRunner) -> None:
+    for part in (runner.padded, runner.packed):
+        assert off_device(part.shaped.session.raw, CUDA) in ([], None)
+
+
+@pytest.mark.parametrize("longest", [10, 60, 120, 500])
+def test_packed_gives_what_padded_gives(runner: ChoosingRunner, longest: int) -> None:
+    rng = np.random.default_rng(longest)
+    for texts in (1, 2, 7, 33):
+        rows = random_rows(rng, texts, longest)
+        packed, padded = (part.execute(part.prepare(rows)) for part in (runner.packed, runner.padded))
+        np.testing.assert_allclose(packed, padded, atol=0.05)
+
+
+def test_a_replayed_graph_gives_what_a_plain_run_gives(runner: ChoosingRunner) -> None:
+    rng = np.random.default_rng(0)
+    for part in (runner.padded, runner.packed):
+        rows, others = random_rows(rng, 3, 40), random_rows(rng, 3, 40)
+        before = part.shaped.captured
+        plain = part.execute(part.prepare(rows))
+        for _ in range(3):
+            part.execute(part.prepare(others))  # other texts between, so that a stale buffer would show
+            np.testing.assert_allclose(part.execute(part.prepare(rows)), plain, atol=2e-3)
+        assert part.shaped.captured > before
+
+
+def test_memory_stays_flat(runner: ChoosingRunner) -> None:
+    rng = np.random.default_rng(0)
+
+    def run(batches: int) -> None:
+        for _ in range(batches):
+            rows = random_rows(rng, int(rng.integers(1, 33)), 120)
+            runner.execute(runner.prepare(rows))
+
+    run(1000)
+    after_first, _ = memory_mib()
+    run(1000)
+    assert memory_mib()[0] <= after_first + 64
+
+
+def test_a_device_that_is_not_there_is_refused_with_the_reason(on_cuda: Classifier) -> None:
+    with pytest.raises(DeviceError, match="no CUDA device of this number"):
+        Classifier.from_pretrained(on_cuda._loaded.folder, device="cuda:99")

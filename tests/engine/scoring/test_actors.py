@@ -1,0 +1,42 @@
+"""How many Ray actors there are and what each asks for; needs no Ray."""
+
+from __future__ import annotations
+
+import pytest
+
+from fusedbert.engine import DeviceError, OptionError
+from fusedbert.engine.scoring.ray import plan_actors
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "asked", "threads", "actors", "share"),
+    [
+        ({"CPU": 2.0}, "cpu", None, 1, 2, {"num_cpus": 0.75}),
+        ({"CPU": 2.0}, "cpu", 1, 2, 1, {"num_cpus": 1.0}),
+        ({"CPU": 64.0}, "cpu", None, 4, 16, {"num_cpus": 3.0}),
+        ({"CPU": 8.0, "GPU": 4.0}, "cuda", None, 1, 4, {"num_cpus": 0.5, "num_gpus": 1.0}),
+        ({"CPU": 1.0}, "cpu", None, 1, 1, {"num_cpus": 0.75}),
+    ],
+)
+def test_actors_leave_room_for_the_reader(found, device, asked, threads, actors, share) -> None:  # type: ignore[no-untyped-def]
+    assert plan_actors(found, device, asked, threads) == (actors, share)
+    assert actors * share["num_cpus"] + 0.25 <= found["CPU"]
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "asked", "said"),
+    [
+        ({"CPU": 2.0}, "cpu", 3, "3 Ray actors on cpu need 2.5 CPUs, the cluster has 2 CPUs"),
+        ({"CPU": 8.0}, "cuda", None, "1 Ray actors on cuda need 0.75 CPUs and 1 GPUs, the cluster has 8 CPUs and 0 GPUs"),
+        ({}, "cpu", None, "the cluster has 0 CPUs"),
+    ],
+)
+def test_what_would_wait_for_ever_is_refused(found, device, asked, said) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DeviceError, match=said):
+        plan_actors(found, device, asked, 1)
+
+
+@pytest.mark.parametrize("asked", [0, -1, True])
+def test_a_number_of_actors_is_positive(asked: int) -> None:
+    with pytest.raises(OptionError, match="actors is"):
+        plan_actors({"CPU": 2.0}, "cpu", asked, 1)
