@@ -11,8 +11,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := models/sst2-mini
 ARTIFACT := artifacts/sst2-mini
-EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact/manifest.py
-KERNELS := $(wildcard engine/kernels/*.c engine/kernels/*.h)
+EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact/__init__.py
+KERNELS := $(wildcard engine/kernels/*.[ch] engine/kernels/*/*.[ch])
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -40,8 +40,8 @@ test-optimum: $(OPTIMUM)/.made  ## Run the tests of the optimum route, in an env
 test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environment that has it
 	$(RAY)/bin/python -m pytest -q -m ray tests/engine/scoring/test_ray.py
 
-test-cuda: $(CUDA)/.made  ## Run ONNX Runtime's CUDA provider on a device that only pretends, built by gcc; no GPU is needed
-	$(CUDA)/bin/python -m pytest -q -m pretended tests/fake_cuda/test_fake_cuda.py
+test-cuda: $(CUDA)/.made  ## Run ONNX Runtime's CUDA provider on a fake CUDA device, built by gcc; no GPU is needed
+	$(CUDA)/bin/python -m pytest -q -m fake_cuda tests/fake_cuda/test_fake_cuda.py
 
 # Not part of test-all: the environments take 6 GB and many minutes the first time.
 test-peers: $(VENV)/.test  ## Build the environments of other engines, and run the tests that compare with them
@@ -50,21 +50,25 @@ test-peers: $(VENV)/.test  ## Build the environments of other engines, and run t
 
 test-all: test test-wheel test-browser test-optimum test-ray test-cuda  ## Run the tests, then those that build environments of their own
 
-# Its own environment, because the GPU wheel of ONNX Runtime cannot stand beside the CPU one; it sees the system's packages.
-gpu-check:  ## On a CUDA machine: install [gpu] where it is missing (WHEELS=FOLDER: from there), test, measure, write bench/results
-	@$(PYTHON) bench/gpu_setup.py .venv-gpu $(WHEELS) $(filter --dry-run,$(GPU_CHECK))
-	@.venv-gpu/bin/python -m fusedbert.bench.gpu_check $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
+# Its own environment, because the GPU wheel of ONNX Runtime excludes the CPU one; it sees this Python's packages.
+# GPU_CHECK takes the options of `python -m fusedbert.bench.gpu_check`: --steps, --resume, --list, --dry-run.
+gpu-check:  ## On a CUDA machine: install what is missing (WHEELS=FOLDER: from there), measure, write bench/results
+	@$(PYTHON) bench/gpu_check.py --environment .venv-gpu $(if $(WHEELS),--wheels $(WHEELS)) $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
 
-readme: $(VENV)/.demo  ## Write the README's tables of measurements from bench/results/*.json
+readme: $(VENV)/.test  ## Write the tables of README.md and docs/measurements.md, and docs/time-per-token.svg, from bench/results/*.json
 	@$(BIN)/python -m fusedbert.bench.report.readme
+	@$(BIN)/python -m fusedbert.bench.report.readme --page docs/measurements.md
+	@$(BIN)/python -m fusedbert.bench.report.page bench/results/bert-base-growth.json build/growth
+	@cp build/growth/time-per-token.svg docs/
 
 lint: $(VENV)/.lint  ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.lint  ## Check types (mypy, strict)
+types: $(VENV)/.lint  ## Check types (mypy strict, and pyright)
 	$(BIN)/mypy -p fusedbert.engine -p fusedbert.export -p fusedbert.bench
 	$(BIN)/mypy examples tests/types
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 wheel: $(VENV)/.made  ## Build the wheel into dist/
 	@rm -rf build dist
@@ -128,6 +132,6 @@ $(VENV)/.browser: $(VENV)/.test
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.made pyproject.toml constraints.txt
-	@echo "Installing ruff and mypy into $(VENV)"
+	@echo "Installing ruff, mypy and pyright into $(VENV)"
 	@$(INSTALL) --editable ".[cpu,export,lint]"
 	@touch $@

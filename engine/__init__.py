@@ -1,4 +1,4 @@
-"""The runtime: text in, labels out, with numpy, tokenizers and ONNX Runtime alone.
+"""The runtime: text in, labels out, with only numpy, tokenizers and ONNX Runtime.
 
 Example:
     >>> from fusedbert.engine import Classifier
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from .batcher import Batcher, BatcherStats
     from .classifier import Classifier
     from .load.open import Runtime
-    from .options import Window
     from .run.counters import Batch, Stats
     from .run.prometheus import observe, prometheus
     from .scoring import Scorer, score_file
+    from .text.inputs import Window
     from .text.windows import WindowScore
 
     __version__: str
@@ -77,11 +77,11 @@ __all__ = [
 ]
 
 
-# A library says nothing unless its user configures logging: logging.getLogger("fusedbert").
+# A library logs nothing unless its user configures logging: logging.getLogger("fusedbert").
 logging.getLogger("fusedbert").addHandler(logging.NullHandler())
 
-# Where names are that take more to import than the command line and the exporter, which pass through here, should pay for.
-_ELSEWHERE = {
+# Names whose import is too slow for the command line and the exporter, which import this package too.
+_LAZY = {
     "Batch": "run.counters",
     "Batcher": "batcher",
     "BatcherStats": "batcher",
@@ -89,7 +89,7 @@ _ELSEWHERE = {
     "Runtime": "load.open",
     "Scorer": "scoring",
     "Stats": "run.counters",
-    "Window": "options",
+    "Window": "text.inputs",
     "WindowScore": "text.windows",
     "observe": "run.prometheus",
     "prometheus": "run.prometheus",
@@ -98,9 +98,9 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of ``_ELSEWHERE`` when it is asked for."""
-    if name in _ELSEWHERE:
-        return getattr(importlib.import_module(f"fusedbert.engine.{_ELSEWHERE[name]}"), name)
+    """Import a name of ``_LAZY`` on first use."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"fusedbert.engine.{_LAZY[name]}"), name)
     if name == "__version__":
         from .hardware.packages import version
 

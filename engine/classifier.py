@@ -1,42 +1,36 @@
-"""``Classifier``: one loaded model, called as transformers' pipeline or with scikit-learn's verbs, from any thread."""
+"""The public prediction API, in the style of transformers' pipeline and of scikit-learn."""
 
 from __future__ import annotations
 
-import logging
+import itertools
 import os
-import threading
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .calls import Calls
-from .errors import ClosedError, OptionError
-from .load.open import Loaded, Runtime, load
-from .load.process import Origin, after_fork, keep_forever, reload
-from .options import LongText, Options, Window
-from .run.counters import Counters, Stats
-from .run.execution import Execution
-from .run.runner import Runner
-from .text.inputs import Text, alone, check_item
-from .text.labels import distinct
-from .text.outputs import Floats, Function, apply
-from .text.windows import WindowScore, check_stride
+import numpy as np
+
+from .errors import InputError, OptionError
+from .load import Options
+from .load.open import Runtime, load
+from .model import Model
+from .run.counters import Stats
+from .text.inputs import Item, LongText, Text, Window, check_items, check_single
+from .text.outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, distinct, scored
+from .text.windows import WindowScore
 
 if TYPE_CHECKING:
     from .explain import Attentions
-    from .explain.graph import AttentionGraph
 
-_log = logging.getLogger("fusedbert.engine.classifier")
+_STREAM_CHUNK = 256
 
 
-class Classifier(Calls):
-    """A fine-tuned classifier, ready to run. Make one with ``from_pretrained``; it is safe to share between threads.
+class Classifier:
+    """A fine-tuned classifier, made with ``from_pretrained`` and safe to share between threads.
 
-    It may be pickled, and is loaded again, by its path, where it is unpickled. In a process that was forked after it was
-    loaded it opens its graph again at its first call, because ONNX Runtime's threads do not come along.
+    A pickle holds its path, from which it is loaded again. In a forked process the first call opens the graph again.
 
     Attributes:
-        runtime: Device, precision, graph and threads that were chosen, and why.
+        model: The loaded model, which computes the logits.
 
     Example:
         >>> with Classifier.from_pretrained() as clf:
@@ -44,23 +38,8 @@ class Classifier(Calls):
         [{'label': 'POSITIVE', 'score': 0.99...}]
     """
 
-    runtime: Runtime
-
-    def __init__(self, loaded: Loaded, options: Options) -> None:
-        if options.long_text is LongText.WINDOW:
-            check_stride(options.window, loaded.tokenizer)
-        self.runtime = loaded.runtime
-        self._loaded = loaded.without_graph()
-        self._options = options
-        self._origin = Origin.of(loaded, options)
-        self._labels = list(loaded.manifest.labels)
-        self._counters = Counters()
-        self._execution: Execution | None = self._execute_with(loaded)
-        self._attention: AttentionGraph | None = None
-        self._closed = False
-        self._lock = threading.Lock()  # opening may take an export, which must not hold up other calls
-        after_fork(self)
-        _log.debug("loaded %s: %s", self._origin.folder, self.runtime.why)
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     @classmethod
     def from_pretrained(
@@ -81,30 +60,30 @@ class Classifier(Calls):
         """Load a model.
 
         Args:
-            model: An artifact, a checkpoint folder or a hub id (these two are exported on first use into the cache);
-                None for the embedded default.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``cuda`` fails where CUDA does not engage; ``auto``
-                then takes the CPU, and ``runtime.why`` says why.
+            model: An artifact, or a checkpoint folder or hub id, which the first use exports into the cache; None for the
+                embedded default.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. If CUDA does not engage, ``cuda`` fails and ``auto`` takes the
+                CPU; ``runtime.why`` gives the reason.
             precision: ``auto``, ``fp32``, ``int8`` or ``fp16``.
-            threads: Threads of one run on the CPU; None for the cores that the process may really use.
-            max_length: Tokens of a text at most; None for what the model allows.
-            long_text: Beyond it: ``truncate`` cuts a text, counts it in ``stats`` and warns at the first one; ``error``
-                refuses it; ``window`` reads all of it, in windows that overlap, and takes the mean of their logits;
-                ``Window(stride=..., aggregate="mean"|"max")`` does that with other settings.
+            threads: Threads of one run on the CPU; None for the cores that the process may use.
+            max_length: Maximum tokens of a text; None for the model's limit.
+            long_text: For longer texts: ``truncate`` cuts them, counts them in ``stats`` and warns once; ``error`` refuses
+                them; ``window`` averages the logits of overlapping windows, ``Window(stride=..., aggregate="mean"|"max")``
+                with other settings.
             revision: Branch, tag or commit of a hub id.
             token: Access token of a private hub id.
-            cache_dir: Folder to use in place of ``FUSEDBERT_CACHE`` and of the hub's cache.
-            local_files_only: Never ask the hub.
-            session_options: ``onnxruntime.SessionOptions`` to use as it is, or a mapping laid over ours; names in it that
-                begin with ``cuda.`` are options of the CUDA provider, as in ``{"cuda.gpu_mem_limit": 2**31}``;
-                ``{"fusedbert.kernels": "0"}`` leaves int8 to ONNX Runtime's kernels, as a ``SessionOptions`` does.
+            cache_dir: Folder to use instead of ``FUSEDBERT_CACHE`` and of the hub's cache.
+            local_files_only: Whether to stay off the hub.
+            session_options: ``onnxruntime.SessionOptions`` to use unchanged, or a mapping that overrides the defaults;
+                ``{"cuda.gpu_mem_limit": 2**31}`` sets an option of the CUDA provider, ``{"fusedbert.kernels": "0"}`` leaves
+                int8 to ONNX Runtime's kernels, as a ``SessionOptions`` does.
 
         Raises:
-            OptionError: An option has a value that is not one of its values.
-            ModelNotFoundError: ``model`` is nothing that can be loaded.
+            OptionError: An option has an invalid value.
+            ModelNotFoundError: ``model`` cannot be found.
             ArtifactError: The artifact is damaged.
             DeviceError: ``device="cuda"`` and CUDA does not engage.
-            MissingDependencyError: ONNX Runtime, or the exporter where one is needed, is not installed.
+            MissingDependencyError: ONNX Runtime, or the exporter where it is needed, is not installed.
 
         Example:
             >>> clf = Classifier.from_pretrained(threads=1, max_length=16, long_text=Window(stride=4, aggregate="mean"))
@@ -125,31 +104,36 @@ class Classifier(Calls):
             local_files_only=local_files_only,
             session_options=session_options,
         )
-        return cls(load(model, options), options)
+        return cls(Model(load(model, options), options))
+
+    @property
+    def runtime(self) -> Runtime:
+        """The chosen device, precision, graph and threads, and why."""
+        return self.model.runtime
 
     @property
     def classes_(self) -> list[str]:
         """Names of the labels, in the order of the columns of ``predict_proba``."""
-        return self._labels.copy()
+        return list(self.model.labels)
 
     @property
     def problem_type(self) -> str:
         """``regression``, ``single_label_classification`` or ``multi_label_classification``."""
-        return self._loaded.manifest.problem_type
+        return self.model.problem_type
 
     @property
     def function_to_apply(self) -> str:
-        """What makes scores of logits where a call does not say: ``softmax``, ``sigmoid``, or ``none`` for the logits."""
-        return str(Function.of(self._loaded.manifest))
+        """The default function from logits to scores: ``softmax``, ``sigmoid`` or ``none``."""
+        return str(self.model.function)
 
     @property
     def max_length(self) -> int:
-        """Tokens of a text at most, special tokens included."""
-        return self._loaded.tokenizer.max_length
+        """Maximum tokens of a text, special tokens included."""
+        return self.model.tokenizer.max_length
 
     @property
     def stats(self) -> Stats:
-        """What was done so far: texts, tokens, padding, truncations, windows, batches, seconds by stage.
+        """Counts since loading: texts, tokens, padding, truncations, windows, batches, seconds by stage.
 
         Example:
             >>> clf = Classifier.from_pretrained()
@@ -158,29 +142,123 @@ class Classifier(Calls):
             >>> clf.stats.texts, clf.stats.batches, clf.stats.truncated
             (2, 1, 0)
         """
-        return self._counters.snapshot()
+        return self.model.counters.snapshot()
 
     @property
     def truncated(self) -> int:
-        """Number of texts that were cut at ``max_length`` so far; ``stats`` has it too."""
-        return self._counters.truncated
+        """Number of texts that were cut at ``max_length``; also in ``stats``."""
+        return self.model.counters.truncated
+
+    def __call__(
+        self,
+        inputs: Item | Sequence[Item],
+        *,
+        top_k: int | Default | None = UNSET,
+        function_to_apply: str | None = None,
+        truncation: bool | None = None,
+    ) -> Any:
+        """Classify, with the arguments and results of transformers' text classification pipeline.
+
+        Args:
+            inputs: A text, a pair as ``{"text", "text_pair"}`` or a tuple, or a list of these. As in transformers, an empty
+                second text counts only in a list.
+            top_k: Labels per text, the best first; None for all. Default: the best one.
+            function_to_apply: ``sigmoid``, ``softmax`` or ``none``; None for ``self.function_to_apply``.
+            truncation: Whether to cut texts beyond ``max_length``, or raise; None for the option ``long_text``.
+
+        Returns:
+            For a text ``[{"label", "score"}]``, for a pair ``{"label", "score"}``, for a list a list of the latter;
+            with ``top_k`` a list of those in place of each.
+
+        Raises:
+            InputError: An input is not a text; the message names its index.
+            TextTooLongError: A text is too long and ``truncation`` is false.
+
+        Example:
+            >>> clf("fine", top_k=None)
+            [{'label': 'POSITIVE', 'score': 0.9...}, {'label': 'NEGATIVE', 'score': 0.0...}]
+            >>> clf(["fine", {"text": "Is it good?", "text_pair": "It is."}])
+            [{'label': 'POSITIVE', 'score': 0.9...}, {'label': 'POSITIVE', 'score': 0.9...}]
+        """
+        top_k = check_top_k(top_k)
+        function = self.model.function_for(function_to_apply)
+        if isinstance(inputs, list):
+            return self._score(check_items(inputs), function, top_k, truncation)
+        if not isinstance(inputs, (str, tuple, Mapping)) and isinstance(inputs, Iterable) and not isinstance(inputs, bytes):
+            raise InputError(f"inputs is of type {type(inputs).__name__}: give list(inputs), or use stream(inputs)")
+        result = self._score([check_single(inputs)], function, top_k, truncation)[0]
+        return [result] if isinstance(inputs, str) and top_k is UNSET else result
+
+    def stream(
+        self,
+        inputs: Iterable[Item],
+        *,
+        top_k: int | Default | None = UNSET,
+        function_to_apply: str | None = None,
+        truncation: bool | None = None,
+    ) -> Iterator[Scored | list[Scored]]:
+        """Classify an iterable of any length lazily: results in order, memory flat.
+
+        It reads ahead, one item at first and then up to 256. Arguments, results and errors are those of ``__call__``.
+
+        Example:
+            >>> for answer in clf.stream(f"It is {word}." for word in ("fine", "awful")):
+            ...     print(answer["label"])
+            POSITIVE
+            NEGATIVE
+        """
+        if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
+            raise InputError(f"stream takes an iterable of texts, found {type(inputs).__name__}: give [text]")
+        return self._stream(inputs, self.model.function_for(function_to_apply), check_top_k(top_k), truncation)
+
+    def decision_function(self, texts: Iterable[Item]) -> Floats:
+        """Return the logits, float32 ``[n, labels]``.
+
+        Args:
+            texts: A list, array or other collection of texts and pairs.
+
+        Raises:
+            InputError: ``texts`` is a single text, or an item is not a text.
+        """
+        return self.model.logits(check_items(texts))
+
+    def predict_proba(self, texts: Iterable[Item]) -> Floats:
+        """Return the probabilities, float32 ``[n, labels]``; the logits if ``function_to_apply`` is ``none``.
+
+        Argument and errors are those of ``decision_function``.
+        """
+        return apply(self.model.function, self.decision_function(texts))
+
+    def predict(self, texts: Iterable[Item]) -> list[str] | list[list[str]]:
+        """Return the label of each text; for a multi-label model, the list of those with p >= 0.5.
+
+        Argument and errors are those of ``decision_function``.
+
+        Raises:
+            OptionError: The model is a regression.
+        """
+        if self.problem_type == "regression":
+            raise OptionError("this model is a regression and has no classes to predict: use decision_function for its values")
+        names = self.model.labels
+        if self.problem_type == "multi_label_classification":
+            return [[names[i] for i in np.flatnonzero(row >= 0.5)] for row in self.predict_proba(texts)]
+        return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
 
     def windows(self, text: str, text_pair: str | None = None, *, function_to_apply: str | None = None) -> list[WindowScore]:
-        """Score each window of a text by itself, to see which passage says what.
+        """Score each window of a text by itself, to see what each passage contributes.
 
-        The windows are those of ``long_text=Window(...)``, or ``Window()`` where the classifier was loaded without; a text
-        that fits is one window.
+        The windows are those of the option ``long_text``, by default ``Window()``.
 
         Args:
             text: The text.
-            text_pair: The second text of a pair; the longer one is read in windows.
+            text_pair: The second text of a pair.
             function_to_apply: As in ``__call__``.
 
         Returns:
-            For each window its characters and its scores.
+            The characters and the scores of each window.
 
         Raises:
-            InputError: ``text`` is no text.
+            InputError: ``text`` is not a text.
 
         Example:
             >>> clf = Classifier.from_pretrained(max_length=16)
@@ -190,126 +268,68 @@ class Classifier(Calls):
             A dull start, a slow middle, and then an end that makes 0.0
             end that makes up for all of it: I loved that. 1.0
         """
-        function = self._function(function_to_apply)
-        checked = alone(check_item(text if text_pair is None else (text, text_pair), 0))
-        logits, segment, places = self._opened_execution().windows(checked)  # [windows, labels]
-        scores = apply(function, logits)
+        function = self.model.function_for(function_to_apply)
+        logits, segment, spans = self.model.windows(check_single(text if text_pair is None else (text, text_pair)))
+        names = distinct(self.model.labels)
         return [
-            WindowScore(
-                start=start,
-                end=end,
-                segment=segment,
-                logits=tuple(map(float, row)),
-                scores=dict(zip(distinct(self._labels), map(float, shares), strict=True)),
-            )
-            for (start, end), row, shares in zip(places, logits, scores, strict=True)
+            WindowScore(start=start, end=end, segment=segment, logits=tuple(row), scores=dict(zip(names, scores, strict=True)))
+            for (start, end), row, scores in zip(spans, logits.tolist(), apply(function, logits).tolist(), strict=True)
         ]
 
     def attentions(self, text: str, text_pair: str | None = None, *, occlusion: bool = True) -> Attentions:
-        """Show how a text was read: the attention weights of every layer and head, and which words the answer hangs on.
+        """Return a text's attention weights of every layer and head, and the effect of each word on the result.
 
-        It runs a graph of its own, fp32 on the CPU, that is opened at the first call. An artifact has it where it was
-        exported with ``--attentions``; for a checkpoint it is made then, into the cache.
+        They come from a separate fp32 graph on the CPU, which an artifact has if it was exported with ``--attentions``; a
+        checkpoint's is exported into the cache at the first call.
 
         Args:
             text: The text.
             text_pair: The second text of a pair.
-            occlusion: Whether to measure too what each word's leaving out changes, which runs the text once a word.
+            occlusion: Whether to leave out each word, with one run per word, to measure its effect.
 
         Raises:
-            ArtifactError: The artifact has no such graph; the message names the command that makes one.
-            InputError: ``text`` is no text.
+            ArtifactError: The artifact lacks the graph; the message names the command that makes it.
+            InputError: ``text`` is not a text.
 
         Example:
             >>> shown = Classifier.from_pretrained().attentions("Action gets results")
             >>> shown.tokens, shown.weights.shape
             (('[CLS]', 'action', 'gets', 'results', '[SEP]'), (3, 12, 5, 5))
         """
-        from .explain.graph import AttentionGraph
-        from .explain.occlusion import occlude
+        from .explain.attentions import occlude
 
-        checked = alone(check_item(text if text_pair is None else (text, text_pair), 0))
-        self._opened_execution()
-        with self._lock:
-            graph = self._attention or AttentionGraph.open(self._loaded, self._options)
-            self._attention = graph
-        shown = graph.show(checked, truncate=self._options.long_text is not LongText.ERROR)
+        truncate = self.model.options.long_text is not LongText.ERROR
+        checked = check_single(text if text_pair is None else (text, text_pair))
+        shown = self.model.attention_graph().show(checked, truncate=truncate)
         return occlude(shown, self.predict_proba) if occlusion else shown
 
     def close(self) -> None:
-        """Let go of the graph and its memory; calls that run finish, later ones raise ``ClosedError``."""
-        self._closed = True
-        self._execution = self._attention = None
+        """Free the graph; calls in progress finish, later ones raise ``ClosedError``."""
+        self.model.close()
 
     def __enter__(self) -> Classifier:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        state = ", closed" if self._closed else ""
-        runtime = self.runtime
-        return (
-            f"Classifier({str(self._loaded.folder)!r}, {runtime.precision} on {runtime.device}, labels={self._labels}{state})"
-        )
+        return repr(self.model).replace("Model", "Classifier", 1)
 
-    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[type[Classifier], Origin]]:
-        """Pickle what it was loaded from, and load it again there: the graph stays, and so does the access token."""
-        if self._closed:
-            raise _closed()
-        return _unpickle, (type(self), self._origin.portable())
+    def __reduce__(self) -> tuple[type[Classifier], tuple[Model]]:
+        return type(self), (self.model,)
 
-    def _after_fork(self) -> None:
-        """Make ready for use in a child process: see ``process``."""
-        keep_forever(self._execution)
-        keep_forever(self._attention)
-        self._execution = self._attention = None
-        self._lock = threading.Lock()  # another thread of the parent may have held it
-        self._counters.restart()
+    def _stream(
+        self, inputs: Iterable[Item], function: Function, top_k: int | Default | None, truncation: bool | None
+    ) -> Iterator[Scored | list[Scored]]:
+        iterator = iter(inputs)
+        done, size = 0, 1
+        while chunk := list(itertools.islice(iterator, size)):
+            yield from self._score(check_items(chunk, done), function, top_k, truncation)
+            done, size = done + len(chunk), min(2 * size, _STREAM_CHUNK)
 
-    def _opened_execution(self) -> Execution:
-        """Return what computes; open it again in a forked child; raise where it was closed."""
-        execution = self._execution  # read once, so that a close() meanwhile does not take it away
-        if execution is not None:
-            return execution
-        with self._lock:
-            if self._closed:
-                raise _closed()
-            if self._execution is None:
-                _log.debug("process %d was forked: opening %s again", os.getpid(), self._origin.folder)
-                self._execution = self._execute_with(reload(self._origin, self.runtime))
-            return self._execution
-
-    def _execute_with(self, loaded: Loaded) -> Execution:
-        return Execution(
-            runner=loaded.runner,
-            tokenizer=loaded.tokenizer,
-            labels=len(self._labels),
-            window=self._options.window,
-            counters=self._counters,
-        )
-
-    def _logits(self, texts: list[Text], truncation: bool | None) -> Floats:
-        """Run checked texts; results stand in the order of the texts, whatever the batches were."""
-        return self._opened_execution().logits(texts, self._long_text(truncation), warn=truncation is None)
-
-    def _long_text(self, truncation: bool | None) -> LongText:
-        """Return what becomes of long texts in a call."""
-        if truncation is None:
-            return self._options.long_text
-        if not isinstance(truncation, bool):
-            raise OptionError(f"truncation is {truncation!r}: give True or False")
-        return LongText.TRUNCATE if truncation else LongText.ERROR
-
-    @property
-    def _runner(self) -> Runner | None:
-        return None if self._execution is None else self._execution.runner.inner
-
-
-def _closed() -> ClosedError:
-    return ClosedError("this Classifier was closed: make another with Classifier.from_pretrained")
-
-
-def _unpickle(kind: type[Classifier], origin: Origin) -> Classifier:
-    return kind(origin.load(), origin.options)
+    def _score(
+        self, texts: list[Text], function: Function, top_k: int | Default | None, truncation: bool | None
+    ) -> list[Scored | list[Scored]]:
+        scores = apply(function, self.model.logits(texts, truncation))  # [n, labels]
+        return [scored(row, self.model.labels, top_k) for row in scores]

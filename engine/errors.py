@@ -1,55 +1,59 @@
-"""Every error that fusedbert raises on purpose.
+"""Errors of fusedbert, and checks of option values.
 
-One root, ``FusedBertError``, so that a service can catch them all; each child is also the built-in exception that
-fits, so that ``except ValueError`` keeps working. A message is one line: what was found, what was expected, the way out.
+Each error derives from ``FusedBertError`` and from a built-in exception. Its message is one line: the value found, the one
+expected, the way out.
 """
 
 from __future__ import annotations
 
+import enum
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound=enum.StrEnum)
+
 
 class FusedBertError(Exception):
-    """The root of all errors raised by fusedbert."""
+    """The base of all errors raised by fusedbert."""
 
-
-class InputError(FusedBertError, ValueError):
-    """A text, or what was given in place of one, cannot be classified."""
-
-
-class TextTooLongError(InputError):
-    """A text has more tokens than ``max_length``, and truncation was not allowed."""
-
-
-class OptionError(FusedBertError, ValueError):
-    """An option has a value that is not one of its values."""
-
-
-class CheckpointError(FusedBertError, ValueError):
-    """A checkpoint folder lacks files or tensors, or holds ones that do not fit its config."""
-
-
-class ArtifactError(FusedBertError, ValueError):
-    """An exported folder is damaged, unsafe, or of a format that this version does not read."""
-
-
-class ModelNotFoundError(FusedBertError, FileNotFoundError):
-    """MODEL is neither an artifact, nor a checkpoint folder, nor a hub id that can be reached."""
-
-    # OSError's own __str__ prints errno and filename; the message is all there is to say here.
+    # Before that of OSError, which would print an errno and a file name that are not set.
     def __str__(self) -> str:
-        """Return the message as it was given."""
         return str(self.args[0]) if self.args else ""
 
 
+class InputError(FusedBertError, ValueError):
+    """An input is not a text, or cannot be classified."""
+
+
+class TextTooLongError(InputError):
+    """A text has more tokens than ``max_length``, and may not be cut."""
+
+
+class OptionError(FusedBertError, ValueError):
+    """An option has an invalid value."""
+
+
+class CheckpointError(FusedBertError, ValueError):
+    """A checkpoint lacks files or tensors, or they do not fit its config."""
+
+
+class ArtifactError(FusedBertError, ValueError):
+    """An artifact is damaged, unsafe, or of an unknown format."""
+
+
+class ModelNotFoundError(FusedBertError, FileNotFoundError):
+    """MODEL is neither an artifact, nor a checkpoint folder, nor a reachable hub id."""
+
+
 class ExportError(FusedBertError, RuntimeError):
-    """An exported graph did not pass a gate: parity with the checkpoint, or the fused nodes that it must hold."""
+    """An exported graph failed a check: parity with the checkpoint, or its number of fused nodes."""
 
 
 class DeviceError(FusedBertError, RuntimeError):
-    """The device that was asked for cannot be used; the message gives the reason."""
+    """The requested device cannot be used; the message gives the reason."""
 
 
 class InferenceError(FusedBertError, RuntimeError):
-    """The graph failed while it ran."""
+    """The graph failed during a run."""
 
 
 class ClosedError(FusedBertError, RuntimeError):
@@ -57,27 +61,19 @@ class ClosedError(FusedBertError, RuntimeError):
 
 
 class ForkError(FusedBertError, RuntimeError):
-    """What was made before this process was forked cannot be used in it."""
+    """An object from before a fork cannot be used in the child process."""
 
 
 class OverloadError(FusedBertError, RuntimeError):
-    """A queue is full: more texts arrive than can be classified. Trying again later may help."""
+    """A queue is full, because more texts arrive than can be classified."""
 
 
 class DeadlineError(FusedBertError, TimeoutError):
-    """A text's turn did not come before its deadline; it was not run."""
-
-    def __str__(self) -> str:
-        """Return the message as it was given."""
-        return str(self.args[0]) if self.args else ""
+    """The deadline of a text passed before its turn; it was not run."""
 
 
 class StorageError(FusedBertError, OSError):
     """A file or folder could not be read or written: no space, no permission, a locked cache."""
-
-    def __str__(self) -> str:
-        """Return the message as it was given."""
-        return str(self.args[0]) if self.args else ""
 
 
 class MissingDependencyError(FusedBertError, ImportError):
@@ -85,11 +81,29 @@ class MissingDependencyError(FusedBertError, ImportError):
 
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingDependencyError:
-        """Name the missing package, what it is for, and the extra that brings it.
-
-        Args:
-            package: The package that could not be imported, as pip knows it.
-            extra: The extra of fusedbert that installs it.
-            purpose: What cannot be done without it, to follow the word "to".
-        """
+        """Return the error for a package and its extra of fusedbert; ``purpose`` follows the word "to"."""
         return cls(f'{package} is needed to {purpose}, and is not installed: pip install "fusedbert[{extra}]"')
+
+
+def check_member(kind: type[E], name: str, value: Any) -> E:
+    """Return the member of an enumeration for an option's string.
+
+    Raises:
+        OptionError: It has no such member; the message lists them.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise OptionError(f"{name} is {value!r}: give one of {', '.join(kind)}") from None
+
+
+def check_integer(name: str, value: object, least: int = 1, *, optional: bool = False) -> None:
+    """Check that an option is an integer of at least ``least``, or None if it is optional.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(f"{name} is {value!r}: give an integer from {least} up{', or None' if optional else ''}")

@@ -62,7 +62,7 @@ def finetune(rows: list[tuple[str, str]], encoder: str, output: str, epochs: int
 
 def main() -> None:
     """Train, export, classify."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("csv")
     parser.add_argument("artifact")
     parser.add_argument("--encoder", default="models/sst2-mini")

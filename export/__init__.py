@@ -1,4 +1,4 @@
-"""From a fine-tuned checkpoint to an artifact: ONNX graphs with fused attention, each checked against the checkpoint."""
+"""Export of a fine-tuned checkpoint to an artifact: ONNX graphs with fused attention, each checked against the checkpoint."""
 
 from __future__ import annotations
 

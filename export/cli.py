@@ -1,4 +1,4 @@
-"""``fusedbert export``: a checkpoint in, an artifact out, each step told as it begins."""
+"""The command ``fusedbert export``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import click
 
 from fusedbert.engine.artifact import MANIFEST, Manifest
 
+from .checkpoint import ExportWarning
 from .exporter import ROUTES, export_checkpoint
-from .targets import TARGETS
-from .variants import ExportWarning
+from .variants import TARGETS
 
 
 @click.command()
@@ -29,22 +29,22 @@ from .variants import ExportWarning
     type=click.Choice(ROUTES),
     default="direct",
     show_default=True,
-    help="direct: our own graphs, for BERT's family. optimum: whatever optimum exports.",
+    help="direct: fusedbert's graphs, for the BERT family. optimum: any family that optimum exports.",
 )
-@click.option("--attentions", is_flag=True, help="Also make the graph that shows its attention weights (see explain).")
-@click.option("--opset", type=int, help="Operator set of the fp32 graph, 17 to 23, for older runtimes; 23 where left out.")
+@click.option("--attentions", is_flag=True, help="Also make the graph with attention weights as outputs (see explain).")
+@click.option("--opset", type=int, help="Operator set of the fp32 graph, 17 to 23, for older runtimes; default: 23.")
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Texts, one a line, to fit the int8 graph to; there are built-in ones.",
+    help="Texts, one a line, to fit the int8 graph to; default: built-in texts.",
 )
 @click.option(
     "--allow-tokenizer-difference",
     is_flag=True,
-    help="Export even where transformers, which is installed, makes other tokens of a text.",
+    help="Export even if the installed transformers tokenizes a text differently.",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option("--force", is_flag=True, help="Replace OUTPUT where it exists.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def export(
     source: str,
@@ -60,10 +60,10 @@ def export(
     as_json: bool,
 ) -> None:
     """Convert SOURCE, a checkpoint folder or hub id, to the artifact OUTPUT."""
-    begun = time.monotonic()
+    start = time.monotonic()
 
-    def tell(step: str) -> None:
-        click.echo(f"[{time.monotonic() - begun:5.1f} s] {step}", err=True)
+    def progress(step: str) -> None:
+        click.echo(f"[{time.monotonic() - start:5.1f} s] {step}", err=True)
 
     with shown_warnings():
         manifest = export_checkpoint(
@@ -76,10 +76,10 @@ def export(
             calibrate=calibrate,
             revision=revision,
             force=force,
-            progress=tell,
+            progress=progress,
             allow_tokenizer_difference=allow_tokenizer_difference,
         )
-    tell(f"done: {output}")
+    progress(f"done: {output}")
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False))
     else:
@@ -88,22 +88,15 @@ def export(
 
 @contextlib.contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Print each of the exporter's own warnings as one line on stderr."""
+    """Print each of the exporter's warnings as one line on stderr."""
     with warnings.catch_warnings():
-        usual = warnings.showwarning
+        default = warnings.showwarning
 
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
             if issubclass(category, ExportWarning):
                 click.echo(f"warning: {message}", err=True)
             else:
-                usual(message, category, filename, lineno, file, line)
+                default(message, category, *place, **named)
 
         warnings.simplefilter("always", ExportWarning)
         warnings.showwarning = show
@@ -112,7 +105,7 @@ def shown_warnings() -> Iterator[None]:
 
 def table(manifest: Manifest) -> str:
     """Return the graphs of an artifact as a table: size, nodes, fused attention, parity."""
-    ordered = any(variant.parity.rank_correlation is not None for variant in manifest.variants)  # there are no labels to keep
+    ordered = any(variant.parity.rank_correlation is not None for variant in manifest.variants)  # no labels to keep
     kept = "rank correlation" if ordered else "labels kept"
     head = ("graph", "for", "precision", "MB", "nodes", "fused", "max |dlogit|", kept)
     rows = [

@@ -1,6 +1,6 @@
-"""The export, step by step: read, describe, compute the reference, build each graph, check it, write the manifest.
+"""Exporter: reads a checkpoint, computes the reference, builds and checks each graph, and writes the artifact.
 
-Everything is written into a temporary sibling of the output, which is renamed when all of it stands.
+Everything is written into a temporary folder next to the output, which is renamed at the end.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ import dataclasses
 import itertools
 import os
 from pathlib import Path
+from types import ModuleType
 
-from fusedbert.engine.artifact import Manifest, Source, Variant, staged_folder
+from fusedbert.engine.artifact import Manifest, staged_folder
 from fusedbert.engine.errors import OptionError
 
-from .checkpoint.source import locate
-from .graph.lowering.base import Lowering
-from .metadata import provenance, requirements, versions, write_record
-from .parity.baseline import Progress, Subject, study
-from .targets import chosen
-from .tokenizer.check import against_transformers, settle_differences, tell_notes
-from .tokenizer.tokenization import Tokenization
-from .variants import make_variants
+from .checkpoint import locate
+from .metadata import graph_metadata, made_with, write_metadata
+from .parity.baseline import Baseline, Progress, compute_baseline
+from .parity.tokenizer import against_transformers, report_differences, show_notes
+from .variants import choose_lowerings, make_variants
 
 ROUTES = ("direct", "optimum")
-LEAST_TEXTS, MOST_TEXTS = 16, 512  # fewer say little of the activations' range; more cost time and change little
+LEAST_TEXTS, MOST_TEXTS = 16, 512  # fewer do not show the activations' range; more cost time and change little
 
 
 def export_checkpoint(
@@ -48,30 +46,28 @@ def export_checkpoint(
 
     Args:
         source: Folder of the checkpoint, or hub id.
-        output: Folder of the artifact; made, with its parents.
-        target: ``all``, ``cpu``, ``cuda``, or ``fp32`` for the exact graph alone.
-        via: ``direct``: our own graphs, for the families that we build. ``optimum``: for any family that optimum exports.
-        attentions: Whether to make the graph that shows its attention weights too, ``onnx/model_attentions.onnx``.
-        opset: Version of the operator set for the fp32 graph, 17 to 23, for a runtime that cannot load 23; None for 23.
-            Below 23 its attention is not fused. The other graphs stay as they are.
+        output: Folder of the artifact; it is created with its parents.
+        target: ``all``, ``cpu``, ``cuda``, or ``fp32`` for the exact graph only.
+        via: ``direct``: fusedbert's graphs, for the BERT family. ``optimum``: any family that optimum exports.
+        attentions: Add the graph with attention weights as outputs, ``onnx/model_attentions.onnx``.
+        opset: Operator set of the fp32 graph, 17 to 23; None for 23. Below 23 its attention is not fused.
         calibrate: File of texts, one a line, to fit the int8 graph to; None for the built-in ones.
         revision: Branch, tag or commit on the hub.
         token: Access token for the hub.
-        local_files_only: Use the hub's local cache alone.
+        local_files_only: Use only the hub's local cache.
         force: Replace an existing output.
-        required: Whether a rounded graph (fp16, int8) that fails its gate fails the export, or is left out with a
-            warning. None: it fails the export where ``target`` asked for it by name.
-        name: Id of the checkpoint for the manifest, where ``source`` is a folder that only keeps a copy of it.
+        required: Whether an fp16 or int8 graph that fails its parity check fails the export, or is left out with a warning;
+            None for ``target != "all"``.
+        name: Id of the checkpoint in the manifest; None for the name of ``source``.
         progress: Called with each step's name as it begins.
-        allow_tokenizer_difference: Whether to export where transformers, which is installed, makes other ids of a text;
-            that is an error otherwise.
+        allow_tokenizer_difference: Export even if the installed transformers tokenizes a text differently.
 
     Returns:
         The artifact's manifest.
 
     Raises:
-        CheckpointError: The checkpoint is incomplete, damaged, or of a kind that is not built.
-        ExportError: A graph did not pass its gate, or the tokenizer is not that of transformers; the output stays as it was.
+        CheckpointError: The checkpoint is incomplete, damaged, or not supported.
+        ExportError: A graph failed its parity check, or the tokenizer is not that of transformers; the output is unchanged.
         MissingDependencyError: ``via`` needs packages that are not installed.
         StorageError: The output exists and ``force`` is not set, or it cannot be written.
 
@@ -80,17 +76,14 @@ def export_checkpoint(
         >>> manifest.labels
         ('NEGATIVE', 'POSITIVE')
     """
-    tell: Progress = progress or (lambda _: None)
-    lowerings = chosen(target, attentions=attentions, opset=opset)
+    progress = progress or (lambda _: None)
+    lowerings = choose_lowerings(target, attentions=attentions, opset=opset)
     if via not in ROUTES:
         raise OptionError(f"via is {via!r}, expected one of {', '.join(ROUTES)}")
-    if attentions and via != "direct":
-        raise OptionError(f"attentions are shown by the graphs that we build ourselves, found via={via!r}: use via='direct'")
-    if opset is not None and via != "direct":
-        raise OptionError(f"opset is chosen for the graphs that we build ourselves, found via={via!r}: use via='direct'")
-    if via == "optimum":
-        # Imported here: it needs torch and transformers, which the direct route does without.
-        from .optimum.route import export_through_optimum
+    for option, is_set in (("attentions", attentions), ("opset", opset is not None)):
+        if is_set and via != "direct":
+            raise OptionError(f"{option} is an option of fusedbert's own graphs, found via={via!r}: use via='direct'")
+    optimum = _import_optimum() if via == "optimum" else None
     texts = () if calibrate is None else read_calibration(Path(calibrate).expanduser())
     required = target != "all" if required is None else required
     checkpoint = locate(os.fspath(source), revision=revision, token=token, local_files_only=local_files_only)
@@ -98,31 +91,36 @@ def export_checkpoint(
     if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
         raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
     checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
+    created_with = made_with(*(optimum.PACKAGES if optimum else ()))
+    metadata = graph_metadata(checkpoint, created_with)
     with staged_folder(folder, replace=force) as stage:
         with against_transformers(checkpoint.folder) as differences:
+            baseline: Baseline
+            if optimum:
+                baseline, variants = optimum.make_variants(
+                    checkpoint, stage, metadata, progress, target=target, required=required
+                )
+                runtimes = optimum.first_runtimes(variants)
+            else:
+                rounded = any(lowering.precision != "fp32" for lowering in lowerings)
+                baseline = compute_baseline(checkpoint, progress, rounded=rounded, calibration=texts)
+                show_notes(baseline.tokens)
+                variants = make_variants(baseline, lowerings, stage, metadata, progress, required=required)
+                runtimes = {lowering.file: lowering.onnxruntime for lowering in lowerings}
+            progress("comparing the tokenizer with that of transformers, if installed")
+            report_differences(differences(baseline.tokens), allowed=allow_tokenizer_difference)
+        progress("writing the manifest")
+        return write_metadata(stage, baseline, variants, created_with, runtimes)
 
-            def settle(tokens: Tokenization) -> None:
-                tell("comparing the tokenizer with transformers', where that is installed")
-                settle_differences(differences(tokens), allowed=allow_tokenizer_difference)
 
-            if via == "optimum":
-                return export_through_optimum(checkpoint, stage, target=target, required=required, tell=tell, settle=settle)
-            rounded = any(lowering.precision != "fp32" for lowering in lowerings)
-            subject = study(checkpoint, tell, rounded=rounded, calibration=texts)
-            tell_notes(subject.tokens)
-            metadata = provenance(checkpoint, versions())
-            variants = make_variants(subject, lowerings, stage, metadata, tell, required=required)
-            settle(subject.tokens)
-        tell("writing the manifest")
-        return finish(subject, variants, lowerings, stage)
+def _import_optimum() -> ModuleType:
+    from . import optimum  # needs torch and transformers, unlike the direct route
+
+    return optimum
 
 
 def read_calibration(path: Path) -> tuple[str, ...]:
-    """Read the user's calibration texts: the first lines of a file that are not empty, up to ``MOST_TEXTS``.
-
-    Raises:
-        OptionError: The file cannot be read as UTF-8, or holds fewer than ``LEAST_TEXTS``.
-    """
+    """Read up to ``MOST_TEXTS`` lines; raise ``OptionError`` if they are not UTF-8, or fewer than ``LEAST_TEXTS``."""
     try:
         with path.open(encoding="utf-8") as file:
             texts = tuple(itertools.islice(filter(None, map(str.strip, file)), MOST_TEXTS))
@@ -131,20 +129,3 @@ def read_calibration(path: Path) -> tuple[str, ...]:
     if len(texts) < LEAST_TEXTS:
         raise OptionError(f"{path} holds {len(texts)} texts, at least {LEAST_TEXTS} are needed: give one text a line")
     return texts
-
-
-def finish(subject: Subject, variants: tuple[Variant, ...], lowerings: tuple[type[Lowering], ...], stage: Path) -> Manifest:
-    """Write the files that stand beside the graphs."""
-    manifest = Manifest(
-        source=Source(id=subject.checkpoint.id, revision=subject.checkpoint.revision, sha256=subject.weights.sha256()),
-        created_with=versions(),
-        architecture=subject.architecture.family,
-        problem_type=subject.problem_type,
-        labels=subject.labels,
-        max_length=subject.tokens.max_length,
-        variants=variants,
-        golden=subject.golden,
-        function_to_apply=subject.function_to_apply,
-        requires=requirements(variants, {lowering.file: lowering.onnxruntime for lowering in lowerings}),
-    )
-    return write_record(stage, subject.checkpoint, subject.tokens, manifest)

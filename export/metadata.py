@@ -1,61 +1,125 @@
-"""What stands beside the graphs of an artifact, whichever route made them: config, tokenizer, model card, manifest."""
+"""Metadata of an artifact, whichever route made its graphs: config, tokenizer, manifest, and README.md (the model card)."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from fusedbert.engine.artifact import Manifest, Variant, write_manifest
+from fusedbert.engine.artifact import Manifest, Parity, Source, Variant, sha256_of, write_manifest
+from fusedbert.engine.hardware.packages import versions
 
-from .checkpoint.source import Checkpoint
-from .model_card import write_card
-from .tokenizer.check import check_written
-from .tokenizer.tokenization import Tokenization
+from .checkpoint import Checkpoint
+from .parity.baseline import Baseline
+from .parity.tokenizer import check_written
 
 PACKAGES = ("fusedbert", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
 
 
-def versions(*more: str) -> dict[str, str]:
-    """Return the versions of what an artifact is made with: ``PACKAGES`` and ``more``, those that are installed."""
-    found = {}
-    for name in (*PACKAGES, *more):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def made_with(*more: str) -> dict[str, str]:
+    """Return the versions of ``PACKAGES`` and ``more`` that are installed."""
+    return versions((*PACKAGES, *more))
 
 
-def provenance(checkpoint: Checkpoint, made_with: Mapping[str, str]) -> dict[str, str]:
-    """Return the ``metadata_props`` that each graph carries: where its weights came from, and what made it."""
-    return {"source": checkpoint.id, "revision": checkpoint.revision or "", "created_with": json.dumps(dict(made_with))}
+def graph_metadata(checkpoint: Checkpoint, created_with: Mapping[str, str]) -> dict[str, str]:
+    """Return the ``metadata_props`` of each graph."""
+    return {"source": checkpoint.id, "revision": checkpoint.revision or "", "created_with": json.dumps(dict(created_with))}
 
 
-def requirements(variants: Iterable[Variant], least: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return what runs each graph, for ``Manifest.requires``.
+def write_metadata(
+    stage: Path, baseline: Baseline, variants: tuple[Variant, ...], created_with: Mapping[str, str], runtimes: Mapping[str, str]
+) -> Manifest:
+    """Write the files next to the graphs, and return the manifest; ``runtimes`` has the first ONNX Runtime for each graph.
 
-    Args:
-        variants: The graphs.
-        least: The first ONNX Runtime that runs each, by file.
+    Raise ``ExportError`` if the engine would read a different tokenizer than the graphs were checked with.
     """
-    return {variant.file: {"opset": variant.opset, "onnxruntime": least[variant.file]} for variant in variants}
-
-
-def write_record(stage: Path, checkpoint: Checkpoint, tokens: Tokenization, manifest: Manifest) -> Manifest:
-    """Write the files that stand beside the graphs in ``stage``.
-
-    Returns:
-        The manifest as written, with size and sha256 of every file.
-
-    Raises:
-        ExportError: The engine would read another tokenizer from them than the graphs were checked with.
-    """
+    checkpoint, outputs = baseline.checkpoint, baseline.outputs
+    manifest = Manifest(
+        source=Source(id=checkpoint.id, revision=checkpoint.revision, sha256={p.name: sha256_of(p) for p in baseline.files}),
+        created_with=dict(created_with),
+        architecture=baseline.architecture.family,
+        problem_type=outputs.problem_type,
+        labels=outputs.labels,
+        max_length=baseline.tokens.max_length,
+        variants=variants,
+        golden=baseline.golden,
+        function_to_apply=outputs.function_to_apply,
+        requires={v.file: {"opset": v.opset, "onnxruntime": runtimes[v.file]} for v in variants},
+    )
     shutil.copyfile(checkpoint.folder / "config.json", stage / "config.json")
-    tokens.save(stage)
-    check_written(stage, tokens)
-    write_card(stage, manifest)
+    baseline.tokens.save(stage)
+    check_written(stage, baseline.tokens)
+    (stage / "README.md").write_text(model_card(stage, manifest), encoding="utf-8")
     return write_manifest(stage, manifest)
+
+
+def model_card(folder: Path, manifest: Manifest) -> str:
+    """Return the model card in Markdown, with the YAML header that the hub reads."""
+    figures = [_figures(v.parity) for v in manifest.variants]
+    head = " | ".join(figures[0] if figures else ())
+    rows = [
+        f"| `{v.file}` | {v.target} | {v.precision} | {_megabytes(folder / v.file)} | {v.fused_attention} "
+        f"| {manifest.requires[v.file]['onnxruntime']} | {' | '.join(columns.values())} |"
+        for v, columns in zip(manifest.variants, figures, strict=True)
+    ]
+    labels = ", ".join(f"{i} {label}" for i, label in enumerate(manifest.labels))
+    packages = ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
+    revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
+    return f"""---
+library_name: onnx
+pipeline_tag: text-classification
+---
+
+# {manifest.source.id}, as ONNX
+
+Exported by fusedbert from `{manifest.source.id}`{revision}: a {manifest.architecture} classifier
+({manifest.problem_type}), texts of up to {manifest.max_length} tokens. The checkpoint's own card and licence apply.
+
+Labels: {labels}.
+
+| graph | for | precision | MB | fused attention | ONNX Runtime from | {head} |
+|---|---|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+The changes are against a {manifest.variants[0].parity.reference} forward pass, over {manifest.variants[0].parity.texts} texts
+of one token to {manifest.max_length}. `fusedbert.json` holds the sha256 of every file. Made with {packages}.
+
+```python
+from fusedbert.engine import Classifier
+
+clf = Classifier.from_pretrained("path/to/this/folder")
+clf("a text")
+```
+{_with_optimum(manifest)}"""
+
+
+def _with_optimum(manifest: Manifest) -> str:
+    graph = manifest.variant(target="cpu", precision="fp32")
+    if graph is None:
+        return ""
+    own = sorted({op.split(":")[0] for op in graph.nodes if ":" in op})
+    kind = f"has ONNX Runtime's own operators ({', '.join(own)})" if own else f"is standard ONNX (opset {graph.opset})"
+    runtime = manifest.requires[graph.file]["onnxruntime"]
+    return f"""
+The fp32 graph for the CPU {kind} and loads with optimum too, from ONNX Runtime {runtime} on:
+
+```python
+from optimum.onnxruntime import ORTModelForSequenceClassification
+
+model = ORTModelForSequenceClassification.from_pretrained("path/to/this/folder", subfolder="onnx", file_name="model.onnx")
+```
+"""
+
+
+def _figures(parity: Parity) -> dict[str, str]:
+    moved = {"max logit change": f"{parity.max_abs_logit:.1e}"}
+    if parity.rank_correlation is None or parity.max_of_spread is None:
+        kept = f"{100 * parity.label_agreement:.1f} %"
+        return moved | {"max probability change": f"{parity.max_abs_probability:.1e}", "labels kept": kept}
+    share = {"max change of the spread": f"{100 * parity.max_of_spread:.2g} %"}
+    return moved | share | {"rank correlation": f"{parity.rank_correlation:.4f}"}
+
+
+def _megabytes(path: Path) -> str:
+    return f"{sum(file.stat().st_size for file in path.parent.glob(path.name + '*')) / 1e6:.1f}"

@@ -1,110 +1,89 @@
-"""From a checkpoint to one graph of the artifact: built, written, held against its gate."""
+"""Variants: the graphs that an export can make, each built, written and checked."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Parity, Variant
-from fusedbert.engine.errors import ExportError
+from fusedbert.engine.errors import OptionError
 
-from .checkpoint.notes import ExportWarning as ExportWarning
-from .checkpoint.notes import FusionWarning as FusionWarning
-from .checkpoint.notes import IgnoredWarning as IgnoredWarning
-from .checkpoint.notes import LeftOutWarning as LeftOutWarning
-from .checkpoint.notes import TokenizerWarning as TokenizerWarning
+from .calibrate import calibrate, calibration_texts
+from .checkpoint import FusionWarning
+from .checkpoint.weights import Parameters
 from .graph.bert import build
-from .graph.lowering.base import Lowering
-from .parity import gates as check
-from .parity.baseline import Progress, Subject
+from .graph.cpu_fp32 import OPSETS, CpuAttentions, CpuFp32, CpuPlain
+from .graph.cpu_int8 import CpuInt8
+from .graph.cuda_fp16 import CudaFp16
+from .graph.cuda_fp16_packed import CudaFp16Packed
+from .graph.int8_weights import QuantizedWeights
+from .graph.lowering import Lowering
+from .parity.baseline import DirectBaseline, Progress
+from .parity.gates import check_activations, check_fused_attention, check_parity, keep_if_passing, three_digits
+from .parity.graphs import check_attentions, check_packed
+
+LOWERINGS: tuple[type[Lowering], ...] = (CpuFp32, CpuInt8, CudaFp16, CudaFp16Packed)
+TARGETS = ("all", "cpu", "cuda", "fp32")  # fp32: only the exact graph
+FP32_OPSETS = (*OPSETS, CpuFp32.opset)  # that the fp32 graph can be written in
+
+
+def choose_lowerings(target: str, *, attentions: bool = False, opset: int | None = None) -> tuple[type[Lowering], ...]:
+    """Return the lowerings for arguments of ``export_checkpoint``; raise ``OptionError`` if they are not possible."""
+    if target not in TARGETS:
+        raise OptionError(f"target is {target!r}, expected one of {', '.join(TARGETS)}")
+    if opset is not None and opset not in FP32_OPSETS:
+        raise OptionError(f"opset is {opset!r}, expected a number from {FP32_OPSETS[0]} to {FP32_OPSETS[-1]}")
+    lowerings = tuple(lowering for lowering in LOWERINGS if target in ("all", lowering.target, lowering.precision))
+    if opset is not None:
+        if CpuFp32 not in lowerings:
+            raise OptionError(f"opset is for the fp32 graph, and --for {target} makes none: leave it out, or use --for cpu")
+        fp32 = CpuFp32 if opset == CpuFp32.opset else CpuPlain.at(opset)
+        lowerings = tuple(fp32 if lowering is CpuFp32 else lowering for lowering in lowerings)
+    return (*lowerings, CpuAttentions) if attentions else lowerings
 
 
 def make_variants(
-    subject: Subject,
+    baseline: DirectBaseline,
     lowerings: Sequence[type[Lowering]],
     stage: Path,
     metadata: Mapping[str, str],
-    tell: Progress,
+    progress: Progress,
     *,
     required: bool,
 ) -> tuple[Variant, ...]:
-    """Build, write and check each graph.
-
-    Args:
-        subject: The checkpoint.
-        lowerings: The targets.
-        stage: Where the artifact is being written.
-        metadata: ``metadata_props`` of the graphs.
-        tell: Called with each step's name as it begins.
-        required: Whether a rounded graph (fp16, int8) that fails its gate fails the export; it is left out otherwise,
-            with a ``LeftOutWarning``. The fp32 graph always has to pass.
-
-    Raises:
-        ExportError: A required graph did not pass.
-    """
+    """Build, write and check each graph in ``stage``; raise ``ExportError`` if a ``required`` one or fp32 fails its check."""
     variants: list[Variant] = []
     for lowering in lowerings:
-        if reason := lowering.unfit(subject.architecture):
-            tell(f"{lowering.file} is left out: {reason}")
+        if reason := lowering.unsupported(baseline.architecture):
+            progress(f"{lowering.file} is left out: {reason}")
             continue
-        make = functools.partial(make_variant, subject, lowering, stage, metadata, tell)
-        variants += keep(make, stage / lowering.file, required=required or lowering.precision == "fp32")
+        make = functools.partial(make_variant, baseline, lowering, stage, metadata, progress)
+        variants += keep_if_passing(make, stage / lowering.file, required=required or lowering.precision == "fp32")
     return tuple(variants)
 
 
-def keep(make: Callable[[], Variant], path: Path, *, required: bool) -> list[Variant]:
-    """Make one variant; where it fails and is not required, remove its files and warn.
-
-    Args:
-        make: Writes the graph and holds it against its gate.
-        path: Where it writes.
-        required: Whether a failure is passed on.
-
-    Returns:
-        The variant, or nothing.
-    """
-    try:
-        return [make()]
-    except ExportError as error:
-        if required:
-            raise
-        for file in graph_files(path):
-            file.unlink()
-        warnings.warn(f"{path.parent.name}/{path.name} is left out: {error}", LeftOutWarning, stacklevel=3)
-        return []
-
-
 def make_variant(
-    subject: Subject, lowering: type[Lowering], stage: Path, metadata: Mapping[str, str], tell: Progress
+    baseline: DirectBaseline, lowering: type[Lowering], stage: Path, metadata: Mapping[str, str], progress: Progress
 ) -> Variant:
-    """Build one graph, write it, and hold it against the reference.
-
-    Raises:
-        ExportError: It does not pass its gate.
-    """
-    path, a = stage / lowering.file, subject.architecture
-    tell(f"building {lowering.file}")
-    graph = build(a, lowering.prepare(subject, tell), lowering)
+    """Build, write and check one graph; raise ``ExportError`` if it fails its parity check."""
+    path, a = stage / lowering.file, baseline.architecture
+    progress(f"building {lowering.file}")
+    weights: Parameters = baseline.weights
+    if lowering is CpuInt8:
+        texts = calibration_texts(baseline)
+        progress(f"calibrating {lowering.file} on {len(texts)} texts")
+        weights = QuantizedWeights(baseline.weights, calibrate(baseline, texts))
+    graph = build(a, weights, lowering)
     nodes = graph.count_nodes()
-    fused = check.gate_attention(nodes, lowering.attention_ops, a.layers, lowering.file) if lowering.attention_ops else 0
+    fused = check_fused_attention(nodes, lowering.attention_ops, a.layers, lowering.file) if lowering.attention_ops else 0
     if lowering.note is not None:
         warnings.warn(f"{lowering.file}: {lowering.note}", FusionWarning, stacklevel=2)
     path.parent.mkdir(exist_ok=True)
     graph.write(path, f"{a.family} classifier", opset=lowering.opset, metadata=metadata, ir_version=lowering.ir_version)
     del graph
-    parity = lowering.weigh(path, subject, tell) or judge(path, lowering.precision, subject, a.padding_id, tell)
-    if lowering.precision == "fp16":
-        check.gate_activations(subject.max_activation, lowering.file)
-        bound = f"{parity.measured_on}, on the CPU; activations up to {check.three_digits(subject.max_activation):g} of 65504"
-        parity = dataclasses.replace(parity, measured_on=bound)
-    lowering.examine(path, subject, tell)
     return Variant(
         file=lowering.file,
         target=lowering.target,
@@ -113,53 +92,20 @@ def make_variant(
         opset=lowering.opset,
         nodes=nodes,
         fused_attention=fused,
-        parity=parity,
+        parity=_check(lowering, path, baseline, progress),
         layout=lowering.layout,
     )
 
 
-class Judged(Protocol):
-    """What a graph is held against, whichever route read the checkpoint."""
-
-    @property
-    def checks(self) -> check.CheckSet:
-        """The check texts."""
-
-    @property
-    def reference(self) -> NDArray[np.float64]:
-        """Their logits ``[texts, labels]``."""
-
-    @property
-    def problem_type(self) -> str:
-        """What the outputs mean."""
-
-    @property
-    def terms(self) -> NDArray[np.float64] | None:
-        """Of each logit the largest sum of its products without their signs ``[labels]``; None where not known."""
-
-    def in_float32(self) -> NDArray[np.floating] | None:
-        """Compute the reference in float32, logits ``[texts, labels]``; None where the route cannot."""
-
-
-def judge(path: Path, precision: str, subject: Judged, padding_id: int, tell: Progress) -> Parity:
-    """Run a written graph on the check texts and hold it against its gate.
-
-    Raises:
-        ExportError: It cannot be opened, fails, or does not pass.
-    """
-    file = f"{path.parent.name}/{path.name}"
-    size = sum(part.stat().st_size for part in graph_files(path))
-    tell(f"checking {file}, {size / 1e6:.1f} MB, against the reference")
-    results = check.run_graph(check.open_session(path), subject.checks, padding_id)
-    parity = check.measure(results, subject.reference, subject.problem_type, subject.terms)
-    room = 0.0
-    if precision == "fp32" and not check.is_exact(parity):
-        tell("computing the reference in float32 too: some models are no more certain than that")
-        room = check.own_room(subject.in_float32(), subject.reference, subject.problem_type, subject.terms)
-    check.gate(parity, precision, file, room)
-    return check.with_room(parity) if room else parity
-
-
-def graph_files(path: Path) -> list[Path]:
-    """List a graph's files: itself, and its external data where it has any."""
-    return [file for file in (path, path.with_name(f"{path.name}_data")) if file.exists()]
+def _check(lowering: type[Lowering], path: Path, baseline: DirectBaseline, progress: Progress) -> Parity:
+    if lowering is CudaFp16Packed:
+        parity = check_packed(path, baseline, progress)
+    else:
+        parity = check_parity(path, lowering.precision, baseline, progress)
+    if lowering.precision == "fp16":
+        check_activations(baseline.max_activation, lowering.file)
+        bound = f"{parity.measured_on}, on the CPU; activations up to {three_digits(baseline.max_activation):g} of 65504"
+        parity = dataclasses.replace(parity, measured_on=bound)
+    if lowering is CpuAttentions:
+        check_attentions(path, baseline, progress)
+    return parity

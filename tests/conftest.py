@@ -1,5 +1,6 @@
 """What every test may use: the repository, a fusedbert in a process of its own, the embedded checkpoint as an artifact."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -77,3 +78,68 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "movie", "was", "the", "not", "very", "##s", ".", "!"]
+
+
+def write_checkpoint(
+    folder: Path, *, family: str = "bert", heads: int = 2, hidden: int = 32, layers: int = 2, positions: int = 40
+) -> Path:
+    """Write a random BERT or RoBERTa with a WordPiece tokenizer, without torch; padding has the id 0 in both."""
+    import numpy as np
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    folder.mkdir(parents=True)
+    config = {
+        "model_type": family,
+        "pad_token_id": 0,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "vocab_size": len(WORDS),
+        "max_position_embeddings": positions,
+        "type_vocab_size": 2,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> "np.ndarray":
+        return rng.normal(scale=0.4, size=shape).astype(np.float32)
+
+    sizes = {"word": len(WORDS), "position": positions, "token_type": 2}
+    tensors = {f"{family}.embeddings.{name}_embeddings.weight": draw(rows, hidden) for name, rows in sizes.items()}
+    head = ("bert.pooler.dense", "classifier") if family == "bert" else ("classifier.dense", "classifier.out_proj")
+    dense = {head[0]: (hidden, hidden), head[1]: (2, hidden)}
+    norms = [f"{family}.embeddings.LayerNorm"]
+    for i in range(layers):
+        at = f"{family}.encoder.layer.{i}."
+        dense |= {f"{at}attention.{n}": (hidden, hidden) for n in ("self.query", "self.key", "self.value", "output.dense")}
+        dense |= {f"{at}intermediate.dense": (2 * hidden, hidden), f"{at}output.dense": (hidden, 2 * hidden)}
+        norms += [f"{at}attention.output.LayerNorm", f"{at}output.LayerNorm"]
+    for name, shape in dense.items():
+        tensors |= {f"{name}.weight": draw(*shape), f"{name}.bias": draw(shape[0])}
+    for name in norms:
+        tensors |= {f"{name}.weight": 1 + draw(hidden) / 4, f"{name}.bias": draw(hidden)}
+    save_file(tensors, folder / "model.safetensors")
+    vocabulary = {word: i for i, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(WORDS[:5])
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]", "tokenizer_class": "BertTokenizer"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint_at():
+    """Return a function that writes a tiny random checkpoint: ``write_checkpoint``."""
+    return write_checkpoint

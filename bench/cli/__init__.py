@@ -1,43 +1,74 @@
-"""``fusedbert bench``: measurements from the command line. Each command is imported when it is called."""
+"""``fusedbert bench``: measurements from the command line. The measurements are imported when they are called."""
 
 from __future__ import annotations
 
-import importlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
+from fusedbert.engine.cli import LazyGroup
+from fusedbert.engine.errors import StorageError
+
+SIZES = ("small", "base", "large")
 COMMANDS = {
-    "latency": ("fusedbert.bench.latency.command", "Time the graph by shape, from token ids to logits."),
-    "corpus": ("fusedbert.bench.corpus.command", "Time a file of texts, from text to labels."),
-    "load": ("fusedbert.bench.load.command", "Find the rate of arrivals that the latency budget allows."),
-    "startup": ("fusedbert.bench.startup.command", "Time a fresh process up to its first answer; memory and size."),
-    "compare": ("fusedbert.bench.report.compare", "Show what moved between two documents of --json."),
-    "checkpoint": ("fusedbert.bench.cli.checkpoint", "Write a checkpoint of BERT-base's size, with random weights."),
-    "setup": ("fusedbert.bench.cli.setup", "Build the environments of the engines to compare with."),
+    "latency": ("fusedbert.bench.latency.measure:latency", "Time the graph by shape, from token ids to logits."),
+    "corpus": ("fusedbert.bench.corpus.measure:corpus", "Time a file of texts, from text to labels."),
+    "load": ("fusedbert.bench.load.measure:load", "Find the rate of arrivals that a latency budget allows."),
+    "startup": ("fusedbert.bench.startup.measure:startup", "Time a fresh process up to its first answer; memory and size."),
+    "compare": ("fusedbert.bench.report.compare:compare", "Show what moved between two documents of --json."),
+    "checkpoint": ("fusedbert.bench.cli:checkpoint", "Write a checkpoint of BERT-base's size, with random weights."),
+    "setup": ("fusedbert.bench.cli:setup", "Build the environments of the engines to compare with."),
 }
 
 
-class BenchCommands(click.Group):
-    """A click group whose commands are named here and live in a module each."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import one command."""
-        if name not in COMMANDS:
-            return None
-        command = getattr(importlib.import_module(COMMANDS[name][0]), name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with their summaries, importing none of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
-
-
-@click.command(cls=BenchCommands)
+@click.command(cls=LazyGroup, entries=COMMANDS)
 def bench() -> None:
-    """Measure how fast a model runs on this machine, alone or against other engines."""
+    """Measure how fast a model runs on this machine, by itself or against other engines."""
+
+
+@click.command(short_help="Write a checkpoint of BERT-base's size, with random weights.")
+@click.argument("size", metavar="SIZE", type=click.Choice(SIZES))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace FOLDER if it exists.")
+def checkpoint(size: str, folder: Path, force: bool) -> None:
+    """Write a BERT with two labels and random weights into FOLDER, as transformers would save it.
+
+    SIZE is small (6 layers of width 384), base (12 of 768) or large (24 of 1024). Its answers mean nothing; it takes the time
+    that a trained model of that size takes. The tokenizer is the embedded model's.
+    """
+    from fusedbert.engine.load.resolve import embedded_checkpoint
+
+    from ..engines import random_models
+
+    if folder.exists():
+        if not force:
+            raise StorageError(f"{folder} exists: give --force to replace it, or another folder")
+        shutil.rmtree(folder)
+    try:
+        random_models.write_checkpoint(folder, getattr(random_models, size.upper()), embedded_checkpoint())
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error}): give another folder") from None
+    click.echo(str(folder))
+
+
+@click.command(short_help="Build the environments of other engines.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--again", is_flag=True, help="Rebuild an environment that exists.")
+def setup(names: Sequence[str], again: bool) -> None:
+    """Build the environments that other engines run in: transformers, optimum, openvino, ctranslate2, or all.
+
+    For a CUDA machine there is optimum-cuda too, which all does not include.
+
+    Each is a virtual environment with its own exact versions, 1 to 2 GB in the cache; an existing one is left as it is.
+    FUSEDBERT_BENCH moves the folder.
+    """
+    from ..engines.environments import ENVIRONMENTS, environment_of, set_up
+
+    wanted = list(dict.fromkeys(each for name in names for each in (ENVIRONMENTS if name == "all" else (name,))))
+    for name in wanted:  # a wrong name is reported before anything is built
+        environment_of(name)
+    for name in wanted:
+        python = set_up(name, lambda line: click.echo(line, err=True), again=again)
+        click.echo(f"{name}  {python}")

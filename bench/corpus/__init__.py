@@ -1,1 +1,1 @@
-"""A corpus: from texts to labels."""
+"""A corpus: a file of texts, from text to labels."""

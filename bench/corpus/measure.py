@@ -1,226 +1,320 @@
-"""Measuring contenders on a corpus: from texts to logits, tokenizing included, in turns."""
+"""``fusedbert bench corpus``: a file of texts, from texts to logits, tokenizing included; engines side by side."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.registry import Kind, kind_of
-from ..run.interleave import Field, Lane, Status, worker_variables
-from ..run.process import Worker
-from ..run.reference import OURS, Checks, judge
-from .texts import Corpus, evenly
+from fusedbert.engine.text.inputs import check_items
+from fusedbert.engine.text.tokenizer import TextTokenizer
+
+from ..cli.benchmark import Benchmark, Round, execute
+from ..engines.base import EngineSpec
+from ..report.text import busy_before, engine_table, milliseconds, noisy_rounds, per_second, render_absent, render_head
+from ..run.interleave import EngineProcess, Run
+from ..run.reference import MULTI_LABEL, OURS, REGRESSION, Checks, check_answer, open_ours
+from ..run.setup import Lineup, Shared, shared_options
+from ..run.stats import name_some, noise
+from .texts import Corpus, accuracy, gold, length_blocks, read_corpus
 
 SEED = 0
+ALONE, AGAINST = 3, 5  # rounds
 SIZES = {"cpu": (1, 2, 4, 8, 16, 32, 64), "cuda": (8, 16, 32, 64, 128, 256, 512)}
 BLOCKS = 4  # of the sample on which batch sizes are tried
 TRIAL_SECONDS = 2.0  # of a run of the sample, at most
 SINGLES, SINGLE_WARM, SINGLE_SECONDS = 100, 3, 5.0  # one text at a time, in a round
-PATIENT = 120.0  # seconds of timed runs, after which a contender sits out later rounds
-SLACK = 10.0  # a run that takes this many times as long as expected counts as hung
-AS_DOCUMENTED = {"transformers-pipeline": 8}  # contenders that stand for how their documentation calls them
+PATIENT = 120.0  # seconds of timed runs, after which an engine sits out later rounds
+SLACK = 10.0  # a run that takes this many times the expected time counts as hung
+AS_DOCUMENTED = {"transformers-pipeline": 8}  # engines that run with the batch size of their documentation
+INPUT = "all texts of the file in its order in every round; one at a time: a draw of them, another in every round"
+TIMED = "from texts in memory to logits in memory, tokenizing included"
+COLUMNS = ("texts/s", "batch", "p50 ms", "p90 ms", "p99 ms", "accuracy", "as fp32")
+NOTES = (
+    "p50, p90, p99: one text at a time. batch: the best, found by trial; own: it plans its own batches. "
+    "as fp32: texts with the label of fusedbert-fp32."
+)
 Logits: TypeAlias = "NDArray[np.float32]"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to measure.
-
-    Attributes:
-        corpus: The texts.
-        max_length: Tokens at which they are cut.
-        rounds: How often it is each contender's turn.
-        seconds: Of a turn, at least: where all texts take less, they run several times.
-        device: ``cpu`` or ``cuda``.
-        batch_size: The peers' batch size; None for the best of each.
-        multi_label: Whether each logit is a decision of its own.
-        by_order: Whether the model is a regression.
-    """
+    """The plan of a run."""
 
     corpus: Corpus
-    max_length: int
+    tokens: int  # of all texts after cutting
+    max_length: int  # tokens at which texts are cut
     rounds: int
-    device: str
-    seconds: float = 1.0
-    batch_size: int | None = None
-    multi_label: bool = False
-    by_order: bool = False
+    device: str  # cpu or cuda
+    seconds: float = 1.0  # of a turn, at least: a corpus that takes less runs several times
+    batch_size: int | None = None  # of the other engines; None for the best of each
+    problem_type: str = "single_label_classification"  # the model's
+    labels: NDArray[np.int64] | None = None  # number of each text's label, -1 without one, [texts]; None: no accuracy
+
+    def sizes(self, spec: EngineSpec) -> tuple[int, ...]:
+        """Return the batch sizes to try: one if the engine plans its own batches or its documentation names a size."""
+        if spec.is_fusedbert:
+            return (32,)
+        if spec.name in AS_DOCUMENTED:
+            return (AS_DOCUMENTED[spec.name],)
+        return SIZES[self.device] if self.batch_size is None else (self.batch_size,)
 
 
 @dataclasses.dataclass
-class Run:
-    """What a contender brought so far; filled as it goes.
+class Record:
+    """The measurements of an engine so far."""
 
-    Attributes:
-        batch_size: The one that it runs with; None where it plans its batches itself.
-        rates: Texts per second on the sample, by batch size.
-        seconds: Of all texts, by round: the median, where they ran several times in it.
-        others: Share of the CPUs that other processes had meanwhile, by round.
-        single: Seconds of single texts, of all rounds.
-        spent: Seconds of all runs of all texts.
-        logits: Of all texts.
+    batch_size: int | None = None  # None if it plans its own batches
+    rates: dict[str, float] = dataclasses.field(default_factory=dict)  # texts per second on the sample, by batch size
+    seconds: dict[int, float] = dataclasses.field(default_factory=dict)  # of all texts, by round; the median of several runs
+    others: dict[int, float | None] = dataclasses.field(default_factory=dict)  # other processes' share of the CPUs, by round
+    single: list[float] = dataclasses.field(default_factory=list)  # seconds of single texts, of all rounds
+    spent: float = 0.0  # seconds of all runs of all texts
+    logits: Logits | None = None  # of all texts
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@shared_options(rounds=f"{ALONE}, or {AGAINST} with --against")
+@click.option("--text-column", metavar="NAME", help="Column of the texts; default: text, another usual name, or the first.")
+@click.option("--label-column", metavar="NAME", help="Column of the labels, for the accuracy; default: label, if it exists.")
+@click.option("--max-length", type=click.IntRange(3), help="Tokens at which texts are cut; default: the model's maximum.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N texts.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Of the other engines; default: the best of each, by trial.")
+def corpus(
+    shared: Shared,
+    file: Path,
+    text_column: str | None,
+    label_column: str | None,
+    max_length: int | None,
+    limit: int | None,
+    batch_size: int | None,
+) -> None:
+    """Time the texts of FILE (.tsv, .csv, .jsonl, .parquet, or .txt with one a line) from text to labels.
+
+    Texts per second over the whole file, the latency of one text at a time, the accuracy if the file has labels, and the
+    share of texts with the same label as fusedbert's fp32. With --against, engines are interleaved, each in a process of its
+    own and at its own best batch size, after their answers were checked.
     """
+    shared.options()  # a wrong value is reported before the file is read
+    texts = read_corpus(file, text_column=text_column, label_column=label_column, limit=limit)
 
-    batch_size: int | None = None
-    rates: dict[str, float] = dataclasses.field(default_factory=dict)
-    seconds: dict[int, float] = dataclasses.field(default_factory=dict)
-    others: dict[int, float | None] = dataclasses.field(default_factory=dict)
-    single: list[float] = dataclasses.field(default_factory=list)
-    spent: float = 0.0
-    logits: Logits | None = None
-
-
-Runs = dict[str, Run]
-
-
-def measure(field: Field, plan: Plan, runs: Runs, found: dict[str, Logits]) -> None:
-    """Compute our fp32 answers, find every contender's batch size, check it on the sample, and time all in turns.
-
-    Args:
-        field: The contenders, started and checked.
-        plan: What to measure.
-        runs: Filled as it goes, so that a break leaves what there is.
-        found: Gets ``reference``, the logits of our fp32 graph, float32 [texts, labels].
-
-    Raises:
-        ContenderFailedError: Our fp32 graph, against which all are held, failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="fusedbert-corpus-") as name:
-        folder = Path(name)
-        texts = folder / "texts.json"
-        texts.write_text(json.dumps(plan.corpus.texts), encoding="utf-8")
-        field.progress.step(f"{OURS}: the answers that all are held against")
-        reference = found["reference"] = reference_logits(field, plan, texts, folder / "reference.npy")
-        for lane in field.running:
-            _open(field, lane, plan, texts, reference, runs.setdefault(lane.name, Run()))
-        _time(field, plan, runs, folder)
-
-
-def reference_logits(field: Field, plan: Plan, texts: Path, file: Path) -> Logits:
-    """Run all texts through our fp32 graph, in a process of its own, on the CPU."""
-    setting, patience, kind = field.setting, field.setting.patience, kind_of(OURS)
-    job = {**setting.job.to_json(), "device": "cpu"}
-    with Worker.start(None, worker_variables(kind, setting, field.packages)) as worker:
-        worker.call("prepare", timeout=patience.prepare, contender=OURS, job=job)
-        worker.call("load", timeout=patience.load, tokenizer=str(setting.job.artifact))
-        worker.call("corpus", timeout=patience.load, step="open", path=str(texts), max_length=plan.max_length)
-        timeout = patience.visit + len(plan.corpus.texts)  # a second a text is slower than any machine
-        worker.call("corpus", timeout=timeout, step="run", batch_size=8, least=0.0, logits=str(file))
-    found: Logits = np.load(file, allow_pickle=False)
-    return found
-
-
-def _open(field: Field, lane: Lane, plan: Plan, texts: Path, reference: Logits, run: Run) -> None:
-    """Give a contender its texts, try batch sizes, and hold what it answers against our fp32."""
-    patience = field.setting.patience
-    sizes = sizes_of(lane.kind, plan)
-    field.progress.step(f"{lane.name}: warming up" if len(sizes) == 1 else f"{lane.name}: looking for its best batch size")
-    opened = lane.call("corpus", timeout=patience.load, step="open", path=str(texts), max_length=plan.max_length)
-    if opened is not None:
-        blocks = length_blocks(plan.corpus.texts, max(sizes), BLOCKS)
-        timeout = patience.visit * len(sizes)
-        found = lane.call("corpus", timeout=timeout, step="trial", blocks=blocks, sizes=sizes, seconds=TRIAL_SECONDS)
-        if found is not None:
-            run.rates = found["rates"]
-            run.batch_size = None if plans_itself(lane.kind) else found["batch_size"]
-            verdict = judge([found["logits"]], _checks(reference[found["indices"]], plan), lane.kind.tolerance)
-            if not verdict.right:
-                lane.end(Status.WRONG, f"on the corpus, {verdict.why}")
-    if not lane.running:
-        field.progress.say(f"{lane.name} {lane.status}: {lane.why}")
-
-
-def plans_itself(kind: Kind) -> bool:
-    """Tell whether a contender cuts its batches itself, whatever size it is told: ours."""
-    return kind.engine == "fusedbert"
-
-
-def sizes_of(kind: Kind, plan: Plan) -> tuple[int, ...]:
-    """Return the batch sizes to try: one, where a contender plans its own or its documentation names one."""
-    if plans_itself(kind):
-        return (32,)
-    if kind.name in AS_DOCUMENTED:
-        return (AS_DOCUMENTED[kind.name],)
-    return (plan.batch_size,) if plan.batch_size is not None else SIZES[plan.device]
-
-
-def length_blocks(texts: Sequence[str], size: int, count: int) -> list[list[int]]:
-    """Take a sample of a corpus that sorts by length as the whole does: blocks of neighbours in length, evenly spread.
-
-    A sample drawn text by text has greater steps in length between neighbours, so large batches of it have more padding
-    than they have in the whole.
-
-    Args:
-        texts: The corpus.
-        size: Texts of a block.
-        count: Blocks at most.
-
-    Returns:
-        Indices of the texts of each block, shorter texts first.
-
-    Example:
-        >>> length_blocks(["ccc", "a", "dddd", "bb"], 2, 9)
-        [[1, 3], [0, 2]]
-    """
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    blocks = [order[start : start + size] for start in range(0, len(order), size)]
-    whole = [block for block in blocks if len(block) == size] or blocks  # a last short one is too small a batch to learn from
-    return [whole[index] for index in evenly(len(whole), count)]
-
-
-def _time(field: Field, plan: Plan, runs: Runs, folder: Path) -> None:
-    """Go round after round; the first brings the logits too."""
-    singles = np.random.default_rng(SEED)
-    chosen = [_draw(singles, len(plan.corpus.texts)) for _ in range(plan.rounds)]
-
-    def visit(lane: Lane, _item: Corpus, number: int) -> None:
-        run = runs[lane.name]
-        if run.spent > PATIENT:
-            return
-        file = folder / f"{len(runs)}-{list(runs).index(lane.name)}.npy" if run.logits is None else None
-        rate = max(run.rates.values(), default=1.0)
-        timeout = field.setting.patience.visit + SLACK * len(plan.corpus.texts) / rate
-        size = run.batch_size or 32
-        asked = {"step": "run", "batch_size": size, "least": plan.seconds, "logits": file and str(file)}
-        found = field.visit(lane, "corpus", timeout=timeout, **asked)
-        if found is None:
-            return
-        run.seconds[number], run.others[number] = float(np.median(found.result["seconds"])), found.others
-        run.spent += sum(found.result["seconds"])
-        if file is not None:
-            run.logits = np.load(file, allow_pickle=False)
-        alone = field.visit(
-            lane, "corpus", step="single", indices=chosen[number], warm=SINGLE_WARM, limit=SINGLE_SECONDS, timeout=None
+    def make(lineup: Lineup) -> CorpusBenchmark:
+        manifest = lineup.model.manifest
+        most = max_length or manifest.max_length
+        about = describe(texts, lineup.model.artifact, most)
+        without = manifest.problem_type in (MULTI_LABEL, REGRESSION)  # an accuracy has no single meaning for these
+        plan = Plan(
+            corpus=texts,
+            tokens=about["tokens"],
+            max_length=most,
+            rounds=shared.rounds or (AGAINST if shared.against else ALONE),
+            device=lineup.model.device,
+            batch_size=batch_size,
+            problem_type=manifest.problem_type,
+            labels=None if without else gold(texts.labels, manifest.labels),
         )
-        if alone is not None:
-            run.single += alone.result["seconds"]
+        return CorpusBenchmark(lineup, plan, about)
 
-    field.turns([plan.corpus], plan.rounds, visit)
+    execute(shared, make, render, max_length=max_length)
+
+
+class CorpusBenchmark(Benchmark):
+    """The benchmark ``corpus``."""
+
+    kind, item = "corpus", "corpus"
+
+    def __init__(self, lineup: Lineup, plan: Plan, about: Mapping[str, Any]) -> None:
+        super().__init__(lineup)
+        self.plan, self.rounds, self.about = plan, plan.rounds, about
+        self.records: dict[str, Record] = {}
+        self.reference: Logits | None = None
+
+    def measure(self, run: Run) -> None:
+        """Compute fusedbert's fp32 answers, find every engine's batch size, check it on the sample, and time all interleaved.
+
+        Raises:
+            EngineFailedError: fusedbert's fp32 graph failed.
+        """
+        with tempfile.TemporaryDirectory(prefix="fusedbert-corpus-") as name:
+            texts = Path(name) / "texts.json"
+            texts.write_text(json.dumps(self.plan.corpus.texts), encoding="utf-8")
+            run.progress.step(f"{OURS}: the answers that all are compared with")
+            self.reference = reference_logits(run, self.plan, texts)
+            for process in run.running:
+                self._open(run, process, texts, self.reference)
+            self._time(run, Path(name))
+
+    def _open(self, run: Run, process: EngineProcess, texts: Path, reference: Logits) -> None:
+        """Open an engine's texts, try batch sizes, and compare its answers with fusedbert's fp32."""
+        plan, patience, sizes = self.plan, run.settings.patience, self.plan.sizes(process.spec)
+        record = self.records[process.name] = Record()
+        run.progress.step(f"{process.name}: {'warming up' if len(sizes) == 1 else 'looking for its best batch size'}")
+        if process.call("corpus-open", timeout=patience.load, path=str(texts), max_length=plan.max_length) is not None:
+            blocks = length_blocks(plan.corpus.texts, max(sizes), BLOCKS)
+            request = {"blocks": blocks, "sizes": sizes, "seconds": TRIAL_SECONDS}
+            found = process.call("corpus-trial", timeout=patience.visit * len(sizes), **request)
+            if found is not None:
+                record.rates = found["rates"]
+                record.batch_size = None if process.spec.is_fusedbert else found["batch_size"]
+                checks = Checks.of_logits(reference[found["indices"]], plan.problem_type)
+                check_answer(process, found["logits"], checks, "on the corpus, ")
+        run.report(process)
+
+    def _time(self, run: Run, folder: Path) -> None:
+        """Go round after round; the first one brings the logits too."""
+        plan, random, count = self.plan, np.random.default_rng(SEED), len(self.plan.corpus.texts)
+        drawn = [_draw(random, count) for _ in range(plan.rounds)]
+
+        def visit(process: EngineProcess, _item: str, number: int) -> None:
+            record = self.records[process.name]
+            if record.spent > PATIENT:
+                return
+            file = folder / f"{list(self.records).index(process.name)}.npy" if record.logits is None else None
+            timeout = run.settings.patience.visit + SLACK * count / max(record.rates.values(), default=1.0)
+            request = {"batch_size": record.batch_size or 32, "least": plan.seconds, "logits": file and str(file)}
+            sample = run.sample(process, "corpus-run", timeout=timeout, **request)
+            if sample is None:
+                return
+            record.seconds[number], record.others[number] = float(np.median(sample.result["seconds"])), sample.others
+            record.spent += sum(sample.result["seconds"])
+            if file is not None:
+                record.logits = np.load(file, allow_pickle=False)
+            limits = {"warm": SINGLE_WARM, "limit": SINGLE_SECONDS}
+            single = run.sample(process, "corpus-single", indices=drawn[number], **limits)
+            if single is not None:
+                record.single += single.result["seconds"]
+
+        run.interleave([plan.corpus.name], plan.rounds, visit)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the plan."""
+        plan = self.plan
+        limits = {"seconds": plan.seconds, "max_length": plan.max_length, "batch_size": plan.batch_size}
+        return {**limits, "seed": SEED, "input": INPUT, "timed": TIMED}
+
+    def entry(self, process: EngineProcess) -> dict[str, Any]:
+        """Return an engine's results; none if it has run nothing to the end."""
+        record = self.records.get(process.name, Record())
+        return {"results": [self.result(record)] if record.seconds else []}
+
+    def result(self, record: Record) -> dict[str, Any]:
+        """Return the document's result of an engine."""
+        plan, count, rounds = self.plan, len(self.plan.corpus.texts), sorted(record.seconds)
+        rates = [count / record.seconds[number] for number in rounds]
+        others = [record.others[number] for number in rounds]
+        middle = float(np.median(rates))
+        times = [1e3 * seconds for seconds in record.single]
+        single = np.percentile(times, [50, 90, 99]).tolist() if times else [None] * 3
+        return {
+            "corpus": plan.corpus.name,
+            "texts": count,
+            "batch_size": record.batch_size,
+            "texts_per_second": middle,
+            "tokens_per_second": middle * plan.tokens / count,
+            **dict(zip(("p50_ms", "p90_ms", "p99_ms"), single, strict=True)),
+            "samples": len(record.single),
+            "accuracy": accuracy(record.logits, plan.labels),
+            **agreement(record.logits, self.reference, multi_label=plan.problem_type == MULTI_LABEL),
+            "tried": record.rates if record.batch_size is not None else {},
+            "spent_s": record.spent,
+            "rounds": rates,
+            "round_numbers": rounds,
+            "others": others,
+            "noisy": noise([1.0 / rate for rate in rates], others),
+        }
+
+    def rounds_of(self, result: Mapping[str, Any]) -> Iterator[Round]:
+        """Yield the seconds a text of each round."""
+        return zip(result["round_numbers"], (1.0 / rate for rate in result["rounds"]), result["noisy"], strict=True)
+
+    def more(self) -> dict[str, Any]:
+        """Return the description of the corpus."""
+        return {"corpus": self.about}
+
+    def cautions(self, document: Mapping[str, Any]) -> list[str]:
+        """Name what a reader should be careful about."""
+        about, found = document["corpus"], []
+        if about["skipped"]:
+            found.append(f"{about['skipped']} rows without a usable text were left out.")
+        measured = [(each["name"], entry) for each in document["contenders"] for entry in each["results"]]
+        if about["label_column"] is not None and measured and all(entry["accuracy"] is None for _, entry in measured):
+            found.append(f"No accuracy: the values of {about['label_column']!r} are not the model's labels.")
+        found += noisy_rounds(document)
+        rounds = document["settings"]["rounds"]
+        few = [(name, len(entry["rounds"])) for name, entry in measured if entry["spent_s"] > PATIENT]
+        slow = [f"{name} ({count})" for name, count in few if count < rounds]
+        if slow:
+            found.append(f"Fewer rounds than {rounds}, because {PATIENT:.0f} s of them were spent: {name_some(slow)}.")
+        return found + busy_before(document)
+
+
+def reference_logits(run: Run, plan: Plan, texts: Path) -> Logits:
+    """Run all texts through fusedbert's fp32 graph, in a separate process, on the CPU; float32 [texts, labels]."""
+    patience, file = run.settings.patience, texts.with_name("reference.npy")
+    with open_ours(run) as worker:
+        worker.call("corpus-open", timeout=patience.load, path=str(texts), max_length=plan.max_length)
+        timeout = patience.visit + len(plan.corpus.texts)  # a second a text is slower than any machine
+        worker.call("corpus-run", timeout=timeout, batch_size=8, least=0.0, logits=str(file))
+    logits: Logits = np.load(file, allow_pickle=False)
+    return logits
 
 
 def _draw(random: np.random.Generator, count: int) -> list[int]:
-    """Draw the texts that run one at a time in a round, the same for every contender; other ones in every round."""
+    """Draw the texts that run one at a time in a round, the same for every engine; others in every round."""
     wanted = SINGLES + SINGLE_WARM
-    return [
-        int(index) for index in (random.permutation(count)[:wanted] if count >= wanted else random.integers(0, count, wanted))
-    ]
+    drawn = random.permutation(count)[:wanted] if count >= wanted else random.integers(0, count, wanted)
+    return [int(index) for index in drawn]
 
 
-def _checks(reference: Logits, plan: Plan) -> Checks:
-    """Wrap our fp32 logits as a reference."""
-    return Checks(
-        batches=(),
-        counted=(len(reference),),
-        pad=0,
-        reference=reference.astype(np.float64),
-        computed_by=OURS,
-        multi_label=plan.multi_label,
-        by_order=plan.by_order,
+def agreement(logits: Logits | None, reference: Logits | None, *, multi_label: bool) -> Mapping[str, float | None]:
+    """Compare with fusedbert's fp32: the share of texts with the same label, and the largest difference of a logit."""
+    if logits is None or reference is None or logits.shape != reference.shape:
+        return {"label_agreement": None, "max_abs_logit": None}
+    same = ((logits > 0) == (reference > 0)).all(axis=1) if multi_label else logits.argmax(axis=1) == reference.argmax(axis=1)
+    return {"label_agreement": float(same.mean()), "max_abs_logit": float(np.abs(logits - reference).max())}
+
+
+def describe(corpus: Corpus, artifact: Path, max_length: int) -> dict[str, Any]:
+    """Return the document's ``corpus``: the number of texts and tokens, and of texts that are cut."""
+    rows = TextTokenizer.load(artifact, max_length).encode(check_items(corpus.texts))
+    lengths = np.array([len(row.ids) for row in rows])
+    return {
+        "name": corpus.name,
+        "texts": len(corpus.texts),
+        "tokens": int(lengths.sum()),
+        "tokens_median": float(np.median(lengths)),
+        "tokens_most": int(lengths.max()),
+        "truncated": int(sum(row.truncated for row in rows)),
+        "skipped": corpus.skipped,
+        "text_column": corpus.text_column,
+        "label_column": corpus.label_column,
+    }
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """Write a document of kind ``corpus`` as text."""
+    about = document["corpus"]
+    head = (
+        f"{render_head(document)}\ncorpus   {about['name']}: {about['texts']} texts, {about['tokens']} tokens "
+        f"(median {about['tokens_median']:.0f}, most {about['tokens_most']}), {about['truncated']} cut at "
+        f"{document['settings']['max_length']}"
     )
+    table = engine_table(document, COLUMNS, _cells, notes=NOTES, time="for the file")
+    return "\n\n".join([head, *table, *render_absent(document), *document["cautions"]])
+
+
+def _cells(result: Mapping[str, Any]) -> list[str]:
+    return [
+        per_second(result["texts_per_second"]),
+        str(result["batch_size"] or "own"),
+        *(milliseconds(result[name]) for name in ("p50_ms", "p90_ms", "p99_ms")),
+        *("-" if result[name] is None else f"{result[name]:.2%}" for name in ("accuracy", "label_agreement")),
+    ]

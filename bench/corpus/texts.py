@@ -1,14 +1,15 @@
-"""A corpus: the texts of a file as users have them, and their labels where there are any.
+"""A corpus: the texts of a file, and their labels if it has any.
 
-csv, tsv, jsonl, parquet and their compressed forms are read by the same code as ``fusedbert score`` reads them; ``.txt`` is
-one text a line.
+csv, tsv, jsonl, parquet and their compressed forms are read by the code of ``fusedbert score``; ``.txt`` is one text a line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +18,23 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.errors import InputError, OptionError, StorageError
 from fusedbert.engine.scoring.columns import GUESSES, find_named
-from fusedbert.engine.scoring.files import Form, Kind
-from fusedbert.engine.scoring.readers import open_source
+from fusedbert.engine.scoring.formats import FileFormat, open_source
+from fusedbert.engine.scoring.formats.base import Source
 
-LABEL = "label"  # the column that is taken for labels where none is named
+LABEL = "label"  # the usual column of labels
 _WINDOW = 4096  # rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Texts, and what is known of them.
+    """Texts, at least one, and their labels."""
 
-    Attributes:
-        name: The file's name, without its folder.
-        texts: The texts, one at least.
-        labels: The label of each text as the file has it, a string or an integer; None where the file has no labels.
-        text_column: The column of the texts; None for a plain text file.
-        label_column: The column of the labels, or None.
-        skipped: Rows without a usable text, which are left out.
-    """
-
-    name: str
+    name: str  # of the file, without its folder
     texts: tuple[str, ...]
-    labels: tuple[Any, ...] | None = None
-    text_column: str | None = None
+    labels: tuple[Any, ...] | None = None  # a string or an integer for each text; None if the file has none
+    text_column: str | None = None  # None for a plain text file
     label_column: str | None = None
-    skipped: int = 0
-
-    def __str__(self) -> str:
-        return self.name
+    skipped: int = 0  # rows without a usable text, which are left out
 
 
 def read_corpus(
@@ -56,38 +45,27 @@ def read_corpus(
     Args:
         path: ``.txt`` (one a line), ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
         text_column: Column of the texts; None for ``text``, else another usual name such as ``sentence``, else the first.
-        label_column: Column of the labels; None for ``label`` where there is one.
+        label_column: Column of the labels; None for ``label`` if it exists.
         limit: Texts at most, from the beginning.
 
     Raises:
-        InputError: There is no such column, the rows cannot be read, or there is no text in them.
+        InputError: A column is missing, the rows cannot be read, or none has a text.
         StorageError: The file cannot be read.
-        OptionError: Its format is not known.
+        OptionError: Its format is unknown.
         MissingDependencyError: Its format needs pyarrow, which is not installed.
     """
-    corpus = (
-        _read_lines(path, limit, (text_column, label_column))
-        if path.suffix.lower() == ".txt"
-        else _read_rows(path, _form(path), text_column, label_column, limit)
-    )
+    if path.suffix.lower() == ".txt":
+        if column := text_column or label_column:
+            raise InputError(f"{path} is plain text and has no column {column!r}: leave the option out, or give a .csv or .tsv")
+        corpus = _read_lines(path, limit)
+    else:
+        corpus = _read_rows(path, text_column, label_column, limit)
     if not corpus.texts:
-        raise InputError(f"{path} has no text in it: expected one at least")
+        raise InputError(f"{path} has no text in it: expected at least one")
     return corpus
 
 
-def _form(path: Path) -> Form:
-    try:
-        return Form.of(str(path))
-    except OptionError:
-        raise OptionError(
-            f"{path} is of no known format: name it .tsv, .csv or .jsonl, with .gz or .zst where compressed, .parquet or .txt"
-        ) from None
-
-
-def _read_lines(path: Path, limit: int | None, columns: Sequence[str | None]) -> Corpus:
-    named = next((column for column in columns if column is not None), None)
-    if named is not None:
-        raise InputError(f"{path} is plain text and has no column {named!r}: leave the option out, or give a .csv or .tsv")
+def _read_lines(path: Path, limit: int | None) -> Corpus:
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
@@ -98,40 +76,45 @@ def _read_lines(path: Path, limit: int | None, columns: Sequence[str | None]) ->
         ) from None
     stripped = [line.removesuffix("\r") for line in lines]
     texts = [line for line in stripped if line.strip()]
-    blank = len(stripped) - len(texts) - (not stripped[-1])  # what follows the last newline is no line
+    blank = len(stripped) - len(texts) - (not stripped[-1])  # the end after the last newline is not a line
     return Corpus(name=path.name, texts=tuple(texts[:limit]), skipped=0 if limit is not None else blank)
 
 
-def _read_rows(path: Path, form: Form, text: str | None, label: str | None, limit: int | None) -> Corpus:
-    """Read a table. A tsv of the research kind has quotes that are plain characters: where they do not fit, they are that."""
-    if form.kind is not Kind.TSV:
-        return _read_table(path, form, text, label, limit, quotes=True)
+def _read_rows(path: Path, text: str | None, label: str | None, limit: int | None) -> Corpus:
+    """Read a table. A tsv often has quotes as plain characters: if they enclose no cell, they are read so."""
     try:
-        return _read_table(path, form, text, label, limit, quotes=True)
+        form = FileFormat.of(str(path))
+    except OptionError:
+        raise OptionError(
+            f"{path} has an unknown format: name it .tsv, .csv or .jsonl (with .gz or .zst if compressed), .parquet or .txt"
+        ) from None
+    try:
+        return _read_table(path, open_source(str(path), form, _WINDOW), text, label, limit)
     except InputError:
-        return _read_table(path, form, text, label, limit, quotes=False)
+        if form.kind != "tsv":
+            raise
+    return _read_table(path, open_source(str(path), form, _WINDOW, quotes=False), text, label, limit)
 
 
-def _read_table(path: Path, form: Form, text: str | None, label: str | None, limit: int | None, *, quotes: bool) -> Corpus:
-    source = open_source(str(path), form, _WINDOW, quotes=quotes)
+def _read_table(path: Path, source: Source, text: str | None, label: str | None, limit: int | None) -> Corpus:
     texts: list[str] = []
     labels: list[Any] = []
     skipped = 0
-    try:
-        column = find_named(source.columns, text, str(path)) if text is not None else _guess(source.columns, path)
-        known = find_named(source.columns, label, str(path)) if label is not None else _label(source.columns, column)
-        for window in source.windows(column, None):
+    with contextlib.closing(source):
+        column = _find(source.columns, text, path, GUESSES)
+        if column is None:
+            column = source.columns[0]
+        known = _find(source.columns, label, path, () if column == LABEL else (LABEL,))
+        for rows in source.chunks(column, None):
             if limit is not None and len(texts) >= limit:
                 break
-            found = window.rows.members() if known is not None else [""] * len(window.texts)
-            for index, (value, members) in enumerate(zip(window.texts, found, strict=True)):
-                if value is None or index in window.faults:
+            others = rows.data.members() if known is not None else itertools.repeat("", len(rows.texts))
+            for index, (value, members) in enumerate(zip(rows.texts, others, strict=True)):
+                if value is None or index in rows.errors:
                     skipped += 1
                     continue
                 texts.append(value)
                 labels.append(json.loads(f"{{{members}}}").get(known) if known is not None else None)
-    finally:
-        source.close()
     return Corpus(
         name=path.name,
         texts=tuple(texts[:limit]),
@@ -142,27 +125,21 @@ def _read_table(path: Path, form: Form, text: str | None, label: str | None, lim
     )
 
 
-def _guess(columns: Sequence[str], path: Path) -> str:
-    """Return the first usual name that is there, else the first column."""
+def _find(columns: Sequence[str], requested: str | None, path: Path, usual: Sequence[str]) -> str | None:
+    """Return the requested column, or the first usual name that is there."""
     if not columns:
         raise InputError(f"{path} has no columns: expected a header, or one JSON object a line")
-    return next((name for name in GUESSES if name in columns), columns[0])
-
-
-def _label(columns: Sequence[str], text: str) -> str | None:
-    return LABEL if LABEL in columns and text != LABEL else None
+    if requested is not None:
+        return find_named(columns, requested, str(path))
+    return next((name for name in usual if name in columns), None)
 
 
 def gold(values: Sequence[Any] | None, labels: Sequence[str]) -> NDArray[np.int64] | None:
-    """Match a corpus' labels with the model's.
-
-    Args:
-        values: What the file has: a label's name (in any case) or its number.
-        labels: The model's labels.
+    """Match a file's labels, names in any case or numbers, with the model's.
 
     Returns:
-        The number of each text's label, int64 ``[texts]``; -1 where it is none of the model's. None where the file has no
-        labels, or fewer than half of them are the model's: then the file is labelled for something else.
+        The number of each text's label, int64 ``[texts]``; -1 if it is not one of the model's. None if the file has no
+        labels, or fewer than half of them are the model's: then the file is labelled for another task.
 
     Example:
         >>> gold(["1", 0, "positive", "n/a"], ["NEGATIVE", "POSITIVE"]).tolist()
@@ -171,7 +148,7 @@ def gold(values: Sequence[Any] | None, labels: Sequence[str]) -> NDArray[np.int6
     if values is None or not len(values):
         return None
     names = [name.strip().casefold() for name in labels]
-    numbers = {name: index for index, name in enumerate(names) if names.count(name) == 1}  # one that two share is neither's
+    numbers = {name: index for index, name in enumerate(names) if names.count(name) == 1}  # two labels may share a name
     found = np.array([_number(value, numbers, len(labels)) for value in values], dtype=np.int64)
     return found if 2 * (found >= 0).sum() >= len(found) else None
 
@@ -187,22 +164,41 @@ def _number(value: Any, names: Mapping[str, int], count: int) -> int:
     return int(text) if text.isascii() and text.isdigit() and int(text) < count else -1
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """Choose indices spread evenly over ``count`` texts, all of them where there are no more than ``most``.
+def length_blocks(texts: Sequence[str], size: int, count: int) -> list[list[int]]:
+    """Take a sample of at most ``count`` blocks of ``size`` texts that are neighbours in length, spread evenly.
+
+    Texts drawn one by one would differ more in length than neighbours in the whole corpus, so large batches of them would
+    have more padding.
+
+    Returns:
+        Indices of the texts of each block, shorter texts first.
 
     Example:
-        >>> evenly(10, 4)
-        [0, 2, 5, 7]
+        >>> length_blocks(["ccc", "a", "dddd", "bb"], 2, 9)
+        [[1, 3], [0, 2]]
     """
-    return list(range(count)) if count <= most else [index * count // most for index in range(most)]
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    blocks = [order[start : start + size] for start in range(0, len(order), size)]
+    full = [block for block in blocks if len(block) == size] or blocks  # a short last one is too small to learn from
+    count = min(count, len(full))
+    return [full[index * len(full) // count] for index in range(count)]
+
+
+def accuracy(logits: NDArray[np.float32] | None, labels: NDArray[np.int64] | None) -> float | None:
+    """Return the share of the labelled texts whose highest logit is that of their label; None without any.
+
+    Example:
+        >>> accuracy(np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], np.float32), np.array([1, 1, -1]))
+        0.5
+    """
+    if logits is None or labels is None or not (labels >= 0).any():
+        return None
+    known = labels >= 0
+    return float((logits.argmax(axis=1) == labels)[known].mean())
 
 
 def built_in() -> Corpus:
-    """Return the texts that the exporter checks graphs with, for a run without a file; the empty one is left out."""
+    """Return the texts that the exporter checks graphs with, without the empty one."""
     from fusedbert.export.parity.texts import CHECK_TEXTS, ROUNDING_TEXTS
 
-    return Corpus(name="built-in texts", texts=tuple(_filled([*CHECK_TEXTS, *ROUNDING_TEXTS])))
-
-
-def _filled(texts: Iterable[str]) -> list[str]:
-    return [text for text in texts if text.strip()]
+    return Corpus(name="built-in texts", texts=tuple(text for text in (*CHECK_TEXTS, *ROUNDING_TEXTS) if text.strip()))

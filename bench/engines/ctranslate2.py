@@ -1,50 +1,46 @@
-"""CTranslate2 on the CPU: its encoder, with BERT's pooler, and the classifier's one product in NumPy.
+"""CTranslate2 on the CPU: its encoder with BERT's pooler, and the classifier's one product in NumPy.
 
-Converted by ``ctranslate2.converters.TransformersConverter``; the precision is the ``compute_type`` that it is loaded with.
+Converted by ``ctranslate2.converters.TransformersConverter``; the precision is the ``compute_type`` at load.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fusedbert.engine.errors import CheckpointError
 
-from .batches import Batch
-from .conversion import converted, versions
-from .peer import Peer
+from .base import Engine
+from .batches import Batch, Logits
 
-if TYPE_CHECKING:
-    from .registry import Job, Kind
-
-PACKAGES = ("ctranslate2", "transformers", "torch")
 _COMPUTE = {"fp32": "float32", "int8": "int8_float32"}
 _HEAD = "head.npz"
 
 
-class CTranslate2(Peer):
+class CTranslate2(Engine):
     """A BERT checkpoint in CTranslate2."""
 
-    packages = PACKAGES
+    packages = ("ctranslate2", "transformers", "torch")
 
-    def convert(self) -> Path:
-        """Convert the encoder, and keep the head beside it."""
-        about = [f"{name} {version}" for name, version in versions(PACKAGES).items()]
-        return converted(self.job.work, "ctranslate2", about, lambda folder: _convert(self.checkpoint, folder))
+    @functools.cached_property
+    def folder(self) -> Path:
+        """The converted encoder, with the head next to it."""
+        return self.converted("ctranslate2", lambda folder: _convert(self.checkpoint, folder))
 
     def load(self) -> None:
         """Load the encoder with all threads for one batch."""
-        import ctranslate2
+        ctranslate2 = importlib.import_module("ctranslate2")  # the package has the name of this file
 
         self._model = ctranslate2.Encoder(
             str(self.folder),
             device="cpu",
-            compute_type=_COMPUTE[self.kind.precision],
+            compute_type=_COMPUTE[self.spec.precision],
             inter_threads=1,
             intra_threads=self.job.threads,
         )
@@ -52,7 +48,7 @@ class CTranslate2(Peer):
         with np.load(self.folder / _HEAD) as head:
             self._weight, self._bias = head["weight"], head["bias"]  # [hidden, labels], [labels]
 
-    def logits(self, batch: Batch) -> NDArray[np.float32]:
+    def logits(self, batch: Batch) -> Logits:
         """Run the encoder and the head; float32 [batch, labels]."""
         lengths = batch.attention_mask.sum(axis=1, dtype=np.int32)  # [batch]
         output = self._open().forward_batch(
@@ -61,28 +57,23 @@ class CTranslate2(Peer):
             token_type_ids=batch.token_type_ids.tolist(),
         )
         pooled = np.array(output.pooler_output)  # [batch, hidden], after tanh
-        found: NDArray[np.float32] = pooled @ self._weight + self._bias
-        return found
+        logits: Logits = pooled @ self._weight + self._bias
+        return logits
 
     def describe(self) -> Mapping[str, Any]:
-        """Add the compute type that was taken."""
+        """Add the compute type in use."""
         return {**super().describe(), "compute_type": str(self._open().compute_type)}
-
-
-def make(kind: Kind, job: Job) -> CTranslate2:
-    """Make the contender of a job."""
-    return CTranslate2(kind, job)
 
 
 def _convert(checkpoint: Path, folder: Path) -> None:
     """Convert a checkpoint in fp32.
 
     Raises:
-        CheckpointError: It is not a BERT, whose head is the only one that is built here.
+        CheckpointError: It is not a BERT, whose head is the only one built here.
     """
     family = json.loads((checkpoint / "config.json").read_bytes()).get("model_type")
     if family != "bert":
-        raise CheckpointError(f"model_type is {family!r}, and this contender runs bert alone: leave CTranslate2 out")
+        raise CheckpointError(f"model_type is {family!r}, and CTranslate2 is measured with bert only: leave CTranslate2 out")
     from ctranslate2.converters import TransformersConverter
     from transformers import AutoModelForSequenceClassification
 

@@ -1,81 +1,91 @@
-"""transformers on torch: as it is, under ``torch.compile``, and as the pipeline that its documentation shows first."""
+"""transformers on torch: as it is, under ``torch.compile``, and as the pipeline of its documentation."""
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .batches import Batch
-from .peer import Peer
+from .base import Engine
+from .batches import Batch, Logits, accepted_inputs
 
-if TYPE_CHECKING:
-    from .registry import Job, Kind
-
-PACKAGES = ("transformers", "torch", "tokenizers")
 PIPELINE_BATCH = 8
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-class Transformers(Peer):
-    """transformers' module with its default attention, and compiled where the name says so.
+class Transformers(Engine):
+    """transformers' module with its default attention, compiled if the name says so.
 
-    Compiled for dynamic shapes, because a service sees every length. torch makes one graph for a batch of one and another
-    for all others; ``load`` has both made, and the compiler's cache is kept beside the conversions.
+    Compiled for dynamic shapes, because a service sees every length; on a GPU with CUDA graphs too. torch makes one graph for a
+    batch of one and another for all others; ``load`` makes both, and the compiler's cache is kept with the conversions.
     """
 
-    packages = PACKAGES
+    packages = ("transformers", "torch", "tokenizers")
 
     def load(self) -> None:
-        """Read the checkpoint in the contender's precision."""
-        self._compiled = "compile" in self.kind.name
-        if self._compiled:  # read when torch is imported
+        """Read the checkpoint in the engine's precision."""
+        compiled = "compile" in self.spec.name
+        if compiled:  # read when torch is imported
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self.job.work / "torchinductor"))
         import torch
 
-        module = _module(self)
-        self._names = _inputs(module)
-        self._attention = str(module.config._attn_implementation)
-        self._model = torch.compile(module, dynamic=True) if self._compiled else module
-        for rows in (1, 2) if self._compiled else ():
+        module = self._module()
+        mode = "reduce-overhead" if self.job.device == "cuda" else None
+        self._model = torch.compile(module, dynamic=True, mode=mode) if compiled else module
+        for rows in (1, 2) if compiled else ():
             ones = np.ones((rows, 16), np.int64)
             self.logits(Batch(input_ids=ones, attention_mask=ones, token_type_ids=np.zeros_like(ones)))
 
-    def logits(self, batch: Batch) -> NDArray[np.float32]:
-        """Call the module; the logits are copied to the host, which waits for them."""
-        return _logits(self._open(), self._names, batch, self.job.device)
+    def logits(self, batch: Batch) -> Logits:
+        """Call the module; copying the logits to the host waits for them."""
+        return self._call(self._open(), batch)
 
     def describe(self) -> Mapping[str, Any]:
-        """Add which attention runs, and whether it was compiled."""
-        return {**super().describe(), "attention": self._attention, "compiled": self._compiled}
+        """Add the attention implementation, and whether the module was compiled."""
+        return {**super().describe(), "attention": self._attention, "compiled": "compile" in self.spec.name}
+
+    def _module(self) -> Any:
+        """Read the checkpoint as a module, ready to run."""
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        torch.set_num_threads(self.job.threads)
+        dtype = getattr(torch, _DTYPES[self.spec.precision])
+        module = AutoModelForSequenceClassification.from_pretrained(self.checkpoint, dtype=dtype, local_files_only=True)
+        self._inputs = accepted_inputs(module.forward)
+        self._attention = str(module.config._attn_implementation)
+        return module.eval().to(self.job.device)
+
+    def _call(self, module: Any, batch: Batch) -> Logits:
+        import torch
+
+        with torch.inference_mode():
+            inputs = {name: torch.from_numpy(array).to(self.job.device) for name, array in batch.arrays(self._inputs).items()}
+            logits: Logits = module(**inputs).logits.float().cpu().numpy()  # [batch, labels]
+        return logits
 
 
-class Pipeline(Peer):
-    """``pipeline("text-classification", ...)`` in fp32, eight texts at a time in the order in which they come."""
-
-    packages = PACKAGES
+class Pipeline(Transformers):
+    """``pipeline("text-classification", ...)`` in fp32, eight texts at a time in their order."""
 
     def load(self) -> None:
         """Make the pipeline."""
         import torch
         from transformers import AutoTokenizer, pipeline
 
-        module = _module(self)
+        module = self._module()
         tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
-        self._names = _inputs(module)
         module.config.id2label = {i: str(i) for i in range(module.config.num_labels)}  # two labels may share a name
         self._model = pipeline("text-classification", model=module, tokenizer=tokenizer, device=torch.device(self.job.device))
 
-    def logits(self, batch: Batch) -> NDArray[np.float32]:
-        """Call the pipeline's module on token ids: what is in front of it does not take ids."""
-        return _logits(self._open().model, self._names, batch, self.job.device)
+    def logits(self, batch: Batch) -> Logits:
+        """Call the pipeline's module on token ids, which the pipeline itself does not take."""
+        return self._call(self._open().model, batch)
 
-    def texts(self, texts: Sequence[str], *, batch_size: int, max_length: int) -> NDArray[np.float32]:
-        """Call the pipeline on texts as they come; the batch size is the documentation's, whatever is asked for.
+    def texts(self, texts: Sequence[str], *, batch_size: int, max_length: int) -> Logits:
+        """Call the pipeline on texts in their order, always with the documentation's batch size.
 
         Returns:
             The scores before softmax, float32 [texts, labels].
@@ -83,50 +93,14 @@ class Pipeline(Peer):
         del batch_size
         model = self._open()
         results = model(
-            list(texts),
-            batch_size=PIPELINE_BATCH,
-            top_k=None,
-            function_to_apply="none",
-            truncation=True,
-            max_length=max_length,
+            list(texts), batch_size=PIPELINE_BATCH, top_k=None, function_to_apply="none", truncation=True, max_length=max_length
         )
-        found = np.empty((len(results), model.model.config.num_labels), dtype=np.float32)
+        logits = np.empty((len(results), model.model.config.num_labels), dtype=np.float32)
         for row, scores in enumerate(results):
             for entry in scores:
-                found[row, int(entry["label"])] = entry["score"]
-        return found
+                logits[row, int(entry["label"])] = entry["score"]
+        return logits
 
     def describe(self) -> Mapping[str, Any]:
         """Add the batch size."""
         return {**super().describe(), "batch_size": PIPELINE_BATCH}
-
-
-def make(kind: Kind, job: Job) -> Transformers | Pipeline:
-    """Make the contender of a job."""
-    return Pipeline(kind, job) if kind.name == "transformers-pipeline" else Transformers(kind, job)
-
-
-def _inputs(module: Any) -> tuple[str, ...]:
-    """Return the inputs that a module takes; DistilBERT, for one, has no segments."""
-    accepted = inspect.signature(module.forward).parameters
-    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted)
-
-
-def _logits(module: Any, names: tuple[str, ...], batch: Batch, device: str) -> NDArray[np.float32]:
-    import torch
-
-    with torch.inference_mode():
-        inputs = {name: torch.from_numpy(getattr(batch, name)).to(device) for name in names}  # [batch, tokens] each
-        found: NDArray[np.float32] = module(**inputs).logits.float().cpu().numpy()  # [batch, labels]
-    return found
-
-
-def _module(peer: Peer) -> Any:
-    """Read the checkpoint as a module, ready to run."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    torch.set_num_threads(peer.job.threads)
-    dtype = getattr(torch, _DTYPES[peer.kind.precision])
-    module = AutoModelForSequenceClassification.from_pretrained(peer.checkpoint, dtype=dtype, local_files_only=True)
-    return module.eval().to(peer.job.device)

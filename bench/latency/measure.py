@@ -1,124 +1,252 @@
-"""The latency of contenders by shape, from token ids to logits, in turns.
+"""``fusedbert bench latency``: the latency of engines by shape, from token ids to logits.
 
-Every round visits every shape, and every shape every contender, so that a machine that slows down half way shows in the
-difference of the rounds, and not as a property of one shape or one contender.
+Every round visits every shape, and every shape every engine, so that a machine that slows down half way shows in the
+differences between rounds, and not as a property of one shape or one engine.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..engines.shapes import Shape
-from ..run.interleave import Field, Lane
-from ..run.subject import Size
-from ..stats.comparison import Series, doubts
-from ..stats.timing import summarize
-from .roofline import Ceiling
+import click
+
+from ..cli.benchmark import Benchmark, Round, execute
+from ..engines.batches import DEFAULT_SHAPES, Shape, parse_shapes, refuse_longer
+from ..report.text import busy_before, format_table, interval, milliseconds, name_noisy, render_absent, render_head
+from ..run.interleave import EngineProcess, Run
+from ..run.process import EngineFailedError, Worker
+from ..run.setup import Lineup, Shared, Size, shared_options
+from ..run.stats import name_some, noise, summarize
+from .roofline import SECONDS, Roofline, measure_roofline
 
 SEED = 0
-_PER_SHAPE = 4.0  # a visit that takes this many times its share and more counts as hung
+ALONE, AGAINST = (3, 1.0, 20), (9, 0.25, 3)  # rounds, seconds of a visit, iterations of a visit
+TEXT_ONLY = ("transformers-pipeline",)  # begins with a text: `bench corpus`
+OVERHEAD_TOKENS = 16
+INPUT = "random word pieces of the model's vocabulary between [CLS] and [SEP], new in every iteration, no padding"
+TIMED = "from token ids in memory to logits in memory"
+_PER_SHAPE = 4.0  # a visit that takes this many times its share or more counts as hung
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long to measure.
+    """Duration of the measurement."""
 
-    Attributes:
-        shapes: What to measure, in this order in every round.
-        rounds: How often each shape is visited.
-        seconds: How long a visit lasts at least.
-        samples: Iterations that it has at least; a slow contender may have fewer.
-    """
-
-    shapes: tuple[Shape, ...]
-    rounds: int
-    seconds: float
-    samples: int
+    shapes: tuple[Shape, ...]  # in the order of every round
+    rounds: int  # visits to each shape
+    seconds: float  # of a visit, at least
+    samples: int  # iterations of a visit, at least; a slow engine may have fewer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Round:
-    """One visit of a contender to a shape.
+class Visit:
+    """One visit of an engine to a shape."""
 
-    Attributes:
-        number: The round, from 0.
-        seconds: Each sample.
-        warm_up: How it warmed up.
-        others: Share of the CPUs that other processes had meanwhile; None where it is not known.
-    """
-
-    number: int
-    seconds: tuple[float, ...]
+    number: int  # of the round, from 0
+    seconds: tuple[float, ...]  # of each sample
     warm_up: dict[str, Any]
-    others: float | None
+    others: float | None  # share of the CPUs that other processes had; None if unknown
 
 
-Visits = dict[str, dict[Shape, list[Round]]]  # by contender and shape
+Visits = dict[str, dict[Shape, list[Visit]]]  # by engine and shape
 
 
-def measure(field: Field, plan: Plan, visits: Visits) -> None:
-    """Visit every shape with every contender that runs; ``visits`` is filled as it goes, so a break leaves what there is."""
+@click.command()
+@shared_options(rounds="3, or 9 with --against")
+@click.option("--shapes", default=DEFAULT_SHAPES, show_default=True, metavar="LIST", help="BATCHxTOKENS, with commas between.")
+@click.option("--seconds", type=click.FloatRange(0.001, 60), help="Seconds for a visit to a shape (1, or 0.25 with --against).")
+def latency(shared: Shared, shapes: str, seconds: float | None) -> None:
+    """Time the graph by shape, from token ids to logits, on new random tokens in every iteration.
+
+    With --against, engines are interleaved, each in its own process, after their logits were checked; the ratio of
+    fusedbert's time to another engine's is the median of the rounds with its 95 % interval.
+    """
+    wanted = parse_shapes(shapes)
+    rounds, usual, samples = AGAINST if shared.against else ALONE
+    plan = Plan(shapes=wanted, rounds=shared.rounds or rounds, seconds=seconds or usual, samples=samples)
+
+    def make(lineup: Lineup) -> Latency:
+        refuse_longer(wanted, lineup.model.manifest.max_length)
+        return Latency(lineup, plan)
+
+    execute(shared, make, render, without=TEXT_ONLY)
+
+
+class Latency(Benchmark):
+    """The benchmark ``latency``, with the roofline before and after it, and the overhead of a ``Classifier``."""
+
+    kind, item = "latency", "shape"
+
+    def __init__(self, lineup: Lineup, plan: Plan) -> None:
+        super().__init__(lineup)
+        self.plan, self.shapes, self.rounds = plan, plan.shapes, plan.rounds
+        self.visits: Visits = {}
+        self._roofline: Roofline | None = None
+        self._overhead: dict[str, Any] | None = None
+
+    def before(self, run: Run) -> None:
+        """Measure the roofline."""
+        run.progress.step("measuring the roofline")
+        self._roofline = self._measure_roofline(run)
+
+    def measure(self, run: Run) -> None:
+        """Visit the shapes; then measure the roofline again, and the overhead."""
+        measure(run, self.plan, self.visits)
+        if any(process.spec.is_fusedbert for process in run.running) and self._roofline is not None:
+            run.progress.step("measuring the roofline again")
+            self._roofline = self._roofline.or_better(self._measure_roofline(run))
+            self._overhead = self._measure_overhead(run)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the plan."""
+        plan = self.plan
+        durations = {"seconds": plan.seconds, "samples": plan.samples, "seed": SEED}
+        return {"shapes": [str(shape) for shape in plan.shapes], **durations, "input": INPUT, "timed": TIMED}
+
+    def entry(self, process: EngineProcess) -> dict[str, Any]:
+        """Return an engine's results by shape."""
+        size = self.lineup.model.size
+        return {"results": results(self.visits.get(process.name, {}), process.spec.precision, self._roofline, size)}
+
+    def rounds_of(self, result: Mapping[str, Any]) -> Iterator[Round]:
+        """Yield the median of each round."""
+        return ((visit["round"], visit["p50_ms"], visit["noisy"]) for visit in result["rounds"])
+
+    def more(self) -> dict[str, Any]:
+        """Return the roofline and the overhead."""
+        return {"ceiling": None if self._roofline is None else self._roofline.entry(), "overhead": self._overhead}
+
+    def cautions(self, document: Mapping[str, Any]) -> list[str]:
+        """Name what a reader should be careful about."""
+        return cautions(document)
+
+    def _measure_roofline(self, run: Run) -> Roofline:
+        model, seconds = self.lineup.model, min(SECONDS, 2 * self.plan.seconds)
+        return measure_roofline(model.device, model.threads, run.variables(self.lineup.own[0]), seconds=seconds)
+
+    def _measure_overhead(self, run: Run) -> dict[str, Any] | None:
+        """Time a Classifier against its bare session, in fusedbert's last entry, the fastest; None if that failed."""
+        run.progress.step("measuring the overhead of a Classifier")
+        spec, model = self.lineup.own[-1], self.lineup.model
+        options = {"device": model.device, "precision": spec.precision, "threads": model.threads}
+        request = {"artifact": str(model.artifact), "tokens": OVERHEAD_TOKENS, "seconds": min(2.0, 8 * self.plan.seconds)}
+        timeout = run.settings.patience.visit
+        try:
+            with Worker(None, run.variables(self.lineup.own[0])) as worker:
+                return {"contender": spec.name, **worker.call("overhead", timeout=timeout, **options, **request)}
+        except EngineFailedError as error:
+            run.progress.write(f"the overhead could not be measured: {error}")
+            return None
+
+
+def measure(run: Run, plan: Plan, visits: Visits) -> None:
+    """Visit every shape with every running engine; ``visits`` is filled on the way, so Ctrl-C keeps them."""
     places = {shape: index for index, shape in enumerate(plan.shapes)}
 
-    def visit(lane: Lane, shape: Shape, number: int) -> None:
-        found = field.visit(
-            lane,
-            "latency",
-            batch=shape.batch,
-            tokens=shape.tokens,
-            seed=[SEED, number, places[shape]],
-            seconds=plan.seconds,
-            samples=plan.samples,
-            timeout=field.setting.patience.visit + _PER_SHAPE * plan.seconds,
-        )
-        if found is not None:
-            rounds = visits.setdefault(lane.name, {}).setdefault(shape, [])
-            seconds = tuple(found.result["seconds"])
-            rounds.append(Round(number=number, seconds=seconds, warm_up=found.result["warm_up"], others=found.others))
+    def visit(process: EngineProcess, shape: Shape, number: int) -> None:
+        request = {"seed": [SEED, number, places[shape]], "seconds": plan.seconds, "samples": plan.samples}
+        timeout = run.settings.patience.visit + _PER_SHAPE * plan.seconds
+        sample = run.sample(process, "latency", timeout=timeout, **dataclasses.asdict(shape), **request)
+        if sample is not None:
+            seconds, warm_up = tuple(sample.result["seconds"]), sample.result["warm_up"]
+            made = Visit(number=number, seconds=seconds, warm_up=warm_up, others=sample.others)
+            visits.setdefault(process.name, {}).setdefault(shape, []).append(made)
 
-    field.turns(plan.shapes, plan.rounds, visit)
+    run.interleave(plan.shapes, plan.rounds, visit)
 
 
-def results(visits: dict[Shape, list[Round]], lane: Lane, ceiling: Ceiling | None, size: Size | None) -> list[dict[str, Any]]:
-    """Return a contender's ``results`` for the document, a shape each, over the samples of all its rounds."""
+def results(
+    visits: Mapping[Shape, list[Visit]], precision: str, roofline: Roofline | None, size: Size | None
+) -> list[dict[str, Any]]:
+    """Return an engine's ``results``: for each shape the figures over the samples of all rounds, and each round's."""
     entries = []
-    for shape, rounds in visits.items():
-        summary = summarize([each for visit in rounds for each in visit.seconds], batch=shape.batch)
-        single = [summarize(visit.seconds, batch=shape.batch) for visit in rounds]
-        reasons = doubts([each.p50_ms for each in single], [visit.others for visit in rounds])
+    for shape, made in visits.items():
+        total = summarize([each for visit in made for each in visit.seconds], batch=shape.batch)
+        single = [summarize(visit.seconds, batch=shape.batch) for visit in made]
+        reasons = noise([each.p50_ms for each in single], [visit.others for visit in made])
         share = None
-        if ceiling is not None and size is not None:
-            share = ceiling.share(size.flops(shape), summary.p50_ms / 1e3, lane.kind.precision)
-        entries.append(
-            {
-                "shape": str(shape),
-                **dataclasses.asdict(shape),
-                **dataclasses.asdict(summary),
-                "share_of_ceiling": share,
-                "rounds": [
-                    {
-                        "round": visit.number,
-                        **dataclasses.asdict(each),
-                        "warm_up": visit.warm_up,
-                        "others": visit.others,
-                        "noisy": reason,
-                    }
-                    for visit, each, reason in zip(rounds, single, reasons, strict=True)
-                ],
-            }
-        )
+        if roofline is not None and size is not None:
+            share = roofline.share(size.flops(shape), total.p50_ms / 1e3, precision)
+        rounds = []
+        for visit, each, reason in zip(made, single, reasons, strict=True):
+            circumstances = {"warm_up": visit.warm_up, "others": visit.others, "noisy": reason}
+            rounds.append({"round": visit.number, **dataclasses.asdict(each), **circumstances})
+        figures = {**dataclasses.asdict(shape), **dataclasses.asdict(total), "share_of_ceiling": share}
+        entries.append({"shape": str(shape), **figures, "rounds": rounds})
     return entries
 
 
-def series(entries: Sequence[dict[str, Any]], rounds: int, *, item: str = "shape") -> tuple[Series, dict[str, list[bool]]]:
-    """Take the medians of a contender's rounds from its results, and which are in doubt, each at its round's place."""
-    times: dict[str, list[float | None]] = {}
-    noisy: dict[str, list[bool]] = {}
-    for entry in entries:
-        times[entry[item]], noisy[entry[item]] = [None] * rounds, [False] * rounds
-        for visit in entry["rounds"]:
-            times[entry[item]][visit["round"]] = visit["p50_ms"]
-            noisy[entry[item]][visit["round"]] = visit["noisy"] is not None
-    return times, noisy
+def cautions(document: Mapping[str, Any]) -> list[str]:
+    """Name what a reader should be careful about."""
+    restless, noisy, above = [], [], []
+    entries = ((each["name"], entry) for each in document["contenders"] for entry in each["results"])
+    for name, entry in ((f"{name} {entry['shape']}", entry) for name, entry in entries):
+        if not all(visit["warm_up"]["converged"] for visit in entry["rounds"]):
+            restless.append(name)
+        if (entry["share_of_ceiling"] or 0) > 1:
+            above.append(f"{name} ({entry['share_of_ceiling']:.0%})")
+        noisy += [f"{name} round {visit['round'] + 1} ({visit['noisy']})" for visit in entry["rounds"] if visit["noisy"]]
+    lines = [f"Still changing when the warm-up ran out of time, so read with care: {name_some(restless)}."] if restless else []
+    lines += name_noisy(noisy)
+    if above:
+        lines.append(f"Above the measured ceiling: work was left out, or the ceiling is too low: {name_some(above)}.")
+    return lines + busy_before(document)
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """Write a document of kind ``latency`` as text."""
+    parts = [render_head(document)]
+    measured = [each for each in document["contenders"] if each["results"]]
+    if len(measured) == 1 and len(document["contenders"]) == 1:
+        parts.append(_alone(measured[0]))
+    elif measured:
+        parts.append(_side_by_side(document, measured))
+        parts += [_against(document, ours) for ours in dict.fromkeys(each["ours"] for each in document["ratios"])]
+    if overhead := document.get("overhead"):
+        parts.append(
+            f"one text of {overhead['tokens']} tokens, {overhead['contender']}: Classifier {overhead['text_us']:.0f} us, bare "
+            f"session {overhead['session_us']:.0f} us, overhead {overhead['overhead_us']:.0f} us with tokenizing"
+        )
+    return "\n\n".join([*parts, *render_absent(document), *document["cautions"]])
+
+
+def _alone(contender: Mapping[str, Any]) -> str:
+    about = f"{contender['name']}: {contender['precision']} on {contender['device']}, {contender['threads']} threads"
+    about += f"\n({contender['why']})" if contender["why"] else ""
+    rows = []
+    for entry in contender["results"]:
+        times = (milliseconds(entry[name]) for name in ("p50_ms", "p90_ms", "p99_ms"))
+        rate, share = f"{entry['sequences_per_second']:.0f}", _percent(entry["share_of_ceiling"])
+        rows.append([entry["shape"], *times, rate, share, str(entry["samples"])])
+    table = format_table(["shape", "p50 ms", "p90 ms", "p99 ms", "seq/s", "ceiling", "samples"], rows)
+    return f"{about}\n\n{table}"
+
+
+def _side_by_side(document: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str:
+    cells = {
+        (each["name"], entry["shape"]): f"{milliseconds(entry['p50_ms'])} {_percent(entry['share_of_ceiling']):>4}"
+        for each in measured
+        for entry in each["results"]
+    }
+    shapes = list(dict.fromkeys(shape for _, shape in cells))
+    rows = [[each["name"], *(cells.get((each["name"], shape), "-") for shape in shapes)] for each in measured]
+    title = f"p50 in ms, and the share of the ceiling of its precision; {document['settings']['threads']} threads each"
+    return f"{title}\n\n{format_table(['', *shapes], rows)}"
+
+
+def _against(document: Mapping[str, Any], ours: str) -> str:
+    ratios = {(each["peer"], each["shape"]): interval(each, "median") for each in document["ratios"] if each["ours"] == ours}
+    shapes = list(dict.fromkeys(shape for _, shape in ratios))
+    rows = [
+        [each["peer"], *(ratios.get((each["peer"], shape), "-") for shape in shapes), interval(each, "geometric_mean")]
+        for each in document["summary"]
+        if each["ours"] == ours
+    ]
+    title = f"{ours} over each peer: time ratio, median of paired rounds with its 95 % interval (below 1: {ours} is faster)"
+    return f"{title}\n\n{format_table(['', *shapes, 'geometric mean'], rows)}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

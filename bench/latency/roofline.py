@@ -1,26 +1,33 @@
-"""The ceiling: the best rate of a matrix product and of reading memory here, measured before anything else.
+"""The roofline: the best rate of a matrix product and of reading memory on this machine.
 
-A result as a share of the ceiling says how much there is left to win, and it gives away what cannot be: an engine above
-100 % does not do the work. The products have the sizes of a base model's feed-forward and of a large square; what is
-quantized runs as ``DynamicQuantizeMatMul``, what is fp16 on the GPU alone.
+A result as a share of it says how much could still be won, and exposes what cannot be: an engine above 100 % leaves work out.
+The products have the sizes of a base model's feed-forward and of a large square; int8 runs as ``DynamicQuantizeMatMul``, fp16
+only on the GPU. They run in ONNX Runtime, with the threads of what is timed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fusedbert.engine.errors import MissingDependencyError
 from fusedbert.engine.hardware.device import CPU, CUDA
 
-from ..run.process import ContenderFailedError, Worker
+from ..run.process import EngineFailedError, Worker
+from ..run.stats import sample
+
+if TYPE_CHECKING:
+    from ..run.worker import State
 
 SIZES = ((1024, 768, 3072), (1024, 3072, 768), (4096, 1024, 4096))  # rows, inner, columns
+BYTES = 256 << 20  # far beyond any cache
 LIMIT = 300.0
 SECONDS = 0.4
 HOW = (
@@ -30,18 +37,12 @@ HOW = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ceiling:
-    """What was measured.
+class Roofline:
+    """Measured limits of the machine."""
 
-    Attributes:
-        gemm: Operations per second by precision, a multiplication and an addition each counted.
-        bandwidth: Bytes per second, or None where it was not measured.
-        how: In words; the reason, where nothing was measured.
-    """
-
-    gemm: Mapping[str, float]
-    bandwidth: float | None
-    how: str
+    gemm: Mapping[str, float]  # operations per second by precision; a multiplication and an addition are two
+    bandwidth: float | None  # bytes per second; None if not measured
+    how: str  # in words; the reason if nothing was measured
 
     def entry(self) -> dict[str, Any]:
         """Return the document's ``ceiling``: billions of operations per second, and GB/s."""
@@ -51,36 +52,37 @@ class Ceiling:
             "how": self.how,
         }
 
-    def or_better(self, other: Ceiling) -> Ceiling:
-        """Return the higher of each figure: what disturbed one measurement, before or after a run, need not the other."""
+    def or_better(self, other: Roofline) -> Roofline:
+        """Return the higher of each figure: a disturbance of one measurement, before or after a run, need not hit the other."""
         rates = {name: max(rate, other.gemm.get(name, 0.0)) for name, rate in {**other.gemm, **self.gemm}.items()}
         known = [each for each in (self.bandwidth, other.bandwidth) if each is not None]
         how = self.how if self.gemm else other.how
-        return Ceiling(gemm=rates, bandwidth=max(known, default=None), how=how)
+        return Roofline(gemm=rates, bandwidth=max(known, default=None), how=how)
 
     def share(self, flops: float, seconds: float, precision: str) -> float | None:
-        """Return which share of the ceiling of its precision a result is; None where that ceiling was not measured."""
+        """Return a result as a share of its precision's limit; None if that was not measured."""
         rate = self.gemm.get(precision.partition("+")[0])
         return flops / seconds / rate if rate else None
 
 
-def measure_ceiling(device: str, threads: int, variables: Mapping[str, str], *, seconds: float = SECONDS) -> Ceiling:
-    """Measure in a process of its own, each product for some ``seconds``."""
+def measure_roofline(device: str, threads: int, variables: Mapping[str, str], *, seconds: float = SECONDS) -> Roofline:
+    """Measure in a separate process, each product for some ``seconds``."""
     try:
-        with tempfile.TemporaryDirectory(prefix="fusedbert-ceiling-") as folder, Worker.start(None, variables) as worker:
+        with tempfile.TemporaryDirectory(prefix="fusedbert-roofline-") as folder, Worker(None, variables) as worker:
             products = write_products(Path(folder), device)
-            provider = CUDA if device == "cuda" else CPU
-            found = worker.call(
-                "ceiling", timeout=LIMIT, products=products, threads=threads, provider=provider, seconds=seconds
-            )
-    except (ContenderFailedError, MissingDependencyError) as error:
-        return Ceiling(gemm={}, bandwidth=None, how=f"not measured: {error}")
+            request = {"threads": threads, "provider": CUDA if device == "cuda" else CPU, "seconds": seconds}
+            found = worker.call("roofline", timeout=LIMIT, products=products, **request)
+    except (EngineFailedError, MissingDependencyError) as error:
+        return Roofline(gemm={}, bandwidth=None, how=f"not measured: {error}")
     sizes = ", ".join("x".join(map(str, size)) for size in SIZES)
-    return Ceiling(gemm=found["gemm"], bandwidth=found["bandwidth"], how=HOW.format(sizes=sizes, threads=threads))
+    return Roofline(gemm=found["gemm"], bandwidth=found["bandwidth"], how=HOW.format(sizes=sizes, threads=threads))
 
 
 def write_products(folder: Path, device: str) -> list[dict[str, Any]]:
-    """Write the graphs, and return what the task ``ceiling`` takes.
+    """Write graphs that multiply their input ``a`` by a weight.
+
+    Returns:
+        For each the ``file``, ``rows`` and ``columns`` of ``a``, the ``operations`` of a run, and the ``precision``.
 
     Raises:
         MissingDependencyError: onnx, which writes graphs, is not installed.
@@ -107,3 +109,63 @@ def write_products(folder: Path, device: str) -> list[dict[str, Any]]:
             about = {"rows": rows, "columns": inner, "operations": operations, "precision": precision}
             products.append({"file": str(file), **about})
     return products
+
+
+def run_products(state: State, request: dict[str, Any]) -> dict[str, Any]:
+    """Run matrix products, and read memory; a task of the worker. The best iteration counts: what was reached once.
+
+    Args:
+        state: Not used.
+        request: ``products``, as ``write_products`` returns them; ``threads``; ``provider``; ``seconds`` for each product.
+
+    Returns:
+        ``gemm``, the best operations per second of each precision; ``bandwidth``, bytes per second.
+    """
+    del state
+    gemm: dict[str, float] = {}
+    for product in request["products"]:
+        rate = product["operations"] / _product_seconds(product, request)
+        gemm[product["precision"]] = max(gemm.get(product["precision"], 0.0), rate)
+    bandwidth = _bandwidth(request["threads"], request["seconds"]) if request["provider"] == CPU else None
+    return {"gemm": gemm, "bandwidth": bandwidth}
+
+
+def _product_seconds(product: dict[str, Any], request: dict[str, Any]) -> float:
+    """Return the seconds of a product's fastest run, with its arrays on the device."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request["threads"]
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(product["file"], sess_options=options, providers=[request["provider"]])
+    dtype = np.float16 if product["precision"] == "fp16" else np.float32
+    a = np.random.default_rng(0).standard_normal((product["rows"], product["columns"])).astype(dtype)
+    device = "cpu" if request["provider"] == CPU else "cuda"
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("a", onnxruntime.OrtValue.ortvalue_from_numpy(a, device, 0))
+    binding.bind_output("c", device, 0)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return _fastest(run, request["seconds"])
+
+
+def _bandwidth(threads: int, seconds: float) -> float:
+    """Sum an array of ``BYTES`` in as many threads, each its part; NumPy releases the interpreter's lock while it adds."""
+    parts = np.array_split(np.ones(BYTES // 8), threads)
+    with ThreadPoolExecutor(threads) as pool:
+        return BYTES / _fastest(lambda: list(pool.map(np.sum, parts)), seconds)
+
+
+def _fastest(run: Callable[[], object], seconds: float) -> float:
+    """Return the seconds of the fastest iteration, after a warm-up."""
+
+    def once() -> float:
+        begun = perf_counter()
+        run()
+        return perf_counter() - begun
+
+    sample(once, least_samples=3, least_seconds=seconds / 2, most_seconds=seconds)
+    return min(sample(once, least_samples=5, least_seconds=seconds, most_seconds=2 * seconds))

@@ -1,1 +1,1 @@
-"""Load: arrivals at a rate, and the latency that follows."""
+"""Load: texts that arrive at a rate, and the latency that follows."""

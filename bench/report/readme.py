@@ -1,15 +1,14 @@
-"""The tables of the README that hold measurements, made from ``bench/results/*.json``, so that none is typed by hand.
+"""The README's tables of measurements, generated from ``bench/results/*.json``.
 
-A result is a document of ``fusedbert bench ... --json`` under a name, ``bench/results/NAME.json``; it has the command that
-made it. Its table stands in README.md between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``:
+A result is a document of ``fusedbert bench ... --json``, saved as ``bench/results/NAME.json``. Its table stands in README.md
+between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``:
 
     python -m fusedbert.bench.report.readme            writes the tables
-    python -m fusedbert.bench.report.readme --check    leaves with 1 where a table is not what its result says
+    python -m fusedbert.bench.report.readme --check    exits with 1 if a table differs from its result
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,125 +16,92 @@ from typing import Any
 
 import click
 
-from .table import milliseconds
-from .text import SCHEMA
+from fusedbert.engine.errors import InputError
+
+from .text import milliseconds, read_document
 
 _BLOCK = re.compile(r"(?P<begin><!-- bench:(?P<name>[\w.-]+) -->\n)(?P<body>.*?)(?P<end><!-- /bench:(?P=name) -->)", re.DOTALL)
 
 
 def rewrite(page: str, results: Path) -> str:
-    """Return a page with its tables made anew; a page without markers comes back as it was.
-
-    Args:
-        page: Markdown.
-        results: The folder of the results.
+    """Return a Markdown page with its tables generated from the results in a folder.
 
     Raises:
-        FileNotFoundError: A marker names a result that is not there.
-        ValueError: A result is no document of ``fusedbert bench``.
+        InputError: A result is missing, or is not a document of ``fusedbert bench``.
     """
-    return _BLOCK.sub(lambda found: found["begin"] + table(read_result(results, found["name"])) + found["end"], page)
-
-
-def read_result(results: Path, name: str) -> dict[str, Any]:
-    """Read a result by name.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no document of ``fusedbert bench``.
-    """
-    document = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
-    if document.get("schema") != SCHEMA:
-        raise ValueError(f"{name}.json has the schema {document.get('schema')!r}, expected {SCHEMA!r}")
-    return dict(document)
+    return _BLOCK.sub(
+        lambda block: block["begin"] + table(read_document(results / f"{block['name']}.json")) + block["end"], page
+    )
 
 
 def table(document: Mapping[str, Any]) -> str:
     """Write a document as a Markdown table, with a line that says where and how it was measured."""
     machine, settings = document["machine"], document["settings"]
-    when = document["started"][:10]
-    threads, rounds = settings.get("threads", machine["cores"]), settings.get("rounds", 1)
-    about = f"{machine['cpu']}, {threads} threads; {document['model']['name']}; {rounds} rounds; {when}"
-    return f"{_TABLES[document['kind']](document)}\n{about}: `{_command(document)}`\n"
-
-
-def _command(document: Mapping[str, Any]) -> str:
-    command = document["command"]
-    return command if isinstance(command, str) else " ".join(command)
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    head, rows = {"latency": _latency, "corpus": _corpus, "load": _load, "startup": _startup}[document["kind"]](document)
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n" for cells in lines)
+    markdown = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n" for cells in lines)
+    threads, rounds = settings.get("threads", machine["cores"]), settings.get("rounds", 1)
+    about = f"{machine['cpu']}, {threads} threads; {document['model']['name']}; {rounds} rounds; {document['started'][:10]}"
+    return f"{markdown}\n{about}: `{' '.join(document['command'])}`\n"
 
 
-def _latency(document: Mapping[str, Any]) -> str:
-    """p50 by shape, and for each of ours the geometric mean of its ratios to that peer."""
-    measured = [each for each in document["contenders"] if each["status"] == "measured"]
-    shapes = list(dict.fromkeys(entry["shape"] for each in measured for entry in each["results"]))
-    totals = {(each["ours"], each["peer"]): each for each in document["summary"]}
+_Table = tuple[list[str], list[list[str]]]
+
+
+def _measured(document: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the results of the measured engines with the engines' titles."""
+    measured = (each for each in document["contenders"] if each["status"] == "measured")
+    return [(each["title"], entry) for each in measured for entry in each["results"]]
+
+
+def _latency(document: Mapping[str, Any]) -> _Table:
+    shapes = list(dict.fromkeys(entry["shape"] for _, entry in _measured(document)))
+    means = {(each["ours"], each["peer"]): f"{each['geometric_mean']:.2f}" for each in document["summary"]}
     ours = list(dict.fromkeys(each["ours"] for each in document["summary"]))
     rows = []
-    for each in measured:
-        found = {entry["shape"]: milliseconds(entry["p50_ms"]) for entry in each["results"]}
-        ratios = [totals.get((our, each["name"])) for our in ours]
-        cells = ["" if ratio is None else f"{ratio['geometric_mean']:.2f}" for ratio in ratios]
-        rows.append([each["title"], *(found.get(shape, "") for shape in shapes), *cells])
-    return _markdown(["p50, ms", *shapes, *(f"{our} takes, of its time" for our in ours)], rows)
+    for each in (each for each in document["contenders"] if each["status"] == "measured"):
+        times = {entry["shape"]: milliseconds(entry["p50_ms"]) for entry in each["results"]}
+        ratios = (means.get((our, each["name"]), "") for our in ours)
+        rows.append([each["title"], *(times.get(shape, "") for shape in shapes), *ratios])
+    return ["p50, ms", *shapes, *(f"{our} / this engine" for our in ours)], rows
 
 
-def _corpus(document: Mapping[str, Any]) -> str:
-    """Texts per second, latency of a single text, accuracy."""
+def _corpus(document: Mapping[str, Any]) -> _Table:
     rows = []
-    for each in document["contenders"]:
-        if each["status"] == "measured":
-            for entry in each["results"]:
-                accuracy = entry.get("accuracy")
-                cells = [f"{entry['texts_per_second']:.0f}", *(_time(entry.get(name)) for name in ("p50_ms", "p99_ms"))]
-                rows.append([each["title"], str(entry["corpus"]), *cells, "" if accuracy is None else f"{accuracy:.1%}"])
-    return _markdown(["", "corpus", "texts/s", "one text, p50 ms", "p99 ms", "accuracy"], rows)
+    for title, entry in _measured(document):
+        times = ("" if entry[name] is None else milliseconds(entry[name]) for name in ("p50_ms", "p99_ms"))
+        accuracy = "" if entry["accuracy"] is None else f"{entry['accuracy']:.1%}"
+        rows.append([title, entry["corpus"], f"{entry['texts_per_second']:.0f}", *times, accuracy])
+    return ["", "corpus", "texts/s", "one text, p50 ms", "p99 ms", "accuracy"], rows
 
 
-def _load(document: Mapping[str, Any]) -> str:
-    """The rate that the budget allows."""
-    rows = []
-    for each in document["contenders"]:
-        capacity = each.get("capacity")
-        for mode, rate in (capacity.items() if isinstance(capacity, Mapping) else [("", capacity)]) if capacity else []:
-            rows.append([" ".join(filter(None, (each["title"], str(mode)))), "" if rate is None else f"{float(rate):.0f}"])
-    return _markdown(["", "texts/s within the budget"], rows)
+def _load(document: Mapping[str, Any]) -> _Table:
+    rates = ((each["title"], mode, rate) for each in document["contenders"] for mode, rate in each.get("capacity", {}).items())
+    rows = [[f"{title} {mode}", "" if rate is None else f"{rate:.0f}"] for title, mode, rate in rates]
+    return ["", "texts/s within the budget"], rows
 
 
-def _startup(document: Mapping[str, Any]) -> str:
-    """Time to the first answer, memory, installed size."""
-    rows = []
-    for each in document["contenders"]:
-        for entry in each["results"] if each["status"] == "measured" else []:
-            figures = [f"{entry['total_s']:.2f}", *(f"{entry[name]:.0f}" for name in ("peak_mb", "installed_mb"))]
-            rows.append([each["title"], *figures])
-    return _markdown(["", "first answer, s", "peak memory, MB", "installed, MB"], rows)
-
-
-def _time(value: float | None) -> str:
-    return "" if value is None else milliseconds(value)
-
-
-_TABLES = {"latency": _latency, "corpus": _corpus, "load": _load, "startup": _startup}
+def _startup(document: Mapping[str, Any]) -> _Table:
+    rows = [
+        [title, f"{entry['total_s']:.2f}", f"{entry['peak_mb']:.0f}", f"{entry['installed_mb']:.0f}"]
+        for title, entry in _measured(document)
+    ]
+    return ["", "first answer, s", "peak memory, MB", "installed, MB"], rows
 
 
 @click.command()
 @click.option("--page", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="README.md", show_default=True)
 @click.option("--results", type=click.Path(file_okay=False, path_type=Path), default="bench/results", show_default=True)
-@click.option("--check", is_flag=True, help="Change nothing; leave with 1 where the page is not what the results say.")
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 if the page differs from the results.")
 def main(page: Path, results: Path, check: bool) -> None:
     """Write the tables of a page from the results."""
     before = page.read_text(encoding="utf-8")
     try:
         after = rewrite(before, results)
-    except (FileNotFoundError, ValueError) as error:
+    except InputError as error:
         raise click.ClickException(str(error)) from None
     if check and after != before:
-        raise click.ClickException(f"{page} is not what {results} says: run make readme")
+        raise click.ClickException(f"{page} differs from {results}: run make readme")
     if after != before:
         page.write_text(after, encoding="utf-8")
         click.echo(f"{page} written", err=True)

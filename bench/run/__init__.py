@@ -1,1 +1,1 @@
-"""A benchmark run: the engines' processes, taken in turns."""
+"""A benchmark run: the engines' processes, their model, the check of their answers, and interleaved measurements."""

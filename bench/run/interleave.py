@@ -1,39 +1,108 @@
-"""Contenders in turns: a process for each, prepared, loaded and found right before any is timed.
+"""Interleaved measurement: every engine in its own process, visited in every round, in an order that rotates.
 
-``open_field`` makes the processes. A measurement then goes round after round, within a round item after item (a shape, a
-corpus), and visits every contender that still runs, in an order that rotates: whatever the machine does in the meantime
-hits all of them alike. What fails is reported and the rest goes on.
+A measurement goes round after round, within a round item after item (a shape, a corpus), and visits every engine that still
+runs: a slow spell of the machine hits all alike. A failure is reported, and the other engines go on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
+from ..engines.base import EngineSpec, Job
 from ..engines.environments import OURS, links, python_of, variables
-from ..engines.registry import Job, Kind, kind_of
-from .activity import Reading, others_share, read
-from .lane import Lane as Lane
-from .lane import Status as Status
-from .process import ContenderFailedError, Worker
-from .progress import SLOW, Progress
-from .reference import Checks, judge
+from ..engines.registry import registered
+from .machine import others_share, read_cpu_time
+from .process import EngineFailedError, Worker
+
+SLOW = 4.0  # seconds of a round from which it gets a line outside a terminal
+LONG = 30.0  # the same for the steps before the rounds
+
+
+class Progress:
+    """A progress line on a stream; None for stderr."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._bar: Any = None
+        self._last = time.monotonic()
+
+    def update(self, text: str, *, left: float | None = None) -> None:
+        """Show the current activity and the seconds left; only on a terminal."""
+        if not self._live:
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=0, bar_format="{desc}", file=self._stream, leave=False, dynamic_ncols=True)
+        self._bar.set_description_str(_with_time(text, left))
+
+    def begin(self) -> None:
+        """Restart the time that ``step`` measures."""
+        self._last = time.monotonic()
+
+    def step(self, text: str, *, left: float | None = None, after: float = LONG) -> None:
+        """Announce a step: like ``update`` on a terminal, elsewhere as a line if the last one is ``after`` seconds old."""
+        if self._live:
+            self.update(text, left=left)
+        elif time.monotonic() - self._last >= after:
+            self.write(_with_time(text, left))
+            self._last = time.monotonic()
+
+    def write(self, text: str) -> None:
+        """Write a line that stays."""
+        self.clear()
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _with_time(text: str, left: float | None) -> str:
+    return text if left is None else f"{text}, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in words.
+
+    Example:
+        >>> duration(42.4), duration(600)
+        ('42 s', '10 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
 
 T = TypeVar("T")
-AGAIN = "-again"  # ends the name of a contender of ours that runs a second time
-CONVERTED = 2.0  # seconds from which a preparation has done something
+CONVERTED = 2.0  # seconds from which a preparation has converted something
+
+
+class Status(enum.StrEnum):
+    """Outcome of an engine."""
+
+    MEASURED = "measured"
+    WRONG = "wrong"
+    MISSING = "missing"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Patience:
-    """Seconds after which a contender counts as hung, by task."""
+    """Seconds after which an engine counts as hung, by task."""
 
     prepare: float = 1500.0
     load: float = 300.0
@@ -42,14 +111,11 @@ class Patience:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-    """How contenders are run.
+class RunSettings:
+    """Settings of the engines' processes.
 
-    Attributes:
-        job: The model, device and threads.
-        patience: Limits in time.
-        python_path: Folders that the workers find modules in, before others.
-        factories: For engines that are not in the registry, by name: ``module:function``, see the task ``prepare``.
+    ``python_path`` are folders at the front of the workers' module path; ``factories`` are the ``module:function`` of engines
+    outside the registry, by name.
     """
 
     job: Job
@@ -58,181 +124,196 @@ class Setting:
     factories: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Visit:
-    """What a visit brought.
+@dataclasses.dataclass
+class EngineProcess:
+    """An engine in a run.
 
     Attributes:
-        result: The task's.
-        others: Share of the CPUs that went to other processes meanwhile; None where it is not known.
+        worker: Its process; None before it is started and after it has ended.
+        status: Interrupted until its measurement is complete.
+        why: The reason if it is not measured.
+        check: The document's ``check``; None before the check.
+        description: The engine's own description; empty before the model is open.
     """
+
+    spec: EngineSpec
+    worker: Worker | None = None
+    status: Status = Status.INTERRUPTED
+    why: str = "ended before it was measured to the end"
+    check: dict[str, Any] | None = None
+    description: dict[str, Any] = dataclasses.field(default_factory=dict)
+    load_seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return self.spec.name
+
+    def call(self, task: str, *, timeout: float, **request: Any) -> dict[str, Any] | None:
+        """Request a task; None if it failed, with the reason in the status."""
+        if self.worker is None:
+            return None
+        try:
+            return self.worker.call(task, timeout=timeout, **request)
+        except EngineFailedError as error:
+            missing = error.kind in ("MissingDependencyError", "ModuleNotFoundError")
+            self.end(Status.MISSING if missing else Status.FAILED, str(error))
+            return None
+
+    def end(self, status: Status, why: str) -> None:
+        """Stop the process and record the status."""
+        self.status, self.why = status, why
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker = None
+
+    def entry(self) -> dict[str, Any]:
+        """Return its part of the document, without results."""
+        # `engine` is the registry's group; the version that an engine adds to it is in `versions`.
+        shown = {key: value for key, value in self.description.items() if key not in ("name", "engine", "why")}
+        return {
+            "name": self.name,
+            "title": self.spec.title,
+            "engine": self.spec.engine,
+            "precision": self.spec.precision,
+            "device": None,
+            "threads": None,
+            "versions": {},
+            **shown,
+            "status": str(self.status),
+            "why": self.why if self.status is not Status.MEASURED else str(self.description.get("why", "")),
+            "load_seconds": self.load_seconds,
+            "check": self.check,
+        }
+
+
+class Sample(NamedTuple):
+    """The result of one visit, and the share of the CPUs that other processes had during it; None if unknown."""
 
     result: dict[str, Any]
     others: float | None
 
 
-class Field:
-    """The contenders of a run."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The engines of a run, how they are run, where steps are announced, and the folder of links to our packages."""
 
-    def __init__(self, lanes: Sequence[Lane], setting: Setting, progress: Progress, packages: Path) -> None:
-        self.lanes = tuple(lanes)
-        self.setting = setting
-        self.progress = progress
-        self.packages = packages
-        self._spent: dict[tuple[str, str], list[float]] = {}
+    processes: Sequence[EngineProcess]
+    settings: RunSettings
+    progress: Progress
+    packages: Path
 
     @property
-    def running(self) -> list[Lane]:
-        """Those that can be asked for more."""
-        return [lane for lane in self.lanes if lane.running]
+    def running(self) -> list[EngineProcess]:
+        """The engines that take requests."""
+        return [process for process in self.processes if process.worker is not None]
 
-    def turns(self, items: Sequence[T], rounds: int, visit: Callable[[Lane, T, int], None]) -> None:
-        """Go round after round; call ``visit`` with lane, item and number of the round for each that runs at that time."""
+    def interleave(self, items: Sequence[T], rounds: int, visit: Callable[[EngineProcess, T, int], None]) -> None:
+        """Go round after round, and call ``visit`` with each running engine, item and round number."""
         self.progress.begin()
+        spent: list[float] = []  # seconds of each visit
         for number in range(rounds):
             for place, item in enumerate(items):
-                for lane in in_turn(self.running, number + place):
-                    left = self._left(items, rounds)
-                    what = f"{lane.name} {item}, round {number + 1} of {rounds}"
-                    if lane is self.running[0] and place == 0:
+                for turn, process in enumerate(round_robin(self.running, number + place)):
+                    visits = len(items) * len(self.running)  # of a round
+                    usual = float(np.mean(spent[-visits:])) if spent else None  # the first round warms up
+                    left = None if usual is None else usual * max(0, rounds * visits - len(spent))
+                    if turn == 0 and place == 0:
                         self.progress.step(f"round {number + 1} of {rounds}", left=left, after=SLOW)
-                    self.progress.tell(what, left=left)
+                    self.progress.update(f"{process.name} {item}, round {number + 1} of {rounds}", left=left)
                     begun = monotonic()
-                    visit(lane, item, number)
-                    self._spent.setdefault((lane.name, str(item)), []).append(monotonic() - begun)
-        for lane in self.running:
-            lane.status, lane.why = Status.MEASURED, ""
+                    visit(process, item, number)
+                    spent.append(monotonic() - begun)
+        self.complete()
 
-    def visit(self, lane: Lane, task: str, *, timeout: float | None = None, **request: Any) -> Visit | None:
-        """Ask a contender for a task, and see how busy the machine was with others; None where it failed."""
-        before = self._reading(lane)
-        result = lane.call(task, timeout=timeout or self.setting.patience.visit, **request)
+    def complete(self, processes: Sequence[EngineProcess] | None = None) -> None:
+        """Mark engines as measured; all that run by default."""
+        for process in self.running if processes is None else processes:
+            process.status, process.why = Status.MEASURED, ""
+
+    def sample(self, process: EngineProcess, task: str, *, timeout: float | None = None, **request: Any) -> Sample | None:
+        """Request a task, and read how busy other processes kept the machine; None if it failed."""
+        pids = [process.worker.pid] if process.worker is not None else []
+        before = read_cpu_time(pids)
+        result = process.call(task, timeout=timeout or self.settings.patience.visit, **request)
         if result is None:
-            self.progress.say(f"{lane.name} {lane.status}: {lane.why}")
+            self.report(process)
             return None
-        return Visit(result=result, others=others_share(before, self._reading(lane)))
+        return Sample(result, others_share(before, read_cpu_time(pids)))
 
-    def _reading(self, lane: Lane) -> Reading | None:
-        return read([lane.worker.pid]) if lane.worker is not None else None
+    def report(self, process: EngineProcess) -> None:
+        """Write a line on why an engine has ended; nothing if it still runs."""
+        if process.worker is None:
+            self.progress.write(f"{process.name} {process.status}: {process.why}")
 
-    def _left(self, items: Sequence[Any], rounds: int) -> float | None:
-        """Estimate the seconds that are left from the visits so far; None before there are any.
-
-        First visits warm up and take longer, so they only stand for their like until there are others.
-        """
-        if not self._spent:
-            return None
-        usual = {key: float(np.mean(spent[1:] or spent)) for key, spent in self._spent.items()}
-        typical = float(np.mean(list(usual.values())))
-        keys = [(lane.name, str(item)) for lane in self.running for item in items]
-        return sum(max(0, rounds - len(self._spent.get(key, []))) * usual.get(key, typical) for key in keys)
+    def variables(self, spec: EngineSpec) -> dict[str, str]:
+        """Return the environment variables of an engine's process; fusedbert's uses our packages as they are installed."""
+        found = variables(self.packages, threads=self.settings.job.threads)
+        inherited = os.environ.get("PYTHONPATH", "") if spec.environment == OURS else str(self.packages)
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, (*map(str, self.settings.python_path), inherited)))
+        return found
 
 
-def registered(name: str) -> str:
-    """Return the registry's name of a contender that may run a second time.
+def round_robin(engines: Sequence[T], turn: int) -> list[T]:
+    """Order engines for a turn: each time another one begins, and every second time they go backwards.
 
     Example:
-        >>> registered("fusedbert-int8-again")
-        'fusedbert-int8'
-    """
-    return name.removesuffix(AGAIN)
-
-
-def in_turn(lanes: Sequence[Lane], turn: int) -> list[Lane]:
-    """Order contenders for a turn: each time another begins, and every second time they go backwards.
-
-    Example:
-        >>> in_turn(["a", "b", "c"], 1)
+        >>> round_robin(["a", "b", "c"], 1)
         ['b', 'a', 'c']
     """
-    if not lanes:
+    if not engines:
         return []
-    first = turn % len(lanes)
-    order = [*lanes[first:], *lanes[:first]]
+    first = turn % len(engines)
+    order = [*engines[first:], *engines[:first]]
     return order if turn % 2 == 0 else [order[0], *reversed(order[1:])]
 
 
 @contextlib.contextmanager
-def open_field(names: Sequence[str | Kind], setting: Setting, progress: Progress) -> Iterator[Field]:
-    """Name the contenders of a run and give them an end: their processes are stopped when the block is left.
-
-    Args:
-        names: Names of the registry, or entries of one's own.
-        setting: How to run them.
-        progress: Told about every step.
-    """
-    lanes = [Lane(kind=kind_of(name) if isinstance(name, str) else name) for name in names]
-    with links() as packages:  # for as long as they run: a task's module is imported when it is first asked for
+def open_run(engines: Sequence[EngineSpec], settings: RunSettings, progress: Progress) -> Iterator[Run]:
+    """Open a run of engines; their processes are ended when the context exits."""
+    processes = [EngineProcess(spec=spec) for spec in engines]
+    with links() as packages:  # as long as they run: the module of a task is imported at its first request
         try:
-            yield Field(lanes, setting, progress, packages)
+            yield Run(processes, settings, progress, packages)
         finally:
             progress.clear()
-            for lane in lanes:
-                if lane.worker is not None:
-                    lane.worker.stop(patience=0.5)
-                    lane.worker = None
+            for process in processes:
+                if process.worker is not None:
+                    process.worker.stop(patience=0.5)
+                    process.worker = None
 
 
-def start(field: Field) -> None:
-    """Start, prepare and load every contender; those that cannot be are left with the reason."""
-    for number, lane in enumerate(field.lanes, start=1):
-        python = python_of(lane.kind.environment)
+def start(run: Run) -> None:
+    """Start every engine, convert its model and open it; failures are recorded in its status."""
+    for number, process in enumerate(run.processes, start=1):
+        python = python_of(process.spec.environment)
         if python is None:
-            lane.status = Status.MISSING
-            lane.why = f"its environment is not built: fusedbert bench setup {lane.kind.environment}"
-            continue
-        _start(lane, python, field, f"({number} of {len(field.lanes)})")
-        if not lane.running:
-            field.progress.say(f"{lane.name} {lane.status}: {lane.why}")
+            process.status = Status.MISSING
+            process.why = f"its environment is not built: fusedbert bench setup {process.spec.environment}"
+        else:
+            _start(process, python, run, f"({number} of {len(run.processes)})")
+            run.report(process)
 
 
-def check(field: Field, checks: Checks) -> None:
-    """Compare every contender that runs with the reference; a wrong one is stopped."""
-    for lane in field.running:
-        field.progress.step(f"checking {lane.name}")
-        result = lane.call("check", timeout=field.setting.patience.check, **checks.request())
-        if result is not None:
-            verdict = judge(result["logits"], checks, lane.kind.tolerance)
-            lane.check = {**verdict.entry(), "reference": checks.computed_by}
-            if not verdict.right:
-                lane.end(Status.WRONG, verdict.why)
-        if not lane.running:
-            field.progress.say(f"{lane.name} {lane.status}: {lane.why}")
-
-
-def worker_variables(kind: Kind, setting: Setting, packages: Path) -> dict[str, str]:
-    """Return the environment variables of a contender's process; ours sees the packages as they are installed."""
-    found = variables(packages, threads=setting.job.threads)
-    inherited = os.environ.get("PYTHONPATH", "") if kind.environment == OURS else str(packages)
-    found["PYTHONPATH"] = os.pathsep.join(filter(None, (*map(str, setting.python_path), inherited)))
-    return found
-
-
-def _start(lane: Lane, python: Path, field: Field, of: str) -> None:
-    """Start a contender's process, prepare, and load; where it had something to convert, load in a process of its own."""
-    setting, patience = field.setting, field.setting.patience
-    environment = worker_variables(lane.kind, setting, field.packages)
-    request = {
-        "contender": registered(lane.name),
-        "job": setting.job.to_json(),
-        "factory": setting.factories.get(lane.name),
-    }
+def _start(process: EngineProcess, python: Path, run: Run, of: str) -> None:
+    settings, patience = run.settings, run.settings.patience
+    request = {"engine": registered(process.name), "job": settings.job.to_json()}
     for fresh in (False, True):
         try:
-            lane.worker = Worker.start(python, environment)
-        except ContenderFailedError as error:
-            lane.end(Status.FAILED, str(error))
+            process.worker = Worker(python, run.variables(process.spec))
+        except EngineFailedError as error:
+            process.end(Status.FAILED, str(error))
             return
-        field.progress.step(f"preparing {lane.name} {of}")
-        prepared = lane.call("prepare", timeout=patience.prepare, **request)
+        run.progress.step(f"preparing {process.name} {of}")
+        factory = settings.factories.get(process.name)
+        prepared = process.call("prepare", timeout=patience.prepare, factory=factory, **request)
         if prepared is None:
             return
-        # A conversion leaves memory and threads behind that running the result does not have.
+        # A conversion leaves memory and threads behind that running its result does not need.
         if prepared["seconds"] < CONVERTED or fresh:
             break
-        if lane.worker is not None:
-            lane.worker.stop()
-    field.progress.step(f"loading {lane.name} {of}")
-    loaded = lane.call("load", timeout=patience.load, tokenizer=str(setting.job.artifact))
-    if loaded is not None:
-        lane.description, lane.load_seconds = loaded["description"], loaded["seconds"]
+        process.worker.stop()
+    run.progress.step(f"loading {process.name} {of}")
+    opened = process.call("open", timeout=patience.load, tokenizer=str(settings.job.artifact))
+    if opened is not None:
+        process.description, process.load_seconds = opened["description"], opened["seconds"]

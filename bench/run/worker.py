@@ -1,86 +1,114 @@
-"""The process that a contender runs in: it reads requests, one JSON object a line, and answers each with one.
+"""Worker process of an engine: it reads requests, one JSON object a line, and answers each with one.
 
-It is started with the python of the contender's environment as ``python -m fusedbert.bench.run.worker``, so it imports the
-standard library alone; a task's module (see ``TASKS``) is imported when it is first asked for.
+It is started in the engine's environment as ``python -m fusedbert.bench.run.worker``, so it imports only the standard
+library; the module of a task (see ``TASKS``) is imported at its first request.
 
-* request: ``{"id": 1, "task": "latency", "request": {...}}``
-* answer: ``{"id": 1, "result": {...}}`` or ``{"id": 1, "error": "one line", "kind": "ValueError"}``
+* request: ``{"task": "latency", "request": {...}}``
+* answer: ``{"result": {...}}`` or ``{"error": "one line", "kind": "ValueError"}``
 
 The end of the input ends the process, so that none outlives the one that started it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
 import sys
 import traceback
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from .state import State
+if TYPE_CHECKING:
+    from ..engines.base import Engine
+    from ..engines.batches import Vocabulary
 
-TASKS = {
-    "prepare": "run.prepare",
-    "load": "run.load",
-    "check": "run.check",
-    "latency": "latency.task",
-    "overhead": "latency.overhead",
-    "ceiling": "latency.roofline_task",
-    "corpus": "corpus.task",
-    "arrivals": "load.task",
-    "startup": "startup.task",
+TASKS = {  # name -> module and function, which takes a State and a request, and returns plain values for JSON
+    "prepare": "run.tasks:prepare",
+    "open": "run.tasks:open_model",
+    "check": "run.tasks:check",
+    "latency": "latency.task:time_shape",
+    "overhead": "latency.task:time_overhead",
+    "roofline": "latency.roofline:run_products",
+    "corpus-open": "corpus.task:open_texts",
+    "corpus-trial": "corpus.task:trial",
+    "corpus-run": "corpus.task:run_all",
+    "corpus-single": "corpus.task:single",
+    "load-open": "load.task:open_texts",
+    "load-saturate": "load.task:saturate",
+    "load-run": "load.task:run_rate",
+    "gpu_step": "gpu_steps:run_step",
 }
 
 
+@dataclasses.dataclass
+class State:
+    """Objects that a worker keeps between tasks: the engine from ``prepare`` on, the tokens of random texts from ``open`` on.
+
+    ``warm`` has the warm-up of each shape so far; ``kept``, anything else that a task keeps for its next call.
+    """
+
+    engine: Engine | None = None
+    vocabulary: Vocabulary | None = None
+    warm: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def open_engine(self) -> Engine:
+        """Return the engine.
+
+        Raises:
+            RuntimeError: ``prepare`` was not requested before.
+        """
+        if self.engine is None:
+            raise RuntimeError("no engine here yet: the task prepare comes first")
+        return self.engine
+
+
 def serve(requests: IO[str], answers: IO[str], state: State) -> None:
-    """Answer requests until there are no more. A task that raises is an answer too; its traceback goes to stderr."""
+    """Answer requests until the input ends. An exception of a task is an answer too; its traceback goes to stderr."""
     for line in requests:
-        asked = json.loads(line)
         try:
-            answer = {"result": perform(asked["task"], state, asked["request"])}
-            text = json.dumps({"id": asked["id"], **answer})
+            text = json.dumps({"result": perform(state, **json.loads(line))})
         except Exception as error:  # whatever an engine may raise
             traceback.print_exc()
             reason = " ".join(str(error).split()) or "no message"
-            text = json.dumps({"id": asked["id"], "error": reason[:1000], "kind": type(error).__name__})
+            text = json.dumps({"error": reason[:1000], "kind": type(error).__name__})
         answers.write(text + "\n")
         answers.flush()
 
 
-def perform(task: str, state: State, request: dict[str, Any]) -> dict[str, Any]:
+def perform(state: State, task: str, request: dict[str, Any]) -> dict[str, Any]:
     """Run a task by name.
 
     Raises:
-        ValueError: There is no task of this name.
+        ValueError: The name is unknown.
     """
     if task not in TASKS:
-        raise ValueError(f"{task!r} is no name of a task")
-    result = importlib.import_module(f"fusedbert.bench.{TASKS[task]}").run(state, request)
-    assert isinstance(result, dict)
+        raise ValueError(f"{task!r} is not the name of a task")
+    module, _, function = TASKS[task].partition(":")
+    result: dict[str, Any] = getattr(importlib.import_module(f"fusedbert.bench.{module}"), function)(state, request)
     return result
 
 
 def main() -> None:
     """Serve the process that started this one.
 
-    Engines and the libraries under them print what they like to file descriptor 1. The answers go to a duplicate of it,
-    and descriptor 1 itself becomes stderr, which the other side keeps in a file.
+    Engines and their libraries may print to file descriptor 1. So the answers go to a duplicate of it, and descriptor 1
+    itself becomes stderr, which the other side keeps in a file.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123  # nothing that is called here may read the requests
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123  # no library may read the requests
         os.dup2(nothing.fileno(), 0)
-    state = State()
-    status = 1
     try:
-        serve(requests, answers, state)
+        serve(requests, answers, State())
         status = 0
-    except BaseException:  # SystemExit too: nothing that runs in here may leave without a word
+    except BaseException:  # SystemExit too: an engine that exits must leave a reason
         traceback.print_exc()
+        status = 1
     sys.stderr.flush()
-    os._exit(status)  # an engine's threads at exit are not waited for
+    os._exit(status)  # without waiting for an engine's threads
 
 
 if __name__ == "__main__":

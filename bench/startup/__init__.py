@@ -1,1 +1,1 @@
-"""Startup: from a fresh process to its first answer."""
+"""Startup: a fresh process up to its first answer."""

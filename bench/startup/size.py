@@ -1,8 +1,7 @@
-"""How much disk the packages take: those that a process needs, and all of its environment.
+"""Disk size of packages: of those that a process needs, and of its whole environment.
 
-The environments of other engines hold converters too, which a service that runs the converted model does without, and the
-environment that a benchmark runs in holds whatever else its user works with. So what counts is what pip would bring for
-the distributions that the process has imported something of: they, and all that they require.
+The environments of other engines also hold converters, which a service that runs the converted model does not need. So the
+size that counts is that of the distributions that the process imported something of, and all that these require.
 """
 
 from __future__ import annotations
@@ -12,49 +11,48 @@ import importlib.util
 import os
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-TOOLS = frozenset({"pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"})
 OURS = "fusedbert"
-_PACKAGES = ("engine", "export", "bench", "models")  # a wheel brings them all
+_PACKAGES = ("engine", "export", "bench", "models")  # a wheel holds them all
+_TOOLS = ("pip", "setuptools", "wheel")
+_TOOL_FILES = re.compile(
+    r"(pip|setuptools|wheel)(-[0-9].*\.dist-info)?|pkg_resources|_distutils_hack|distutils-precedence\.pth"
+)
 
 
 def environment_size(folders: Iterable[Path] | None = None) -> int:
-    """Return the bytes of all installed packages, without pip and setuptools; hard links count once.
-
-    Args:
-        folders: Where to look; None for the site-packages of this interpreter.
-    """
+    """Return the bytes of all packages in folders (default: site-packages), without pip and the like; hard links count once."""
     if folders is None:
         folders = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
-    files = (file for folder in folders for entry in _entries(folder) if not _tool(entry.name) for file in _walk(entry))
-    return _total(files)
+    entries = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    return _total(file for entry in entries if not re.fullmatch(_TOOL_FILES, entry.name) for file in _files(entry))
 
 
-def needed_size(modules: Iterable[str], *, ours: bool) -> int:
-    """Return the bytes of the distributions behind some modules, and of all that these require.
+def needed_size(modules: Iterable[str], *, fusedbert: bool) -> int:
+    """Return the bytes of the distributions of modules, and of all that these require.
 
-    Args:
-        modules: Names, as in ``sys.modules``.
-        ours: Whether fusedbert itself is one of them, and not only what measures.
+    ``fusedbert`` says whether it is one of the distributions, and not only the benchmark.
     """
     owners = importlib.metadata.packages_distributions()
-    found = {_normal(owner) for name in modules for owner in owners.get(name.partition(".")[0], ())}
-    found -= {OURS, *map(_normal, TOOLS)}
-    needed = required({*found, OURS} if ours else found) - {OURS, *map(_normal, TOOLS)}
-    files = [file for name in needed for file in _files(name)]
-    if ours:
-        files += [file for package in _PACKAGES for file in _package(f"{OURS}.{package}")]
-    return _total(files)
+    without = {OURS, *_TOOLS}
+    roots = {_normal(owner) for name in modules for owner in owners.get(name.partition(".")[0], ())} - without
+    needed = required({*roots, OURS} if fusedbert else roots) - without
+    files = [Path(str(file.locate())) for name in needed for file in importlib.metadata.files(name) or ()]
+    if fusedbert:  # an editable install does not list its files
+        specs = [importlib.util.find_spec(f"{OURS}.{package}") for package in _PACKAGES]
+        folders = [folder for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
+        files += [file for folder in folders for file in _files(Path(folder))]
+    return _total(file for file in files if file.suffix != ".pyc")
 
 
 def required(names: Iterable[str]) -> set[str]:
-    """Return distributions and all that they require where they are installed; extras are left out."""
+    """Return installed distributions and all their installed requirements, without extras."""
     found: set[str] = set()
-    ahead = list(names)
-    while ahead:
-        name = _normal(ahead.pop())
+    left = list(names)
+    while left:
+        name = _normal(left.pop())
         if name in found:
             continue
         try:
@@ -62,56 +60,26 @@ def required(names: Iterable[str]) -> set[str]:
         except importlib.metadata.PackageNotFoundError:
             continue  # for another platform, or another version of Python
         found.add(name)
-        ahead += [match[0] for line in lines if "extra" not in line and (match := re.match(r"[A-Za-z0-9._-]+", line))]
+        left += [match[0] for line in lines if "extra" not in line and (match := re.match(r"[A-Za-z0-9._-]+", line))]
     return found
 
 
-def _files(name: str) -> Iterator[Path]:
-    """Yield the files of a distribution."""
-    for file in importlib.metadata.files(name) or ():
-        path = Path(str(file.locate()))
-        if path.suffix != ".pyc":
-            yield path
-
-
-def _package(name: str) -> Iterator[Path]:
-    """Yield the files of a package wherever it lies, which an editable install does not list."""
-    spec = importlib.util.find_spec(name)
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        yield from (file for file in _walk(Path(folder)) if file.suffix != ".pyc")
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    if path.is_dir() and not path.is_symlink():
-        for entry in _entries(path):
-            yield from _walk(entry)
-    else:
-        yield path
-
-
-def _tool(name: str) -> bool:
-    return name in TOOLS or re.match(r"(pip|setuptools|wheel)-[0-9].*\.dist-info$", name) is not None
+def _files(path: Path) -> list[Path]:
+    """List the files of a folder, or a file itself; links to folders are not followed."""
+    if not path.is_dir():
+        return [path]
+    return [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
 
 
 def _total(files: Iterable[Path]) -> int:
-    seen: set[tuple[int, int]] = set()
-    total = 0
+    sizes: dict[tuple[int, int], int] = {}
     for file in files:
         try:
             status = os.stat(file)  # noqa: PTH116  # follows links, and is called for 30,000 files
         except OSError:
             continue
-        if (status.st_dev, status.st_ino) not in seen:
-            seen.add((status.st_dev, status.st_ino))
-            total += status.st_size
-    return total
+        sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
 
 
 def _normal(name: str) -> str:

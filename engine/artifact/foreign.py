@@ -1,7 +1,7 @@
-"""Graphs that other tools exported: a folder as optimum and transformers.js have it, without a manifest.
+"""Exports of other tools: folders of optimum and transformers.js, which have no manifest.
 
-What a manifest would say is read from config.json, the tokenizer's files and the graphs' own headers. Nothing can be
-verified: there are no hashes and no golden texts, and ``runtime.why`` says so.
+A manifest is derived from config.json, the tokenizer and the graphs' headers. Nothing can be verified, and ``runtime.why``
+says so.
 """
 
 from __future__ import annotations
@@ -10,84 +10,81 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from .. import kernels as native
 from ..errors import ArtifactError
-from ..text.labels import names_by_id
-from ..text.outputs import stated_function
-from .manifest import MANIFEST, NO_MANIFEST, PROBLEM_TYPES, Manifest, Parity, Source, Variant, inside
-from .manifest import read_manifest as _read_manifest
-from .onnx_header import Graph, scan
+from ..hardware.storage import inside
+from ..kernels import DOMAIN
+from ..text.outputs import names_by_id, stated_function
+from . import MANIFEST, NO_MANIFEST, PROBLEM_TYPES, Manifest, Parity, Source, Variant, read_manifest
+from .onnx_header import Graph, read_header
 
-# Where a graph may stand, in the order of preference, and what it is for: (target, precision).
-KNOWN: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "onnx/model.onnx": ("cpu", "fp32"),
-        "model.onnx": ("cpu", "fp32"),
-        "onnx/model_quantized.onnx": ("cpu", "int8"),
-        "model_quantized.onnx": ("cpu", "int8"),
-        "onnx/model_int8.onnx": ("cpu", "int8"),
-        "model_int8.onnx": ("cpu", "int8"),
-        "onnx/model_fp16.onnx": ("cuda", "fp16"),
-        "model_fp16.onnx": ("cuda", "fp16"),
-    }
-)
+# File names of graphs, in the order of preference, with (target, precision).
+KNOWN: Mapping[str, tuple[str, str]] = {
+    "onnx/model.onnx": ("cpu", "fp32"),
+    "model.onnx": ("cpu", "fp32"),
+    "onnx/model_quantized.onnx": ("cpu", "int8"),
+    "model_quantized.onnx": ("cpu", "int8"),
+    "onnx/model_int8.onnx": ("cpu", "int8"),
+    "model_int8.onnx": ("cpu", "int8"),
+    "onnx/model_fp16.onnx": ("cuda", "fp16"),
+    "model_fp16.onnx": ("cuda", "fp16"),
+}
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
-# Products of integers: a graph that has them is no fp32 graph, whatever its name.
+_ATTENTION = {"Attention", "MultiHeadAttention", "PackedAttention", "QAttention", "GroupQueryAttention"}
+# Integer products: a graph that has them is not an fp32 graph, whatever its name.
 _INTEGER = {
     "MatMulInteger",
     "QLinearMatMul",
     "com.microsoft:DynamicQuantizeMatMul",
     "com.microsoft:MatMulIntegerToFloat",
-    f"{native.DOMAIN}:Dense",
+    f"{DOMAIN}:Dense",
 }
-# Families that count positions from the padding id on, which takes padding_id + 1 rows of the table.
+# Families whose positions start after the padding id, so padding_id + 1 rows of the position table are not used.
 _OFFSET = {"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl", "mpnet", "longformer", "ibert"}
-_UNSET_LENGTH = 1_000_000  # transformers writes 1e30 where a tokenizer has no limit
+_UNSET_LENGTH = 1_000_000  # transformers writes 1e30 if a tokenizer has no limit
 _DEFAULT_LENGTH = 512
 _MOST_LABELS = 1_000_000
 _NOT_MEASURED = Parity(reference="none", texts=0, max_abs_logit=math.nan, label_agreement=math.nan)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read an artifact's manifest, or describe another tool's export in its terms.
+def manifest_of(folder: Path) -> Manifest:
+    """Read an artifact's manifest, or derive one for another tool's export.
 
     Raises:
         ArtifactError: The folder is neither, or damaged.
     """
-    return _read_manifest(folder) if (folder / MANIFEST).is_file() or not any(graphs(folder)) else describe(folder)
+    return read_manifest(folder) if (folder / MANIFEST).is_file() or not any(graphs(folder)) else derive_manifest(folder)
 
 
 def graphs(folder: Path) -> Iterator[str]:
-    """Yield the graphs of a folder that have names which are known here."""
+    """Yield the names of a folder's graphs that are in ``KNOWN``."""
     return (name for name in KNOWN if (folder / name).is_file())
 
 
-def describe(folder: Path) -> Manifest:
-    """Describe a folder without a manifest by what config.json, the tokenizer and the graphs say.
+def derive_manifest(folder: Path) -> Manifest:
+    """Derive a manifest from config.json, the tokenizer and the graphs.
 
     Raises:
-        ArtifactError: A file is missing or damaged, or a graph is no sequence classifier's.
+        ArtifactError: A file is missing or damaged, or a graph is not a sequence classifier.
     """
-    config, tokenizer = (_read(folder, name) for name in ("config.json", "tokenizer_config.json"))
+    config, tokenizer = _read_json(folder, "config.json"), _read_json(folder, "tokenizer_config.json")
     if not (folder / "tokenizer.json").is_file():
         raise ArtifactError(
-            f"{folder} has no tokenizer.json: save it beside the graph with transformers, "
+            f"{folder} has no tokenizer.json: save it next to the graph with transformers, "
             "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     inside(folder, "tokenizer.json")
     variants, outputs = [], set()
     for name in graphs(folder):
-        graph = _look(folder, name)
+        graph = _read_header(folder, name)
         if graph is not None:
-            outputs.add(_labels_of(folder / name, graph))
+            outputs.add(_label_count(folder / name, graph))
         variants.append(_variant(name, graph))
-    found = sorted(count for count in outputs if count is not None)
-    if len(found) > 1:
-        raise ArtifactError(f"{folder} has graphs with {found} labels: keep those of one model")
-    labels = _labels(folder, config, found[0] if found else None)
+    counts = sorted(count for count in outputs if count is not None)
+    if len(counts) > 1:
+        raise ArtifactError(f"{folder} has graphs with {counts} labels: keep those of one model")
+    labels = _labels(folder, config, counts[0] if counts else None)
     problem_type = config.get("problem_type") or "single_label_classification"
     if problem_type not in PROBLEM_TYPES:
         options = ", ".join(PROBLEM_TYPES)
@@ -105,19 +102,17 @@ def describe(folder: Path) -> Manifest:
     )
 
 
-def _look(folder: Path, name: str) -> Graph | None:
-    """Read a graph's headers; one that is damaged is found out when it is chosen, and must not keep the others away."""
+def _read_header(folder: Path, name: str) -> Graph | None:
     try:
-        return scan(inside(folder, name))
+        return read_header(inside(folder, name))
     except ArtifactError:
-        return None
+        return None  # damaged: an error only if the graph is chosen
 
 
 def _variant(name: str, graph: Graph | None) -> Variant:
     target, precision = KNOWN[name]
-    # Of a graph that could not be read nothing is known; "Shape" has it taken for one that was not made for CUDA alone.
-    nodes = graph.nodes if graph else {"Shape": 1}
-    if precision == "fp32" and graph is not None:  # model.onnx is what the user exported, whatever that was
+    nodes = graph.nodes if graph else {"Shape": 1}  # damaged: not one that stays on the GPU
+    if precision == "fp32" and graph is not None:  # model.onnx may be of any precision
         precision = "int8" if not _INTEGER.isdisjoint(nodes) else "fp16" if graph.half else "fp32"
     return Variant(
         file=name,
@@ -131,11 +126,8 @@ def _variant(name: str, graph: Graph | None) -> Variant:
     )
 
 
-_ATTENTION = {"Attention", "MultiHeadAttention", "PackedAttention", "QAttention", "GroupQueryAttention"}
-
-
-def _labels_of(path: Path, graph: Graph) -> int | None:
-    """Return how many labels a graph gives, None where it leaves that open; refuse what is no sequence classifier."""
+def _label_count(path: Path, graph: Graph) -> int | None:
+    """Return a graph's number of labels, None if dynamic; refuse other graphs than sequence classifiers."""
     inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (graph.inputs, graph.outputs))
     logits = next((tensor for tensor in graph.outputs if tensor.name == "logits"), None)
     if logits is None or not {"input_ids"} <= set(inputs) <= _INPUTS:
@@ -143,7 +135,7 @@ def _labels_of(path: Path, graph: Graph) -> int | None:
             f"{path} has inputs {', '.join(inputs)} and outputs {', '.join(outputs)}; expected {', '.join(sorted(_INPUTS))} "
             "and logits: give a sequence classifier's graph"
         )
-    if len(logits.shape) not in (0, 2):  # 0: the exporter did not write it down
+    if len(logits.shape) not in (0, 2):  # 0: the exporter left the shape out
         sizes = ", ".join("?" if size is None else str(size) for size in logits.shape)
         raise ArtifactError(f"{path} gives logits [{sizes}], expected [texts, labels]: give a sequence classifier's graph")
     fixed = [size for tensor in graph.inputs for size in tensor.shape if size is not None]
@@ -153,47 +145,42 @@ def _labels_of(path: Path, graph: Graph) -> int | None:
 
 
 def _labels(folder: Path, config: Mapping[str, Any], count: int | None) -> tuple[str, ...]:
-    """Name the outputs: ``id2label``, and ``LABEL_i`` for the ids that it leaves out."""
     path = folder / "config.json"
     try:
         names = names_by_id(config.get("id2label"))
     except ValueError as error:
-        raise ArtifactError(f"{path} has {error}: mend it") from None
+        raise ArtifactError(f"{path} has {error}: correct it") from None
     known = max(names, default=-1) + 1
-    if count is None:  # the graph leaves it open
+    if count is None:  # dynamic in the graph
         count = known or config.get("num_labels", 2)  # 2: as in transformers
         if type(count) is not int or not 1 <= count <= _MOST_LABELS:
-            raise ArtifactError(f"{path} has {str(count)[:80]} labels, expected 1 to {_MOST_LABELS}: mend it")
+            raise ArtifactError(f"{path} has {str(count)[:80]} labels, expected 1 to {_MOST_LABELS}: correct it")
     if known > count:
-        raise ArtifactError(f"{path} names {known} labels, the graph gives {count}: put the config beside its own graph")
+        raise ArtifactError(f"{path} names {known} labels, the graph gives {count}: use the config that belongs to the graph")
     return tuple(names.get(i, f"LABEL_{i}") for i in range(count))
 
 
 def _max_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int:
-    """Return the tokenizer's limit where it is sane, never above what the position table holds."""
-    table, limit, padding = (
-        config.get("max_position_embeddings"),
-        tokenizer.get("model_max_length", tokenizer.get("max_len")),  # the latter is what it was called until 2020
-        config.get("pad_token_id"),
-    )
+    """Return the smaller of the position table and the tokenizer's limit, if plausible."""
+    table, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
+    limit = tokenizer.get("model_max_length", tokenizer.get("max_len"))  # max_len: its name until 2020
     if isinstance(table, int) and config.get("model_type") in _OFFSET:
         table -= (padding if isinstance(padding, int) else 1) + 1
     sizes = [int(size) for size in (table, limit) if isinstance(size, (int, float)) and 3 <= size < _UNSET_LENGTH]
     return min(sizes, default=_DEFAULT_LENGTH)
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         if name == "config.json":
             raise ArtifactError(f"{folder} has graphs but no config.json, which names the labels: copy it from the checkpoint")
         return {}
+    inside(folder, name)
     try:
-        document = json.loads(inside(folder, name).read_bytes())
+        document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, ArtifactError):
-            raise
         raise ArtifactError(f"{path} cannot be read as JSON ({error}): copy it again") from None
     if not isinstance(document, dict):
-        raise ArtifactError(f"{path} is no JSON object: copy it again")
+        raise ArtifactError(f"{path} is not a JSON object: copy it again")
     return document

@@ -1,31 +1,50 @@
-"""What a ``.onnx`` file says of itself, read without onnx: its data files, operators, inputs and outputs.
+"""The header of an ONNX file, read without onnx: its data files, operators, inputs and outputs.
 
-ONNX Runtime reads the data files that a graph names, and up to 1.23 follows any path there: absolute ones, ``..``, links
-(from 1.26 on it refuses them). So the names are looked at before it is given the file. Only the protobuf's headers are
-read and the weights are skipped, which takes a few milliseconds, whatever the file's size. The message numbers are those of
-https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+Data files are checked before ONNX Runtime opens them: up to 1.26 it follows any path of a sparse initializer (absolute,
+``..``, links), and no version knows the manifest's files. Weights are skipped.
+Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..errors import ArtifactError, StorageError
 
-_Span: TypeAlias = tuple[int, int]  # where a field's content begins and ends
+_Span: TypeAlias = tuple[int, int]  # start and end of a field's content
+_Message: TypeAlias = dict[int, list[Any]]  # by field number: texts, numbers or messages, in their order
 _VARINT, _BYTES = 0, 2
 _WIDTH = {1: 8, 5: 4}  # fixed64, fixed32
 _FLOAT, _FLOAT16 = 1, 10  # TensorProto.DataType
-_DEEPEST = 64  # graphs within graphs; protobuf itself refuses 100 messages within each other
+_DEEPEST = 100  # messages within each other, as in protobuf itself
+_TEXT, _NUMBERS = "text", "numbers"
+# The fields that are read, by message; all others are skipped.
+_FIELDS: Mapping[str, Mapping[int, str]] = {
+    "Model": {7: "Graph", 8: "OperatorSet", 25: "Function"},
+    "OperatorSet": {1: _TEXT, 2: _NUMBERS},
+    "Graph": {1: "Node", 5: "Tensor", 11: "Value", 12: "Value", 15: "SparseTensor"},
+    "Function": {7: "Node"},
+    "Node": {4: _TEXT, 5: "Attribute", 7: _TEXT},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "Tensor": {1: _NUMBERS, 2: _NUMBERS, 8: _TEXT, 13: "StringStringEntry"},
+    "StringStringEntry": {1: _TEXT, 2: _TEXT},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Value": {1: _TEXT, 2: "Type"},
+    "Type": {1: "TensorType"},
+    "TensorType": {2: "Shape"},
+    "Shape": {1: "Dimension"},
+    "Dimension": {1: _NUMBERS},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """An input or output: its sizes, None where they are left open."""
+    """An input or output; dynamic sizes are None."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -33,51 +52,37 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Graph:
-    """What a file says of itself.
+    """The header of a graph."""
 
-    Attributes:
-        data_files: Locations of external data, as they are written.
-        nodes: Number of nodes of each op type, ``domain:Type`` for those that are not ONNX's own.
-        opset: Version of the default operator set.
-        inputs: Inputs that are no weights.
-        outputs: Outputs.
-        half: Whether most of its weights are float16.
-    """
-
-    data_files: tuple[str, ...]
-    nodes: Mapping[str, int]
-    opset: int
-    inputs: tuple[Tensor, ...]
+    data_files: tuple[str, ...]  # locations as written
+    nodes: Mapping[str, int]  # number by op type, ``domain:Type`` outside ONNX's domain
+    opset: int  # of the default domain
+    inputs: tuple[Tensor, ...]  # without weights
     outputs: tuple[Tensor, ...]
-    half: bool
+    half: bool  # most weights are float16
 
 
-def scan(path: Path) -> Graph:
-    """Read a graph's headers.
+def read_header(path: Path) -> Graph:
+    """Read a graph's header.
 
     Raises:
-        ArtifactError: The file is no ONNX model, or damaged.
+        ArtifactError: The file is not an ONNX model, or damaged.
         StorageError: It cannot be read.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _Scan(content).model()
+            return _Parser(content).graph()
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, IndexError) as error:  # UnicodeDecodeError and the mapping of an empty file among them
-        raise ArtifactError(f"{path} is no ONNX graph, or damaged ({error}): copy or export it again") from None
+        raise ArtifactError(f"{path} is not an ONNX graph, or damaged ({error}): copy or export it again") from None
 
 
 def data_files(folder: Path, file: str, locations: tuple[str, ...]) -> tuple[str, ...]:
-    """Turn the locations that a graph names into paths inside its folder.
-
-    Args:
-        folder: The model's folder.
-        file: The graph in it.
-        locations: As the graph has them: relative to its own folder.
+    """Turn locations relative to a graph into paths relative to the model's folder.
 
     Raises:
-        ArtifactError: One leads out, by an absolute path or ``..``. Links are for ``artifact.inside`` to refuse.
+        ArtifactError: One is absolute or has ``..``; links are refused by ``inside``.
     """
     names = []
     for location in locations:
@@ -90,153 +95,63 @@ def data_files(folder: Path, file: str, locations: tuple[str, ...]) -> tuple[str
     return tuple(names)
 
 
-class _Scan:
-    """One pass over a model's bytes."""
+class _Parser:
+    """One pass over a model's bytes; every tensor is noted, however deep."""
 
     def __init__(self, content: mmap.mmap) -> None:
         self._content = content
         self._locations: dict[str, None] = {}  # in the order of their first appearance
-        self._sizes = {_FLOAT: 0, _FLOAT16: 0}  # weights of these types
+        self._sizes = {_FLOAT: 0, _FLOAT16: 0}  # number of weights of these types
 
-    def model(self) -> Graph:
+    def graph(self) -> Graph:
+        model = self._message("Model", (0, len(self._content)))
+        graphs: list[_Message] = model.get(7, [])
         nodes: dict[str, int] = {}
-        inputs: list[Tensor] = []
-        outputs: list[Tensor] = []
-        weights: set[str] = set()
-        opset = 0
-        for number, span in self._fields((0, len(self._content))):
-            if number == 7:  # ModelProto.graph
-                for part, inner in self._fields(span):
-                    if part == 1:  # GraphProto.node
-                        name = self._node(inner, 0)
-                        nodes[name] = nodes.get(name, 0) + 1
-                    elif part == 5:  # initializer
-                        weights.add(self._tensor(inner))
-                    elif part == 11:  # input
-                        inputs.append(self._value(inner))
-                    elif part == 12:  # output
-                        outputs.append(self._value(inner))
-                    else:
-                        self._sparse(part, inner)
-            elif number == 8:  # opset_import
-                domain, version = self._opset(span)
-                opset = version if domain in ("", "ai.onnx") else opset
-            elif number == 25:  # functions
-                for part, inner in self._fields(span):
-                    if part == 7:
-                        self._node(inner, 0)
+        for node in _all(graphs, 1):
+            domain, kind = _last(node, 7, ""), _last(node, 4, "")
+            name = kind if domain in ("", "ai.onnx") else f"{domain}:{kind}"
+            nodes[name] = nodes.get(name, 0) + 1
         if not nodes:
             raise ValueError("it has no nodes")
-        given = tuple(tensor for tensor in inputs if tensor.name not in weights)
+        versions = [_last(each, 2, 0) for each in model.get(8, []) if _last(each, 1, "") in ("", "ai.onnx")]
+        weights = {_last(tensor, 8, "") for tensor in _all(graphs, 5)}
+        inputs, outputs = ([_value(value) for value in _all(graphs, field)] for field in (11, 12))
         return Graph(
             data_files=tuple(self._locations),
             nodes=nodes,
-            opset=opset,
-            inputs=given,
+            opset=versions[-1] if versions else 0,
+            inputs=tuple(tensor for tensor in inputs if tensor.name not in weights),
             outputs=tuple(outputs),
             half=self._sizes[_FLOAT16] > self._sizes[_FLOAT],
         )
 
-    def _graph(self, span: _Span, depth: int) -> None:
-        """Look for data files in a graph that is an attribute of a node."""
+    def _message(self, kind: str, span: _Span, depth: int = 0) -> _Message:
         if depth > _DEEPEST:
-            raise ValueError("graphs within graphs without end")
+            raise ValueError("messages within messages without end")
+        known, found = _FIELDS[kind], _Message()
         for number, inner in self._fields(span):
-            if number == 1:
-                self._node(inner, depth)
-            elif number == 5:
-                self._tensor(inner)
+            child = known.get(number)
+            if child is None:
+                continue
+            values = found.setdefault(number, [])
+            if child == _TEXT:
+                values.append(self._content[inner[0] : inner[1]].decode())
+            elif child == _NUMBERS:
+                values += self._numbers(inner)
             else:
-                self._sparse(number, inner)
+                values.append(self._message(child, inner, depth + 1))
+        if kind == "Tensor":
+            self._note(found)
+        return found
 
-    def _sparse(self, number: int, span: _Span) -> None:
-        if number == 15:  # GraphProto.sparse_initializer: its values and indices are tensors
-            self._sparse_tensor(span)
-
-    def _sparse_tensor(self, span: _Span) -> None:
-        for number, inner in self._fields(span):
-            if number in (1, 2):
-                self._tensor(inner)
-
-    def _node(self, span: _Span, depth: int) -> str:
-        """Return a node's op type, after a look into its attributes."""
-        kind = domain = ""
-        for number, inner in self._fields(span):
-            if number == 4:
-                kind = self._text(inner)
-            elif number == 7:
-                domain = self._text(inner)
-            elif number == 5:
-                self._attribute(inner, depth)
-        return f"{domain}:{kind}" if domain not in ("", "ai.onnx") else kind
-
-    def _attribute(self, span: _Span, depth: int) -> None:
-        for number, inner in self._fields(span):
-            if number in (5, 10):  # t, tensors
-                self._tensor(inner)
-            elif number in (6, 11):  # g, graphs
-                self._graph(inner, depth + 1)
-            elif number in (22, 23):  # sparse_tensor, sparse_tensors
-                self._sparse_tensor(inner)
-
-    def _tensor(self, span: _Span) -> str:
-        """Return a tensor's name, and note where its data is."""
-        name, kind, size = "", 0, 1
-        for number, inner in self._fields(span):
-            if number == 1:  # dims, one by one or packed
-                size *= self._product(inner)
-            elif number == 2:
-                kind = self._varint(inner[0])[0]
-            elif number == 8:
-                name = self._text(inner)
-            elif number == 13:  # external_data, whatever data_location says
-                pairs = [(part, self._text(each)) for part, each in self._fields(inner)]
-                if (1, "location") in pairs:
-                    self._locations |= dict.fromkeys(text for part, text in pairs if part == 2)
+    def _note(self, tensor: _Message) -> None:
+        """Note size and data files, whatever ``data_location`` says; all of several locations."""
+        for entry in tensor.get(13, []):
+            if "location" in entry.get(1, []):
+                self._locations |= dict.fromkeys(entry.get(2, []))
+        kind = _last(tensor, 2, 0)
         if kind in self._sizes:
-            self._sizes[kind] += size
-        return name
-
-    def _product(self, span: _Span) -> int:
-        """Return the product of the numbers of a repeated field."""
-        product, (at, end) = 1, span
-        while at < end:
-            value, at = self._varint(at)
-            product *= value
-        return product
-
-    def _value(self, span: _Span) -> Tensor:
-        """Read a ValueInfoProto: name, and type.tensor_type.shape."""
-        name, shape = "", []
-        for number, inner in self._fields(span):
-            if number == 1:
-                name = self._text(inner)
-            elif number == 2:
-                for dimension in self._inner(inner, (1, 2, 1)):
-                    sizes = [at for part, (at, end) in self._fields(dimension) if part == 1]  # dim_value; a dim_param is 2
-                    shape.append(self._varint(sizes[-1])[0] if sizes else None)
-        return Tensor(name=name, shape=tuple(shape))
-
-    def _inner(self, span: _Span, path: tuple[int, ...]) -> Iterator[_Span]:
-        """Yield the fields at the end of a path of field numbers."""
-        for number, inner in self._fields(span):
-            if number == path[0]:
-                if len(path) == 1:
-                    yield inner
-                else:
-                    yield from self._inner(inner, path[1:])
-
-    def _opset(self, span: _Span) -> tuple[str, int]:
-        domain, version = "", 0
-        for number, inner in self._fields(span):
-            if number == 1:
-                domain = self._text(inner)
-            elif number == 2:
-                version = self._varint(inner[0])[0]
-        return domain, version
-
-    def _text(self, span: _Span) -> str:
-        return self._content[span[0] : span[1]].decode()
+            self._sizes[kind] += math.prod(tensor.get(1, []))
 
     def _fields(self, span: _Span) -> Iterator[tuple[int, _Span]]:
         """Yield (field number, span of its content) of a message."""
@@ -257,6 +172,12 @@ class _Scan:
                 raise ValueError("it ends too early")
             yield number, (start, at)
 
+    def _numbers(self, span: _Span) -> Iterator[int]:  # several in a packed field
+        at, end = span
+        while at < end:
+            value, at = self._varint(at)
+            yield value
+
     def _varint(self, at: int) -> tuple[int, int]:
         """Return the number at a position, and the position after it."""
         value = shift = 0
@@ -269,3 +190,19 @@ class _Scan:
             shift += 7
             if shift > 63:
                 raise ValueError("a number of more than 64 bits")
+
+
+def _all(messages: list[_Message], field: int) -> list[Any]:
+    return [value for message in messages for value in message.get(field, [])]
+
+
+def _last(message: _Message, field: int, default: Any) -> Any:
+    """Return a field's last value, as protobuf does."""
+    return (message.get(field) or [default])[-1]
+
+
+def _value(value: _Message) -> Tensor:
+    """Read a ValueInfoProto: name, and type.tensor_type.shape.dim with dim_value."""
+    types = _all(_all([value], 2), 1)
+    dimensions = _all(_all(types, 2), 1)
+    return Tensor(name=_last(value, 1, ""), shape=tuple(_last(dimension, 1, None) for dimension in dimensions))

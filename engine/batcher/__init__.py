@@ -1,8 +1,257 @@
-"""Concurrent callers, gathered into batches: ``Batcher``."""
+"""``Batcher``: the front for many callers of one classifier."""
 
 from __future__ import annotations
 
-from .batcher import Batcher
-from .queue import BatcherStats
+import asyncio
+import atexit
+import functools
+import os
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+from typing import Any
+
+from ..classifier import Classifier
+from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, check_integer
+from ..hardware.cpu import inspect_machine
+from ..text.inputs import Item, check_item
+from ..text.outputs import UNSET, Default, check_top_k
+from .queue import BatcherStats, Queue
+from .request import Form, LoopRequest, Request, ThreadRequest, resolve_all
+from .worker import LATE, Worker, run_budget
 
 __all__ = ["Batcher", "BatcherStats"]
+
+_BATCHES = 8  # taken together at most, enough to group texts of similar length
+
+
+class Batcher:
+    """Dynamic batching of texts that arrive at the same time, from threads and coroutines.
+
+    Each caller gets its own result or error. Threads and event loops can share a batcher. As a context manager it is closed at
+    the end; the classifier stays open.
+
+    Args:
+        clf: The classifier. For many callers on the CPU load it with ``threads=1``: several texts at once, each on one core,
+            are faster than one after the other on all cores.
+        window_ms: Maximum milliseconds that a text waits for others, and no longer than sharing a run saves; a lone caller
+            does not wait.
+        max_tokens: Maximum tokens of a batch, padding included; None for the device's optimum.
+        max_queue: Texts that may wait; more are refused with ``OverloadError``.
+        workers: Threads that run batches; None for enough to keep the cores busy, at least 2.
+
+    Raises:
+        OptionError: A number is out of range.
+        ClosedError: The classifier was closed.
+
+    Example:
+        >>> from fusedbert.engine import Batcher, Classifier
+        >>> clf = Classifier.from_pretrained(threads=1)
+        >>> with Batcher(clf) as batcher:
+        ...     futures = [batcher.submit(text) for text in ("I really loved this movie.", "A waste of time.")]
+        ...     [future.result()[0]["label"] for future in futures]
+        ['POSITIVE', 'NEGATIVE']
+    """
+
+    def __init__(
+        self,
+        clf: Classifier,
+        *,
+        window_ms: float = 2.0,
+        max_tokens: int | None = None,
+        max_queue: int = 1024,
+        workers: int | None = None,
+    ) -> None:
+        if isinstance(window_ms, bool) or not isinstance(window_ms, (int, float)) or not 0 <= window_ms < float("inf"):
+            raise OptionError(f"window_ms is {window_ms!r}: give milliseconds from 0 up")
+        check_integer("max_tokens", max_tokens, optional=True)
+        check_integer("max_queue", max_queue)
+        check_integer("workers", workers, optional=True)
+        self._classifier = clf
+        budget = run_budget(clf.model, max_tokens)
+        count = workers or _default_workers(clf)
+        self._queue = Queue(limit=max_queue, tokens=_BATCHES * budget.tokens, max_wait=window_ms / 1e3, workers=count)
+        self._forms: dict[tuple[object, ...], Form] = {}
+        self._process = os.getpid()
+        work = Worker(queue=self._queue, model=clf.model, budget=budget).work
+        self._threads = [threading.Thread(target=work, name=f"fusedbert-batcher-{i}", daemon=True) for i in range(count)]
+        for thread in self._threads:
+            thread.start()
+        # The threads do not hold the batcher: when it is collected, they finish the queue and end.
+        weakref.finalize(self, _abandon, self._queue, self._process).atexit = False
+        # Daemon threads must not run while the interpreter shuts down.
+        self._at_exit = functools.partial(_close, self._queue, self._threads, self._process, drain=False)
+        atexit.register(self._at_exit)
+
+    def submit(
+        self,
+        text: Item,
+        *,
+        timeout: float | None = None,
+        top_k: int | Default | None = UNSET,
+        function_to_apply: str | None = None,
+        truncation: bool | None = None,
+    ) -> Future[Any]:
+        """Add a text to the queue, and return at once.
+
+        Args:
+            text: A text, or a pair as ``{"text", "text_pair"}`` or a tuple, even with an empty second text.
+            timeout: Seconds until its run must begin, or it is not run; None for no limit.
+            top_k: As in ``Classifier.__call__``.
+            function_to_apply: As in ``Classifier.__call__``.
+            truncation: As in ``Classifier.__call__``.
+
+        Returns:
+            A future of the result of ``clf(text, ...)``, which can be cancelled until its run begins. Its exception is a
+            ``DeadlineError``, or one of ``clf(text, ...)``.
+
+        Raises:
+            InputError: ``text`` is not a text.
+            OverloadError: ``max_queue`` texts are waiting.
+            ClosedError: The batcher was closed.
+            ForkError: The batcher was made before this process was forked.
+        """
+        form = self._form(text, top_k, function_to_apply, truncation)
+        request = ThreadRequest(check_item(text, 0), form, _deadline(timeout), self._queue.discard)
+        self._put(request)
+        return request
+
+    async def classify(
+        self,
+        text: Item,
+        *,
+        timeout: float | None = None,
+        top_k: int | Default | None = UNSET,
+        function_to_apply: str | None = None,
+        truncation: bool | None = None,
+    ) -> Any:
+        """Classify a text without blocking the event loop, with the arguments of ``submit``.
+
+        A cancelled task gives up its place in the queue.
+
+        Returns:
+            The result of ``clf(text, ...)``.
+
+        Raises:
+            DeadlineError: Its run did not begin within ``timeout``.
+            FusedBertError: As ``submit`` and ``clf(text, ...)``.
+        """
+        form = self._form(text, top_k, function_to_apply, truncation)
+        loop = asyncio.get_running_loop()
+        request = LoopRequest(check_item(text, 0), form, _deadline(timeout), loop)
+        self._put(request)
+        alarm = None if timeout is None else loop.call_later(timeout, self._expire, request)
+        try:
+            return await request.future
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+            if request.future.cancelled():
+                self._queue.discard(request)
+
+    @property
+    def stats(self) -> BatcherStats:
+        """Counts of texts and batches; ``clf.stats`` has the classifier's.
+
+        Raises:
+            ForkError: As ``submit``.
+        """
+        self._check_process()
+        return self._queue.stats()
+
+    def close(self, *, drain: bool = True) -> None:
+        """Refuse new texts, and wait for the threads to end. A second call does nothing.
+
+        Args:
+            drain: Whether to run the texts that wait; if not, they fail with ``ClosedError``.
+        """
+        _close(self._queue, self._threads, self._process, drain=drain)
+        atexit.unregister(self._at_exit)
+
+    async def aclose(self, *, drain: bool = True) -> None:
+        """Close without blocking the event loop."""
+        await asyncio.to_thread(self.close, drain=drain)
+
+    def __enter__(self) -> Batcher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(drain=kind is None)
+
+    async def __aenter__(self) -> Batcher:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.aclose(drain=kind is None)
+
+    def __repr__(self) -> str:
+        return f"Batcher({self._classifier!r}, workers={len(self._threads)})"
+
+    def _put(self, request: Request) -> None:
+        self._check_process()
+        late = self._queue.put(request)
+        resolve_all((each, None, DeadlineError(LATE)) for each in late if each.start())
+
+    def _expire(self, request: LoopRequest) -> None:
+        """Fail a coroutine's request at its deadline, unless it is running."""
+        if self._queue.discard(request, expired=True):
+            request.resolve(None, DeadlineError(LATE))
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ForkError(
+                f"this Batcher was made in process {self._process}, and its threads did not come along when {os.getpid()} was "
+                "forked: make one in each process, after the fork"
+            )
+
+    def _form(self, text: Any, top_k: Any, function_to_apply: Any, truncation: Any) -> Form:
+        """Check the options of a request, once for each of the few combinations that a service uses."""
+        single = isinstance(text, str)
+        key = (top_k, type(top_k), function_to_apply, truncation, type(truncation), single)  # True equals 1
+        try:
+            known = self._forms.get(key)
+        except TypeError:  # an unhashable value, so it is also invalid
+            known = None
+        if known is not None:
+            return known
+        if isinstance(text, list):
+            raise InputError("a Batcher takes one text at a time, found a list: submit each, or use clf(texts)")
+        checked = check_top_k(top_k)
+        model = self._classifier.model
+        model.long_text(truncation)  # raises if it is invalid
+        function = model.function_for(function_to_apply)
+        form = Form(function=function, top_k=checked, truncation=truncation, in_list=single and checked is UNSET)
+        if len(self._forms) < 64:
+            self._forms[key] = form
+        return form
+
+
+def _close(queue: Queue, threads: list[threading.Thread], process: int, *, drain: bool) -> None:
+    if os.getpid() != process:  # a forked child does not have these threads
+        return
+    dropped = queue.close(drain=drain)
+    error = "the Batcher was closed before the text's turn came: it was not run"
+    resolve_all((request, None, ClosedError(error)) for request in dropped if request.start())
+    if threading.current_thread() not in threads:  # a callback of a future may call this
+        for thread in threads:
+            thread.join()
+
+
+def _abandon(queue: Queue, process: int) -> None:
+    if os.getpid() == process:
+        queue.close(drain=True)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise OptionError(f"timeout is {timeout!r}: give seconds, or None")
+    return time.monotonic() + timeout
+
+
+def _default_workers(clf: Classifier) -> int:
+    if clf.runtime.device != "cpu":
+        return 2
+    return max(2, inspect_machine().cores // max(1, clf.runtime.threads))

@@ -1,8 +1,8 @@
-"""The bounded queue of a ``Batcher``: what waits, what is taken together, and what is refused.
+"""The bounded queue of a ``Batcher``.
 
-A worker that is idle takes the first text at once: a lone caller waits for nobody. What arrives while a batch runs makes the
-next one, and that alone makes batches grow with the load. A worker waits for more only where others were there a moment
-ago, and no longer than a run's fixed cost, because that is all that a text saves by running with another.
+An idle worker takes the first text at once, so a lone caller does not wait. Texts that arrive during a run form the next batch,
+so batches grow with the load. A worker waits for more only if several texts were taken last time, and no longer than a run's
+fixed cost, which is all that sharing a run saves.
 """
 
 from __future__ import annotations
@@ -11,30 +11,29 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 
 from ..errors import ClosedError, OverloadError
-from .cost import Cost
-from .request import Job, estimate
+from .request import Request, estimate
 
-_TEXTS = 256  # taken together at most, however short: the first of them are waiting
+_TEXTS = 256  # taken together at most, however short, because the first of them are waiting
 _LEAST_WAIT = 0.0002  # seconds; going to sleep and waking up costs about as much
+_DECAY = 0.98  # weight of the past at each run: about the last fifty count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatcherStats:
-    """Counts of a ``Batcher`` since it was made.
+    """Counts of a ``Batcher``.
 
     Attributes:
-        submitted: Texts that were taken into the queue.
-        answered: Texts that got a result.
-        failed: Texts that got an error: their own, that of their batch, or that of closing.
+        submitted: Texts that entered the queue.
+        answered: Texts with a result.
+        failed: Texts with an error: their own, their batch's, or that of closing.
         refused: Texts that found the queue full.
         expired: Texts whose deadline passed before their turn.
-        cancelled: Texts that their callers cancelled before their turn.
+        cancelled: Texts that were cancelled before their turn.
         batches: Runs of the graph.
         waiting: Texts in the queue now.
-        running: Texts that a worker has now.
+        running: Texts that workers have now.
     """
 
     submitted: int = 0
@@ -48,37 +47,68 @@ class BatcherStats:
     running: int = 0
 
 
+@dataclasses.dataclass(slots=True)
+class RunCost:
+    """The fixed cost of a run, by a least-squares line through (tokens, seconds) of the last runs.
+
+    Example:
+        >>> cost = RunCost()
+        >>> for tokens in (16, 64, 256):
+        ...     cost.observe(tokens, 0.002 + 0.0001 * tokens)
+        >>> round(cost.fixed, 6)
+        0.002
+    """
+
+    runs: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    squares: float = 0.0
+    products: float = 0.0
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Add a run; a race of threads may lose one."""
+        self.runs = _DECAY * self.runs + 1
+        self.tokens = _DECAY * self.tokens + tokens
+        self.seconds = _DECAY * self.seconds + seconds
+        self.squares = _DECAY * self.squares + tokens * tokens
+        self.products = _DECAY * self.products + tokens * seconds
+
+    @property
+    def fixed(self) -> float:
+        """Seconds of a run without tokens; 0 if unknown."""
+        spread = self.runs * self.squares - self.tokens**2
+        if spread <= 0.01 * self.tokens**2:  # runs of about one size
+            return 0.0
+        slope = (self.runs * self.products - self.tokens * self.seconds) / spread
+        return max(0.0, (self.seconds - max(0.0, slope) * self.tokens) / self.runs)
+
+
 class Queue:
-    """First in, first out; safe to use from any thread.
+    """A thread-safe queue, first in, first out.
 
     Args:
         limit: Texts that may wait.
-        tokens: Tokens to take together, about.
-        window: Seconds to wait for more texts at most.
-        workers: Threads that take.
+        tokens: Approximate number of tokens to take together.
+        max_wait: Maximum seconds to wait for more texts.
+        workers: Number of threads that take.
     """
 
-    def __init__(self, *, limit: int, tokens: int, window: float, workers: int) -> None:
-        self.cost = Cost()
-        self._limit = limit
-        self._tokens = tokens
-        self._window = window
-        self._workers = workers
-        # Reentrant: a garbage collection while the lock is held may close a batcher that nobody has any more.
+    def __init__(self, *, limit: int, tokens: int, max_wait: float, workers: int) -> None:
+        self.cost = RunCost()
+        self._limit, self._tokens = limit, tokens
+        self._max_wait, self._workers = max_wait, workers
+        # Reentrant, because a garbage collection under the lock may close an unreferenced batcher.
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
-        self._jobs: deque[Job] = deque()
+        self._requests: deque[Request] = deque()
         self._closed = False
-        self._deadlines = False  # whether a job with a deadline was put in since they were last looked through
-        self._wanted = 0  # texts that a worker waits for, beside the first one
-        self._last = 1  # texts that were taken together last
+        self._deadlines = False  # whether a request with a deadline may be waiting
+        self._wanted = 0  # texts that a worker waits for
+        self._last = 1  # number of texts that were taken last
         self._counts = {field.name: 0 for field in dataclasses.fields(BatcherStats)}
 
-    def put(self, job: Job) -> list[Job]:
-        """Add a text at the end.
-
-        Returns:
-            Texts whose deadline has passed and which gave it their places.
+    def put(self, request: Request) -> list[Request]:
+        """Add a request at the end; return late requests that were dropped to make room.
 
         Raises:
             ClosedError: The batcher was closed.
@@ -87,93 +117,90 @@ class Queue:
         with self._lock:
             if self._closed:
                 raise ClosedError("this Batcher was closed: make another with Batcher(clf)")
-            late = self._expired() if len(self._jobs) >= self._limit else []
-            if len(self._jobs) >= self._limit:
+            late = self._expired() if len(self._requests) >= self._limit else []
+            if len(self._requests) >= self._limit:
                 self._counts["refused"] += 1
                 raise OverloadError(f"{self._limit} texts wait already, which is max_queue: try again later")
-            self._jobs.append(job)
-            self._deadlines = self._deadlines or job.deadline is not None
+            self._requests.append(request)
+            self._deadlines = self._deadlines or request.deadline is not None
             self._counts["submitted"] += 1
-            if len(self._jobs) >= self._wanted:
+            if len(self._requests) >= self._wanted:
                 self._arrived.notify()
             return late
 
-    def discard(self, job: Job, *, expired: bool = False) -> bool:
-        """Take out a text that its caller has given up; False where its turn had come."""
+    def discard(self, request: Request, *, expired: bool = False) -> bool:
+        """Remove a request that is given up; False if it was taken already."""
         with self._lock:
             try:
-                self._jobs.remove(job)
+                self._requests.remove(request)
             except ValueError:
                 return False
             self._counts["expired" if expired else "cancelled"] += 1
             return True
 
-    def take(self) -> list[Job]:
-        """Wait for texts and return those that run next; an empty list says that the batcher is closed."""
+    def take(self) -> list[Request]:
+        """Wait for requests and return those to run next; an empty list if the queue is closed."""
         with self._lock:
-            while not self._jobs:
+            while not self._requests:
                 if self._closed:
                     return []
                 self._arrived.wait()
-                if self._jobs:
+                if self._requests:
                     self._wait_for_more()
-            # A share for each worker: what one took whole would run batch after batch while another one has nothing.
-            most = min(_TEXTS, -(-len(self._jobs) // self._workers))
-            taken: list[Job] = []
+            # A share for each worker: one that took all would run batch after batch while another is idle.
+            most = min(_TEXTS, -(-len(self._requests) // self._workers))
+            taken: list[Request] = []
             tokens = 0
             while len(taken) < most:
-                tokens += estimate(self._jobs[0].text)
+                tokens += estimate(self._requests[0].text)
                 if taken and tokens > self._tokens:
                     break
-                taken.append(self._jobs.popleft())
+                taken.append(self._requests.popleft())
             self._last = len(taken)
             self._counts["running"] += len(taken)
             return taken
 
     def done(self, *, taken: int, **counts: int) -> None:
-        """Count what became of texts that were taken."""
+        """Count the outcomes of requests that were taken."""
         with self._lock:
             self._counts["running"] -= taken
             for name, count in counts.items():
                 self._counts[name] += count
 
-    def close(self, *, drain: bool) -> list[Job]:
-        """Take in no more; return those that will not run, none where the queue is to be drained."""
+    def close(self, *, drain: bool) -> list[Request]:
+        """Refuse new requests; return those that will not run, none if ``drain``."""
         with self._lock:
             self._closed = True
-            dropped = [] if drain else list(self._jobs)
+            dropped = [] if drain else list(self._requests)
             if dropped:
-                self._jobs.clear()
+                self._requests.clear()
                 self._counts["failed"] += len(dropped)
             self._arrived.notify_all()
             return dropped
 
     def stats(self) -> BatcherStats:
-        """Return the counts of one moment."""
+        """Return a snapshot of the counts."""
         with self._lock:
-            return BatcherStats(**self._counts | {"waiting": len(self._jobs)})
+            return BatcherStats(**self._counts | {"waiting": len(self._requests)})
 
     def _wait_for_more(self) -> None:
-        """Gather, where there were others a moment ago, until as many are here again or the wait has paid for itself."""
-        patience = min(self._window, self.cost.fixed)
+        """If several texts were taken last time, wait for as many, while that pays."""
+        patience = min(self._max_wait, self.cost.fixed)
         if self._last == 1 or patience < _LEAST_WAIT or self._wanted:
             return
         end = time.monotonic() + patience
         self._wanted = self._last
-        while len(self._jobs) < self._wanted and not self._closed and (left := end - time.monotonic()) > 0:
+        while len(self._requests) < self._wanted and not self._closed and (left := end - time.monotonic()) > 0:
             self._arrived.wait(left)
         self._wanted = 0
 
-    def _expired(self) -> list[Job]:
-        """Take out the texts whose deadline has passed: a full queue should not be full of them."""
+    def _expired(self) -> list[Request]:
+        """Remove the requests whose deadline has passed."""
         if not self._deadlines:
             return []
         now = time.monotonic()
-        late = [job for job in self._jobs if job.deadline is not None and job.deadline < now]
-        self._keep(job for job in self._jobs if job.deadline is None or job.deadline >= now)
+        late = [each for each in self._requests if each.deadline is not None and each.deadline < now]
+        self._requests = deque(each for each in self._requests if each.deadline is None or each.deadline >= now)
+        self._deadlines = any(each.deadline is not None for each in self._requests)
         self._counts["expired"] += len(late)
         return late
-
-    def _keep(self, jobs: Iterable[Job]) -> None:
-        self._jobs = deque(jobs)
-        self._deadlines = any(job.deadline is not None for job in self._jobs)

@@ -1,8 +1,9 @@
-"""One text of one caller on its way through a ``Batcher``, and how its answer gets back: to a thread or to an event loop."""
+"""Requests: one text of one caller in a ``Batcher``, from a thread or an event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable
@@ -11,73 +12,66 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import FusedBertError
 from ..text.inputs import Text
-from ..text.outputs import Default, Floats, Function, Scored, scored
+from ..text.outputs import Default, Floats, Function, scored
 
 _log = logging.getLogger("fusedbert.engine.batcher")
-_CHARACTERS_A_TOKEN = 4  # English; only how much is gathered depends on it, batches are cut by the real tokens
+_CHARACTERS_PER_TOKEN = 4  # English; only decides how many texts are taken, batches are cut by their real tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """What a caller wants of a text.
-
-    Attributes:
-        function: What turns logits into scores.
-        top_k: Labels to return, None for all, UNSET for the best one.
-        truncation: Whether a long text may be cut; None for what the classifier does.
-        in_list: Whether the best label comes in a list, as the pipeline gives it for a single text.
-    """
+class Form:
+    """The checked options of a request."""
 
     function: Function
     top_k: int | Default | None
     truncation: bool | None
-    in_list: bool
+    in_list: bool  # the best label in a list, as the pipeline returns it for a single text
 
     def result(self, scores: Floats, labels: tuple[str, ...]) -> Any:
-        """Return what the caller gets for the scores ``[labels]`` of its text."""
-        found: Scored | list[Scored] = scored(scores, labels, self.top_k)
-        return [found] if self.in_list else found
+        """Return the result for a text's scores ``[labels]``."""
+        result = scored(scores, labels, self.top_k)
+        return [result] if self.in_list else result
 
 
-class Job(Protocol):
+class Request(Protocol):
     """A text that waits for its turn."""
 
     text: Text
-    ask: Ask
-    deadline: float | None  # by the monotonic clock; it must have begun by then
+    form: Form
+    deadline: float | None  # of the monotonic clock; the run must begin before
 
-    def claim(self) -> bool:
-        """Begin with it; False where the caller has cancelled it."""
+    def start(self) -> bool:
+        """Mark it as running; False if it was cancelled."""
+        ...
 
-    def settle(self, result: Any, error: BaseException | None) -> None:
-        """Hand over its result, or its error where there is one; once, and after ``claim``."""
+    def resolve(self, result: Any, error: BaseException | None) -> None:
+        """Pass its result or error to the caller; once, and after ``start``."""
+        ...
 
 
-Outcome: TypeAlias = "tuple[Job, Any, BaseException | None]"
+Outcome: TypeAlias = "tuple[Request, Any, BaseException | None]"
 
 
-class ThreadJob(Future[Any]):
-    """A text that was submitted from a thread; the future that its caller holds is the job itself."""
+class ThreadRequest(Future[Any]):
+    """A text from a thread; the request is also the caller's future."""
 
-    def __init__(self, text: Text, ask: Ask, deadline: float | None, discard: Callable[[Job], bool]) -> None:
+    def __init__(self, text: Text, form: Form, deadline: float | None, discard: Callable[[Request], bool]) -> None:
         super().__init__()
-        self.text = text
-        self.ask = ask
-        self.deadline = deadline
+        self.text, self.form, self.deadline = text, form, deadline
         self._discard = discard
 
     def cancel(self) -> bool:
-        """Cancel it unless it runs already, and give its place in the queue to others."""
+        """Cancel it unless it is running, and free its place in the queue."""
         cancelled = super().cancel()
         if cancelled:
             self._discard(self)
         return cancelled
 
-    def claim(self) -> bool:
-        """Begin with it; False where the caller has cancelled it."""
+    def start(self) -> bool:
+        """Mark it as running; False if cancelled."""
         return self.set_running_or_notify_cancel()
 
-    def settle(self, result: Any, error: BaseException | None) -> None:
+    def resolve(self, result: Any, error: BaseException | None) -> None:
         """Wake the caller."""
         if error is None:
             self.set_result(result)
@@ -85,25 +79,22 @@ class ThreadJob(Future[Any]):
             self.set_exception(error)
 
 
-class LoopJob:
+class LoopRequest:
     """A text that a coroutine awaits."""
 
-    __slots__ = ("ask", "deadline", "future", "loop", "text")
+    __slots__ = ("deadline", "form", "future", "loop", "text")
 
-    def __init__(self, text: Text, ask: Ask, deadline: float | None, loop: asyncio.AbstractEventLoop) -> None:
-        self.text = text
-        self.ask = ask
-        self.deadline = deadline
-        self.loop = loop
+    def __init__(self, text: Text, form: Form, deadline: float | None, loop: asyncio.AbstractEventLoop) -> None:
+        self.text, self.form, self.deadline, self.loop = text, form, deadline, loop
         self.future: asyncio.Future[Any] = loop.create_future()
 
-    def claim(self) -> bool:
-        """Begin with it; the look at the loop's future from another thread only saves work, ``settle`` decides."""
+    def start(self) -> bool:
+        """Return whether the coroutine still waits."""
         return not self.future.done()
 
-    def settle(self, result: Any, error: BaseException | None) -> None:
-        """Wake the coroutine, from its own loop's thread."""
-        if self.future.done():  # cancelled meanwhile
+    def resolve(self, result: Any, error: BaseException | None) -> None:
+        """Wake the coroutine; call this in its loop's thread."""
+        if self.future.done():  # cancelled since ``start``
             return
         if error is None:
             self.future.set_result(result)
@@ -111,39 +102,37 @@ class LoopJob:
             self.future.set_exception(error)
 
 
-def deliver(outcomes: Iterable[Outcome]) -> None:
-    """Hand over results and errors; every event loop is woken once, however many of its coroutines wait."""
+def resolve_all(outcomes: Iterable[Outcome]) -> None:
+    """Pass results and errors to the callers; each event loop is woken once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
     for outcome in outcomes:
-        job = outcome[0]
-        if isinstance(job, LoopJob):
-            by_loop.setdefault(job.loop, []).append(outcome)
+        request = outcome[0]
+        if isinstance(request, LoopRequest):
+            by_loop.setdefault(request.loop, []).append(outcome)
             continue
         try:
-            job.settle(outcome[1], outcome[2])
-        except BaseException:  # of a callback, or the caller has set its future: the others get theirs nevertheless
-            _log.exception("a future's caller could not be told")
-    for loop, mine in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_settle, mine)
-        except RuntimeError:  # the loop was closed: nobody awaits any more
-            continue
+            request.resolve(outcome[1], outcome[2])
+        except BaseException:  # from a callback, or from a future that the caller has set: the others still get results
+            _log.exception("the result of a request could not be delivered")
+    for loop, its_outcomes in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed, so its callers do not wait any more
+            loop.call_soon_threadsafe(_resolve, its_outcomes)
 
 
-def _settle(outcomes: list[Outcome]) -> None:
-    for job, result, error in outcomes:
-        job.settle(result, error)
+def _resolve(outcomes: list[Outcome]) -> None:
+    for request, result, error in outcomes:
+        request.resolve(result, error)
 
 
 def own_copy(error: BaseException) -> BaseException:
-    """Return an error for one caller of several: raised in many threads, one object would collect all their tracebacks."""
-    if isinstance(error, FusedBertError):
-        copy = type(error)(*error.args)
-        copy.__cause__ = error
-        return copy
-    return error
+    """Copy an error for one of several callers; a shared one would collect the tracebacks of all their threads."""
+    if not isinstance(error, FusedBertError):
+        return error
+    copy = type(error)(*error.args)
+    copy.__cause__ = error
+    return copy
 
 
 def estimate(text: Text) -> int:
-    """Guess the tokens of a text before it is tokenized."""
-    return (len(text.text) + len(text.pair or "")) // _CHARACTERS_A_TOKEN + 3
+    """Estimate the number of tokens of a text before it is tokenized."""
+    return (len(text.text) + len(text.pair or "")) // _CHARACTERS_PER_TOKEN + 3

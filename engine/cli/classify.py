@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,9 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from ..errors import InputError
-from ..text.labels import distinct
-from .long_text import long_text_options, read_long_text
-from .streams import messages_on_stderr
+from .options import device_option, long_text_options, messages_on_stderr, model_option, precision_option, read_long_text
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
@@ -25,34 +22,25 @@ _WIDTH = 100  # characters of a text in a table
 
 @click.command()
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
-@click.option("-m", "--model", metavar="MODEL", help="Artifact, checkpoint folder or hub id; left out: the embedded default.")
+@model_option
 @click.option("--pair", metavar="TEXT", help="Second text of a sentence pair, for each TEXT.")
-@click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Labels to show for each text.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="auto", show_default=True, metavar="P", help="auto, fp32, int8 or fp16.")
+@click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Number of labels to show for each text.")
+@device_option
+@precision_option
 @long_text_options
-@click.option("--format", "form", type=click.Choice(["table", "jsonl"]), default="table", show_default=True, help="Output.")
-def classify(
-    texts: tuple[str, ...],
-    model: str | None,
-    pair: str | None,
-    top_k: int | None,
-    device: str,
-    precision: str,
-    long_text: str,
-    stride: int | None,
-    aggregate: str | None,
-    form: str,
-) -> None:
-    """Classify TEXTs; without any, each line of stdin (UTF-8) is one, answered as it arrives."""
+@click.option(
+    "--format", "form", type=click.Choice(["table", "jsonl"]), default="table", show_default=True, help="Format of the output."
+)
+def classify(texts: tuple[str, ...], pair: str | None, top_k: int | None, form: str, **options: Any) -> None:
+    """Classify each TEXT, or without any, each line of stdin (UTF-8) as it arrives."""
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("no TEXT: give one or more, or pipe lines into stdin")
-    long = read_long_text(long_text, stride, aggregate)
+    options["long_text"] = read_long_text(options["long_text"], options.pop("stride"), options.pop("aggregate"))
     with messages_on_stderr():
         from ..classifier import Classifier
 
         batches: Iterable[list[str]] = [list(texts)] if texts else read_batches(sys.stdin.buffer)
-        with Classifier.from_pretrained(model, device=device, precision=precision, long_text=long) as classifier:
+        with Classifier.from_pretrained(**options) as classifier:
             for batch in batches:
                 lines = render(classifier, batch, pair, top_k, form)
                 click.echo("".join(f"{line}\n" for line in lines).encode(), nl=False)
@@ -62,18 +50,18 @@ def render(classifier: Classifier, texts: list[str], pair: str | None, top_k: in
     """Classify a batch and yield its lines."""
     items: list[Any] = [text if pair is None else (text, pair) for text in texts]
     if form == "jsonl":
-        results = classifier(items, top_k=top_k)
-        named = results
-        if len(set(classifier.classes_)) < len(classifier.classes_):  # an object cannot hold two scores of one name
-            from ..text.outputs import scored
+        named: list[Any] = classifier(items, top_k=top_k)
+        results = named
+        if len(set(classifier.classes_)) < len(classifier.classes_):  # an object cannot hold two scores under one name
+            from ..text.outputs import distinct, scored
 
             names = distinct(classifier.classes_)
             named = [scored(row, names, top_k) for row in classifier.predict_proba(items)]
-        return (_object(text, pair, *found) for text, *found in zip(texts, results, named, strict=True))
+        return (_object(text, pair, *both) for text, *both in zip(texts, results, named, strict=True))
     width = max(map(len, classifier.classes_))
     results = classifier(items, top_k=top_k or 1)
-    form = ".4f" if classifier.function_to_apply != "none" else ".7g"  # logits and values have no unit: all digits of a float32
-    return (_row(text, pair, result, width, form) for text, result in zip(texts, results, strict=True))
+    digits = ".4f" if classifier.function_to_apply != "none" else ".7g"  # logits have no unit: all digits of a float32
+    return (_row(text, pair, result, width, digits) for text, result in zip(texts, results, strict=True))
 
 
 def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: list[dict[str, Any]]) -> str:
@@ -83,8 +71,8 @@ def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: li
     return json.dumps(entry, ensure_ascii=False)
 
 
-def _row(text: str, pair: str | None, result: list[dict[str, Any]], width: int, form: str) -> str:
-    scores = "  ".join(f"{each['label']:<{width}}  {each['score']:{form}}" for each in result)
+def _row(text: str, pair: str | None, result: list[dict[str, Any]], width: int, digits: str) -> str:
+    scores = "  ".join(f"{each['label']:<{width}}  {each['score']:{digits}}" for each in result)
     shown = " ".join((text if pair is None else f"{text} | {pair}").split())
     # A terminal would obey control characters.
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown[: _WIDTH + 1])
@@ -92,10 +80,10 @@ def _row(text: str, pair: str | None, result: list[dict[str, Any]], width: int, 
 
 
 def read_batches(stream: BinaryIO) -> Iterator[list[str]]:
-    """Yield the lines of a stream in batches of what has arrived, so that a slow writer is answered line by line.
+    """Yield the lines of a stream in batches as they arrive, so that a slow writer is answered line by line.
 
     Raises:
-        InputError: There is no line, or one is not UTF-8; the lines before it come first.
+        InputError: The stream is empty, or a line is not UTF-8; earlier lines are yielded first.
     """
     number = 0
     for lines in _arrivals(stream):
@@ -118,9 +106,9 @@ def read_batches(stream: BinaryIO) -> Iterator[list[str]]:
 
 
 def _arrivals(stream: Any) -> Iterator[list[bytes]]:
-    """Yield the whole lines of each block that could be read without waiting for more."""
-    pieces: list[bytes] = []  # the line that has no end yet
-    for block in _blocks(stream):
+    """Yield the complete lines of each block that can be read without waiting."""
+    pieces: list[bytes] = []  # of the line that is not complete yet
+    while block := stream.read1(_BLOCK):  # read would wait for a full block
         head, newline, rest = block.rpartition(b"\n")
         if newline:
             yield (b"".join(pieces) + head).split(b"\n")
@@ -128,8 +116,3 @@ def _arrivals(stream: Any) -> Iterator[list[bytes]]:
         pieces.append(rest)
     if last := b"".join(pieces):
         yield [last]
-
-
-def _blocks(stream: Any) -> Iterable[bytes]:
-    # read1 returns what is there, where read would wait for the whole block
-    return itertools.takewhile(bool, (stream.read1(_BLOCK) for _ in itertools.repeat(None)))

@@ -1,26 +1,204 @@
-"""``fusedbert doctor``: prints what ``fusedbert.engine.cli.checks`` finds."""
+"""``fusedbert doctor``: checks of the machine, the installation, and a model on them; printed as a list of findings."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
+import os
+import platform
 import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
+import numpy as np
+import tokenizers
 
-from .streams import messages_on_stderr
+from .. import kernels
+from ..artifact import Manifest
+from ..artifact.foreign import manifest_of
+from ..artifact.verify import FileCheck, verdict_root
+from ..errors import FusedBertError
+from ..hardware.cpu import Machine, inspect_machine
+from ..hardware.cuda_errors import CUDA_PACKAGES, diagnose, explain, loadable_cuda
+from ..hardware.device import CUDA, Choice, DeviceKind, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
+from ..hardware.packages import installed, version
+from ..hardware.storage import cache_root, why_not_writable
+from ..load import Options
+from ..load.golden import WrongResultError, allowed, replay
+from .options import device_option, messages_on_stderr, precision_option
+
+
+class Status(enum.StrEnum):
+    """Importance of a finding."""
+
+    OK = "ok"
+    NOTE = "note"  # worth knowing, nothing is broken
+    FAIL = "fail"  # the advice is the way out
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    name: str  # the same in every version, for scripts
+    value: Any  # a string, a number, a list or a mapping of these
+    status: Status = Status.OK
+    advice: str | None = None  # what to do about it
+
+
+def examine(model: str | os.PathLike[str] | None = None, options: Options | None = None) -> Iterator[Finding]:
+    """Check versions, CPU, GPU, cache, ONNX Runtime, the engine's choice, and a model if one is given."""
+    options = options or Options()
+    versions = {"fusedbert": version(), "python": platform.python_version(), "platform": platform.platform()}
+    yield Finding("versions", versions | {"numpy": np.__version__, "tokenizers": tokenizers.__version__})
+    machine = inspect_machine()
+    yield from _machine(machine)
+    yield _cache(options)
+    try:
+        runtime = import_onnxruntime()
+    except FusedBertError as error:
+        yield _failure("onnxruntime", error)
+        return
+    yield from _runtime(runtime, machine, options)
+    if model is not None:
+        yield from _model(model, options)
+
+
+def _failure(name: str, error: FusedBertError, value: Any = None) -> Finding:
+    return Finding(name, value, Status.FAIL, advice=str(error))
+
+
+def _machine(machine: Machine) -> Iterator[Finding]:
+    yield Finding("cpu", machine.cpu)
+    advice = None if machine.int8 else "no 8-bit dot products: precision='auto' stays with fp32 here"
+    yield Finding("cpu_features", list(machine.features), Status.OK if advice is None else Status.NOTE, advice)
+    cores = {"usable": machine.cores, "physical_in_affinity": machine.physical, "logical_in_affinity": machine.logical}
+    yield Finding("cores", cores | {"logical_in_machine": os.cpu_count(), "cgroup_quota": machine.quota})
+
+
+def _cache(options: Options) -> Finding:
+    try:
+        root = cache_root(options.cache_dir)
+    except FusedBertError as error:
+        return _failure("cache", error)
+    if (reason := why_not_writable(root)) is None:
+        return Finding("cache", str(root))
+    advice = f"cannot be written ({reason}): set FUSEDBERT_CACHE to a folder that can; artifacts work without"
+    return Finding("cache", str(root), Status.FAIL, advice)
+
+
+def _runtime(runtime: ModuleType, machine: Machine, options: Options) -> Iterator[Finding]:
+    offer = inspect_offer(runtime)
+    obstacle = offer.obstacle()
+    yield _kernels(options)
+    yield Finding("onnxruntime", runtime.__version__)
+    status, advice = (Status.FAIL, obstacle) if offer.both_wheels else (Status.OK, None)
+    yield Finding("onnxruntime_wheels", dict(offer.wheels), status, advice)
+    yield Finding("providers", list(offer.providers))
+    expected = obstacle is not None and offer.expected
+    yield Finding("gpu", offer.gpu, Status.NOTE if expected else Status.OK, advice=obstacle)
+    try:
+        choice = choose(options.device, offer)
+    except FusedBertError as error:
+        yield _failure("choice", error)
+        return
+    yield Finding("choice", {"device": choice.device, "threads": options.threads or machine.cores, "why": choice.why})
+    if choice.provider == CUDA:
+        yield _cuda(runtime, choice, options)
+
+
+def _kernels(options: Options) -> Finding:
+    try:
+        value = {str(each.name).lower(): kernels.describe(each, options.session_options) for each in kernels.Kernels}
+    except FusedBertError as error:
+        return _failure("kernels", error)
+    return Finding("kernels", value)
+
+
+def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
+    """Run a graph of one node on CUDA; find the cause of a failure in the printed, logged and raised messages."""
+    from ..hardware.cuda_probe import try_cuda, without_cudnn
+
+    printed = load_cuda_libraries(runtime)
+    found = try_cuda(runtime, choice.index)
+    if found is None:
+        lacking = without_cudnn()
+        if lacking is None:
+            return Finding("cuda", {"works": True, "cause": None})
+        advice = explain(lacking) or lacking
+        return Finding("cuda", {"works": True, "cause": "cudnn_missing"}, Status.NOTE, advice)
+    text = " ".join(filter(None, (printed, found)))
+    cause = diagnose(text, (*installed(CUDA_PACKAGES), *loadable_cuda()))
+    value = {"works": False, "cause": cause.name if cause else "unknown", "found": text[-500:]}
+    status = Status.FAIL if options.device.kind is DeviceKind.CUDA else Status.NOTE
+    advice = f"{cause.says}: {cause.way_out}" if cause else "the cause is unknown here: search for the message in 'found'"
+    return Finding("cuda", value, status, advice)
+
+
+def _model(model: str | os.PathLike[str], options: Options) -> Iterator[Finding]:
+    """Verify a model's files, load it, and replay its golden texts."""
+    from ..load.resolve import resolve_model  # after the findings that do not need a session
+
+    try:
+        folder = resolve_model(model, options)
+        manifest = manifest_of(folder)
+        yield Finding("model", str(folder))
+        yield _files(folder, manifest, options)
+        yield from _load(folder, manifest, options)
+    except FusedBertError as error:
+        yield _failure("model_works", error, False)
+
+
+def _load(folder: Path, manifest: Manifest, options: Options) -> Iterator[Finding]:
+    from ..load.open import load
+
+    golden: dict[str, Any] = {"texts": len(manifest.golden)}
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            loaded = load(folder, options, ignore_verdicts=True)
+    except WrongResultError as error:
+        yield _failure("model_golden", error, golden | {"max_abs_logit": error.difference, "allowed": error.allowed})
+        return
+    yield Finding("model_runtime", {key: str(value) for key, value in dataclasses.asdict(loaded.runtime).items()})
+    if warned:
+        messages = "; ".join(str(warning.message) for warning in warned)
+        yield Finding("model_warnings", len(warned), Status.NOTE, advice=messages)
+    if not manifest.golden:
+        advice = "the model has no golden texts: nothing was replayed"
+        yield Finding("model_golden", None, Status.NOTE, advice)
+        return
+    file = loaded.runtime.file.relative_to(folder).as_posix()
+    limit = allowed(next(variant for variant in manifest.variants if variant.file == file))
+    difference = replay(manifest, loaded.tokenizer, loaded.runner)  # within the limit, or loading would have failed
+    yield Finding("model_golden", golden | {"max_abs_logit": difference, "allowed": limit})
+
+
+def _files(folder: Path, manifest: Manifest, options: Options) -> Finding:
+    with FileCheck(folder, manifest, verdict_root(options.cache_dir), ignore_verdicts=True) as check:
+        for variant in manifest.variants:
+            check.graph(variant)
+        check.finish()
+    if manifest.verifiable:
+        return Finding("model_files", len(manifest.files))
+    advice = "another tool's export, without fusedbert.json: there is nothing to compare its files with"
+    return Finding("model_files", None, Status.NOTE, advice)
 
 
 @click.command()
 @click.option("-m", "--model", metavar="MODEL", help="Also verify this model's files and replay its golden texts.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="auto", show_default=True, metavar="P", help="auto, fp32, int8 or fp16.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@device_option
+@precision_option
+@click.option("--json", "as_json", is_flag=True, help="Write the findings to stdout as one JSON document.")
 def doctor(model: str | None, device: str, precision: str, as_json: bool) -> int:
-    """Show what this machine offers and what the engine would choose; exit status 1 where a check fails."""
-    from ..options import Options
-    from .checks import Status, examine
+    """Check this machine and installation, and show what the engine would choose; exit status 1 if a check fails."""
+    from ..load import Options
+    from .doctor import Status, examine
 
     failed = False
     findings = []
@@ -37,7 +215,7 @@ def doctor(model: str | None, device: str, precision: str, as_json: bool) -> int
 
 
 def lines(name: str, value: Any, status: str, advice: str | None) -> list[str]:
-    """Render one finding: its status, its name, its value, and the advice below."""
+    """Render a finding: status, name and value, and the advice below."""
     head = f"{status:<4}  {name.replace('_', ' ')}"
     if isinstance(value, dict):
         rendered = [f"{head}:", *(f"        {key.replace('_', ' ')}: {_plain(each)}" for key, each in value.items())]

@@ -1,4 +1,4 @@
-"""Seeing the attention: a text's weights of every layer and head, what they do not say, and a page that shows both.
+"""Attention weights of a text, the effect of each word, and a page that shows both.
 
 Example:
     >>> shown = clf.attentions("Action gets results")
@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
-from .attentions import Attentions, WordEffect
+from .attentions import Attentions
+from .words import WordEffect
 
 __all__ = ["Attentions", "WordEffect"]

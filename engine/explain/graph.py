@@ -1,4 +1,4 @@
-"""The graph that shows its attention: found or made, opened, and run on one text."""
+"""The graph that also outputs attention weights."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from ..artifact import Manifest, Variant, read_manifest
-from ..artifact.verify import check_graph, verdict_root
+from ..artifact.verify import FileCheck, verdict_root
 from ..errors import ArtifactError, InferenceError
 from ..hardware.cpu import inspect_machine
-from ..hardware.device import choose, import_onnxruntime, inspect_offer
+from ..hardware.device import Device, DeviceKind, choose, import_onnxruntime, inspect_offer
+from ..load import Options
 from ..load.open import Source
 from ..load.resolve import resolve_model
-from ..options import Device, DeviceKind, Options
-from ..run.plan import pad
 from ..run.session import Session, open_session
 from ..text.inputs import Text
-from ..text.labels import distinct
-from ..text.outputs import Floats, Function, apply
-from ..text.tokenizer import TextTokenizer
+from ..text.outputs import Floats, Function, apply, distinct
+from ..text.tokenizer import TextTokenizer, pad
 from .attentions import Attentions
 
 OUTPUTS = ("logits", "attentions", "queries", "keys")
@@ -28,7 +26,7 @@ OUTPUTS = ("logits", "attentions", "queries", "keys")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionGraph:
-    """An open ``onnx/model_attentions.onnx``; safe to share between threads."""
+    """An open ``onnx/model_attentions.onnx``. Thread-safe."""
 
     session: Session
     tokenizer: TextTokenizer
@@ -36,11 +34,11 @@ class AttentionGraph:
 
     @classmethod
     def open(cls, loaded: Source, options: Options) -> AttentionGraph:
-        """Open the graph of a loaded classifier's model; for a checkpoint, export it into the cache where it is not there.
+        """Open the graph of a loaded model; that of a checkpoint is exported into the cache if needed.
 
         Raises:
-            ArtifactError: MODEL is an artifact without it, or the graph is damaged.
-            MissingDependencyError: It must be exported, and the exporter is not installed.
+            ArtifactError: The artifact has no such graph, or it is damaged.
+            MissingDependencyError: The exporter is needed, and not installed.
         """
         folder, manifest = loaded.folder, loaded.manifest
         if _variant(manifest) is None:
@@ -55,32 +53,29 @@ class AttentionGraph:
             )
         runtime = import_onnxruntime()
         choice = choose(Device(kind=DeviceKind.CPU), inspect_offer(runtime))
-        threads = options.threads or inspect_machine().cores
-        file = check_graph(folder, manifest, variant, verdict_root(options.cache_dir))
-        session = open_session(runtime, file, choice, threads=threads)
+        with FileCheck(folder, manifest, verdict_root(options.cache_dir)) as check:
+            check.small_files()
+            file = check.graph(variant)
+        session = open_session(runtime, file, choice, threads=options.threads or inspect_machine().cores)
         return cls(session=session, tokenizer=loaded.tokenizer, manifest=manifest)
 
     def show(self, text: Text, *, truncate: bool) -> Attentions:
-        """Run one text.
-
-        Args:
-            text: A checked text or pair.
-            truncate: Whether to cut a text that is too long, or raise.
+        """Run one checked text or pair, cut to the model's length if ``truncate``.
 
         Raises:
             TextTooLongError: It is too long, and ``truncate`` is false.
-            InferenceError: The graph failed, or gave what is no attention.
+            InferenceError: The graph failed.
         """
         encoding, kept = self.tokenizer.trace(text, truncate=truncate)
-        ids, owners = encoding.ids, encoding.sequence_ids
-        types = encoding.type_ids
+        ids, types, owners = encoding.ids, encoding.type_ids, encoding.sequence_ids
         row = self.tokenizer.row([ids[i] for i in kept], [types[i] for i in kept], text, truncated=len(kept) < len(ids))
         logits, weights, queries, keys = self.session.fetch(OUTPUTS, pad([row], self.tokenizer.pad_id))
         n, heads = len(kept), weights.shape[2]
         if weights.shape[1:] != (1, heads, n, n) or queries.shape != keys.shape:
             raise InferenceError(f"{self.session.file} gave weights of shape {weights.shape}: export the checkpoint again")
-        labels = distinct(self.manifest.labels)  # each is a key of ``probabilities``
-        function = Function.of(self.manifest)
+        manifest = self.manifest
+        labels = distinct(manifest.labels)  # each is a key of ``probabilities``
+        function = Function.choose(None, manifest.problem_type, len(labels), manifest.function_to_apply)
         scores = apply(function, logits)[0]  # [labels]
         best = int(scores.argmax())
         tokens = [encoding.tokens[i] for i in kept]
@@ -96,7 +91,7 @@ class AttentionGraph:
             keys=_by_head(keys, heads),
             prediction={"label": labels[best], "score": float(scores[best])},
             probabilities={label: float(score) for label, score in zip(labels, scores, strict=True)},
-            problem_type=self.manifest.problem_type,
+            problem_type=manifest.problem_type,
             truncated=row.truncated,
             function=str(function),
         )
@@ -113,10 +108,7 @@ def _by_head(x: Floats, heads: int) -> Floats:
 
 
 def readable(tokenizer: Tokenizer, ids: Sequence[int], tokens: Sequence[str]) -> list[str]:
-    """Return each token as its letters, where the tokenizer writes spaces and bytes in letters of its own.
-
-    A token that is only a part of a character's bytes has no letters, and keeps the tokenizer's name.
-    """
+    """Return each token as plain letters; one with only a part of a character's bytes keeps the tokenizer's name."""
     decoded = (tokenizer.decode([index], skip_special_tokens=False).strip() for index in ids)
     return [
         text if text and "\N{REPLACEMENT CHARACTER}" not in text else token for text, token in zip(decoded, tokens, strict=True)

@@ -1,123 +1,158 @@
-"""The page of ``fusedbert explain``: a template, its style and script, and the data, in one file that loads nothing.
+"""The page of ``fusedbert explain``: template, style, script and data in one file that loads nothing.
 
-What comes from the text goes into a block of JSON, in which ``<``, ``>`` and ``&`` are written as escapes, and from there
-into the page as text nodes. A content security policy lets no other script run, by hash, and nothing load.
+Everything made from the text goes through a block of JSON, with ``<``, ``>`` and ``&`` escaped, into text nodes. A content
+security policy, by hash, blocks other scripts and all loading.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import importlib.resources
 import json
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OptionError
 from ..hardware.packages import version
-from .attentions import Attentions, WordEffect
-from .compress import Packed, pack
-from .occlusion import read_spans
-from .words import words
+from ..text.outputs import Floats
+from .words import WordEffect
+
+FINE, COARSE = 1024, 256  # steps to a factor of e
+_MOST = 0xFFFF  # steps: the limit for weights below exp(-64), or exp(-256) in coarse steps
+_LEAST = 3  # weights of a row
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """Weights as the page reads them: base64 of a zlib stream.
+
+    The stream has c, float32 ``[rows]``, a row for each layer, head and query; if not all are kept, each weight's key as its
+    distance from the one before, uint16 ``[rows, keep]``, all low bytes and then all high bytes; then c - z in steps, likewise.
+    """
+
+    data: str
+    steps: int  # to a factor of e
+    keep: int  # weights of a row
+    share: float  # of all weight that they hold, 0 to 1
+
+
+def compress(queries: Floats, keys: Floats, budget: int) -> Compressed:
+    """Compress all weights of queries and keys ``[layers, heads, tokens, d]``, or the largest of each row that fit.
+
+    Raises:
+        OptionError: Not even a few of each row fit into ``budget`` bytes.
+    """
+    n, d = queries.shape[-2:]
+    z = queries @ keys.swapaxes(-1, -2) / np.float32(np.sqrt(d))  # [layers, heads, query, key]
+    z = z.reshape(-1, n)  # [rows, key]
+    top = z.max(axis=-1, keepdims=True)
+    c = top + np.log(np.exp(z - top).sum(axis=-1, keepdims=True))  # [rows, 1]
+    below = c - z  # [rows, key]
+    fixed = c.astype("<f4").tobytes()
+    # Sizes that cannot fit are not tried: deflated, a weight takes a byte or more, and two with its key.
+    keep = n if below.size <= budget else max(_LEAST, min(n, int(budget / (2.2 * len(z)))))
+    for steps in (FINE, COARSE):
+        if keep == n and len(data := _deflate(fixed + _planes(below, steps))) <= budget:
+            return Compressed(data=data, steps=steps, keep=n, share=1.0)
+    while keep >= _LEAST:
+        largest = np.sort(np.argpartition(below, keep - 1, axis=-1)[:, :keep], axis=-1)  # [rows, keep], ascending
+        chosen = np.take_along_axis(below, largest, axis=-1)
+        data = _deflate(fixed + _planes(np.diff(largest, axis=-1, prepend=0), 1) + _planes(chosen, COARSE))
+        if len(data) <= budget:
+            return Compressed(data=data, steps=COARSE, keep=keep, share=float(np.exp(-chosen).sum() / len(z)))
+        keep = min(keep - 1, int(0.98 * keep * budget / len(data)))
+    raise OptionError(f"max_bytes leaves {budget} bytes for the weights of {n} tokens, too few: raise it, or shorten the text")
+
+
+def _planes(values: NDArray[np.floating] | NDArray[np.integer], steps: int) -> bytes:
+    """Round to whole steps, as uint16: all low bytes, then all high bytes, which deflate well."""
+    rounded = np.clip(np.rint(values * steps), 0, _MOST).astype("<u2").reshape(-1)
+    planes: NDArray[np.uint8] = rounded.view(np.uint8).reshape(-1, 2)  # [values, low and high]
+    return planes.T.tobytes()
+
+
+def _deflate(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 6)).decode("ascii")
+
 
 _SCRIPTS = ("data.js", "text.js", "heads.js", "worked.js", "grid.js", "main.js")  # in this order
 
 
-def render(shown: Attentions, max_bytes: int) -> str:
-    """Write the page.
-
-    Args:
-        shown: What it shows.
-        max_bytes: Its size at most, in UTF-8.
+def render(facts: dict[str, Any], queries: Floats, keys: Floats, *, truncated: bool, max_bytes: int) -> str:
+    """Return the page for ``facts``, as the script reads them, and queries and keys ``[layers, heads, tokens, d]``.
 
     Raises:
-        OptionError: The weights do not fit, not even the few largest of each token.
+        OptionError: Not even a few weights of each token fit into ``max_bytes``.
     """
-    data = _facts(shown)
-    frame = len(_fill(data).encode())
-    packed = pack(shown, max_bytes - frame - 1000)  # the sentence on what is kept, and the packing's own numbers
-    layers, heads, n, _ = shown.weights.shape
-    data["weights"] = {"data": packed.data, "steps": packed.steps, "keep": packed.keep}
-    data["kept"] = _kept(packed, layers * heads, n, shown.truncated)
-    return _fill(data)
+    layers, heads, n, _ = queries.shape
+    frame = len(_fill(facts).encode())
+    weights = compress(queries, keys, max_bytes - frame - 1000)  # 1000 for the sentence on what is kept, and the numbers below
+    data = {"data": weights.data, "steps": weights.steps, "keep": weights.keep}
+    return _fill(facts | {"weights": data, "kept": _kept(weights, layers * heads, n, truncated)})
 
 
-def _facts(shown: Attentions) -> dict[str, Any]:
-    """Return all that the page says, but for the weights."""
-    layers, heads, _, _ = shown.weights.shape
-    best = list(shown.probabilities).index(shown.prediction["label"])
-    together = any(len(words(effect.word)) > 1 for effect in shown.effects or ())
-    return {
-        "tokens": shown.readable,
-        "names": shown.tokens,
-        "segments": shown.segments,
-        "layers": layers,
-        "heads": heads,
-        "size": shown.queries.shape[-1],
-        "labels": list(shown.probabilities.items()),
-        "best": best,
-        "regression": shown.problem_type == "regression" or shown.function == "none",  # values, no shares of 1
-        "texts": [list(_pieces(shown, segment)) for segment in range(1 if shown.text_pair is None else 2)],
-        "together": together,
-        "query": _first_query(shown),
-    }
-
-
-def _pieces(shown: Attentions, segment: int) -> Iterable[tuple[str, float | None]]:
-    """Cut a text into its words, each with its effect, and what stands between them."""
-    text = shown.text_pair if segment else shown.text
-    end = 0
-    for effect in shown.effects or ():
-        if effect.segment != segment or text is None:
-            continue
-        if effect.start > end:
-            yield text[end : effect.start], None
+def pieces(text: str, effects: Iterable[WordEffect], end: int) -> Iterable[tuple[str, float | None]]:
+    """Cut a text, read up to ``end``, into words with their effects and the characters between them."""
+    start = 0
+    for effect in effects:
+        if effect.start > start:
+            yield text[start : effect.start], None
         yield text[effect.start : effect.end], round(effect.change, 6)
-        end = effect.end
-    if text is not None and end < len(text):
-        last = max(end, read_spans(shown)[segment][1])
-        yield text[end:last] + (" …" if last < len(text) else ""), None
+        start = effect.end
+    if start < len(text):
+        last = max(start, end)
+        yield text[start:last] + (" …" if last < len(text) else ""), None
 
 
-def _first_query(shown: Attentions) -> int:
-    """Choose the query that the page opens with: a token of the word that matters most, else the first of the text."""
-    own = [i for i, segment in enumerate(shown.segments) if segment is not None]
-    most: WordEffect | None = max(shown.effects or (), key=lambda effect: abs(effect.change), default=None)
-    for i in own:
-        start, end = shown.offsets[i]
-        if most is not None and shown.segments[i] == most.segment and start < most.end and end > most.start:
+def first_query(segments: Sequence[int | None], offsets: Sequence[tuple[int, int]], effects: Iterable[WordEffect]) -> int:
+    """Return the token to open with: of the word with the largest effect, else the first of the text."""
+    tokens = [i for i, segment in enumerate(segments) if segment is not None]
+    most = max(effects, key=lambda effect: abs(effect.change), default=None)
+    for i in tokens:
+        start, end = offsets[i]
+        if most is not None and segments[i] == most.segment and start < most.end and end > most.start:
             return i
-    return own[0] if own else 0
+    return tokens[0] if tokens else 0
 
 
-def _kept(packed: Packed, maps: int, n: int, truncated: bool) -> str:
-    """Say what the page holds of the weights, and what it left out."""
+def _kept(weights: Compressed, maps: int, n: int, truncated: bool) -> str:
     cut = " The text was cut at the model's longest." if truncated else ""
     made = f" Made by fusedbert {version()}, from the exported model's own weights."
-    if packed.keep == n:
+    if weights.keep == n:
         return f"This page holds all {maps * n * n:,} weights: {maps} heads, {n} x {n} each.{cut}{made}"
     return (
-        f"To stay small, this page leaves out weights: of each token's {n} it keeps the {packed.keep} largest in each of the "
-        f"{maps} heads, which hold {packed.share:.0%} of all weight.{cut}{made}"
+        f"To stay small, this page leaves out weights: of each token's {n} it keeps the {weights.keep} largest in each of the "
+        f"{maps} heads, which hold {weights.share:.0%} of all weight.{cut}{made}"
     )
 
 
 def _fill(data: dict[str, Any]) -> str:
-    """Put style, script and data into the template."""
     folder = importlib.resources.files("fusedbert.engine.explain") / "template"
     style = (folder / "style.css").read_text(encoding="utf-8")
     script = "\n".join(['"use strict";', *((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)])
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
+    policy = f"default-src 'none'; img-src data:; style-src {csp_hash(style)}; script-src {csp_hash(script)}; base-uri 'none'"
     # In JSON these are the same letters; in the page they can end no element and begin none.
     escapes = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
     document = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(escapes)
     page = (folder / "page.html").read_text(encoding="utf-8")
     title = html.escape("".join(piece for piece, _ in data["texts"][0])[:60].strip() or "A text")
     parts = {"policy": policy, "title": f"{title} · attention", "style": style, "script": script, "data": document}
-    head, *rest = page.split("{{")
+    return fill_template(page, parts)
+
+
+def fill_template(template: str, parts: Mapping[str, str]) -> str:
+    """Put parts into the ``{{name}}`` places of a template; their content is not scanned again."""
+    head, *rest = template.split("{{")
     return head + "".join(parts[name] + tail for name, tail in (piece.split("}}", 1) for piece in rest))
 
 
-def _hash(content: str) -> str:
-    """Return a source expression of the content security policy that lets exactly this inline block in."""
+def csp_hash(content: str) -> str:
+    """Return the content security policy's source expression for an inline block."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode('ascii')}'"

@@ -1,7 +1,8 @@
-"""Where the words of a text begin and end, in any script, for leaving them out one by one."""
+"""Words of a text in any script, and the effect of leaving one out."""
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 
 _INNER = "'’-"  # joins two letters to one word: didn't, well-made
@@ -10,31 +11,47 @@ _IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0
 _JOINERS = "\u200c\u200d"
 
 
-def words(text: str) -> list[tuple[int, int]]:
-    """Split a text into words and runs of equal signs; a character's combining marks stay with it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordEffect:
+    """The effect of leaving out a word.
 
-    Returns:
-        Start and end of each, in characters.
+    Attributes:
+        word: The word, or neighbouring words of a long text.
+        start: First character in its text.
+        end: The character after its last.
+        segment: 0 in the first text, 1 in the second.
+        change: Predicted label's probability (of a regression, the value) with it minus without it.
+    """
+
+    word: str
+    start: int
+    end: int
+    segment: int
+    change: float
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """Return start and end, in characters, of each word or run of equal signs; combining marks stay with their character.
 
     Example:
         >>> text = "I didn't... love it!"
         >>> [text[start:end] for start, end in words(text)]
         ['I', "didn't", '...', 'love', 'it', '!']
     """
-    found: list[tuple[int, int]] = []
-    kind = ""  # of the word under way
+    spans: list[tuple[int, int]] = []
+    kind = ""  # of the current word
     for i, character in enumerate(text):
         if kind and _continues(text, i, kind):
-            found[-1] = (found[-1][0], i + 1)
+            spans[-1] = (spans[-1][0], i + 1)
             continue
         kind = _kind(character)
         if kind:
-            found.append((i, i + 1))
-    return found
+            spans.append((i, i + 1))
+    return spans
 
 
 def _kind(character: str) -> str:
-    """Return what a character begins: ``letters``, ``ideograph``, a run of one sign, or nothing."""
+    """Return a character's kind of word: ``letters``, ``ideograph``, the sign itself, or nothing."""
     if character.isspace() or unicodedata.category(character) in ("Cc", "Cf"):
         return ""
     if unicodedata.category(character)[0] not in "LNM":
@@ -44,7 +61,6 @@ def _kind(character: str) -> str:
 
 
 def _continues(text: str, i: int, kind: str) -> bool:
-    """Tell whether character ``i`` belongs to the word before it."""
     character = text[i]
     if unicodedata.category(character)[0] == "M" or character in _JOINERS or unicodedata.category(character) == "Sk":
         return True  # marks, joiners, skin tones

@@ -1,1 +1,1 @@
-"""The machine: its processor, its GPUs, and the packages that are installed on it."""
+"""The machine: processor, GPUs, disk, and installed packages."""

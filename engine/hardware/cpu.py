@@ -1,8 +1,7 @@
-"""What this machine gives to this process: cores it may really use, and CPU instructions that decide on int8.
+"""The processor: the cores that this process may really use, and the instructions that decide on int8.
 
-A container often sees 64 cores and may use two of them. Three things limit a process: its affinity mask, the CPU quota
-of its control group and of every group above it (cgroup v1 and v2, https://docs.kernel.org/admin-guide/cgroup-v2.html),
-and that two hyperthreads share the units that a matrix product keeps busy.
+A process is limited by its affinity mask and by the CPU quota of its control groups (v1 and v2,
+https://docs.kernel.org/admin-guide/cgroup-v2.html). Hyperthreads share the units that compute matrix products.
 """
 
 from __future__ import annotations
@@ -15,39 +14,30 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "neon", "dotprod")
-# Instructions that add up four 8-bit products in 32 bits. Without one, u8 x s8 products pass through 16 bits and saturate.
+# They sum four 8-bit products in 32 bits. Without one, u8 x s8 products are summed in 16 bits and saturate.
 INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "dotprod"})
 _ARM_NAMES = {"asimd": "neon", "asimddp": "dotprod"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What was found.
+    """The processor and its limits."""
 
-    Attributes:
-        cpu: The CPU's model name.
-        features: Those of ``FEATURES`` that the CPU has.
-        logical: Logical CPUs of the affinity mask.
-        physical: Cores that these are on (hyperthreads of one core count once).
-        quota: CPUs' worth of time that the control groups allow, or None where unlimited.
-        cores: Cores worth using: the smallest of the above, at least 1.
-    """
-
-    cpu: str
-    features: tuple[str, ...]
-    logical: int
-    physical: int
-    quota: float | None
-    cores: int
+    cpu: str  # model name
+    features: tuple[str, ...]  # those of ``FEATURES``
+    logical: int  # CPUs of the affinity mask
+    physical: int  # cores of these
+    quota: float | None  # CPUs' worth of time that the control groups allow; None if unlimited
+    cores: int  # worth using: the smallest of the above, at least 1
 
     @property
     def int8(self) -> bool:
-        """Whether 8-bit products are exact and fast here."""
+        """True if 8-bit products are exact and fast."""
         return not INT8_FEATURES.isdisjoint(self.features)
 
 
 def inspect_machine(root: Path = Path("/")) -> Machine:
-    """Look at affinity, control groups and CPU; ``root`` stands in for ``/`` where /proc and /sys are read."""
+    """Read affinity, control groups and CPU; ``root`` replaces ``/`` for /proc and /sys."""
     cpus = affinity()
     physical = physical_cores(cpus, root)
     quota = cpu_quota(root)
@@ -64,45 +54,37 @@ def affinity() -> frozenset[int]:
 
 
 def usable_cores(quota: float) -> int:
-    """Turn a CPU quota into a number of threads.
-
-    Rounded down, because threads beyond the quota, which spin while they wait, get the whole process stopped for the
-    rest of the period, and that is what a tail latency is made of. A tenth is forgiven: 1.9 is 2.
-    """
-    return max(1, math.floor(quota + 0.1))
+    """Round a CPU quota down to threads; 1.9 is 2."""
+    return max(1, math.floor(quota + 0.1))  # more threads, which spin while they wait, get the process throttled
 
 
 def physical_cores(cpus: frozenset[int], root: Path = Path("/")) -> int:
-    """Count the cores that a set of logical CPUs is on; each CPU is one where the system does not tell."""
-    siblings = set()
-    for cpu in cpus:
-        text = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        siblings.add(text.strip() if text and text.strip() else str(cpu))
+    """Count the physical cores of logical CPUs; each CPU is one if the system has no topology."""
+    topology = root / "sys/devices/system/cpu"
+    siblings = {_read(topology / f"cpu{cpu}/topology/thread_siblings_list").strip() or str(cpu) for cpu in cpus}
     return max(1, len(siblings))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return the CPUs' worth of time that the process's control groups allow, or None where there is no limit."""
+    """Return the CPUs' worth of time that the control groups allow, or None if unlimited."""
     limits = [limit for folder in _group_folders(root) if (limit := _limit(folder)) is not None]
     return min(limits, default=None)
 
 
 def _limit(folder: Path) -> float | None:
     """Read one group's limit: ``cpu.max`` (v2) or ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (v1)."""
-    words = (_read(folder / "cpu.max") or "").split()
-    if not words:
-        words = f"{_read(folder / 'cpu.cfs_quota_us') or ''} {_read(folder / 'cpu.cfs_period_us') or ''}".split()
+    words = (_read(folder / "cpu.max") or f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}").split()
     try:
-        quota, period = (int(word) for word in words)
+        quota, period = map(int, words)
     except ValueError:  # "max 100000", or no such files
         return None
     return quota / period if quota > 0 and period > 0 else None
 
 
 def _group_folders(root: Path) -> Iterator[Path]:
-    """Yield the process's group of each hierarchy that can hold a CPU limit, and every group above it that is visible."""
+    """Yield the process's groups that may limit the CPU, and all visible groups above."""
     mounts = list(_mounts(root))
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+    for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         kind = "cgroup" if controllers else "cgroup2"
@@ -120,7 +102,7 @@ def _group_folders(root: Path) -> Iterator[Path]:
 
 def _mounts(root: Path) -> Iterator[tuple[str, list[str], str, str]]:
     """Yield (type, options, root, mount point) of each control group mount of /proc/self/mountinfo."""
-    for line in (_read(root / "proc/self/mountinfo") or "").splitlines():
+    for line in _read(root / "proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         where, what = left.split(), right.split()
         if len(where) > 4 and len(what) > 2 and what[0] in ("cgroup", "cgroup2"):
@@ -128,17 +110,17 @@ def _mounts(root: Path) -> Iterator[tuple[str, list[str], str, str]]:
 
 
 def cpu_model(root: Path = Path("/")) -> tuple[str, tuple[str, ...]]:
-    """Return the CPU's model name and its features, as the first processor of /proc/cpuinfo tells them."""
+    """Return model name and features of the first processor in /proc/cpuinfo."""
     fields: dict[str, str] = {}
     try:
         with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:  # line by line: the whole file is slow to make on a large machine
+            for line in lines:  # line by line: the kernel is slow to generate the whole file on a large machine
                 name, colon, value = line.partition(":")
                 if not colon and fields:
                     break
                 fields.setdefault(name.strip().lower(), value.strip())
     except OSError:
-        # No /proc: macOS and Windows. Each Apple CPU that runs arm64 has both; elsewhere nothing is known, nothing claimed.
+        # No /proc: macOS and Windows. Each Apple CPU that runs arm64 has both features; those of others are not known.
         apple = platform.system() == "Darwin" and platform.machine() == "arm64"
         return platform.processor() or platform.machine() or "unknown", ("neon", "dotprod") if apple else ()
     flags = {_ARM_NAMES.get(flag, flag) for flag in (fields.get("flags") or fields.get("features") or "").split()}
@@ -146,8 +128,8 @@ def cpu_model(root: Path = Path("/")) -> tuple[str, tuple[str, ...]]:
     return name, tuple(feature for feature in FEATURES if feature in flags)
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
+        return ""

@@ -1,8 +1,4 @@
-"""Trying CUDA on a graph of one node, to hear what ONNX Runtime, CUDA and the loader have to say about it.
-
-The cause of a provider that does not load is only logged, on the process's own stderr, so that is read for the time of the
-attempt. That concerns the whole process: for ``doctor``, not for a library that shares a process with others.
-"""
+"""A trial of CUDA on a graph of one node, for ``doctor``: it captures the process's stderr, where ONNX Runtime logs."""
 
 from __future__ import annotations
 
@@ -23,12 +19,12 @@ _NEGATE = (
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
 _WARNING = 2
-_NO_PLUGIN = "No registered plugin EP device"  # said of every device that is named, also where all is well
-_SILENT = "the session came without CUDA or computed wrongly, and nothing was said"
+_NO_PLUGIN = "No registered plugin EP device"  # logged for every named device, even if it works
+_SILENT = "the session came without CUDA or computed wrongly, and nothing was logged"
 
 
 def without_cudnn() -> str | None:
-    """Return the loader's words where cuDNN cannot be had: from 1.28 on ONNX Runtime starts without, and attention is slow."""
+    """Return the loader's error if cuDNN is missing; ONNX Runtime 1.28 starts without it, with slow attention."""
     try:
         ctypes.CDLL("libcudnn.so.9" if os.name == "posix" else "cudnn64_9.dll")
     except OSError as error:
@@ -37,15 +33,7 @@ def without_cudnn() -> str | None:
 
 
 def try_cuda(runtime: Any, index: int = 0) -> str | None:
-    """Compute one number on a CUDA device.
-
-    Args:
-        runtime: The onnxruntime module.
-        index: Number of the device.
-
-    Returns:
-        None where it works; else all that was logged, printed and raised.
-    """
+    """Compute one number on a CUDA device; return None if it works, else all that was logged and raised."""
     raised = ""
 
     def attempt() -> bool:
@@ -67,7 +55,6 @@ def try_cuda(runtime: Any, index: int = 0) -> str | None:
 
 
 def _listen(attempt: Callable[[], bool]) -> tuple[bool, str]:
-    """Call a function while the process's stderr goes to a file, and return its result with what was written there."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:

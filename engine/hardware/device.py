@@ -1,41 +1,65 @@
-"""Which execution provider of ONNX Runtime to use, and why; CUDA is never lost in silence.
-
-Ways in which CUDA does not engage, each with its own sentence: the CPU wheel is installed, both wheels are (the CPU
-one then hides the other), no GPU is visible, the CUDA libraries do not load, the driver refuses the device.
-"""
+"""The device, and the choice of ONNX Runtime's execution provider with the reason; CUDA is never lost silently."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import importlib.util
 import io
 import os
+import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import DeviceError, MissingDependencyError
-from ..options import Device, DeviceKind
+from ..errors import DeviceError, MissingDependencyError, OptionError
 from .packages import installed
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
-_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # of 1.32, and of the versions before it
+_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # of 1.32, and of earlier versions
+
+
+class DeviceKind(enum.StrEnum):
+    """The kind of a device; ``auto`` takes CUDA if it engages, else the CPU."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+    """A kind of device, and the number of the CUDA device."""
+
+    kind: DeviceKind
+    index: int = 0
+
+    @classmethod
+    def parse(cls, text: object) -> Device:
+        """Parse ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Raises:
+            OptionError: ``text`` is something else.
+
+        Example:
+            >>> Device.parse("cuda:1")
+            Device(kind=<DeviceKind.CUDA: 'cuda'>, index=1)
+        """
+        match = re.fullmatch(r"(auto|cpu|cuda)|cuda:([0-9]{1,4})", text) if isinstance(text, str) else None
+        if match is None:
+            raise OptionError(f"device is {text!r}: give one of auto, cpu, cuda, cuda:N")
+        return cls(kind=DeviceKind(match[1] or "cuda"), index=int(match[2] or 0))
+
+    def __str__(self) -> str:
+        return f"cuda:{self.index}" if self.kind is DeviceKind.CUDA else str(self.kind)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """An execution provider, its device, and the reason for it.
-
-    Attributes:
-        provider: ONNX Runtime's name of it.
-        index: The CUDA device.
-        why: The reason.
-        surprising: Whether a user would have expected CUDA, so that the reason is worth a warning.
-    """
+    """An execution provider, its device, and the reason; ``surprising`` if a user would have expected CUDA."""
 
     provider: str
     index: int = 0
@@ -44,19 +68,13 @@ class Choice:
 
     @property
     def device(self) -> str:
-        """The device as a caller writes it: ``cpu`` or ``cuda:0``."""
+        """``cpu`` or ``cuda:N``."""
         return f"cuda:{self.index}" if self.provider == CUDA else "cpu"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What this environment offers for CUDA.
-
-    Attributes:
-        providers: ONNX Runtime's execution providers.
-        wheels: Installed wheels of ONNX Runtime, with their versions.
-        gpu: Whether an NVIDIA GPU is visible.
-    """
+    """The environment: ONNX Runtime's providers and wheels, and whether an NVIDIA GPU is visible."""
 
     providers: tuple[str, ...]
     wheels: tuple[tuple[str, str], ...]
@@ -64,14 +82,11 @@ class Offer:
 
     @property
     def both_wheels(self) -> bool:
-        """Whether the CPU wheel and the GPU wheel are installed, and the CPU's hides the other's CUDA provider.
-
-        The GPU wheel may also stand before the CPU's on the path, in an environment that sees the system's packages.
-        """
+        """True if both wheels are installed, and the CPU wheel hides the CUDA provider."""
         return set(WHEELS) <= {name for name, _ in self.wheels} and CUDA not in self.providers
 
     def obstacle(self) -> str | None:
-        """Return why CUDA cannot engage, as far as it shows before a session is made, or None."""
+        """Return a reason against CUDA that shows without a session, or None."""
         if self.both_wheels:
             return (
                 "onnxruntime and onnxruntime-gpu are both installed and hide each other: "
@@ -85,38 +100,22 @@ class Offer:
 
     @property
     def expected(self) -> bool:
-        """Whether a user would expect CUDA here, so that its absence is worth a warning."""
+        """True if a user would expect CUDA here."""
         return self.gpu or CUDA in self.providers or self.both_wheels
 
 
-@contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Have ONNX Runtime start without its telemetry, unless the user's environment says otherwise.
-
-    From 1.29 on its wheels start a thread that reports to Microsoft, when they are imported. A library inside somebody's
-    service should not; and in a forked child, where that thread is not there, the process would wait for it at its end.
-    Only the environment turns it off whole, and the decision is made at the import; the variables are gone again after it.
-    """
-    if "onnxruntime" in sys.modules or any(name in os.environ for name in _TELEMETRY):
-        yield
-        return
-    os.environ |= dict.fromkeys(_TELEMETRY, "1")
-    try:
-        yield
-    finally:
-        for name in _TELEMETRY:
-            os.environ.pop(name, None)
-
-
 def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime, without its telemetry.
+    """Import ONNX Runtime, without its telemetry unless the user's environment sets that.
 
     Raises:
-        MissingDependencyError: It is not installed; the message names both extras.
+        MissingDependencyError: It is not installed, or does not load.
     """
+    # From 1.29 on the import starts a thread that reports to Microsoft, for which a forked child would wait at exit. Only
+    # environment variables at the import turn it off completely.
+    unset = () if "onnxruntime" in sys.modules or any(name in os.environ for name in _TELEMETRY) else _TELEMETRY
+    os.environ |= dict.fromkeys(unset, "1")
     try:
-        with _without_telemetry():
-            import onnxruntime
+        import onnxruntime
     except ImportError as error:
         if importlib.util.find_spec("onnxruntime") is not None:
             raise MissingDependencyError(
@@ -126,9 +125,12 @@ def import_onnxruntime() -> ModuleType:
             'ONNX Runtime is needed to run a graph, and is not installed: pip install "fusedbert[cpu]", '
             'or "fusedbert[gpu]" on a machine with an NVIDIA GPU'
         ) from None
+    finally:
+        for name in unset:
+            os.environ.pop(name, None)
     if not hasattr(onnxruntime, "InferenceSession"):
         raise MissingDependencyError(
-            "what is left of ONNX Runtime cannot be used (one of its two wheels was removed over the other): "
+            "the rest of ONNX Runtime is unusable (one of its two wheels was uninstalled while both were installed): "
             'pip uninstall onnxruntime onnxruntime-gpu, then pip install "fusedbert[cpu]"'
         )
     assert isinstance(onnxruntime, ModuleType)
@@ -136,19 +138,19 @@ def import_onnxruntime() -> ModuleType:
 
 
 def inspect_offer(runtime: ModuleType, root: Path = Path("/")) -> Offer:
-    """Look at the providers, the installed wheels and the GPU."""
+    """Read the providers, the installed wheels and the GPU."""
     return Offer(providers=tuple(runtime.get_available_providers()), wheels=installed(WHEELS), gpu=gpu_present(root))
 
 
 def gpu_present(root: Path = Path("/")) -> bool:
-    """Tell whether an NVIDIA driver and device are visible to this process."""
+    """Return whether this process sees an NVIDIA driver and device."""
     files = ("proc/driver/nvidia/version", "dev/dxg")  # the last one under WSL
-    # A container that was given the fourth GPU alone has /dev/nvidia3 and no /dev/nvidia0.
+    # A container with only the fourth GPU has /dev/nvidia3 and no /dev/nvidia0.
     return any((root / file).exists() for file in files) or any((root / "dev").glob("nvidia[0-9]*"))
 
 
 def load_cuda_libraries(runtime: ModuleType) -> str:
-    """Load CUDA's and cuDNN's libraries from their pip packages; return what ONNX Runtime printed about failures."""
+    """Load CUDA and cuDNN from their pip packages; return ONNX Runtime's output about failures."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(OSError):
         getattr(runtime, "preload_dlls", lambda: None)()
@@ -156,25 +158,24 @@ def load_cuda_libraries(runtime: ModuleType) -> str:
 
 
 def choose(device: Device, offer: Offer) -> Choice:
-    """Choose the provider that a session is to be tried with.
+    """Choose the provider to try first.
 
     Raises:
         DeviceError: ``cuda`` was asked for and cannot engage; the message gives the reason.
     """
     if device.kind is DeviceKind.CPU:
         return Choice(provider=CPU, why="the CPU was asked for")
-    obstacle = offer.obstacle()
-    if obstacle is None:
-        asked = "CUDA was asked for" if device.kind is DeviceKind.CUDA else "CUDA is available"
-        return Choice(provider=CUDA, index=device.index, why=asked)
-    return fall_back(device, offer, obstacle)
+    if obstacle := offer.obstacle():
+        return fall_back(device, offer, obstacle)
+    why = "CUDA was asked for" if device.kind is DeviceKind.CUDA else "CUDA is available"
+    return Choice(provider=CUDA, index=device.index, why=why)
 
 
 def fall_back(device: Device, offer: Offer, reason: str) -> Choice:
-    """Return the CPU with the reason, once ``auto`` could not have CUDA.
+    """Return the CPU with the reason against CUDA, for ``auto``.
 
     Raises:
-        DeviceError: ``cuda`` was asked for, so that there is nothing to fall back to.
+        DeviceError: ``cuda`` was asked for, so the CPU is not used.
     """
     if device.kind is DeviceKind.CUDA:
         raise DeviceError(f"device={str(device)!r} cannot be used: {reason}; or use device='cpu'")

@@ -1,7 +1,7 @@
-"""Which distributions are installed, and in which version.
+"""Installed distributions and their versions.
 
-``importlib.metadata`` answers the same, and importing it takes a tenth of the time to a first answer; so the names of
-the ``.dist-info`` folders on the path are read by hand, and it is asked only where they do not tell.
+``importlib.metadata`` takes a tenth of the time to a first answer to import, so ``installed`` reads the names of the
+``.dist-info`` folders on the path.
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _DIST_INFO = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)\.dist-info")
 
 
 def installed(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return (name, version) of those of ``names`` that stand on the path; of two versions the one that imports first.
-
-    Args:
-        names: Distribution names, in lower case with hyphens.
-    """
+    """Return (name, version) of distributions on the path; ``names`` in lower case with hyphens."""
     found: dict[str, str] = {}
     for folder in sys.path:
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in entries:
                 match = _DIST_INFO.fullmatch(entry.name)
                 if match and (name := match["name"].lower().replace("_", "-")) in names:
-                    found.setdefault(name, match["version"])
+                    found.setdefault(name, match["version"])  # the first one is imported
     return tuple((name, found[name]) for name in names if name in found)
 
 
-def version() -> str:
-    """Return fusedbert's version, or ``unknown`` where it runs without being installed."""
-    for _, found in installed(("fusedbert",)):
-        return found
-    import importlib.metadata  # eggs and other forms that name no folder so
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the installed ones' versions by metadata. Slow at its first call."""
+    import importlib.metadata
 
-    try:
-        return importlib.metadata.version("fusedbert")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def version() -> str:
+    """Return fusedbert's version, or ``unknown`` if it is not installed."""
+    # Eggs, for example, have no .dist-info folder.
+    return dict(installed(("fusedbert",)) or versions(("fusedbert",)).items()).get("fusedbert", "unknown")

@@ -1,13 +1,9 @@
-"""Kernels of our own, in C, for what ONNX Runtime's CPU provider does slowly.
+"""The kernels in C, for operators that ONNX Runtime's CPU provider computes slowly.
 
-For the operators of the int8 graph, which it has no fused form of; and for two of the fp32 graph that it computes number by
-number, LayerNormalization and Gelu.
-
-The libraries are built when the package is installed, where there is gcc on x86-64, and registered with a session through
-ONNX Runtime's interface for custom operators (https://onnxruntime.ai/docs/reference/operators/add-custom-op.html). The
-int8 graph brings each operator as a function in standard operators too, which ONNX Runtime runs wherever there is no kernel:
-without the library, or on a processor without AVX-512 VNNI (products) or bfloat16 (attention). The fp32 graph is of
-standard operators alone; with AVX-512, our kernels take the place of two of ONNX Runtime's.
+``_int8`` has the int8 graph's operators, ``_fp32`` replaces LayerNormalization and Gelu of the fp32 graph. They are built with
+gcc on x86-64, and registered as custom operators (https://onnxruntime.ai/docs/reference/operators/add-custom-op.html). The
+int8 graph also has its operators as functions of standard ones, for a missing library, or a CPU without AVX-512 VNNI
+(products) or bfloat16 (attention).
 """
 
 from __future__ import annotations
@@ -20,74 +16,58 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from ..artifact import Variant
 from ..errors import DeviceError
 
 DOMAIN = "fusedbert"  # of the int8 graph's operators, as ``fusedbert.export.graph.operators`` names it
 SWITCH = "fusedbert.kernels"  # in ``session_options``: "0" leaves everything to ONNX Runtime
-_MISSING = "ONNX Runtime's kernels, ours were not built: install fusedbert where gcc is found, on x86-64"
-_REFUSED = "ONNX Runtime's kernels, as session_options has it"
 
 
 class Kernels(enum.StrEnum):
-    """The libraries, by what they are for. The value is the name of the file."""
+    """The libraries; the value is the file's name."""
 
-    INT8 = "_kernels"
-    FP32 = "_standard"
+    INT8 = "_int8"
+    FP32 = "_fp32"
 
 
-_FOUND = {
-    (Kernels.INT8, -1): "ONNX Runtime's kernels, which use this CPU's AMX",
-    (Kernels.INT8, 0): "ONNX Runtime's kernels, this CPU has not the instructions that ours use",
+_MISSING = "ONNX Runtime kernels (fusedbert's were not built: install fusedbert where gcc is available, on x86-64)"
+_SWITCHED_OFF = "ONNX Runtime kernels (as set in session_options)"
+_BY_LEVEL = {
+    (Kernels.INT8, -1): "ONNX Runtime kernels (they use this CPU's AMX)",
+    (Kernels.INT8, 0): "ONNX Runtime kernels (this CPU lacks AVX-512 VNNI)",
     (Kernels.INT8, 1): "fusedbert's kernels for products (AVX-512 VNNI)",
     (Kernels.INT8, 2): "fusedbert's kernels for products and attention (AVX-512 VNNI, bfloat16)",
-    (Kernels.FP32, 0): "ONNX Runtime's kernels, this CPU has not the instructions that ours use",
+    (Kernels.FP32, 0): "ONNX Runtime kernels (this CPU lacks AVX-512)",
     (Kernels.FP32, 1): "fusedbert's kernels for LayerNormalization and Gelu (AVX-512)",
 }
 
 
-def kernels_for(variant: Variant) -> Kernels | None:
-    """Return the library that a graph gains by, or None.
-
-    The one for fp32 takes the place of standard operators and knows no other form of them than the exporter's own route
-    writes, whose attention is ONNX's; a graph of another tool's has none.
-    """
-    if f"{DOMAIN}:Dense" in variant.nodes:
-        return Kernels.INT8
-    ours = variant.target == "cpu" and variant.precision == "fp32" and variant.fused_attention == variant.nodes.get("Attention")
-    return Kernels.FP32 if ours else None
-
-
 def library(kernels: Kernels = Kernels.INT8) -> Path | None:
-    """Return a library's file, or None where it was not built."""
+    """Return a library's file, or None if it was not built."""
     files = (Path(__file__).with_name(f"{kernels}{suffix}") for suffix in EXTENSION_SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
 
 def fingerprint(kernels: Kernels | None) -> str | None:
-    """Return the sha256 of a library, or None where there is none: what was verified holds for these kernels alone."""
+    """Return a library's SHA-256 or None, for the key of a verdict."""
     path = None if kernels is None else library(kernels)
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def describe(kernels: Kernels, given: Any) -> str:
-    """Say which kernels a session with these ``session_options`` runs on, for ``runtime.why``."""
+def describe(kernels: Kernels, session_options: Any) -> str:
+    """Return the kernels that a session runs on, for ``runtime.why``."""
     path = library(kernels)
     if path is None:
         return _MISSING
-    return _FOUND[kernels, level(path)] if wanted(given) else _REFUSED
+    return _BY_LEVEL[kernels, level(path)] if wanted(session_options) else _SWITCHED_OFF
 
 
-def wanted(given: Any) -> bool:
-    """Tell whether ``session_options`` leaves room for our kernels.
-
-    A ``SessionOptions`` is used as it is: whoever brings one registers ``library()`` with it, or does without.
-    """
-    return given is None or (isinstance(given, Mapping) and str(given.get(SWITCH, "1")) != "0")
+def wanted(session_options: Any) -> bool:
+    """Return whether ``session_options`` allows the kernels; ``onnxruntime.SessionOptions`` does not."""
+    return session_options is None or (isinstance(session_options, Mapping) and str(session_options.get(SWITCH, "1")) != "0")
 
 
 def level(path: Path) -> int:
-    """Return how much of a library the processor can run: 0 nothing, -1 nothing, because ONNX Runtime has better.
+    """Return a library's level on this processor: 0 for nothing, -1 for nothing because ONNX Runtime's kernels are faster.
 
     Raises:
         DeviceError: The library cannot be loaded.
@@ -95,24 +75,23 @@ def level(path: Path) -> int:
     try:
         return int(ctypes.CDLL(str(path)).fusedbert_level())
     except (OSError, AttributeError) as error:
-        raise DeviceError(f"{path} cannot be loaded ({error}): install fusedbert again") from None
+        raise _unusable(path, error) from None
 
 
-def register(options: Any, given: Any, kernels: Kernels) -> None:
-    """Give a session's options our kernels, where they are built and wanted.
-
-    Args:
-        options: ``onnxruntime.SessionOptions``.
-        given: What the caller gave as ``session_options``.
-        kernels: Which.
+def register(options: Any, session_options: Any, kernels: Kernels) -> None:
+    """Register a library with a session's ``options``, if it was built and ``session_options`` allows it.
 
     Raises:
         DeviceError: The library cannot be loaded.
     """
     path = library(kernels)
-    if path is None or not wanted(given):
+    if path is None or not wanted(session_options):
         return
     try:
         options.register_custom_ops_library(str(path))
     except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-        raise DeviceError(f"{path} cannot be loaded ({' '.join(str(error).split())}): install fusedbert again") from None
+        raise _unusable(path, error) from None
+
+
+def _unusable(path: Path, error: Exception) -> DeviceError:
+    return DeviceError(f"{path} cannot be loaded ({' '.join(str(error).split())}): install fusedbert again")

@@ -1,8 +1,5 @@
-/* An empty Python module, so that whoever imports all modules of a package can import this one; what it is for stands in ops.c
- * and standard.c. Where Python's headers are not installed the library is built without it. */
-#ifndef MODULE
-#define MODULE _kernels
-#endif
+/* An empty Python module, so that code that imports every module of a package can import a library of kernels too. The library
+ * is for ONNX Runtime: ort/. Where Python's headers are not installed it is built without the module. */
 #if __has_include(<Python.h>)
 #include <pyconfig.h>
 #ifndef Py_GIL_DISABLED
@@ -12,12 +9,15 @@
 
 #define TEXT_OF(name) #name
 #define TEXT(name) TEXT_OF(name)
-#define JOINED_OF(prefix, name) prefix##name
-#define JOINED(prefix, name) JOINED_OF(prefix, name)
+#define JOIN_OF(prefix, name) prefix##name
+#define JOIN(prefix, name) JOIN_OF(prefix, name)
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, TEXT(MODULE), "A library for ONNX Runtime: see fusedbert.engine.kernels.", -1};
+/* MODULE, the module's name, is a macro of pyproject.toml. */
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, TEXT(MODULE), "A library for ONNX Runtime: see fusedbert.engine.kernels.", -1,
+};
 
-PyMODINIT_FUNC JOINED(PyInit_, MODULE)(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC JOIN(PyInit_, MODULE)(void) { return PyModule_Create(&module); }
 #else
 typedef int empty;
 #endif

@@ -1,7 +1,7 @@
-"""The golden texts: replayed on this machine, they show whether a graph computes here what it should.
+"""The replay of an artifact's golden texts, which verifies that a graph computes the reference's logits on this machine.
 
-On the CPU that is done once for each artifact, graph, processor and version of ONNX Runtime, and remembered: a processor
-whose 8-bit products saturate is found out at the first load. On CUDA it is done at each opening, as a driver may change.
+On the CPU it is done once per artifact, graph, processor and ONNX Runtime, which detects 8-bit products that saturate; on CUDA
+at each load, as the driver may change.
 """
 
 from __future__ import annotations
@@ -15,24 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact import MANIFEST, Manifest, Variant, sha256_of
-from ..artifact.gates import FP32_TOLERANCE, GOLDEN_OF_SPREAD, GOLDEN_TOLERANCE
-from ..artifact.verify import keep, kept
+from ..artifact import MANIFEST, Manifest, Variant
+from ..artifact.limits import FP32_TOLERANCE, GOLDEN_OF_SPREAD, GOLDEN_TOLERANCE
 from ..errors import ArtifactError, DeviceError
 from ..hardware.cpu import Machine
-from ..kernels import fingerprint, kernels_for
+from ..hardware.storage import read_cached, sha256_of, write_cached
+from ..kernels import fingerprint
 from ..run.runner import Runner, run
 from ..text.inputs import check_items
 from ..text.tokenizer import TextTokenizer
+from .select import kernels_for
 
 
 class WrongResultError(DeviceError):
-    """A device computes the golden texts wrongly.
-
-    Attributes:
-        difference: Largest difference of a logit from the reference's; nan where one is no number.
-        allowed: What would have been accepted.
-    """
+    """A device computes the golden texts wrongly: a logit's ``difference`` (or NaN) exceeds ``allowed``."""
 
     def __init__(self, message: str, difference: float, allowed: float) -> None:
         super().__init__(message)
@@ -40,79 +36,55 @@ class WrongResultError(DeviceError):
         self.allowed = allowed
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Where it is remembered that a graph computes what it should, and what that depends on.
-
-    Attributes:
-        root: The cache, or None to replay anew and remember nothing.
-        folder: The artifact.
-        machine: The processor.
-        engine: ONNX Runtime's version.
-        settings: The user's session options, which may change how a graph is run.
-    """
-
-    root: Path | None
-    folder: Path
-    machine: Machine
-    engine: str
-    settings: Any = None
-
-    def path(self, variant: Variant, provider: str) -> Path | None:
-        """Return the file that says so, there or not; None where what it depends on cannot be told."""
-        if self.root is None or not isinstance(self.settings, (Mapping, type(None))):
-            return None
-        facts = {
-            "artifact": sha256_of(self.folder / MANIFEST),  # it has the hash of every graph
-            "file": variant.file,
-            "provider": provider,
-            "cpu": [self.machine.cpu, *self.machine.features],
-            "engine": self.engine,
-            "kernels": fingerprint(kernels_for(variant)),
-            "settings": sorted((str(name), str(value)) for name, value in (self.settings or {}).items()),
-        }
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-        return self.root / "golden" / f"{key}.json"
+def verdict_path(root: Path, folder: Path, variant: Variant, machine: Machine, engine: str, settings: Any) -> Path | None:
+    """Return the file of a graph's verdict on the CPU, or None if ``settings`` cannot be part of the key."""
+    if not isinstance(settings, (Mapping, type(None))):
+        return None
+    facts = {
+        "artifact": sha256_of(folder / MANIFEST),  # it has the hash of every graph
+        "file": variant.file,
+        "provider": "cpu",
+        "cpu": [machine.cpu, *machine.features],
+        "engine": engine,
+        "kernels": fingerprint(kernels_for(variant)),
+        "settings": sorted((str(name), str(value)) for name, value in (settings or {}).items()),
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return root / "golden" / f"{key}.json"
 
 
 def replay(manifest: Manifest, tokenizer: TextTokenizer, runner: Runner) -> float:
-    """Run the golden texts together and the first one alone; return the largest difference of a logit from the reference's.
-
-    Both ways, because a runner may choose another graph for a batch than for a single text.
-    """
+    """Return the largest difference of a logit, over a batch of all texts and a single one, which may take another graph."""
     items = [(golden.text, golden.text_pair) if golden.text_pair is not None else golden.text for golden in manifest.golden]
     expected = np.array([golden.logits for golden in manifest.golden])  # [texts, labels]
-    # The reference's logits are of whole texts, whatever max_length the caller has chosen for his own.
+    # The reference's logits are those of untruncated texts, whatever max_length the caller has chosen.
     rows = dataclasses.replace(tokenizer, max_length=manifest.max_length).encode(check_items(items))
-    together, alone = run(runner, rows), run(runner, rows[:1])
-    if together.shape != expected.shape:
-        shapes = f"{list(together.shape)}, the manifest's golden logits are {list(expected.shape)}"
+    batch, single = run(runner, rows), run(runner, rows[:1])
+    if batch.shape != expected.shape:
+        shapes = f"{list(batch.shape)}, the manifest's golden logits are {list(expected.shape)}"
         raise ArtifactError(f"{runner.file} gives logits {shapes}: export the checkpoint again")
-    return float(max(np.abs(together - expected).max(), np.abs(alone - expected[:1]).max()))
+    return float(max(np.abs(batch - expected).max(), np.abs(single - expected[:1]).max()))
 
 
 def allowed(variant: Variant) -> float:
-    """Return how far a logit may be from the reference's: well beyond what was measured at export on many more texts."""
+    """Return how far a logit may be off: well above the largest difference that the export measured."""
     parity, scale = variant.parity, 1.0 if variant.parity.scale is None else variant.parity.scale
     if parity.spread is None:
         least = GOLDEN_TOLERANCE.get(variant.precision, GOLDEN_TOLERANCE["fp32"]) * scale
-    else:  # what fp32 may round off is a part of the scale, and the spread may be far less
+    else:  # fp32's rounding is a share of the scale, and the spread may be far smaller
         least = GOLDEN_OF_SPREAD.get(variant.precision, GOLDEN_OF_SPREAD["fp32"]) * parity.spread + FP32_TOLERANCE * scale
     return max(least, (2 if variant.precision == "int8" else 4) * parity.max_abs_logit)
 
 
 def verify(manifest: Manifest, variant: Variant, tokenizer: TextTokenizer, runner: Runner, device: str) -> str:
-    """Replay the golden texts on a device before it is trusted.
-
-    Returns:
-        What was found, for ``runtime.why``.
+    """Replay the golden texts, and return the result for ``runtime.why``.
 
     Raises:
         WrongResultError: A logit is off, or not a number.
         InferenceError: The graph failed.
     """
     if not manifest.golden:
-        return "not verified, for want of golden texts"
+        return "not verified (the artifact has no golden texts)"
     difference, limit = replay(manifest, tokenizer, runner), allowed(variant)
     if not difference <= limit:
         message = f"a logit is off by {difference:.3g}, at most {limit:.3g} is accepted"
@@ -120,18 +92,20 @@ def verify(manifest: Manifest, variant: Variant, tokenizer: TextTokenizer, runne
     return f"{len(manifest.golden)} golden texts within {difference:.1g} of the reference"
 
 
-def verify_once(manifest: Manifest, variant: Variant, tokenizer: TextTokenizer, runner: Runner, memory: Memory) -> str:
-    """Do as ``verify`` on this CPU, unless that was done before. What fails is not remembered, and tried again.
+def verify_once(
+    manifest: Manifest, variant: Variant, tokenizer: TextTokenizer, runner: Runner, device: str, path: Path | None
+) -> str:
+    """Do as ``verify``, unless an earlier load left its verdict at ``path``. A failure is not cached.
 
     Raises:
-        WrongResultError: As ``verify``; the message names the graph and the processor.
+        WrongResultError: A logit is off, or not a number.
         InferenceError: The graph failed.
     """
-    path = memory.path(variant, "cpu") if manifest.golden else None
-    found = None if path is None else kept(path)
-    if isinstance(found, dict) and isinstance(found.get("found"), str):
-        return f"{found['found']}, seen at an earlier load on this machine"
-    words = verify(manifest, variant, tokenizer, runner, f"{variant.file} on this CPU ({memory.machine.cpu})")
-    if path is not None:
-        keep(path, {"file": variant.file, "found": words})
-    return words
+    if path is None or not manifest.golden:
+        return verify(manifest, variant, tokenizer, runner, device)
+    match read_cached(path):
+        case {"found": str(result)}:
+            return f"{result}, as verified at an earlier load on this machine"
+    result = verify(manifest, variant, tokenizer, runner, device)
+    write_cached(path, {"file": variant.file, "found": result})
+    return result

@@ -1,4 +1,4 @@
-"""From MODEL and options to what answers calls: manifest, tokenizer, session, and the account of how they were chosen."""
+"""Loading: from MODEL and options to an open graph, its tokenizer, and the reasons for every choice."""
 
 from __future__ import annotations
 
@@ -9,38 +9,48 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from .. import kernels as native
+from .. import kernels as kernel_libraries
 from ..artifact import PADDED, Manifest
-from ..artifact.foreign import read_manifest
+from ..artifact.foreign import manifest_of
 from ..artifact.verify import FileCheck, verdict_root
 from ..errors import DeviceError, InferenceError, OptionError
 from ..hardware.cpu import Machine, inspect_machine
 from ..hardware.cuda_errors import CUDA_PACKAGES, explain, loadable_cuda
-from ..hardware.device import CPU, CUDA, Choice, choose, fall_back, import_onnxruntime, inspect_offer, load_cuda_libraries
+from ..hardware.device import (
+    CPU,
+    CUDA,
+    Choice,
+    DeviceKind,
+    choose,
+    fall_back,
+    import_onnxruntime,
+    inspect_offer,
+    load_cuda_libraries,
+)
 from ..hardware.packages import installed
-from ..options import DeviceKind, Options, Precision
-from ..run.cuda.options import split
+from ..run.cuda.provider import split_options
 from ..run.runner import PaddedRunner, Runner
 from ..run.session import Session, open_session
 from ..text.tokenizer import TextTokenizer
-from .golden import Memory, WrongResultError, verify_once
+from . import Options, Precision
+from .golden import WrongResultError, verdict_path, verify_once
 from .resolve import resolve_model
-from .select import Selection, select_after, select_variant
+from .select import Selection, kernels_for, select_after, select_variant
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What runs, and why it was chosen.
+    """The runtime of a loaded model, and the reasons for it.
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.
         provider: ONNX Runtime's execution provider.
         precision: ``fp32``, ``int8`` or ``fp16``.
         file: The graph.
-        fused_attention: Number of fused attention nodes in it.
+        fused_attention: Number of its fused attention nodes.
         threads: Threads of one run on the CPU.
-        why: The reasons for device, precision, layout and threads, with their figures.
-        layout: ``padded``, or ``packed`` where a graph without padding takes the batches that would have much of it.
+        why: The reasons for device, precision, layout and threads, with figures.
+        layout: ``padded``, or ``packed`` if a graph without padding takes the batches that would have much of it.
     """
 
     device: str
@@ -55,7 +65,7 @@ class Runtime:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """An artifact, the MODEL that it was found for, and what is small of it: all but the graph."""
+    """An artifact without its graph, and the MODEL that led to it."""
 
     model: str | os.PathLike[str] | None
     folder: Path
@@ -72,31 +82,26 @@ class Loaded(Source):
     runtime: Runtime
 
     def without_graph(self) -> Source:
-        """Return what outlives ``Classifier.close``, which lets the graph's memory go."""
+        """Return the part that outlives ``Classifier.close``."""
         return Source(model=self.model, folder=self.folder, manifest=self.manifest, tokenizer=self.tokenizer)
 
 
-def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool = False) -> Loaded:
-    """Find MODEL, choose device and graph, verify its files, open them, and see that they compute what they should.
-
-    Args:
-        model: What ``Classifier.from_pretrained`` is given.
-        options: Its options.
-        anew: Whether to replay the golden texts even where an earlier load on this machine did.
+def load(model: str | os.PathLike[str] | None, options: Options, *, ignore_verdicts: bool = False) -> Loaded:
+    """Find MODEL, choose and open a graph, and verify its results; ``ignore_verdicts``: even if an earlier load did.
 
     Raises:
-        FusedBertError: Any of its children; see the functions that this one calls.
+        FusedBertError: Any of its children.
     """
     runtime = import_onnxruntime()  # first: a missing wheel should not cost an export
     machine = inspect_machine()
     offer = inspect_offer(runtime)
     choice = choose(options.device, offer)
     folder = resolve_model(model, options, "all" if choice.provider == CUDA else "cpu")
-    manifest = read_manifest(folder)
+    manifest = manifest_of(folder)
     root = verdict_root(options.cache_dir)
     with FileCheck(folder, manifest, root) as check:
         check.small_files()
-        opening = _Opening(
+        opener = _Opener(
             runtime=runtime,
             folder=folder,
             manifest=manifest,
@@ -104,53 +109,45 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, anew: bool =
             machine=machine,
             options=options,
             check=check,
-            memory=Memory(
-                root=None if anew else root,
-                folder=folder,
-                machine=machine,
-                engine=runtime.__version__,
-                settings=options.session_options,
-            ),
+            root=None if ignore_verdicts else root,
         )
-        choice = opening.settle(choice)
+        choice = opener.cpu_if_only_there(choice)
         try:
-            parts = opening.open(choice)
+            opened = opener.open(choice)
         except (DeviceError, InferenceError) as error:
             if options.device.kind is not DeviceKind.AUTO or choice.provider != CUDA:
                 raise
             choice = fall_back(options.device, offer, str(error))
-            parts = opening.open(choice)
+            opened = opener.open(choice)
         check.finish()
-    selection, session = parts.selection, parts.session
+    variant, session = opened.selection.variant, opened.session
     threads = () if choice.provider == CUDA else (explain_threads(session.threads, options, machine),)
     if choice.surprising:
         warnings.warn(f"fusedbert runs on the {choice.why}", RuntimeWarning, stacklevel=3)  # from_pretrained's caller
-    if parts.surprise:
-        warnings.warn(parts.surprise, RuntimeWarning, stacklevel=3)
+    if opened.surprise:
+        warnings.warn(opened.surprise, RuntimeWarning, stacklevel=3)
     return Loaded(
         model=model,
         folder=folder,
         manifest=manifest,
-        tokenizer=opening.tokenizer,
+        tokenizer=opener.tokenizer,
         session=session,
-        runner=parts.runner,
+        runner=opened.runner,
         runtime=Runtime(
             device=choice.device,
             provider=choice.provider,
-            precision=selection.variant.precision,
+            precision=variant.precision,
             file=session.file,
-            fused_attention=selection.variant.fused_attention,
+            fused_attention=variant.fused_attention,
             threads=session.threads,
-            layout=parts.layout,
-            why="; ".join((choice.why, selection.why, *parts.why, *threads)),
+            layout=opened.layout,
+            why="; ".join((choice.why, opened.selection.why, *opened.why, *threads)),
         ),
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Parts:
-    """A graph that is open: which, its session, what computes with it, and reasons to add."""
-
+class _Opened:
     selection: Selection
     session: Session
     runner: Runner
@@ -160,9 +157,7 @@ class _Parts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Opening:
-    """What opening a graph needs, whatever the provider."""
-
+class _Opener:
     runtime: ModuleType
     folder: Path
     manifest: Manifest
@@ -170,30 +165,27 @@ class _Opening:
     machine: Machine
     options: Options
     check: FileCheck
-    memory: Memory
+    root: Path | None  # the cache for verdicts on golden texts
 
-    def settle(self, choice: Choice) -> Choice:
-        """Leave CUDA for the CPU where the device is ours to choose, and the CPU alone has a graph of the precision."""
+    def cpu_if_only_there(self, choice: Choice) -> Choice:
+        """Turn "auto" from CUDA to the CPU if there is a graph only for the CPU."""
         if choice.provider != CUDA or self.options.device.kind is not DeviceKind.AUTO:
             return choice
-        found = {}
+        selected = {}
         for target in ("cuda", "cpu"):
             with contextlib.suppress(OptionError):
-                precision = self.options.precision
-                found[target] = select_variant(self.manifest, target=target, precision=precision, machine=self.machine)
-        if "cuda" in found or "cpu" not in found:
+                selected[target] = self._select(target).variant.precision
+        if "cuda" in selected or "cpu" not in selected:
             return choice
-        kind = found["cpu"].variant.precision
-        return Choice(provider=CPU, why=f"CPU, because there is no graph for CUDA that could take the place of the {kind} one")
+        return Choice(provider=CPU, why=f"CPU, because the artifact has no {selected['cpu']} graph for CUDA")
 
-    def open(self, choice: Choice) -> _Parts:
-        """Open the graph that fits a provider, and see that it computes what it should."""
+    def open(self, choice: Choice) -> _Opened:
+        """Open the graph for a provider, and verify its results."""
         target = "cuda" if choice.provider == CUDA else "cpu"
-        precision = self.options.precision
         try:
-            selection = select_variant(self.manifest, target=target, precision=precision, machine=self.machine)
+            selection = self._select(target)
         except OptionError as error:
-            if choice.surprising:  # a graph for CUDA may be there: what keeps it from being used is the matter
+            if choice.surprising:  # there may be a graph for CUDA: the reason against CUDA matters
                 raise OptionError(f"{error}; fusedbert runs on the {choice.why}") from None
             raise
         if target == "cuda":
@@ -201,7 +193,8 @@ class _Opening:
         try:
             return self._on_cpu(choice, selection)
         except WrongResultError as error:
-            other = select_after(self.manifest, selection, str(error)) if precision is Precision.AUTO else None
+            automatic = self.options.precision is Precision.AUTO
+            other = select_after(self.manifest, selection, str(error)) if automatic else None
             if other is None:
                 raise _with_way_out(error, selection) from None
             surprise = f"fusedbert runs in fp32, not in int8: {error}"
@@ -210,39 +203,46 @@ class _Opening:
         except WrongResultError as error:
             raise _with_way_out(error, other) from None
 
-    def _on_cpu(self, choice: Choice, selection: Selection) -> _Parts:
-        file = self.check.graph(selection.variant)
-        self.check.rest_meanwhile()
-        _, given = split(self.options.session_options)
-        threads = self.options.threads or self.machine.cores
-        kernels = native.kernels_for(selection.variant) if self.manifest.verifiable else None
+    def _select(self, target: str) -> Selection:
+        return select_variant(self.manifest, target=target, precision=self.options.precision, machine=self.machine)
+
+    def _on_cpu(self, choice: Choice, selection: Selection) -> _Opened:
+        variant, settings = selection.variant, self.options.session_options
+        file = self.check.graph(variant)
+        self.check.start_rest()
+        _, session_options = split_options(settings)
+        kernels = kernels_for(variant) if self.manifest.verifiable else None
         session = open_session(
             self.runtime,
             file,
             choice,
-            threads=threads,
-            session_options=given,
+            threads=self.options.threads or self.machine.cores,
+            session_options=session_options,
             kernels=kernels,
-            least=self.manifest.requires.get(selection.variant.file, {}).get("onnxruntime"),
+            minimum=self.manifest.requires.get(variant.file, {}).get("onnxruntime"),
         )
         runner = PaddedRunner(session=session, pad_id=self.tokenizer.pad_id)
-        why = [_UNVERIFIED]
-        if self.manifest.verifiable:
-            why = [verify_once(self.manifest, selection.variant, self.tokenizer, runner, self.memory)]
+        if not self.manifest.verifiable:
+            return _Opened(selection=selection, session=session, runner=runner, why=(_UNVERIFIED,))
+        path = None
+        if self.root is not None:
+            path = verdict_path(self.root, self.folder, variant, self.machine, self.runtime.__version__, settings)
+        device = f"{variant.file} on this CPU ({self.machine.cpu})"
+        why = [verify_once(self.manifest, variant, self.tokenizer, runner, device, path)]
         if kernels is not None:
-            why.append(native.describe(kernels, given))
-        return _Parts(selection=selection, session=session, runner=runner, why=tuple(why))
+            why.append(kernel_libraries.describe(kernels, session_options))
+        return _Opened(selection=selection, session=session, runner=runner, why=tuple(why))
 
-    def _on_cuda(self, choice: Choice, selection: Selection) -> _Parts:
-        """Open on the GPU; CUDA's libraries are loaded first, and what that printed is kept for the reason."""
-        from .open_cuda import Opener  # threads and buffers that a start on the CPU does without
+    def _on_cuda(self, choice: Choice, selection: Selection) -> _Opened:
+        from .open_cuda import CudaOpener  # threads and buffers, which a start on the CPU does not need
 
+        chosen = selection.variant
         for variant in self.manifest.variants:  # the graph, and its packed sibling
-            if (variant.target, variant.precision) == (selection.variant.target, selection.variant.precision):
+            if (variant.target, variant.precision) == (chosen.target, chosen.precision):
                 self.check.graph(variant)
-        self.check.rest_meanwhile()
+        self.check.start_rest()
         printed = load_cuda_libraries(self.runtime)
-        opener = Opener(
+        opener = CudaOpener(
             runtime=self.runtime,
             folder=self.folder,
             manifest=self.manifest,
@@ -251,30 +251,30 @@ class _Opening:
             session_options=self.options.session_options,
         )
         try:
-            opened = opener.open(selection.variant)
+            session, runner, layout, reason = opener.open(chosen)
         except DeviceError as error:
-            reason = explain(printed, (*installed(CUDA_PACKAGES), *loadable_cuda()))
-            raise DeviceError("; ".join(filter(None, (str(error), printed, reason)))) from error
-        why = (opened.why,) if self.manifest.verifiable else (opened.why, _UNVERIFIED)
-        return _Parts(selection=selection, session=opened.session, runner=opened.runner, layout=opened.layout, why=why)
+            cause = explain(printed, (*installed(CUDA_PACKAGES), *loadable_cuda()))
+            raise DeviceError("; ".join(filter(None, (str(error), printed, cause)))) from error
+        why = (reason,) if self.manifest.verifiable else (reason, _UNVERIFIED)
+        return _Opened(selection=selection, session=session, runner=runner, layout=layout, why=why)
 
 
 _UNVERIFIED = "nothing was verified: the folder has no fusedbert.json, it is another tool's export"
 
 
 def _with_way_out(error: WrongResultError, selection: Selection) -> WrongResultError:
-    report = "report this CPU with what fusedbert doctor prints"
+    report = "report this CPU with the output of fusedbert doctor"
     way_out = f"use precision='fp32', and {report}" if selection.variant.precision == Precision.INT8 else report
     return WrongResultError(f"{error}: {way_out}", error.difference, error.allowed)
 
 
 def explain_threads(threads: int, options: Options, machine: Machine) -> str:
-    """Say where the number of threads comes from."""
-    said = f"{threads} thread" if threads == 1 else f"{threads} threads"
+    """Return the number of threads and its reason, for ``runtime.why``."""
+    count = f"{threads} thread{'' if threads == 1 else 's'}"
     if options.threads is not None or options.session_options is not None:
-        return f"{said} as asked for"
+        return f"{count} as asked for"
     quota = "" if machine.quota is None else f", CPU quota {machine.quota:g}"
-    return f"{said} ({machine.physical} cores in reach{quota})"
+    return f"{count} ({machine.physical} usable cores{quota})"
 
 
 def _max_length(manifest: Manifest, options: Options) -> int:

@@ -1,59 +1,28 @@
-"""Opening an artifact's graphs on CUDA: placed, bound, verified, and the padded and the packed one beside each other."""
+"""The opening of an artifact's graphs on CUDA, padded and packed."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from ..artifact import PACKED, PADDED, Manifest, Variant
 from ..errors import ArtifactError, DeviceError, InferenceError
 from ..hardware.device import CUDA, Choice
-from ..run.cuda import placement
-from ..run.cuda.graphs import CAPTURE_AT, ShapedSession
-from ..run.cuda.lock import turn
-from ..run.cuda.options import LIMIT, WEIGHTS_APART, CudaOptions, split, wants_graphs
+from ..run.cuda import provider
+from ..run.cuda.graphs import CAPTURE_AT, GraphCache, cuda_lock
 from ..run.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner, PlainCudaRunner
 from ..run.runner import Runner
-from ..run.session import Session, open_session
+from ..run.session import Session, open_session, release
 from ..text.tokenizer import TextTokenizer
 from .golden import WrongResultError, verify
 
-R = TypeVar("R", bound=Runner, covariant=True)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Opened(Generic[R]):
-    """Graphs on CUDA, ready to run.
-
-    Attributes:
-        session: The packed graph's where it works, else the padded one's.
-        runner: What computes.
-        layout: ``packed`` where a packed graph works, else ``padded``.
-        why: What was chosen for which batches, and what was verified.
-    """
-
-    session: Session
-    runner: R
-    layout: str
-    why: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Opener:
-    """Opens graphs of one artifact on one device.
-
-    Attributes:
-        runtime: The onnxruntime module.
-        folder: The artifact.
-        manifest: Its manifest.
-        tokenizer: Its tokenizer.
-        choice: The device.
-        session_options: The user's own.
-    """
+class CudaOpener:
+    """Opens graphs of one artifact on one device."""
 
     runtime: ModuleType
     folder: Path
@@ -62,112 +31,101 @@ class Opener:
     choice: Choice
     session_options: Any = None
 
-    def open(self, variant: Variant) -> Opened[Runner]:
-        """Open a graph, and its packed sibling where the artifact has one; replay the golden texts on each.
+    def open(self, variant: Variant) -> tuple[Session, Runner, str, str]:
+        """Open a graph and its packed sibling, if any, and verify each; return session, runner, layout, and the reason.
 
         Raises:
-            DeviceError: CUDA does not engage, runs less than the whole graph, or computes something else.
+            DeviceError: CUDA does not engage, does not run the whole graph, or computes wrongly.
             ArtifactError: The file is damaged.
             InferenceError: The graph failed.
         """
-        if turn.inherited:
+        if cuda_lock.inherited:
             raise DeviceError(
                 f"process {os.getpid()} was forked from one that uses CUDA, which does not survive a fork: load the "
                 "classifier only in the child, or start processes with multiprocessing's 'spawn'"
             )
-        if not _whole(variant):
-            # Made for another target: nodes of its own may stay on the CPU, so no fixed buffers and no CUDA graph.
+        if not _stays_on_gpu(variant):  # so no fixed buffers and no CUDA graphs
             session = self._session(variant)
             plain = PlainCudaRunner(session=session, pad_id=self.tokenizer.pad_id)
-            return Opened(session=session, runner=plain, layout=PADDED, why=self._verify(variant, plain))
+            return session, plain, PADDED, self._verify(variant, plain)
         sibling = self.manifest.variant(target=variant.target, precision=variant.precision, layout=PACKED)
         if sibling is None:
-            padded = self._padded(variant)
-            return dataclasses.replace(padded, why=f"padded, the artifact has no packed graph; {padded.why}")
+            padded, verified = self._padded(variant)
+            return padded.graphs.session, padded, PADDED, f"padded, the artifact has no packed graph; {verified}"
         try:
-            padded = self._padded(variant)
-        except (WrongResultError, InferenceError) as error:  # not where CUDA does not engage: it would not a second time
-            # Its attention wants cuDNN, for one, and that of the packed graph does not.
-            try:
-                packed = self._packed(sibling)
+            padded, verified = self._padded(variant)
+        except (WrongResultError, InferenceError) as error:  # if CUDA does not engage, it would not a second time
+            try:  # its attention needs cuDNN, for example, and the packed graph's does not
+                packed, verified = self._packed(sibling)
             except (ArtifactError, DeviceError, InferenceError):
                 raise error from None
-            return dataclasses.replace(packed, why=f"packed, as the padded graph does not work here ({error}); {packed.why}")
+            why = f"packed, as the padded graph does not work here ({error}); {verified}"
+            return packed.graphs.session, packed, PACKED, why
         try:
-            packed = self._packed(sibling)
+            packed, verified_packed = self._packed(sibling)
         except (ArtifactError, DeviceError, InferenceError) as error:
-            return dataclasses.replace(padded, why=f"padded, as the packed graph does not work here ({error}); {padded.why}")
-        why = f"packed; padded where a large batch has at most {PADDED_UP_TO:.0%} padding; {packed.why}"
-        runner = ChoosingRunner(padded=padded.runner, packed=packed.runner)
-        return Opened(session=packed.session, runner=runner, layout=PACKED, why=why)
+            why = f"padded, as the packed graph does not work here ({error}); {verified}"
+            return padded.graphs.session, padded, PADDED, why
+        why = f"packed; padded for large batches with at most {PADDED_UP_TO:.0%} padding; {verified_packed}"
+        return packed.graphs.session, ChoosingRunner(padded=padded, packed=packed), PACKED, why
 
-    def _padded(self, variant: Variant) -> Opened[PaddedCudaRunner]:
-        session = self._session(variant)
+    def _padded(self, variant: Variant) -> tuple[PaddedCudaRunner, str]:
         length = self.manifest.max_length
-        runner = PaddedCudaRunner(shaped=self._shaped(session), pad_id=self.tokenizer.pad_id, max_length=length)
-        return Opened(session=session, runner=runner, layout=PADDED, why=self._verify(variant, runner))
+        runner = PaddedCudaRunner(graphs=self._graph_cache(variant), pad_id=self.tokenizer.pad_id, max_length=length)
+        return runner, self._verify(variant, runner)
 
-    def _packed(self, variant: Variant) -> Opened[PackedRunner]:
-        session = self._session(variant)
-        runner = PackedRunner(shaped=self._shaped(session), pad_id=self.tokenizer.pad_id)
-        return Opened(session=session, runner=runner, layout=PACKED, why=self._verify(variant, runner))
+    def _packed(self, variant: Variant) -> tuple[PackedRunner, str]:
+        runner = PackedRunner(graphs=self._graph_cache(variant), pad_id=self.tokenizer.pad_id)
+        return runner, self._verify(variant, runner)
+
+    def _graph_cache(self, variant: Variant) -> GraphCache:
+        session, labels = self._session(variant), len(self.manifest.labels)
+        return GraphCache(self.runtime, session, labels=labels, index=self.choice.index, graphs=self._wants_graphs)
 
     def _session(self, variant: Variant) -> Session:
-        if not _whole(variant):
+        if not _stays_on_gpu(variant):
             return self._open(variant, graphs=False)
         try:
-            session = self._open(variant, graphs=self._graphs)
+            session = self._open(variant, graphs=self._wants_graphs)
         except (ArtifactError, DeviceError) as error:
-            if not placement.refused(str(error)):
+            if provider.REFUSED not in str(error):
                 raise
-            # With CUDA graphs ONNX Runtime refuses a node on the CPU without naming it; without them, it can be asked.
-            placement.require(placement.off_device(self._open(variant, graphs=False).raw, CUDA) or (), self.choice.device)
+            # With CUDA graphs ONNX Runtime refuses a node on the CPU without naming it; without them it can be asked.
+            other = self._open(variant, graphs=False)
+            provider.refuse_off_device(provider.off_device(other.raw, CUDA), self.choice.device)
             raise
-        placement.require(placement.off_device(session.raw, CUDA) or (), self.choice.device)
+        provider.refuse_off_device(provider.off_device(session.raw, CUDA), self.choice.device)
         return session
 
     def _open(self, variant: Variant, *, graphs: bool) -> Session:
-        ours, rest = split(self.session_options)
-        options = CudaOptions(device_id=self.choice.index, graphs=graphs, others=ours)
-        given = placement.session_options(self.runtime, rest) if _whole(variant) else rest
-        with turn:
+        user, options = provider.split_options(self.session_options)
+        if _stays_on_gpu(variant):
+            options = provider.with_entries(options, provider.placement_record(self.runtime))
+        if provider.LIMIT not in user:  # a limit applies to the arena, and should apply to the weights, too
+            options = provider.with_entries(options, provider.WEIGHTS_APART)
+        with cuda_lock:
             return open_session(
                 self.runtime,
                 self.folder / variant.file,
                 self.choice,
                 threads=1,  # nothing of a graph made for CUDA runs on the CPU
-                # A limit holds for the arena, and should hold for the weights, too.
-                session_options=given if LIMIT in ours else _weights_apart(given),
-                provider_options=options.provider_options(),
+                session_options=options,
+                provider_options=provider.provider_options(self.choice.index, graphs=graphs, user=user),
             )
 
     @property
-    def _graphs(self) -> bool:
-        """Whether CUDA graphs may be captured: as the caller has it, and only where a replay reads what it should.
-
-        Before 1.31 the sizes that a Concat copies to the GPU were read again at a replay, from memory that others had used
-        since (https://github.com/microsoft/onnxruntime/pull/32121).
-        """
-        wanted = wants_graphs(split(self.session_options)[0])
-        release = tuple(int(part) for part in self.runtime.__version__.split(".")[:2] if part.isdigit())
-        return wanted and release >= (1, 31)
-
-    def _shaped(self, session: Session) -> ShapedSession:
-        labels = len(self.manifest.labels)
-        return ShapedSession(self.runtime, session, labels=labels, index=self.choice.index, graphs=self._graphs)
+    def _wants_graphs(self) -> bool:
+        # Before 1.31 a replay read the sizes that a Concat copies to the GPU from memory that had been reused since
+        # (https://github.com/microsoft/onnxruntime/pull/32121).
+        user, _ = provider.split_options(self.session_options)
+        return provider.wants_graphs(user) and release(self.runtime.__version__) >= (1, 31)
 
     def _verify(self, variant: Variant, runner: Runner) -> str:
-        """Replay the golden texts as often as it takes for their shapes to be captured and replayed, others in between."""
-        for _ in range(CAPTURE_AT):
-            verify(self.manifest, variant, self.tokenizer, runner, self.choice.device)
-        return verify(self.manifest, variant, self.tokenizer, runner, self.choice.device)
+        """Replay the golden texts until their shapes have been captured and replayed, with others in between."""
+        results = [verify(self.manifest, variant, self.tokenizer, runner, self.choice.device) for _ in range(CAPTURE_AT + 1)]
+        return results[-1]
 
 
-def _weights_apart(given: Any) -> Any:
-    """Add to a user's session options where the weights go; ``onnxruntime.SessionOptions`` are used as they are."""
-    return {WEIGHTS_APART: "1", **(given or {})} if given is None or isinstance(given, Mapping) else given
-
-
-def _whole(variant: Variant) -> bool:
-    """Tell whether a graph has no reason to leave the GPU: made for it, and without arithmetic on shapes."""
+def _stays_on_gpu(variant: Variant) -> bool:
+    """Return whether a graph was made for CUDA, without arithmetic on shapes, which the CPU would run."""
     return variant.target == "cuda" and "Shape" not in variant.nodes

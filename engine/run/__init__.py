@@ -1,1 +1,1 @@
-"""Running: rows of token ids in batches through a graph."""
+"""Runs of a graph: batches of token ids to logits."""

@@ -1,7 +1,8 @@
-"""Working ahead: an iterator runs in a thread of its own, a few items before whoever reads it."""
+"""Prefetching: a thread reads an iterable a few items ahead."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Generator, Iterable
@@ -10,50 +11,42 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
-    """Yield the items of an iterable that is read in a thread, at most ``depth`` of them waiting.
+def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+    """Yield the items of an iterable that a thread reads, with at most ``depth`` of them waiting.
 
-    An exception of the iterable is raised here, at its place. Closing the generator, or leaving it half read, ends the
-    thread after the item that it is at.
+    An exception of the iterable is raised in its place. Closing the generator ends the thread after the current item.
 
     Example:
-        >>> list(ahead(iter("abc")))
+        >>> list(prefetch(iter("abc")))
         ['a', 'b', 'c']
     """
-    waiting: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=depth)
+    waiting: queue.Queue[list[T]] = queue.Queue(maxsize=depth)  # of single items; an empty list is the end
+    errors: list[BaseException] = []
     left = threading.Event()
 
-    def put(item: tuple[bool, T | BaseException | None]) -> bool:
+    def put(item: list[T]) -> bool:
         while not left.is_set():
-            try:
+            with contextlib.suppress(queue.Full):
                 waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
+                return True
         return False
 
     def read() -> None:
         try:
             for item in items:
-                if not put((True, item)):
+                if not put([item]):
                     return
-        except BaseException as error:  # whatever it is, it belongs to the reader
-            put((False, error))
-        else:
-            put((False, None))
+        except BaseException as error:  # any error belongs to the reader
+            errors.append(error)
+        put([])
 
-    thread = threading.Thread(target=read, name="fusedbert-ahead", daemon=True)
+    thread = threading.Thread(target=read, name="fusedbert-prefetch", daemon=True)
     thread.start()
     try:
-        while True:
-            more, item = waiting.get()
-            if more:
-                yield item  # type: ignore[misc]  # True goes with an item of T
-            elif item is None:
-                return
-            else:
-                assert isinstance(item, BaseException)
-                raise item
+        while item := waiting.get():
+            yield item[0]
+        if errors:
+            raise errors[0]
     finally:
         left.set()
         thread.join()

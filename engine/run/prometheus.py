@@ -1,10 +1,8 @@
-"""Numbers for a monitoring system: the text that Prometheus reads, and a call after each batch for everything else.
-
-Both are optional and need nothing installed. ``Classifier.stats`` is what they tell.
-"""
+"""Metrics for monitoring: Prometheus' text format, and a callback after each batch. Neither needs another package."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -20,9 +18,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _COUNTERS: Mapping[str, tuple[str, Callable[[Stats], float]]] = {
     "texts_total": ("Texts and pairs that were tokenized.", lambda stats: stats.texts),
-    "truncated_texts_total": ("Texts that tokens were cut off.", lambda stats: stats.truncated),
+    "truncated_texts_total": ("Texts that were truncated.", lambda stats: stats.truncated),
     "windowed_texts_total": ("Texts that were read in more than one window.", lambda stats: stats.windowed),
-    "windows_total": ("Windows that these were read in.", lambda stats: stats.windows),
+    "windows_total": ("Windows of these texts.", lambda stats: stats.windows),
     "batches_total": ("Runs of the graph.", lambda stats: stats.batches),
     "rows_total": ("Texts and windows in these runs.", lambda stats: stats.rows),
     "tokens_total": ("Tokens of these rows, without padding.", lambda stats: stats.tokens),
@@ -31,16 +29,11 @@ _COUNTERS: Mapping[str, tuple[str, Callable[[Stats], float]]] = {
 
 
 def prometheus(classifiers: Classifier | Mapping[str, Classifier], *, prefix: str = "fusedbert") -> str:
-    """Write the counts of classifiers in Prometheus' text format.
-
-    The counts are of this process alone: where a server has several, each answers for itself.
+    """Return this process's counts in Prometheus' text format, to be served as ``CONTENT_TYPE``.
 
     Args:
-        classifiers: One, or several by the name that their label ``model`` gets.
-        prefix: What the metrics' names begin with.
-
-    Returns:
-        The document, to be served as ``CONTENT_TYPE``.
+        classifiers: One, or several by the value of their label ``model``.
+        prefix: Prefix of the metrics' names.
 
     Example:
         >>> clf = Classifier.from_pretrained()
@@ -59,12 +52,12 @@ def prometheus(classifiers: Classifier | Mapping[str, Classifier], *, prefix: st
         lines += _head(f"{prefix}_{metric}", meaning, "counter")
         lines += [f"{prefix}_{metric}{_labels(model=name)} {value(stats)}" for name, stats in snapshots.items()]
     metric = f"{prefix}_stage_seconds_total"
-    lines += _head(metric, "Time by stage, summed over threads.", "counter")
+    lines += _head(metric, "Time per stage, summed over threads.", "counter")
     for name, stats in snapshots.items():
-        stages = {"tokenize": stats.seconds.tokenize, "prepare": stats.seconds.prepare, "run": stats.seconds.run}
-        lines += [f"{metric}{_labels(model=name, stage=stage)} {seconds:.6f}" for stage, seconds in stages.items()]
+        stages = dataclasses.asdict(stats.seconds).items()
+        lines += [f"{metric}{_labels(model=name, stage=stage)} {seconds:.6f}" for stage, seconds in stages]
     metric = f"{prefix}_info"
-    lines += _head(metric, "What runs.", "gauge")
+    lines += _head(metric, "Device, precision and threads of the model.", "gauge")
     for name, each in named.items():
         runtime = each.runtime
         labels = _labels(model=name, device=runtime.device, precision=runtime.precision, threads=str(runtime.threads))
@@ -73,17 +66,16 @@ def prometheus(classifiers: Classifier | Mapping[str, Classifier], *, prefix: st
 
 
 def observe(classifier: Classifier, observer: Observer) -> Callable[[], None]:
-    """Have a function called after each batch, with what ran: for OpenTelemetry, statsd, or a histogram of one's own.
+    """Register a callback after each batch, for OpenTelemetry, statsd or a histogram.
 
-    It is called in the thread that ran the batch, so it should be quick, and safe to call from many threads. An exception
-    of its own is logged once and does no harm to predictions.
+    It runs in the batch's thread, so it must be fast and thread-safe. Its first error is logged, and none affects predictions.
 
     Args:
         classifier: The classifier.
-        observer: Takes a ``Batch``.
+        observer: A function of a ``Batch``.
 
     Returns:
-        A function that ends it.
+        A function that unregisters it.
 
     Example:
         With OpenTelemetry: ``observe(clf, lambda batch: histogram.record(batch.run_seconds, {"model": "reviews"}))``,
@@ -98,7 +90,7 @@ def observe(classifier: Classifier, observer: Observer) -> Callable[[], None]:
         (2, 6, 6)
         >>> forget()
     """
-    return classifier._counters.observe(observer)
+    return classifier.model.counters.observe(observer)
 
 
 def _head(metric: str, meaning: str, kind: str) -> list[str]:
@@ -106,9 +98,7 @@ def _head(metric: str, meaning: str, kind: str) -> list[str]:
 
 
 def _labels(**labels: str | None) -> str:
-    """Write labels; a backslash, a quote and a line's end are escaped, as the format wants it."""
-    given = {name: value for name, value in labels.items() if value is not None}
-    if not given:
-        return ""
-    escaped = {k: v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for k, v in given.items()}
-    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
+    """Format the labels that are not None, with backslashes, quotes and line ends escaped."""
+    escaped = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+    texts = [f'{name}="{value.translate(escaped)}"' for name, value in labels.items() if value is not None]
+    return "{" + ",".join(texts) + "}" if texts else ""

@@ -1,7 +1,6 @@
-"""Runners: from tokenized rows to logits, whatever layout and device the graph wants.
+"""Runners: tokenized rows to logits, for each layout and device.
 
-A run has two halves, so that the first can go on in another thread while the GPU works on the second: ``prepare`` lays
-rows out as arrays, ``execute`` computes.
+A run has two halves, so that another thread can prepare a batch while the GPU computes one.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..text.tokenizer import Row
-from .plan import CPU_BUDGET, Budget, pad
+from ..text.tokenizer import Row, pad
+from .batches import CPU_BUDGET, Budget
 from .session import Session
 
 
@@ -24,40 +23,44 @@ class Prepared(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Tokens that the graph will compute, padding included."""
+        """Tokens to compute, padding included."""
+        ...
 
 
 class Runner(Protocol):
-    """What computes logits.
-
-    A run goes ``runner.execute(runner.prepare(rows))``.
-    """
+    """A way to compute logits: ``runner.execute(runner.prepare(rows))``."""
 
     @property
     def file(self) -> Path:
         """The graph, for messages."""
+        ...
 
     @property
     def budget(self) -> Budget:
-        """Limits of one batch."""
+        """Limits of a batch."""
+        ...
 
     @property
-    def window(self) -> int:
-        """Texts that are tokenized and sorted together."""
+    def chunk(self) -> int:
+        """Number of texts to tokenize and sort together."""
+        ...
 
     @property
-    def ahead(self) -> bool:
-        """Whether the next batches are worth preparing in a thread of their own while one runs."""
+    def prefetch(self) -> bool:
+        """True to prepare batches in a separate thread while one runs."""
+        ...
 
     def prepare(self, rows: Sequence[Row]) -> Prepared:
-        """Lay out a batch for ``execute``, which takes what this one made."""
+        """Lay out a batch for ``execute``."""
+        ...
 
     def execute(self, prepared: Any) -> NDArray[np.float32]:
-        """Compute the logits of a prepared batch, ``[rows, labels]``.
+        """Compute the logits ``[rows, labels]`` of a prepared batch.
 
         Raises:
             InferenceError: The graph failed.
         """
+        ...
 
 
 def run(runner: Runner, rows: Sequence[Row]) -> NDArray[np.float32]:
@@ -79,27 +82,21 @@ class PaddedBatch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PaddedRunner:
-    """Pads each batch to its longest row and runs it in the caller's thread.
-
-    Attributes:
-        session: The graph.
-        pad_id: Token that fills shorter rows.
-        budget: Limits of one batch.
-    """
+    """Runs batches padded to their longest row, in the caller's thread; the attributes are those of ``Runner``."""
 
     session: Session
     pad_id: int
     budget: Budget = CPU_BUDGET
-    window: int = 2048  # enough to find neighbours of equal length, few enough to stay small
-    ahead: bool = False
+    chunk: int = 2048  # enough to find rows of equal length, few enough to stay small
+    prefetch: bool = False
 
     @property
     def file(self) -> Path:
-        """The session's."""
+        """The session's file."""
         return self.session.file
 
     def prepare(self, rows: Sequence[Row]) -> PaddedBatch:
-        """Pad."""
+        """Pad to the longest row."""
         return PaddedBatch(feeds=pad(rows, self.pad_id))
 
     def execute(self, prepared: PaddedBatch) -> NDArray[np.float32]:

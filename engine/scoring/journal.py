@@ -1,10 +1,8 @@
-"""The journal: what a run was started with, and which parts of its output are committed. A kill at any moment leaves it true.
+"""The journal of a run: its input, model and options, and the committed parts of its output.
 
-It lies in a folder beside the output, ``OUTPUT.parts/``, with the parts. Its first line says which input, model and options
-the run has; each line after that commits a part. A part is on the disk before its line is, and the line before the
-next part's; a line that a kill tore off does not count. The order of the end: all parts joined into a file of the folder,
-that file on the disk, renamed to the output, the journal removed, then the folder. So an output without a journal beside
-it is whole, and a journal means that the run goes on.
+It is in ``OUTPUT.parts/`` with the parts. The first line identifies the run; each other line commits a part, which is on the
+disk before its line is. A torn last line does not count. At the end the parts are joined into a file, which is flushed to
+the disk and renamed to the output; then the folder is removed. So an output without a journal is complete.
 """
 
 from __future__ import annotations
@@ -15,141 +13,117 @@ import errno
 import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError, OptionError, StorageError
-from .files import sync_folder
-from .tally import Tally
+from ..hardware.storage import lock_file, new_file, sync_folder
+from .formats.base import Writer
+from .pipeline import Job, Rendered
+from .summary import Counts
 
 FORMAT = 1
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
+_PART_BYTES = 64 << 20  # a part of this size ends early: it is in memory until it is written
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """A committed part.
+    """A committed part."""
 
-    Attributes:
-        number: From 0.
-        end: Number of the input's row behind its last.
-        bytes: Size of its file.
-        error_bytes: Size of its lines for the side file.
-        on_error: What happened to its rows that could not be scored.
-        tally: Its counts.
-    """
+    number: int  # from 0
+    end: int  # number of the row after its last one
+    bytes: int  # of its file
+    error_bytes: int  # of its lines for the error file
+    on_error: str  # what happened to its rows that could not be scored
+    counts: Counts
 
-    number: int
-    end: int
-    bytes: int
-    error_bytes: int
-    on_error: str
-    tally: Tally
+    def line(self) -> dict[str, Any]:
+        """Return the part's line of the journal."""
+        values = {key: value for key, value in vars(self).items() if key not in ("number", "counts")}
+        return {"part": self.number, **values, "tally": self.counts.document()}
+
+    @classmethod
+    def of(cls, line: dict[str, Any]) -> Part:
+        """Read a line of the journal."""
+        values = {key: value for key, value in line.items() if key not in ("part", "tally")}
+        return cls(number=line["part"], counts=Counts.of(line["tally"]), **values)
 
 
 class Journal:
-    """An open journal, locked against other processes. ``close`` it, or use it as a context manager.
-
-    Attributes:
-        folder: Where parts lie.
-        parts: The committed ones.
-        complete: Whether all of the input is committed.
-    """
+    """An open journal, locked against other processes until ``close``."""
 
     def __init__(self, folder: Path, lock: IO[bytes]) -> None:
         self.folder = folder
-        self.parts: list[Part] = []
-        self.complete = False
-        self._lock = lock
-        self._file: IO[bytes] | None = None
+        self.parts: list[Part] = []  # the committed ones
+        self.complete = False  # whether all of the input is committed
+        self._path, self._lock = folder / _JOURNAL, lock
 
     @property
     def end(self) -> int:
-        """Number of the row to go on with."""
+        """Number of the next row to score."""
         return self.parts[-1].end if self.parts else 0
 
     def part_path(self, number: int) -> Path:
-        """Return where a part lies."""
+        """Return the path of a part."""
         return self.folder / f"part-{number:07d}"
 
     def error_path(self, number: int) -> Path:
-        """Return where a part's lines for the side file lie, if it has any."""
+        """Return the path of a part's lines for the error file."""
         return self.folder / f"part-{number:07d}.errors"
 
     def commit(self, part: Part) -> None:
         """Commit a part whose files are on the disk."""
-        self._append({"part": part.number} | {name: value for name, value in vars(part).items() if name != "number"})
+        self._append(part.line())
         self.parts.append(part)
 
     def commit_all(self) -> None:
-        """Note that the input has come to its end."""
+        """Commit the end of the input."""
         self._append({"complete": True})
         self.complete = True
 
     def remove(self) -> None:
-        """Remove the journal and then its folder: the output is whole."""
-        self._close_file()
-        with storing(self.folder):
-            (self.folder / _JOURNAL).unlink()
+        """Remove the journal, then its folder: the output is complete."""
+        with _storing(self.folder):
+            self._path.unlink()
             sync_folder(self.folder)
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Let go of the lock; the journal stays."""
-        self._close_file()
+        """Release the lock; the journal stays."""
         self._lock.close()
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def start(self, identity: dict[str, Any]) -> None:
-        """Write a new journal's first line; it is there whole or not at all."""
-        path = self.folder / _JOURNAL
-        with storing(self.folder):
-            fresh = path.with_suffix(".new")
-            with fresh.open("wb") as file:
+        """Write the first line of a new journal, atomically."""
+        with _storing(self.folder):
+            with new_file(self._path, durable=True) as file:
                 file.write(_line({"format": FORMAT, **identity}))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
             sync_folder(self.folder)
             sync_folder(self.folder.parent)
-            self._file = path.open("ab")
 
     def load(self, identity: dict[str, Any], on_error: str) -> None:
-        """Read an unfinished run's journal, and check that it is of the same run.
-
-        Raises:
-            OptionError: Input, model or options are others; the message says which.
-            InputError: It is damaged, or a part is gone.
-        """
-        path = self.folder / _JOURNAL
-        with storing(self.folder):
-            whole, _, torn = path.read_bytes().rpartition(b"\n")
+        """Read an unfinished run's journal; OptionError if its input, model or options differ, InputError if it is damaged."""
+        with _storing(self.folder):
+            complete, _, torn = self._path.read_bytes().rpartition(b"\n")
             if torn:
-                os.truncate(path, len(whole) + 1)
-            self._file = path.open("ab")
+                os.truncate(self._path, len(complete) + 1)
         way_out = "start over with --force"
         try:
-            first, *lines = [json.loads(line) for line in whole.splitlines()]
+            first, *lines = [json.loads(line) for line in complete.splitlines()]
             self.complete = any("complete" in line for line in lines)
-            self.parts = [_part(line) for line in lines if "part" in line]
+            self.parts = [Part.of(line) for line in lines if "part" in line]
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): {way_out}") from None
-        other = differences({"format": FORMAT, **identity}, first)
-        if other:
-            raise OptionError(f"the unfinished run in {self.folder} had {'; '.join(other)}: give the same, or {way_out}")
+            raise InputError(f"{self._path} is damaged ({type(error).__name__}: {error}): {way_out}") from None
+        different = _differences({"format": FORMAT, **identity}, first)
+        if different:
+            raise OptionError(f"the unfinished run in {self.folder} had {'; '.join(different)}: give the same, or {way_out}")
         for part in self.parts:
             self._check(part, on_error, way_out)
 
     def _check(self, part: Part, on_error: str, way_out: str) -> None:
-        if part.tally.errors and part.on_error != on_error:
+        if part.counts.errors and part.on_error != on_error:
             raise OptionError(
                 f"the unfinished run in {self.folder} had --on-error {part.on_error}, and rows that it applied to: "
                 f"give the same, or {way_out}"
@@ -158,22 +132,15 @@ class Journal:
         if part.error_bytes:
             sizes[self.error_path(part.number)] = part.error_bytes
         for path, size in sizes.items():
-            found = path.stat().st_size if path.is_file() else None
-            if found != size:
-                raise InputError(f"{path} has {found or 'no'} bytes, the journal says {size}: {way_out}")
+            actual = path.stat().st_size if path.is_file() else None
+            if actual != size:
+                raise InputError(f"{path} has {actual or 'no'} bytes, the journal says {size}: {way_out}")
 
     def _append(self, entry: dict[str, Any]) -> None:
-        assert self._file is not None
-        with storing(self.folder):
-            self._file.write(_line(entry))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # what a full disk did not take was said when it was written
-                self._file.close()
-            self._file = None
+        with _storing(self.folder), self._path.open("ab") as file:
+            file.write(_line(entry))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def parts_folder(output: Path) -> Path:
@@ -182,90 +149,122 @@ def parts_folder(output: Path) -> Path:
 
 
 def unfinished(output: Path) -> bool:
-    """Tell whether a run of this output was started and has not come to its end."""
+    """Return whether an output has a run that is not complete."""
     return (parts_folder(output) / _JOURNAL).is_file()
 
 
 def open_journal(output: Path) -> Journal:
-    """Lock an output's folder of parts, making it where it is not there.
-
-    Raises:
-        StorageError: Another process is at it, or it cannot be made.
-    """
+    """Create and lock an output's folder of parts; StorageError if another process holds it."""
     folder = parts_folder(output)
-    with storing(folder):
+    with _storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("ab")
     try:
-        try_lock(lock)
+        lock = lock_file(folder / _LOCK, wait=False)
+    except BlockingIOError:
+        raise StorageError(f"another process is writing {output}: wait for it, or choose another output") from None
     except OSError as error:
-        lock.close()
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            raise StorageError(f"another process is writing {output}: wait for it, or choose another output") from None
         raise StorageError(f"{folder} cannot be locked: {error.strerror or error}") from None
+    with contextlib.suppress(OSError):
+        for path in folder.glob(".*"):  # unfinished files of a killed run
+            path.unlink()
     return Journal(folder, lock)
 
 
 def discard(output: Path) -> None:
-    """Remove what a finished run's kill, or a run that is given up, left beside an output.
-
-    Raises:
-        StorageError: Another process is at it.
-    """
+    """Remove the parts that a killed run left next to a finished output."""
     if parts_folder(output).is_dir():
-        with open_journal(output) as journal:
+        with contextlib.closing(open_journal(output)) as journal:
             (journal.folder / _JOURNAL).unlink(missing_ok=True)
             shutil.rmtree(journal.folder, ignore_errors=True)
 
 
-def differences(now: dict[str, Any], then: dict[str, Any], name: str = "") -> list[str]:
-    """Say which values a run was started with that are others now."""
-    found = []
+def error_file(output: Path) -> Path:
+    """Return the path of the list of rows that could not be scored."""
+    return output.with_name(f"{output.name}.errors.jsonl")
+
+
+def write_parts(chunks: Iterable[Rendered], journal: Journal, job: Job, report: Callable[[Rendered], None]) -> None:
+    """Gather chunks into parts and commit these; ``report`` each chunk, and raise its failure."""
+    waiting: list[Rendered] = []
+    for chunk in chunks:
+        if chunk.failure is not None:
+            raise chunk.failure
+        waiting.append(chunk)
+        report(chunk)
+        rows, size = sum(each.counts.rows for each in waiting), sum(each.size for each in waiting)
+        if rows >= job.options.part_rows or size >= _PART_BYTES:
+            _commit(waiting, journal, job)
+            waiting = []
+    if waiting or not journal.parts:  # an input without rows has one part without rows
+        _commit(waiting, journal, job)
+    journal.commit_all()
+
+
+def _commit(chunks: list[Rendered], journal: Journal, job: Job) -> None:
+    number = len(journal.parts)
+    errors = b"".join(chunk.errors for chunk in chunks)
+    with _storing(journal.folder):
+        with new_file(journal.part_path(number), durable=True) as file:
+            job.writer.part([chunk.content for chunk in chunks], file)
+        if errors:
+            with new_file(journal.error_path(number), durable=True) as file:
+                file.write(errors)
+        sync_folder(journal.folder)
+        size = journal.part_path(number).stat().st_size
+    counts = Counts()
+    for chunk in chunks:
+        counts.add(chunk.counts)
+    end = chunks[-1].end if chunks else 0
+    on_error = job.options.on_error
+    journal.commit(Part(number=number, end=end, bytes=size, error_bytes=len(errors), on_error=on_error, counts=counts))
+
+
+def join_parts(output: Path, journal: Journal, writer: Writer) -> None:
+    """Write output and error file from the parts, then remove these; StorageError without room for both."""
+    joined, errors = journal.folder / "joined", journal.folder / "errors"
+    error_paths = [journal.error_path(part.number) for part in journal.parts if part.error_bytes]
+    with _storing(output.parent):
+        with new_file(joined, durable=True) as file:
+            writer.join([journal.part_path(part.number) for part in journal.parts], file)
+        if error_paths:
+            with new_file(errors, durable=True) as file:
+                for path in error_paths:
+                    with path.open("rb") as lines:
+                        shutil.copyfileobj(lines, file)
+            errors.replace(error_file(output))
+        else:
+            error_file(output).unlink(missing_ok=True)  # of an older run
+        joined.replace(output)
+        sync_folder(output.parent)
+    journal.remove()
+
+
+def _differences(now: dict[str, Any], then: dict[str, Any], name: str = "") -> list[str]:
+    result = []
     for key in dict.fromkeys([*now, *then]):
-        mine, theirs = now.get(key), then.get(key)
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            found += differences(mine, theirs, f"{name}{key} ")
-        elif mine != theirs:
-            found.append(f"{name}{key} {_short(theirs)}, not {_short(mine)}")
-    return found
+        new, old = now.get(key), then.get(key)
+        if isinstance(new, dict) and isinstance(old, dict):
+            result += _differences(new, old, f"{name}{key} ")
+        elif new != old:
+            result.append(f"{name}{key} {_short(old)}, not {_short(new)}")
+    return result
 
 
 @contextlib.contextmanager
-def storing(folder: Path) -> Iterator[None]:
-    """Turn what writing may raise into one line."""
+def _storing(folder: Path) -> Iterator[None]:
+    """Turn exceptions of writing into errors of one line."""
     try:
         yield
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        way_out = ": make room, then go on with --resume" if full else ""
+        way_out = ": make room, then continue with --resume" if full else ""
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}{way_out}") from error
 
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def try_lock(file: IO[bytes]) -> None:
-        """Lock a file, or raise OSError at once."""
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def try_lock(file: IO[bytes]) -> None:
-        """Lock a file, or raise OSError at once; the system lets go of it when the process dies."""
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _part(line: dict[str, Any]) -> Part:
-    values = {name: value for name, value in line.items() if name not in ("part", "tally")}
-    return Part(number=line["part"], tally=Tally.of(line["tally"]), **values)
-
-
 def _line(entry: dict[str, Any]) -> bytes:
-    return f"{json.dumps(entry, ensure_ascii=False, default=Tally.document)}\n".encode()
+    return f"{json.dumps(entry, ensure_ascii=False)}\n".encode()
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What a caller may choose when a file is scored, checked once and then carried as one frozen object."""
+"""Options of scoring, checked once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import dataclasses
 import enum
 import os
 
-from ..errors import OptionError
-from ..options import E, Window
+from ..errors import OptionError, check_integer
+from ..load import Options
+from ..text.inputs import Window
 
-# Rows that are read, tokenized, sorted by length and run together: enough that hardly any of a batch is padding.
-WINDOW_ROWS = 4096
+# Rows that are read, tokenized, sorted by length and run together: enough that little of a batch is padding.
+CHUNK_ROWS = 4096
 
 
 class OnError(enum.StrEnum):
-    """What happens to a row that cannot be scored: the run stops, the row stays without a score, the row is left out."""
+    """Handling of a row that cannot be scored: stop the run, write it without a score, or leave it out."""
 
     FAIL = "fail"
     NULL = "null"
@@ -22,7 +23,7 @@ class OnError(enum.StrEnum):
 
 
 class On(enum.StrEnum):
-    """Where the model runs: in this process, or in the actors of a Ray cluster."""
+    """Place of the model: this process, or actors of a Ray cluster."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -30,32 +31,17 @@ class On(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns are read and written.
+    """The columns to read and write."""
 
-    Attributes:
-        text: Column of the texts; None to guess.
-        pair: Column of the second texts of pairs; None for single texts.
-        probabilities: Whether to add ``p_<label>`` for each label.
-        prefix: Stands before the name of each column that is added.
-    """
-
-    text: str | None = None
-    pair: str | None = None
-    probabilities: bool = False
-    prefix: str = ""
+    text: str | None = None  # column of the texts; None to guess
+    pair: str | None = None  # column of the second texts; None for single texts
+    probabilities: bool = False  # whether to add p_<label> for each label
+    prefix: str = ""  # of the added columns' names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Engine:
-    """How the model is loaded, as ``Classifier.from_pretrained`` takes it; picklable.
-
-    Attributes:
-        model: MODEL, or None for the embedded default.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``fp32``, ``int8`` or ``fp16``.
-        threads: Threads of one run on the CPU; None for what the machine gives.
-        long_text: ``truncate``, ``error``, ``window`` or a ``Window``.
-    """
+class ModelOptions:
+    """Arguments of ``Classifier.from_pretrained``. Picklable."""
 
     model: str | os.PathLike[str] | None = None
     device: str = "auto"
@@ -63,71 +49,37 @@ class Engine:
     threads: int | None = None
     long_text: str | Window = "truncate"
 
+    def parse(self) -> Options:
+        """Return the options for loading, or raise OptionError."""
+        return Options.parse(device=self.device, precision=self.precision, threads=self.threads, long_text=self.long_text)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ray:
-    """Where Ray is, and how many actors hold the model.
+class RayOptions:
+    """The cluster, and the number of actors that hold the model."""
 
-    Attributes:
-        address: Of a running cluster; None starts one on this machine for the run.
-        actors: Number of actors; None for one a GPU, or one a CPU.
-    """
-
-    address: str | None = None
-    actors: int | None = None
+    address: str | None = None  # of a running cluster; None starts one on this machine for the run
+    actors: int | None = None  # None for one a GPU, or one a CPU
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """The options of ``score_file``, all valid.
-
-    Attributes:
-        columns: Which columns are read and written.
-        on_error: What happens to a row that cannot be scored.
-        input_format: ``csv``, ``tsv``, ``jsonl`` or ``parquet`` where the input's suffix does not tell.
-        quotes: Whether ``"`` in a csv or tsv opens a quoted field, and is not a character like others.
-        part_rows: Rows that are committed together; what a kill can cost.
-        resume: Whether to go on with an unfinished run.
-        force: Whether to replace a finished output, and to drop an unfinished run.
-    """
+    """Valid options of ``score_file``, which describes them."""
 
     columns: Columns = dataclasses.field(default_factory=Columns)
     on_error: OnError = OnError.FAIL
     input_format: str | None = None
     quotes: bool = True
-    part_rows: int = 4 * WINDOW_ROWS
+    part_rows: int = 4 * CHUNK_ROWS
     resume: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:
-        """Check what one option says against another."""
         if self.resume and self.force:
-            raise OptionError("resume and force exclude each other: go on with the unfinished run, or start over")
-        check_count("part_rows", self.part_rows)
+            raise OptionError("resume and force exclude each other: continue the unfinished run, or start over")
+        check_integer("part_rows", self.part_rows)
 
     @property
-    def window_rows(self) -> int:
-        """Rows of a window at most."""
-        return min(WINDOW_ROWS, self.part_rows)
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuse what is no positive integer.
-
-    Raises:
-        OptionError: It is none; the message names the option.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise OptionError(f"{name} is {value!r}: give an integer from 1 up")
-
-
-def member(kind: type[E], name: str, value: object) -> E:
-    """Return the member of an enumeration that a plain string names.
-
-    Raises:
-        OptionError: There is none; the message lists them.
-    """
-    try:
-        return kind(str(value))
-    except ValueError:
-        raise OptionError(f"{name} is {value!r}: give one of {', '.join(kind)}") from None
+    def chunk_rows(self) -> int:
+        """Rows of a chunk at most."""
+        return min(CHUNK_ROWS, self.part_rows)

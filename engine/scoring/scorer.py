@@ -1,33 +1,32 @@
-"""``Scorer``: from a batch of columns to the same columns with labels and scores, for a data framework to call."""
+"""``Scorer``: a batch of columns in, the same columns with labels and scores out."""
 
 from __future__ import annotations
 
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..classifier import Classifier
-from ..errors import InputError, OptionError
-from ..options import Window
-from .columns import Head, check_clash, find_named, find_text
-from .model import load
-from .options import Columns, Engine, OnError, member
-from .rows import TextRows
-from .windows import Fault, Raw, found_in
-from .work import encode, run, spread
+from ..errors import InputError, OptionError, check_member
+from ..model import Model
+from ..text.inputs import Window
+from .columns import OutputColumns, check_clash, find_named, find_text
+from .formats.base import RowError, Rows, check_texts
+from .formats.csv import CsvData
+from .options import Columns, ModelOptions, OnError
+from .pipeline import load_model, run, spread, tokenize
 
 _BATCH = "the batch"
 
 
 class Scorer:
-    """A picklable callable that adds ``label``, ``score`` and ``truncated`` to a batch of columns.
+    """A picklable, thread-safe callable that adds ``label``, ``score`` and ``truncated`` to a batch of columns.
 
-    The model is loaded at the first call, once in each process; a pickle holds the options alone. Safe to call from many
-    threads. With Ray Data: ``dataset.map_batches(Scorer, fn_constructor_kwargs={"model": ...}, concurrency=2)``.
+    Each process loads the model once, at the first call; a pickle holds only the options. With Ray Data:
+    ``dataset.map_batches(Scorer, fn_constructor_kwargs={"model": ...}, concurrency=2)``.
 
     Example:
         >>> scorer = Scorer(text_column="review")
@@ -49,13 +48,13 @@ class Scorer:
         threads: int | None = None,
         long_text: str | Window = "truncate",
     ) -> None:
-        """Keep the options; they are those of ``score_file``, ``on_error`` without ``skip``."""
+        """Keep the options, as in ``score_file``; ``on_error`` without ``skip``."""
         self._columns = Columns(text=text_column, pair=pair_column, probabilities=probabilities, prefix=prefix)
-        self._on_error = member(OnError, "on_error", on_error)
+        self._on_error = check_member(OnError, "on_error", on_error)
         if self._on_error is OnError.SKIP:
-            raise OptionError("on_error is 'skip', and a Scorer keeps every row: give fail or null, and drop rows afterwards")
-        self._engine = Engine(model=model, device=device, precision=precision, threads=threads, long_text=long_text)
-        self._classifier: Classifier | None = None
+            raise OptionError("on_error is 'skip', but a Scorer keeps every row: give fail or null, and drop rows afterwards")
+        self._options = ModelOptions(model=model, device=device, precision=precision, threads=threads, long_text=long_text)
+        self._model: Model | None = None
         self._lock = threading.Lock()
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -65,8 +64,7 @@ class Scorer:
             batch: Columns of equal length by name: lists, or NumPy arrays.
 
         Returns:
-            The same columns and the added ones, these as NumPy arrays; a row that cannot be scored has the label None, the
-            score NaN, and is not truncated.
+            The same columns and the added ones as NumPy arrays; a row that cannot be scored has label None and score NaN.
 
         Raises:
             InputError: A column is missing, or a text is null and ``on_error`` is ``fail``.
@@ -78,64 +76,58 @@ class Scorer:
         names = list(batch)
         pair = None if self._columns.pair is None else find_named(names, self._columns.pair, _BATCH)
         text = find_text([name for name in names if name != pair], self._columns.text, _BATCH)
-        classifier = self._load()
-        head = Head.of(classifier.classes_, classifier.problem_type, self._columns, classifier.function_to_apply)
-        check_clash(names, head.names, _BATCH)
-        raw = self._window(batch[text], None if pair is None else batch[pair], text, pair)
-        encoded = encode(classifier, raw)
-        self._check(raw)  # a text that is too long shows only now
-        ran = run(classifier, encoded)
-        columns = head.values(ran.logits, encoded.tokens.truncated())
-        values = spread(columns, ran.encoded.places)
-        return {**batch, **dict(zip(head.names, map(_array, values, head.types), strict=True))}
+        model = self._load()
+        output = OutputColumns.of(model.labels, model.problem_type, self._columns, str(model.function))
+        check_clash(names, output.names, _BATCH)
+        rows = _rows(batch, text, pair)
+        self._check(rows)
+        tokenized = tokenize(model, rows)
+        self._check(rows)  # texts that are too long are known only now
+        columns = output.values(run(model, tokenized), tokenized.tokens.truncated())
+        values = spread(columns, tokenized.places)
+        return {**batch, **dict(zip(output.names, map(_array, values, output.added.types), strict=True))}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_columns": self._columns, "_on_error": self._on_error, "_engine": self._engine}
+        return {"_columns": self._columns, "_on_error": self._on_error, "_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _classifier=None, _lock=threading.Lock())
+        vars(self).update(state, _model=None, _lock=threading.Lock())
 
-    def _load(self) -> Classifier:
+    def _load(self) -> Model:
         with self._lock:
-            if self._classifier is None:
-                self._classifier = load(self._engine)
-            return self._classifier
+            if self._model is None:
+                self._model = load_model(self._options)
+            return self._model
 
-    def _window(self, texts: Sequence[Any], pairs: Sequence[Any] | None, text: str, pair: str | None) -> Raw:
-        if pairs is not None and len(pairs) != len(texts):
-            raise InputError(f"{text!r} has {len(texts)} rows and {pair!r} {len(pairs)}: a batch's columns are of one length")
-        faults: dict[int, Fault] = {}
-        checked = _texts(texts, text, faults)
-        others = None if pairs is None or pair is None else _texts(pairs, pair, faults)
-        raw = Raw(first=0, rows=TextRows((), []), texts=checked, pairs=others, faults=faults, size=0, done=None)
-        self._check(raw)
-        return raw
-
-    def _check(self, raw: Raw) -> None:
-        if raw.faults and self._on_error is OnError.FAIL:
-            row = min(raw.faults)
-            reason = raw.faults[row].reason
+    def _check(self, rows: Rows) -> None:
+        if rows.errors and self._on_error is OnError.FAIL:
+            row = min(rows.errors)
+            reason = rows.errors[row].reason
             raise InputError(f"row {row} of the batch cannot be scored: {reason}; on_error='null' keeps such rows")
 
 
-def _texts(values: Sequence[Any], name: str, faults: dict[int, Fault]) -> list[str | None]:
-    """Take a column's texts, noting what is none; NaN is what pandas has for null."""
-    texts: list[str | None] = []
-    for index, value in enumerate(values):
-        if isinstance(value, str):
-            texts.append(str(value))
-            continue
-        if value is not None and not (isinstance(value, float) and math.isnan(value)):
-            faults[index] = Fault(reason=f"{name!r} is of type {type(value).__name__}, expected a string")
-        texts.append(None)
-    return found_in(texts, name, faults)
+def _rows(batch: Mapping[str, Sequence[Any]], text: str, pair: str | None) -> Rows:
+    count, others = len(batch[text]), len(batch[pair or text])
+    if count != others:
+        raise InputError(f"{text!r} has {count} rows and {pair!r} {others}: a batch's columns are of one length")
+    errors: dict[int, RowError] = {}
+    texts = check_texts(_values(batch[text]), text, errors)
+    pairs = None if pair is None else check_texts(_values(batch[pair]), pair, errors)
+    return Rows(first=0, data=CsvData((), []), texts=texts, pairs=pairs, errors=errors, size=0, done=None)
 
 
-def _array(column: list[Any], kind: type) -> Any:
-    """Return a column as an array: float32, bool, or objects for labels and lists."""
-    if kind is float:
+def _values(column: Sequence[Any]) -> Iterator[Any]:
+    """Yield values: NumPy's strings as Python's, and NaN, the null of pandas, as None."""
+    for value in column:
+        is_null = isinstance(value, float) and math.isnan(value)
+        yield str(value) if isinstance(value, str) else None if is_null else value
+
+
+def _array(column: list[Any], kind: str) -> Any:
+    """Return a column as float32, bool, or objects (labels and lists)."""
+    if kind == "float":
         return np.array([math.nan if value is None else value for value in column], dtype=np.float32)
-    if kind is bool:
+    if kind == "bool":
         return np.array([bool(value) for value in column], dtype=bool)
     array = np.empty(len(column), dtype=object)
     array[:] = column

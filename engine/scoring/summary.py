@@ -1,35 +1,75 @@
-"""What a run came to, and how far one is."""
+"""Counts of a run, its summary, and its progress."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-
-from .tally import Tally
 
 _STAGES = ("read", "tokenize", "run", "write")
 
 
+@dataclasses.dataclass(kw_only=True)
+class Counts:
+    """Counts of rows: of a part, and summed up."""
+
+    rows: int = 0  # of the input
+    errors: int = 0  # rows that could not be scored
+    written: int = 0  # rows of the output
+    run: int = 0  # texts that the model ran: those that differ within their chunk
+    truncated: int = 0  # rows whose text was cut
+    tokens: int = 0  # of the texts that ran
+    padded: int = 0  # the same with padding
+    labels: Counter[str] = dataclasses.field(default_factory=Counter)  # rows by label
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # by stage; the stages overlap
+
+    @property
+    def padding(self) -> float:
+        """Share of the tokens run that were padding."""
+        return round(1 - self.tokens / self.padded, 4) if self.padded else 0.0
+
+    def add(self, other: Counts) -> None:
+        """Add the counts of other rows."""
+        for field in dataclasses.fields(self):
+            mine, others = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(mine, dict):
+                mine |= {key: mine.get(key, 0) + value for key, value in others.items()}
+            else:
+                setattr(self, field.name, mine + others)
+
+    def document(self) -> dict[str, Any]:
+        """Return the counts for JSON."""
+        return vars(self) | {
+            "labels": dict(sorted(self.labels.items())),
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+        }
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Counts:
+        """Read a ``document``."""
+        return cls(**{**document, "labels": Counter(document["labels"])})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run came to. Counts are of the whole output, those of a run that was resumed included.
+    """The result of a run. Counts and stages include those of a resumed run.
 
     Attributes:
         output: The file that was written.
-        finished_before: Whether it was there already, and nothing was done.
+        finished_before: Whether it was finished already, and nothing was done.
         rows: Rows of the input.
         written: Rows of the output.
         errors: Rows that could not be scored.
-        error_file: Where these are listed, or None.
+        error_file: The file that lists them, or None.
         resumed: Rows that an earlier run had committed.
-        distinct: Share of the rows whose text differed from all others of its window, so that the model ran it.
+        distinct: Share of the rows scored whose text ran; equal ones of a chunk run once.
         truncated: Rows whose text was cut.
-        padding: Share of the tokens that the model ran which were padding.
-        labels: Rows by label; for a multi-label model a row counts for each of its labels.
-        seconds: Of this run, from its start to its end.
+        padding: Share of the tokens run that were padding.
+        labels: Rows by label; a multi-label row counts for each of its labels.
+        seconds: Of this run.
         rows_per_second: Of this run.
-        stages: Seconds by stage, which overlap; those of a run that was resumed included.
+        stages: Seconds by stage, which overlap.
     """
 
     output: str
@@ -48,44 +88,33 @@ class Summary:
     stages: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, tally: Tally, *, output: str, error_file: str, resumed: int, seconds: float) -> Summary:
-        """Make one from the counts of all parts."""
+    def of(cls, counts: Counts, *, output: str, error_file: str, resumed: int, seconds: float) -> Summary:
+        """Return the summary for a run's counts."""
         return cls(
             output=output,
-            rows=tally.rows,
-            written=tally.written,
-            errors=tally.errors,
-            error_file=error_file if tally.errors else None,
+            rows=counts.rows,
+            written=counts.written,
+            errors=counts.errors,
+            error_file=error_file if counts.errors else None,
             resumed=resumed,
-            distinct=round(tally.run / max(1, tally.rows - tally.errors), 4),
-            truncated=tally.truncated,
-            padding=padding(tally),
-            labels=dict(tally.labels.most_common()),
+            distinct=round(counts.run / max(1, counts.rows - counts.errors), 4),
+            truncated=counts.truncated,
+            padding=counts.padding,
+            labels=dict(counts.labels.most_common()),
             seconds=round(seconds, 3),
-            rows_per_second=round((tally.rows - resumed) / max(seconds, 1e-9), 1),
-            stages={stage: round(tally.seconds.get(stage, 0.0), 3) for stage in _STAGES},
+            rows_per_second=round((counts.rows - resumed) / max(seconds, 1e-9), 1),
+            stages={stage: round(counts.seconds.get(stage, 0.0), 3) for stage in _STAGES},
         )
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
+        """Return the summary for JSON."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is; given to ``score_file``'s ``progress`` after each window.
+    """Progress of a run, passed to the callback of ``score_file``."""
 
-    Attributes:
-        rows: Rows done, those of a run that was resumed included.
-        total: Rows of the input as far as can be told from the share of it that was read, or None.
-        padding: Share of the tokens run so far which were padding.
-    """
-
-    rows: int
-    total: int | None
-    padding: float
-
-
-def padding(tally: Tally) -> float:
-    """Return the share of the tokens run that were padding."""
-    return round(1 - tally.tokens / tally.padded, 4) if tally.padded else 0.0
+    rows: int  # done, including those of an earlier run
+    total: int | None  # estimated rows of the input
+    padding: float  # share of the tokens run so far

@@ -1,1 +1,1 @@
-"""Texts: checked, tokenized, cut into windows; and the scores that come back."""
+"""Texts: checks, tokens, windows over long texts, and scores."""

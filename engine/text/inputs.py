@@ -1,51 +1,49 @@
-"""What may be classified: a text, or a pair of texts. Everything else is refused here, with its place and the way out."""
+"""Input checks: everything but a text or a pair of texts is an error with its index and the way out."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from ..errors import InputError
+from ..errors import InputError, check_integer, check_member
 
-# One thing to classify, as a caller writes it: "text", ("text", "pair"), {"text": ..., "text_pair": ...}
+# One input, as a caller writes it: "text", ("text", "pair"), {"text": ..., "text_pair": ...}
 Item: TypeAlias = "str | tuple[str, str] | Mapping[str, str | None]"
-_PAIR_KEYS = ("text", "text_pair")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """A checked text, its pair where it has one, and its place in what the caller gave."""
+    """A checked text, its second text if it is a pair, and its index in the caller's list."""
 
     text: str
     pair: str | None = None
     index: int
 
     def plain(self) -> str | tuple[str, str]:
-        """Return it as the tokenizer takes it."""
+        """Return the tokenizer's form of it."""
         return self.text if self.pair is None else (self.text, self.pair)
 
 
-def alone(text: Text) -> Text:
-    """Return a text that a call was given alone: its second text, where that is empty, is none.
+def check_single(item: Any) -> Text:
+    """Check a text or pair that is passed by itself; as in transformers' pipeline, an empty second text is dropped.
 
-    So it is in transformers' pipeline and in ``tokenizer(text, "")``. Tokenizers that are called with lists of texts, as in
-    training, keep such a pair, with both its ends, and so does whatever takes or makes lists here: ``clf([...])``, ``stream``,
-    ``predict`` and its kind, ``Batcher``, ``score_file``.
+    In a list, a ``Batcher`` and a file it stays, as in tokenizers.
+
+    Raises:
+        InputError: It is neither a text nor a pair.
     """
+    text = check_item(item, 0)
     return text if text.pair != "" else dataclasses.replace(text, pair=None)
 
 
 def check_items(items: Iterable[Any], start: int = 0) -> list[Text]:
-    """Check each item of a collection.
-
-    Args:
-        items: Texts, pairs as tuples, or mappings with ``text`` and ``text_pair``.
-        start: Index of the first one, for the messages.
+    """Check each item of a collection; ``start`` is the index of the first one, for messages.
 
     Raises:
-        InputError: The collection is none, or an item is no text; the message names its index.
+        InputError: ``items`` is not a collection, or an item is not a text.
     """
     if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):
         raise InputError(f"expected a list of texts, found {_describe(items)}: put a single text into a list, [text]")
@@ -56,13 +54,12 @@ def check_item(item: Any, index: int) -> Text:
     """Check one text or pair.
 
     Raises:
-        InputError: It is neither; the message names the index, what was found, and the way out.
+        InputError: It is neither.
     """
     if type(item) is str:  # the common case first
         return Text(text=_check_text(item, index), index=index)
     if isinstance(item, Mapping):
-        unknown = [key for key in item if key not in _PAIR_KEYS]
-        if unknown or "text" not in item:
+        if "text" not in item or not item.keys() <= {"text", "text_pair"}:
             keys = ", ".join(map(repr, item))
             raise InputError(f"text {index} is a dict with keys {keys}: expected 'text', and 'text_pair' for a pair")
         pair = item.get("text_pair")
@@ -81,7 +78,7 @@ def _check_text(text: Any, index: int) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"text {index} has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is no "
+            f"text {index} has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is not "
             "Unicode text: decode the bytes with the right encoding, or text.encode('utf-8', 'replace').decode('utf-8')"
         ) from None
     return text
@@ -105,3 +102,43 @@ def _way_out(value: Any) -> str:
     if isinstance(value, (list, set)):
         return "a list is a batch and cannot hold another; a pair is a tuple, or a dict with text and text_pair"
     return "convert it with str(value)"
+
+
+class LongText(enum.StrEnum):
+    """Treatment of a text of more than ``max_length`` tokens."""
+
+    TRUNCATE = "truncate"
+    ERROR = "error"
+    WINDOW = "window"
+
+
+class Aggregate(enum.StrEnum):
+    """Combination of the logits of a text's windows: their mean, or the maximum for each label."""
+
+    MEAN = "mean"
+    MAX = "max"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """Sliding windows of ``max_length`` tokens over a long text, as ``long_text=Window(...)``.
+
+    They are those of transformers' ``return_overflowing_tokens`` with the same ``stride``. Of a pair the longer text is read
+    in windows; each repeats the other one, cut to half of the room (it then counts as truncated), and the overlap is at most
+    half of the rest.
+
+    Attributes:
+        stride: Tokens that neighbouring windows share, fewer than fit in one; None for a quarter of a window.
+        aggregate: ``mean`` of the windows' logits, or ``max`` per label, which suits multi-label models.
+
+    Example:
+        >>> Window(stride=64, aggregate="max")
+        Window(stride=64, aggregate='max')
+    """
+
+    stride: int | None = None
+    aggregate: str = "mean"
+
+    def __post_init__(self) -> None:
+        check_integer("stride", self.stride, 0, optional=True)
+        check_member(Aggregate, "aggregate", self.aggregate)

@@ -1,15 +1,15 @@
-"""Logits to scores, and scores to what transformers' text classification pipeline returns."""
+"""Labels and scores: their entries in a config, scores from logits, results in the form of transformers' pipeline."""
 
 from __future__ import annotations
 
 import enum
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..artifact import Manifest
 from ..errors import FusedBertError, OptionError
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -17,35 +17,24 @@ Scored: TypeAlias = "dict[str, Any]"  # {"label": str, "score": float}
 
 
 class Function(enum.StrEnum):
-    """What turns logits into scores."""
+    """A function from logits to scores."""
 
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"
     NONE = "none"
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Function:
-        """Return a model's own function."""
-        return cls.choose(None, manifest.problem_type, len(manifest.labels), manifest.function_to_apply)
-
-    @classmethod
-    def choose(cls, given: Any, problem_type: str, labels: int, stated: str | None = None) -> Function:
-        """Return the function that was asked for, or the model's own.
-
-        Args:
-            given: ``sigmoid``, ``softmax``, ``none`` in any case, or None for the model's own.
-            problem_type: The manifest's.
-            labels: Number of labels.
-            stated: What the manifest says of it; None where the problem type implies it.
+    def choose(cls, name: Any, problem_type: str, labels: int, stated: str | None = None) -> Function:
+        """Return the function of a name in any case; for None the one that the manifest stated, or its problem type implies.
 
         Raises:
-            OptionError: ``given`` is none of them.
+            OptionError: The name is unknown.
         """
-        if given is not None:
+        if name is not None:
             try:
-                return cls(given.lower() if isinstance(given, str) else given)
+                return cls(name.lower() if isinstance(name, str) else name)
             except ValueError:
-                raise OptionError(f"function_to_apply is {given!r}: give one of {', '.join(cls)}, or None") from None
+                raise OptionError(f"function_to_apply is {name!r}: give one of {', '.join(cls)}, or None") from None
         if stated is not None:
             return cls(stated)
         if problem_type == "regression":
@@ -53,7 +42,40 @@ class Function(enum.StrEnum):
         return cls.SIGMOID if problem_type == "multi_label_classification" or labels == 1 else cls.SOFTMAX
 
 
-# What sentence-transformers writes for its rerankers, under either name of torch's.
+# Control characters, lone surrogates, and line and paragraph separators: a name must fit in one line.
+_UNFIT = {"Cc", "Cs", "Zl", "Zp"}
+
+
+def names_by_id(id2label: Any) -> dict[int, str]:
+    """Return the names in a config's ``id2label``, which may be None and may lack ids.
+
+    Raises:
+        ValueError: It does not map numbers from 0 up to names of one line; the message says what was found.
+
+    Example:
+        >>> names_by_id({"0": "NEGATIVE", "1": "POSITIVE"})
+        {0: 'NEGATIVE', 1: 'POSITIVE'}
+    """
+    try:
+        names = {int(key): name for key, name in ({} if id2label is None else id2label).items()}
+    except (AttributeError, ValueError, TypeError):
+        raise ValueError(f"id2label = {_short(id2label)}, expected numbers and names") from None
+    for i, name in names.items():
+        if i < 0:
+            raise ValueError(f"id2label with the id {i}, expected ids from 0 up")
+        if isinstance(name, (dict, list)) or name is None:
+            raise ValueError(f"id2label with {_short(name)} for {i}, expected a name")
+        if any(unicodedata.category(character) in _UNFIT for character in str(name)):
+            raise ValueError(f"id2label with {_short(name)} for {i}, expected a name of one line, without control characters")
+    return {i: str(name) for i, name in names.items()}
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)  # a lone surrogate cannot be printed
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# Activations of sentence-transformers' rerankers.
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": Function.NONE,
     "torch.nn.Identity": Function.NONE,
@@ -64,22 +86,13 @@ _NESTED, _OLD = "sentence_transformers", "sbert_ce_default_activation_function"
 
 
 def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, refusal: type[FusedBertError]) -> str | None:
-    """Return what a checkpoint's ``config.json`` says of its scores, where that differs from what its problem type implies.
+    """Return the score function that ``config.json`` names, or None if the problem type implies it.
 
-    A reranker of sentence-transformers names its activation there: ``Identity`` for one that gives its logits. That counts
-    for a model with one label that is no regression; several labels keep the softmax or the sigmoids of transformers' pipeline.
-
-    Args:
-        config: The content of ``config.json``.
-        problem_type: What it says the outputs mean.
-        labels: Number of labels.
-        refusal: What to raise.
-
-    Returns:
-        ``none``, or None where nothing is said, or what is the default anyway.
+    A reranker of sentence-transformers names its activation: ``Identity``, which gives ``none`` here, if it returns logits.
+    The entry counts only for models with one label that are not regressions.
 
     Raises:
-        FusedBertError: ``refusal``, where the activation is another one.
+        FusedBertError: Of class ``refusal``: the activation is not supported.
 
     Example:
         >>> config = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
@@ -91,23 +104,39 @@ def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, r
     nested = config.get(_NESTED)
     if nested is not None and not isinstance(nested, Mapping):
         raise refusal(f"config.json has {_NESTED} = {nested!r}, expected an object: mend config.json")
+    key, name = _OLD, config.get(_OLD)
     if nested is not None and "activation_fn" in nested:  # the newer key wins
         key, name = f"{_NESTED}.activation_fn", nested["activation_fn"]
-    else:
-        key, name = _OLD, config.get(_OLD)
     if name is None:
         return None
     function = _ACTIVATIONS.get(name) if isinstance(name, str) else None
     if function is None:
         raise refusal(
-            f"config.json has {key} = {name!r}, understood are {', '.join(_ACTIVATIONS)}: take the one that fits, or leave "
+            f"config.json has {key} = {name!r}, expected one of {', '.join(_ACTIVATIONS)}: take the one that fits, or leave "
             "the key out for the sigmoid"
         )
     return None if function is Function.SIGMOID else str(function)
 
 
+def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return distinct label names, for outputs that are keyed by name; a model may have two labels of one name.
+
+    Example:
+        >>> distinct(["other", "spam", "other"])
+        ('other', 'spam', 'other (2)')
+    """
+    taken = set(labels)
+    names: list[str] = []
+    for i, label in enumerate(labels):
+        name = label
+        while name in names or (name != label and name in taken):
+            name = f"{name} ({i})"
+        names.append(name)
+    return tuple(names)
+
+
 class Default(enum.Enum):
-    """Marks an argument that was not given, where None has a meaning of its own."""
+    """Marker of an argument that was not passed."""
 
     UNSET = enum.auto()
 
@@ -116,19 +145,11 @@ UNSET: Final = Default.UNSET
 
 
 def apply(function: Function, logits: Floats) -> Floats:
-    """Turn logits into scores without overflow, in float32.
-
-    Args:
-        function: Which.
-        logits: ``[n, labels]``.
-
-    Returns:
-        Scores ``[n, labels]``.
-    """
+    """Return the scores ``[n, labels]`` of logits ``[n, labels]``, without overflow, in float32."""
     if function is Function.NONE:
         return logits
     if function is Function.SIGMOID:
-        # exp of a negative number alone: 1 / (1 + exp(-x)) for x >= 0, exp(x) / (1 + exp(x)) else
+        # exp only of negative numbers: 1 / (1 + exp(-x)) for x >= 0, exp(x) / (1 + exp(x)) else
         small = np.exp(-np.abs(logits))  # [n, labels]
         return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32, copy=False)
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))  # [n, labels]
@@ -139,7 +160,7 @@ def check_top_k(top_k: object) -> int | Default | None:
     """Check the number of labels to return; None means all.
 
     Raises:
-        OptionError: It is no positive integer.
+        OptionError: It is not a positive integer.
     """
     if top_k is UNSET or top_k is None:
         return top_k
@@ -149,13 +170,7 @@ def check_top_k(top_k: object) -> int | Default | None:
 
 
 def scored(scores: Floats, labels: Sequence[str], top_k: int | Default | None) -> Scored | list[Scored]:
-    """Return one text's result: the best label alone where ``top_k`` was not given, else a list from the best down.
-
-    Args:
-        scores: ``[labels]``.
-        labels: Their names.
-        top_k: Labels to return, None for all, UNSET for the best one outside a list.
-    """
+    """Return a text's ``top_k`` best labels by its scores ``[labels]``: None for all, UNSET for the best one without a list."""
     if top_k is UNSET:
         best = int(scores.argmax())
         return {"label": labels[best], "score": float(scores[best])}

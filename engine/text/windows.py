@@ -1,36 +1,29 @@
-"""Long texts, read whole: windows of ``max_length`` tokens that overlap, and one row of logits made of theirs.
-
-A text that fits is one row, as ever; one that does not is several. ``Tokens`` keeps which rows are whose.
-"""
+"""Sliding windows: a text of more than ``max_length`` tokens as several overlapping rows."""
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ..errors import InputError, OptionError
-from ..options import Aggregate, LongText, Window
-from .inputs import Text
-from .outputs import Floats
-from .tokenizer import Row, TextTokenizer
+from .inputs import Text, Window
+from .tokenizer import Row, TextTokenizer, Tokens
 
-_SHARE = 4  # of a window is its overlap with the next one, where nothing was asked for
+_SHARE = 4  # a window's width divided by the default stride
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowScore:
-    """What the model says of one window of a text.
+    """The scores of one window of a text.
 
     Attributes:
-        start: First character of the window, in the text that was read in windows.
-        end: The character after its last.
-        segment: 0 where that text is the first, 1 where it is the second of a pair.
-        logits: One a label.
+        start: First character of the window in its text.
+        end: The character after its last one.
+        segment: 0 for the first text, 1 for the second text of a pair.
+        logits: The logit of each label.
         scores: The score of each label, by its name.
     """
 
@@ -41,84 +34,35 @@ class WindowScore:
     scores: Mapping[str, float]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Tokens:
-    """Texts as rows of tokens.
-
-    Attributes:
-        rows: What the graph runs; the rows of a text are neighbours.
-        starts: The first row of each text, or None where each text is one row.
-    """
-
-    rows: list[Row]
-    starts: list[int] | None = None
-
-    def owner(self, row: int) -> int:
-        """Return the text that a row is of."""
-        return row if self.starts is None else bisect.bisect_right(self.starts, row) - 1
-
-    def truncated(self) -> list[bool]:
-        """Tell of each text whether tokens of it were dropped."""
-        starts = range(len(self.rows)) if self.starts is None else self.starts
-        return [self.rows[start].truncated for start in starts]
-
-    def windows(self) -> tuple[int, int]:
-        """Count the texts that are more than one row, and their rows."""
-        if self.starts is None:
-            return 0, 0
-        counts = np.diff([*self.starts, len(self.rows)])  # [texts]
-        return int((counts > 1).sum()), int(counts[counts > 1].sum())
-
-    def gather(self, logits: Floats, aggregate: str) -> Floats:
-        """Make the rows' logits ``[rows, labels]`` those of the texts, ``[texts, labels]``."""
-        if self.starts is None:
-            return logits
-        if aggregate == Aggregate.MAX:
-            return np.maximum.reduceat(logits, self.starts, axis=0)
-        counts = np.diff([*self.starts, len(self.rows)])  # [texts]
-        sums = np.add.reduceat(logits, self.starts, axis=0, dtype=np.float64)  # [texts, labels]
-        return np.asarray(sums / counts[:, None], dtype=np.float32)
-
-
-def tokenize(tokenizer: TextTokenizer, texts: Sequence[Text], long_text: LongText, window: Window) -> Tokens:
-    """Turn texts into rows, and do with long ones what was asked for.
+def tokenize_windows(tokenizer: TextTokenizer, texts: Sequence[Text], window: Window) -> Tokens:
+    """Tokenize texts, long ones in windows.
 
     Raises:
-        TextTooLongError: A text is too long, and ``long_text`` is ``error``.
         InputError: A pair leaves no room between its separators.
     """
-    if long_text is not LongText.WINDOW:
-        return Tokens(rows=tokenizer.encode(texts, truncate=long_text is LongText.TRUNCATE))
     encodings = tokenizer.raw.encode_batch_fast([text.plain() for text in texts])
     rows: list[Row] = []
     starts = []
     for encoding, text in zip(encodings, texts, strict=True):
         starts.append(len(rows))
-        rows += _rows(tokenizer, text, encoding, cut(tokenizer, encoding, text, window))
+        rows += _cut(tokenizer, encoding, text, window)[0]
     return Tokens(rows=rows, starts=None if len(rows) == len(texts) else starts)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Cut:
-    """A text that is read in windows.
-
-    Attributes:
-        segment: Which of a pair's texts is.
-        kept: For each window the positions of the encoding that are its tokens.
-        spans: For each window the first of the text's own positions, and the last.
-        truncated: Whether tokens of the pair's other text are in no window.
-    """
-
-    segment: int
-    kept: list[NDArray[np.intp]]
-    spans: list[tuple[int, int]]
-    truncated: bool
+def trace(tokenizer: TextTokenizer, text: Text, window: Window) -> tuple[list[Row], int, list[tuple[int, int]]]:
+    """Return the rows of a text's windows, the segment (0 or 1) that was cut, and the character span of each window."""
+    encoding = tokenizer.raw.encode_batch([text.plain()])[0]
+    rows, segment, positions = _cut(tokenizer, encoding, text, window)
+    offsets = encoding.offsets
+    return rows, segment, [(offsets[first][0], offsets[last][1]) for first, last in positions] or [(0, len(text.text))]
 
 
-def cut(tokenizer: TextTokenizer, encoding: Encoding, text: Text, window: Window) -> Cut | None:
-    """Cut an encoded text into windows; None where it fits into one."""
+def _cut(
+    tokenizer: TextTokenizer, encoding: Encoding, text: Text, window: Window
+) -> tuple[list[Row], int, list[tuple[int, int]]]:
+    """Return rows, the segment that was cut, and each window's first and last token; no tokens if the text fits in one row."""
     if len(encoding) <= tokenizer.max_length:
-        return None
+        return [tokenizer.row(encoding.ids, encoding.type_ids, text)], 0, []
     owners = np.array([-1 if owner is None else owner for owner in encoding.sequence_ids])  # [tokens]
     parts = [np.flatnonzero(owners == segment) for segment in (0, 1)]
     long, short = (0, 1) if len(parts[0]) >= len(parts[1]) else (1, 0)
@@ -133,26 +77,19 @@ def cut(tokenizer: TextTokenizer, encoding: Encoding, text: Text, window: Window
     stride = width // _SHARE if window.stride is None else window.stride
     if text.pair is not None:
         stride = min(stride, width // 2)
-    around = np.concatenate([np.flatnonzero(owners < 0), other])
-    own = [parts[long][start:stop] for start, stop in spans(len(parts[long]), width, stride)]
-    return Cut(
-        segment=long,
-        kept=[np.sort(np.concatenate([around, each])) for each in own],
-        spans=[(int(each[0]), int(each[-1])) for each in own],
-        truncated=truncated,
-    )
+    around = np.concatenate([np.flatnonzero(owners < 0), other])  # the special tokens and the other text
+    ids, types = np.array(encoding.ids), np.array(encoding.type_ids)  # [tokens]
+    rows, positions = [], []
+    for start, end in spans(len(parts[long]), width, stride):
+        own = parts[long][start:end]
+        kept = np.sort(np.concatenate([around, own]))
+        rows.append(tokenizer.row(ids[kept].tolist(), types[kept].tolist(), text, truncated=truncated))
+        positions.append((int(own[0]), int(own[-1])))
+    return rows, long, positions
 
 
 def spans(count: int, width: int, stride: int) -> list[tuple[int, int]]:
-    """Lay windows over ``count`` tokens.
-
-    Args:
-        count: Tokens of the text.
-        width: Tokens of a window.
-        stride: Tokens that neighbours share, fewer than ``width``.
-
-    Returns:
-        First token of each window, and the one after its last.
+    """Return the windows of ``width`` tokens over ``count`` tokens, as (first, end); neighbours share ``stride`` tokens.
 
     Example:
         >>> spans(10, 6, 2), spans(6, 6, 2)
@@ -163,34 +100,11 @@ def spans(count: int, width: int, stride: int) -> list[tuple[int, int]]:
 
 
 def check_stride(window: Window, tokenizer: TextTokenizer) -> None:
-    """Refuse an overlap that leaves no way forward.
+    """Check that the overlap of two windows is shorter than a window.
 
     Raises:
-        OptionError: It is as long as a window, or longer.
+        OptionError: They do not.
     """
     width = tokenizer.max_length - tokenizer.raw.num_special_tokens_to_add(False)
     if window.stride is not None and window.stride >= width:
         raise OptionError(f"stride is {window.stride}: a window has {width} tokens of text, give fewer than that")
-
-
-def trace(tokenizer: TextTokenizer, text: Text, window: Window) -> tuple[Tokens, int, list[tuple[int, int]]]:
-    """Cut one text, and tell which characters each window has.
-
-    Returns:
-        Its rows; the text of a pair that they are windows of; first character of each, and the one after its last.
-    """
-    encoding = tokenizer.raw.encode_batch([text.plain()])[0]
-    found = cut(tokenizer, encoding, text, window)
-    rows = _rows(tokenizer, text, encoding, found)
-    if found is None:
-        return Tokens(rows=rows), 0, [(0, len(text.text))]
-    offsets = encoding.offsets
-    places = [(offsets[first][0], offsets[last][1]) for first, last in found.spans]
-    return Tokens(rows=rows, starts=[0]), found.segment, places
-
-
-def _rows(tokenizer: TextTokenizer, text: Text, encoding: Encoding, found: Cut | None) -> list[Row]:
-    if found is None:
-        return [tokenizer.row(encoding.ids, encoding.type_ids, text)]
-    ids, types = np.array(encoding.ids), np.array(encoding.type_ids)  # [tokens]
-    return [tokenizer.row(ids[kept].tolist(), types[kept].tolist(), text, truncated=found.truncated) for kept in found.kept]

@@ -1,7 +1,6 @@
-"""Where each family of checkpoints keeps its tensors: tables, tried by ``model_type``.
+"""Layouts: each family's names of tensors and config keys.
 
-Our names are on the left and the same for all; ``{i}`` stands for the layer. A dense layer is ``NAME.weight``
-``[out, in]`` and ``NAME.bias`` ``[out]``, a normalization ``NAME.weight`` and ``NAME.bias`` ``[width]``.
+A dense layer is ``NAME.weight`` ``[out, in]`` and ``NAME.bias`` ``[out]``, a normalization the same with ``[width]``.
 """
 
 from __future__ import annotations
@@ -10,41 +9,26 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+_BUFFERS = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Names of one family.
+    """The names of one family."""
 
-    Attributes:
-        families: The values of ``model_type`` that it serves.
-        prefix: Stands before the encoder's names in a saved classifier; a checkpoint without it is read too.
-        embeddings: Our name to theirs, inside the prefix. No ``token_type``: the family has no segments.
-        layer: Our name of a layer's part to theirs, inside the prefix.
-        head: Our name to theirs; a name that starts with ``^`` lies inside the prefix.
-        head_activation: Between the head's two layers.
-        defaults: What transformers takes where the config leaves a key out, by BERT's name of the key: those of the family's
-            own config class, in which all versions agree.
-        config_names: A config key of BERT to the family's own.
-        aliases: Config keys of BERT that the family takes for its own, too; where both are there, these win.
-        norm_eps: Of every normalization, whatever the config says; None: the config's ``layer_norm_eps``.
-        positions_follow_padding: Positions count from ``padding_idx + 1`` and skip padding tokens (RoBERTa).
-        has_embedding_size: The config has ``embedding_size`` (ELECTRA).
-        ignored: Regular expressions of tensors that a classifier does not use: buffers and heads of pre-training.
-    """
-
-    families: tuple[str, ...]
-    prefix: str
-    embeddings: Mapping[str, str]
-    layer: Mapping[str, str]
-    head: Mapping[str, str]
-    head_activation: str
-    defaults: Mapping[str, Any]
-    config_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-    norm_eps: float | None = None
-    positions_follow_padding: bool = False
-    has_embedding_size: bool = False
-    ignored: tuple[str, ...] = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
+    families: tuple[str, ...]  # values of ``model_type``
+    prefix: str  # optional prefix of the encoder's names
+    embeddings: Mapping[str, str]  # our name to the family's, inside the prefix; without ``token_type`` if it has no segments
+    layer: Mapping[str, str]  # the same for layer ``{i}``
+    head: Mapping[str, str]  # the same for the head; names with ``^`` are inside the prefix, others are not
+    head_activation: str  # between the head's two layers
+    defaults: Mapping[str, Any]  # of the family's config class in transformers, by BERT's config keys
+    config_names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # BERT's config key to the family's
+    aliases: tuple[str, ...] = ()  # config keys of BERT that win over the family's
+    norm_eps: float | None = None  # epsilon of the normalizations, if not the config's ``layer_norm_eps``
+    positions_follow_padding: bool = False  # positions count from ``padding_id + 1`` and skip padding (RoBERTa)
+    has_embedding_size: bool = False  # the config has ``embedding_size`` (ELECTRA)
+    ignored: tuple[str, ...] = _BUFFERS  # patterns of tensors that a classifier does not use: buffers and heads of pre-training
 
 
 _EMBEDDINGS = {
@@ -75,7 +59,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "layer_norm_eps": 1e-12,
     "pad_token_id": 0,
 }
-_BUFFERS = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
 
 BERT = Layout(
     families=("bert",),
@@ -109,13 +92,7 @@ ELECTRA = Layout(
     layer=_LAYER,
     head={"head_dense": "classifier.dense", "classifier": "classifier.out_proj"},
     head_activation="gelu",
-    defaults={
-        **_DEFAULTS,
-        "hidden_size": 256,
-        "num_attention_heads": 4,
-        "intermediate_size": 1024,
-        "embedding_size": 128,
-    },
+    defaults={**_DEFAULTS, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
     has_embedding_size=True,
     ignored=(*_BUFFERS, r"^discriminator_predictions\.", r"^generator_"),
 )

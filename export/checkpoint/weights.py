@@ -1,31 +1,33 @@
-"""Reading a checkpoint's weights: named tensors from safetensors, all of them checked before any is used.
+"""Weights of a checkpoint: tensors in safetensors, found by name and shape, all checked before any is used.
 
-Weights come from ``model.safetensors``, or from the shards that ``model.safetensors.index.json`` lists. A pickle
-(``pytorch_model.bin``) can run code when it is opened, so it is refused with the command that converts it. Which tensor is
-which of ours is in ``tensors``.
+A pickle (``pytorch_model.bin``) can run code when it is opened, so it is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import sha256_of
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError
-from fusedbert.engine.load.kinds import listed, refuse
+from fusedbert.engine.load.unsupported import MOST_NAMES, listed, refuse
 
+from . import IgnoredWarning
 from .architecture import Architecture
 from .layouts import Layout
-from .notes import IgnoredWarning
-from .tensors import Found, ignored, match
 
 Array = NDArray[np.float32]
+FLOATS = ("F64", "F32", "F16", "BF16")
+# Prefixes that DataParallel, torch.compile, and Lightning or another wrapper put before every name; they may be nested.
+_WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """A layer normalization's gain and shift (gamma and beta), each ``[width]``."""
+    """A layer normalization: ``weight`` is gamma and ``bias`` is beta, each ``[width]``."""
 
     weight: Array
     bias: Array
@@ -60,7 +62,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """Tables ``[rows, embedding_size]``, their normalization, and small ELECTRA's projection to the hidden size."""
+    """Tables ``[rows, embedding_size]``, their normalization, and small ELECTRA's projection to ``hidden_size``."""
 
     word: NDArray[Any]
     position: Array
@@ -70,61 +72,59 @@ class Embeddings:
 
 
 class Parameters(Protocol):
-    """What a graph is built from: the parts of a model, asked for one at a time."""
+    """The parts of a model that a graph is built from, read one at a time."""
 
     def embeddings(self) -> Embeddings:
         """Return the embedding tables."""
+        ...
 
     def layer(self, i: int) -> Layer:
         """Return encoder layer ``i``."""
+        ...
 
     def dense(self, name: str) -> Dense:
         """Return a dense layer of the head: ``head_dense`` or ``classifier``."""
+        ...
+
+
+class Tensor(NamedTuple):
+    """The header of a tensor; ``dtype`` is safetensors' name."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class Weights:
-    """The tensors of a checkpoint under our names, read from disk when asked for and kept by nobody.
-
-    Args:
-        folder: The checkpoint.
-        architecture: Its description.
-        layout: The table of its tensor names.
+    """The tensors of a checkpoint under our names, read from disk at each access.
 
     Raises:
-        CheckpointError: No safetensors, a damaged file, or tensors that are missing or misshapen: five are listed.
+        CheckpointError: There is no safetensors file, one is damaged, or tensors are missing or misshapen.
 
     Warns:
-        IgnoredWarning: There are tensors that the model does not use.
+        IgnoredWarning: There are tensors that the model does not use; transformers ignores them too.
     """
 
     def __init__(self, folder: Path, architecture: Architecture, layout: Layout) -> None:
         self.architecture = architecture
         self.files = weight_files(folder)
-        self._found = headers(self.files)
-        self._names, self.labels, unused = match(self._found, architecture, layout, folder)
+        self.tensors = headers(self.files)
+        self._names, self.labels, unused = match(self.tensors, architecture, layout, folder)
         if unused:
             warnings.warn(ignored(folder, architecture.family, unused), IgnoredWarning, stacklevel=2)
 
-    def sha256(self) -> dict[str, str]:
-        """Return the sha256 of each weight file."""
-        return {path.name: sha256_of(path) for path in self.files}
-
     def read(self, name: str) -> Array:
-        """Read one tensor, by our name, as float32.
-
-        Raises:
-            CheckpointError: It holds a number that is not finite.
-        """
-        theirs = self._names[name]
-        path = self._found[theirs].file
+        """Read one tensor as float32; raise ``CheckpointError`` if it holds NaN or infinity."""
+        key = self._names[name]
+        path = self.tensors[key].file
         with _open(path) as file:
-            tensor = np.ascontiguousarray(file.get_tensor(theirs), dtype=np.float32)
+            tensor = np.ascontiguousarray(file.get_tensor(key), dtype=np.float32)
         if not np.isfinite(tensor).all():
-            raise CheckpointError(f"tensor {theirs} in {path} holds NaN or infinity: the checkpoint is damaged")
+            raise CheckpointError(f"tensor {key} in {path} holds NaN or infinity: the checkpoint is damaged")
         return tensor
 
     def dense(self, name: str) -> Dense:
-        """Read a dense layer; PyTorch keeps ``[out, in]``, the equations want ``[in, out]``."""
+        """Read a dense layer as ``[in, out]``; PyTorch has ``[out, in]``."""
         return Dense(np.ascontiguousarray(self.read(f"{name}.weight").T), self.read(f"{name}.bias"))
 
     def norm(self, name: str) -> Norm:
@@ -157,11 +157,7 @@ class Weights:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Find the weight files of a checkpoint: one, or the shards of its index.
-
-    Raises:
-        CheckpointError: There are none, or an index names files that are not there or lie outside the folder.
-    """
+    """Find the weight file, or the shards of an index; raise ``CheckpointError`` if there are none, or some are missing."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return (single,)
@@ -195,16 +191,141 @@ def _open(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error}): download or save it again") from None
 
 
-def headers(files: tuple[Path, ...]) -> dict[str, Found]:
-    """List name, file, shape and type of each tensor without reading its data.
-
-    Raises:
-        CheckpointError: A file is no safetensors file.
-    """
-    found: dict[str, Found] = {}
+def headers(files: tuple[Path, ...]) -> dict[str, Tensor]:
+    """List the tensors of safetensors files without reading their data; raise ``CheckpointError`` for other files."""
+    tensors: dict[str, Tensor] = {}
     for path in files:
         with _open(path) as file:
-            for name in file.keys():  # noqa: SIM118 (no mapping)
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
                 part = file.get_slice(name)
-                found[name] = Found(path, tuple(part.get_shape()), str(part.get_dtype()))
-    return found
+                tensors[name] = Tensor(path, tuple(part.get_shape()), str(part.get_dtype()))
+    return tensors
+
+
+def match(
+    tensors: Mapping[str, Tensor], a: Architecture, layout: Layout, folder: Path
+) -> tuple[dict[str, str], int, tuple[str, ...]]:
+    """Return our names to the checkpoint's, the number of labels, and the tensors that are not used.
+
+    Raises:
+        CheckpointError: Tensors are missing, misshapen, not floating point, or present under two names; five are listed.
+    """
+    outer = [name for pattern, _ in expected_tensors(a, layout, 0).values() for name in _spellings(pattern, layout.prefix)]
+    refuse_wrapper(folder, tensors, outer)
+    layers = min(a.layers, _count_layers(tensors, layout))
+    names: dict[str, str] = {}
+    faults = [f"config.json has num_hidden_layers = {a.layers}, and the tensors are those of {layers}"] * (layers < a.layers)
+    labels = 0
+    for name, (pattern, shape) in expected_tensors(a, layout, layers).items():
+        candidates = _spellings(pattern, layout.prefix)
+        present = [each for each in candidates if each in tensors]
+        if not present:
+            faults.append(f"missing {candidates[0]} {list(shape)}".replace("-1", "labels"))
+            continue
+        names[name] = key = present[0]
+        actual = tensors[key]
+        if name == "classifier.weight" and len(actual.shape) == 2 and actual.shape[0] >= 1:
+            labels = actual.shape[0]
+        if -1 in shape and not labels:
+            faults += [f"{key} is {list(actual.shape)}, expected [labels, {a.hidden_size}]"] * (name == "classifier.weight")
+            continue
+        shape = tuple(labels if size == -1 else size for size in shape)
+        if len(present) > 1:
+            faults.append(f"{present[0]} and {present[1]} are two names of one tensor")
+        elif actual.shape != shape:
+            faults.append(f"{key} is {list(actual.shape)}, expected {list(shape)}")
+        elif actual.dtype not in FLOATS:
+            faults.append(f"{key} is {actual.dtype}, expected one of {', '.join(FLOATS)}")
+    used = set(names.values())
+    unused = [name for name in tensors if name not in used and not any(re.search(each, name) for each in layout.ignored)]
+    unused.sort(key=lambda name: not name.startswith(layout.prefix))
+    if faults:
+        raise CheckpointError(mismatch(folder, a.family, faults, unused))
+    return names, labels, tuple(unused)
+
+
+def mismatch(folder: Path, family: str, faults: Sequence[str], unused: Sequence[str]) -> str:
+    """Return the message for tensors that do not fit; it lists five."""
+    more = f"; and {len(faults) - MOST_NAMES} more" if len(faults) > MOST_NAMES else ""
+    unknown = f"; unknown {listed(unused)}" if unused else ""
+    shown = "; ".join(faults[:MOST_NAMES])
+    return (
+        f"{folder} does not hold a {family} classifier as its config.json says: {shown}{more}{unknown}; "
+        "was it fine-tuned for sequence classification, and is config.json the one saved with it?"
+    )
+
+
+def ignored(folder: Path, family: str, names: Sequence[str]) -> str:
+    """Return the message for tensors that are ignored."""
+    count = "a tensor" if len(names) == 1 else f"{len(names)} tensors"
+    return (
+        f"{folder} holds {count} that a {family} classifier of its config.json does not use, ignored here as by transformers: "
+        f"{listed(names)}"
+    )
+
+
+def expected_tensors(a: Architecture, layout: Layout, layers: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Map our names to the checkpoint's, after ``^`` if inside the prefix, and shapes; -1 is the number of labels."""
+    hidden, inner, width = a.hidden_size, a.intermediate_size, a.embedding_size
+    shapes = {
+        "word": (a.vocab_size, width),
+        "position": (a.positions, width),
+        "token_type": (a.token_types, width),
+        "embedding_norm": (width,),
+        "embedding_projection": (hidden, width),
+        "attention_norm": (hidden,),
+        "intermediate": (inner, hidden),
+        "output": (hidden, inner),
+        "output_norm": (hidden,),
+        "classifier": (-1, hidden),
+    }
+    parts = {name: (f"^{key}", shapes[name]) for name, key in layout.embeddings.items()}
+    if width == hidden:
+        parts.pop("embedding_projection", None)
+    square = (hidden, hidden)  # all other layers
+    for i in range(layers):
+        for name, key in layout.layer.items():
+            parts[f"layer.{i}.{name}"] = f"^{key.format(i=i)}", shapes.get(name, square)
+    parts |= {name: (key, shapes.get(name, square)) for name, key in layout.head.items()}
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, (key, shape) in parts.items():
+        expected[f"{name}.weight"] = (f"{key}.weight", shape)
+        if name not in ("word", "position", "token_type"):
+            expected[f"{name}.bias"] = (f"{key}.bias", shape[:1])
+    return expected
+
+
+def refuse_wrapper(folder: Path, names: Iterable[str], expected: Iterable[str]) -> None:
+    """Raise ``CheckpointError`` if a wrapper put a prefix before most names, with a command that removes it."""
+    present, wanted = set(names), set(expected)
+    prefixes = Counter(start.group() for name in present if (start := _WRAPPERS.match(name)))
+    prefix, count = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
+    bare = {name.removeprefix(prefix) for name in present}
+    if 2 * count <= len(present) or len(bare & wanted) <= len(present & wanted):
+        return
+    tensors = headers(weight_files(folder)).values()
+    files = [str(path) for path in sorted({tensor.file for tensor in tensors})]
+    types = "import ml_dtypes; " if any(tensor.dtype == "BF16" for tensor in tensors) else ""  # NumPy has no bfloat16
+    maker = {"module": "DataParallel", "_orig_mod": "torch.compile", "model": "Lightning or another wrapper"}
+    makers = ", ".join(dict.fromkeys(maker[part] for part in prefix.split(".") if part))
+    raise CheckpointError(
+        f"{folder} has {prefix!r} before its tensors' names, which {makers} put there: take it off with "
+        f'python -c "{types}from safetensors.numpy import load_file, save_file; '
+        f"t = {{n.removeprefix('{prefix}'): v for f in {files} for n, v in load_file(f).items()}}; "
+        f"save_file(t, '{folder}/model.safetensors', metadata={{'format': 'pt'}})\""
+    )
+
+
+def _count_layers(names: Mapping[str, Tensor], layout: Layout) -> int:
+    """Count the layers that have tensors, never more than there are tensors."""
+    stem = re.escape(layout.layer["query"].partition("{i}")[0])
+    pattern = re.compile(rf"(?:{re.escape(layout.prefix)})?{stem}(\d{{1,9}})\.")
+    return 1 + max((i for name in map(pattern.match, names) if name and (i := int(name[1])) < len(names)), default=-1)
+
+
+def _spellings(pattern: str, prefix: str) -> list[str]:
+    """List a tensor's names in checkpoints: with the prefix or without, with new or old names of a norm."""
+    bare = pattern.removeprefix("^")
+    names = [prefix + bare, bare] if pattern.startswith("^") else [bare]
+    old = [name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta") for name in names]
+    return [*names, *(name for name in old if name not in names)]

@@ -1,1 +1,1 @@
-"""The ONNX graph: BERT's equations as nodes."""
+"""ONNX graphs of BERT: the architecture once, and a lowering for each target."""

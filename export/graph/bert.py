@@ -1,12 +1,10 @@
-"""BERT as a graph: the architecture written down once, for every target.
+"""BERT as a graph: the architecture written once, for every target.
 
-This is the forward pass of Devlin et al. 2019 (post-norm encoder of Vaswani et al. 2017). What a step becomes on a
-given target, which fused operator, which number format, is the business of a ``Lowering``; the order of the steps is
-only here. The equations themselves, in plain NumPy, are in ``reference``.
+This is the forward pass of Devlin et al. 2019 (post-norm encoder of Vaswani et al. 2017). A ``Lowering`` decides which nodes
+and number formats a step becomes on its target. The equations in plain NumPy are in ``parity.reference``.
 
-In the last layer only the first token, ``[CLS]``, is read by the classifier. So its query, output projection,
-normalizations and feed-forward are computed for that one row of each text, with the keys and values of all: the same
-logits for 7 % less work at 12 layers, 14 % at 6.
+The classifier reads only the first token, ``[CLS]``. So the last layer computes query, output projection, normalizations and
+feed-forward for one row of each text, with the keys and values of all: 7 % less work at 12 layers, 14 % at 6.
 """
 
 from __future__ import annotations
@@ -16,20 +14,11 @@ import dataclasses
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.weights import Embeddings, Parameters
 from .builder import Graph
-from .lowering.base import Lowering
+from .lowering import Lowering
 
 
 def build(a: Architecture, weights: Parameters, lowering: type[Lowering]) -> Graph:
-    """Build the graph of a classifier.
-
-    Args:
-        a: The description of the checkpoint.
-        weights: Its tensors, asked for layer by layer.
-        lowering: The target.
-
-    Returns:
-        A graph with the output ``logits`` ``[batch, labels]``.
-    """
+    """Build the graph of a classifier, whose output is ``logits`` ``[batch, labels]``; weights are read layer by layer."""
     graph = Graph()
     low = lowering(graph, a)
     low.inputs()
@@ -55,7 +44,7 @@ def build(a: Architecture, weights: Parameters, lowering: type[Lowering]) -> Gra
 
 
 def one_segment(tables: Embeddings) -> Embeddings:
-    """Add the only segment's vector to every position, where a model has but one: the graph then needs no such input."""
+    """Add the only segment's vector to every position, so that the graph needs no segments as input."""
     if tables.token_type is None:
         return tables
     return dataclasses.replace(tables, position=tables.position + tables.token_type[0], token_type=None)

@@ -1,11 +1,9 @@
-"""The operators of the int8 graph, each as a function in standard operators.
+"""Operators of the int8 graph, each as a function in standard operators.
 
-The engine has kernels for them (engine/kernels), which compute a product, and what stands behind it, in one pass. A model
-brings these functions along, so that any ONNX Runtime runs it: where an operator has no kernel, for want of the library or
-of the processor's instructions, ONNX Runtime puts the function's nodes in its place.
+The engine has kernels for them (engine/kernels). Without these ONNX Runtime runs the functions, which are in the model file.
 
-Eight bits are unsigned, ``value = scale * (x8 - zero_point)``. A weight is ``[panels, in / 4, 32, 4]`` as the kernel reads it:
-output ``o`` and input ``i`` stand at ``[o // 32, i // 4, o % 32, i % 4]``.
+Activations are uint8, ``value = scale * (x8 - zero_point)``. A weight is ``[panels, in / 4, 32, 4]``: output ``o`` and input
+``i`` are at ``[o // 32, i // 4, o % 32, i % 4]``. Gamma and beta are called ``gain`` and ``shift``.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "relu"
 
 _HEAD = '<domain: "fusedbert", opset_import: ["" : 24, "com.microsoft" : 1, "fusedbert" : 1]>'
 
-# x W + b: sums of products in 32 bits, then the scale of each output. The cast tells ONNX a type that it does not know.
+# x W + b: sums in 32 bits, then the scale of each output. The cast declares a type that ONNX cannot infer.
 _DENSE = """
 Dense (x8, zero_point, weight, scale, bias) => (y) {
     rows = Transpose <perm = [1, 3, 0, 2]> (weight)
@@ -44,7 +42,7 @@ Dense (x8, zero_point, weight, scale, bias) => (y) {
 }
 """
 
-# act(x W + b) in eight bits again.
+# act(x W + b), quantized.
 _DENSE_ACTIVATION = """
 Dense{name} (x8, zero_point, weight, scale, bias, y_scale, y_zero_point) => (y8) {{
     product = fusedbert.Dense (x8, zero_point, weight, scale, bias)
@@ -53,7 +51,7 @@ Dense{name} (x8, zero_point, weight, scale, bias, y_scale, y_zero_point) => (y8)
 }}
 """
 
-# norm(x W + b + factor residual), as it is and in eight bits.
+# norm(x W + b + factor residual), in float32 and quantized.
 _DENSE_ADD_NORM = """
 DenseAddNorm <epsilon> (x8, zero_point, weight, scale, bias, residual, factor, gain, shift, y_scale, y_zero_point) => (y, y8) {
     product = fusedbert.Dense (x8, zero_point, weight, scale, bias)
@@ -64,7 +62,7 @@ DenseAddNorm <epsilon> (x8, zero_point, weight, scale, bias, residual, factor, g
 }
 """
 
-# softmax(q k^T) v for each head, side by side, over the keys of each text's own length; in eight bits.
+# softmax(q k^T) v for each head, side by side, over the keys within each text's length; quantized.
 _ATTENTION = """
 Attention <num_heads> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {
     y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, "", "", "", lengths)
@@ -83,12 +81,12 @@ _TEXTS: Mapping[str, str] = {
 
 
 def function(name: str) -> Any:
-    """Return an operator's ``FunctionProto``; those of products are made of ``Dense``, which has to be there too."""
+    """Return an operator's ``FunctionProto``; all but ``Attention`` call ``Dense``."""
     return parser.parse_function(_HEAD + _TEXTS[name])
 
 
 def to_panels(weight: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Lay a weight ``[in, out]`` out in panels, the outputs rounded up with zeros; ``in`` is a multiple of 4."""
+    """Lay a weight ``[in, out]`` out in panels, outputs rounded up with zeros; ``in`` is a multiple of 4."""
     inputs, outputs = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -outputs % PANEL)))
     return np.ascontiguousarray(padded.reshape(inputs // 4, 4, -1, PANEL).transpose(2, 0, 3, 1))

@@ -1,8 +1,7 @@
-"""Fusing a graph that torch wrote, with the optimizer that comes with ONNX Runtime (``onnxruntime.transformers``).
+"""Fusion of a graph that torch wrote, by ONNX Runtime's optimizer (``onnxruntime.transformers``).
 
-The optimizer looks for the patterns of nodes that each family's code leaves behind. Where it finds none it says nothing,
-so the fused nodes are counted here. Attention and GELU are fused on both targets; ``SkipLayerNormalization`` and
-``EmbedLayerNormalization`` on CUDA alone, as the CPU runs them slower than what they replace.
+The optimizer does not report patterns that it misses, so fused nodes are counted here. ``SkipLayerNormalization`` and
+``EmbedLayerNormalization`` are only for CUDA: on the CPU they are slower than the original nodes.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import hashlib
 import io
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ ATTENTION = (f"{MICROSOFT}:Attention", f"{MICROSOFT}:MultiHeadAttention")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what exporters and optimizers print, log and warn about out of the user's sight: the gates judge the result."""
+    """Suppress output, logs and warnings."""
     before = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -48,21 +46,10 @@ def quiet() -> Iterator[None]:
 
 
 def fuse(file: Path, kind: str | None, *, heads: int, hidden_size: int, target: str) -> Any:
-    """Fuse what the optimizer recognizes.
-
-    Args:
-        file: The graph as torch wrote it.
-        kind: The optimizer's name for the family, such as ``bert``; None leaves all but equal weights as it is.
-        heads: Attention heads of a layer.
-        hidden_size: Width of a token's vector.
-        target: ``cpu`` or ``cuda``.
-
-    Returns:
-        The optimizer's ``OnnxModel``.
-    """
+    """Fuse what the optimizer knows of ``kind`` (its name for the family), share equal weights; return its ``OnnxModel``."""
     fused = None
     if kind is not None:
-        # A graph that the optimizer cannot work on is as good unfused; the missing nodes are counted and told.
+        # If the optimizer fails, the graph stays as it is; the missing nodes are counted and reported.
         with quiet(), contextlib.suppress(Exception):
             options = _options(kind, target, branches=has_branches(onnx.load(file, load_external_data=False)))
             fused = optimize_model(str(file), kind, num_heads=heads, hidden_size=hidden_size, optimization_options=options)
@@ -72,11 +59,10 @@ def fuse(file: Path, kind: str | None, *, heads: int, hidden_size: int, target: 
 
 
 def _options(kind: str, target: str, *, branches: bool) -> FusionOptions:
-    """Choose the fusions that pay on a target."""
     options = FusionOptions(kind)
     on_cuda = target == "cuda"
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = options.enable_embed_layer_norm = on_cuda
-    # CUDA's kernels want the lengths of texts that are padded on the right; on the CPU the mask itself costs the same.
+    # CUDA's kernels want the lengths of texts padded on the right; on the CPU the mask itself costs the same.
     options.use_raw_attention_mask(not on_cuda)
     # Its shape inference copies all weights into each branch of an If: minutes for DeBERTa, which has many.
     options.enable_shape_inference = not branches
@@ -84,26 +70,22 @@ def _options(kind: str, target: str, *, branches: bool) -> FusionOptions:
 
 
 def to_float16(fused: Any) -> None:
-    """Turn weights and activations to float16 in place; inputs stay integers, logits float32.
-
-    Raises:
-        ExportError: The converter fails.
-    """
+    """Convert to float16, except for inputs and logits; raise ``ExportError`` if the converter fails."""
     try:
         with quiet():
             fused.convert_float_to_float16(use_symbolic_shape_infer=not has_branches(fused.model), keep_io_types=True)
-    except Exception as error:  # the converter's own, and onnx's for more than protobuf holds
+    except Exception as error:  # the converter's own, and onnx's for graphs beyond protobuf's limit
         reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"ONNX Runtime's converter cannot turn this graph to float16 ({reason}): use --for cpu") from None
+        raise ExportError(f"ONNX Runtime cannot convert this graph to float16 ({reason}): use --for cpu") from None
 
 
 def has_branches(model: onnx.ModelProto) -> bool:
-    """Tell whether a graph has nodes with graphs of their own."""
+    """Return whether nodes have subgraphs, such as ``If``."""
     return any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute)
 
 
 def share_equal_weights(graph: onnx.GraphProto) -> None:
-    """Keep one of each set of equal weights: ALBERT's layers share theirs, and a fused node gets a copy each."""
+    """Keep one of each set of equal weights, such as ALBERT's, of which the optimizer gives each layer a copy."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     names: dict[str, str] = {}
     for i, tensor in reversed(list(enumerate(graph.initializer))):
@@ -124,20 +106,13 @@ def _rename_inputs(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
                 _rename_inputs(attribute.g, names)
 
 
-def count_nodes(model: onnx.ModelProto) -> dict[str, int]:
-    """Count the nodes of each op type, sorted by name; operators of other domains as ``domain:Type``."""
-    standard = ("", "ai.onnx")
-    names = (n.op_type if n.domain in standard else f"{n.domain}:{n.op_type}" for n in model.graph.node)
-    return dict(sorted(Counter(names).items()))
-
-
 def opset(model: onnx.ModelProto) -> int:
     """Return the version of the default operator set."""
     return next(int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx"))
 
 
 def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a graph with its metadata; weights beyond protobuf's limit go into ``NAME.onnx_data`` beside the file."""
+    """Write a graph; weights beyond protobuf's limit go into ``NAME.onnx_data`` next to it."""
     used = {node.domain for node in model.graph.node} | {"", "ai.onnx"}
     for i, item in reversed(list(enumerate(model.opset_import))):
         if item.domain not in used:

@@ -1,8 +1,7 @@
-"""Models of any family that transformers has the code for: loaded, described, and run in float64 as the reference.
+"""Models of any family in transformers: loaded, described, and run in float64 as the reference.
 
-The direct route reads a checkpoint itself. Here transformers does, and what it would only log is an error: a tensor that
-the checkpoint lacks would be filled with random numbers. Weights come from safetensors alone, and code that a
-checkpoint brings along is never run.
+Problems that transformers only logs are errors: it would fill a missing tensor with random numbers. Weights come only from
+safetensors, and a checkpoint's code is never run.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.errors import CheckpointError, ExportError, MissingDependencyError
 
-from ..checkpoint.notes import IgnoredWarning
-from ..checkpoint.tensors import ignored, mismatch, wrapped, wrapper
-from ..checkpoint.weights import headers, weight_files
-from ..parity.reference import Encoded
+from ..checkpoint import IgnoredWarning
+from ..checkpoint.architecture import Encoded, Shape
+from ..checkpoint.weights import ignored, mismatch, refuse_wrapper, weight_files
 
 try:
     import torch
@@ -31,50 +29,27 @@ except ImportError as error:
 
 REFERENCE = "transformers float64"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-LONGEST = 2048  # tokens: what a float64 run checks in reasonable time and memory, and so the longest text that is promised
-_NO_TABLE = 512  # tokens, where positions are relative and the config names no limit
+LONGEST = 2048  # tokens that a float64 run checks in reasonable time and memory, so the longest text that is accepted
+_NO_TABLE = 512  # tokens, if positions are relative and the config names no limit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Description:
-    """What tokenizer, check texts and manifest need to know of a model.
+class Description(Shape):
+    """A model of any family; its exported graph declares ``inputs`` of ``INPUTS``."""
 
-    Attributes:
-        family: Hugging Face ``model_type``.
-        layers: Encoder layers.
-        heads: Attention heads of a layer.
-        hidden_size: Width of a token's vector.
-        vocab_size: Rows of the word table.
-        token_types: Rows of the segment table, 0 where the model has none.
-        max_tokens: Longest text that the model takes, ``LONGEST`` at most.
-        padding_id: Id of the padding token.
-        inputs: Those of ``INPUTS`` that the exported graph declares.
-    """
-
-    family: str
-    layers: int
-    heads: int
-    hidden_size: int
-    vocab_size: int
-    token_types: int
-    max_tokens: int
-    padding_id: int
     inputs: tuple[str, ...]
 
 
 def load(folder: Path) -> Any:
-    """Load a classifier in float32, with the attention that ONNX Runtime's fusions know.
-
-    Returns:
-        The transformers model, in evaluation mode.
+    """Load a classifier in float32, with the attention that ONNX Runtime's fusions know, in evaluation mode.
 
     Raises:
-        CheckpointError: transformers cannot read it, or its tensors are missing, misshapen or not finite.
+        CheckpointError: transformers cannot read it, or tensors are missing, misshapen or not finite.
 
     Warns:
         IgnoredWarning: There are tensors that the model does not use.
     """
-    files = weight_files(folder)  # refuses pickles and lacking shards
+    weight_files(folder)  # refuses pickles and missing shards
     try:
         model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -89,8 +64,7 @@ def load(folder: Path) -> Any:
     except Exception as error:  # whatever a family's own code raises
         raise CheckpointError(f"transformers cannot load {folder} ({_one_line(error)}): save the checkpoint again") from None
     unused = sorted(report["unexpected_keys"])
-    if report["missing_keys"] and (prefix := wrapper(unused, report["missing_keys"])):
-        raise CheckpointError(wrapped(folder, prefix, headers(files)))
+    refuse_wrapper(folder, unused, report["missing_keys"])
     faults = [f"missing {name}" for name in sorted(report["missing_keys"])]
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     faults += [f"{name} is not of shape {shapes[name]}" for name in sorted(report["mismatched_keys"])]
@@ -103,15 +77,7 @@ def load(folder: Path) -> Any:
 
 
 def describe(model: Any, inputs: Sequence[str]) -> Description:
-    """Describe a loaded model.
-
-    Args:
-        model: What ``load`` returned.
-        inputs: Names of the inputs that its graph will have.
-
-    Raises:
-        CheckpointError: It takes inputs that are not made from a text alone, or its config names no heads or layers.
-    """
+    """Describe a model whose graph has ``inputs``; raise ``CheckpointError`` for unknown inputs, or a config without sizes."""
     config = model.config
     strange = [name for name in inputs if name not in INPUTS]
     if strange:
@@ -138,7 +104,7 @@ def describe(model: Any, inputs: Sequence[str]) -> Description:
 
 
 def _longest(model: Any) -> int:
-    """Return how many tokens the model takes; RoBERTa's kinds count positions from behind the padding's and lose those."""
+    """Return the longest text in tokens; RoBERTa's kinds do not use the positions up to ``padding_id``."""
     rows = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(rows, int) or rows < 1:
         return _NO_TABLE
@@ -148,20 +114,14 @@ def _longest(model: Any) -> int:
 
 
 def forward(model: Any, description: Description, texts: Sequence[Encoded]) -> NDArray[np.float64]:
-    """Compute the logits in float64, each text alone and without padding; the model is left in float64.
-
-    Returns:
-        Float64 ``[texts, labels]``.
-
-    Raises:
-        ExportError: The model's code does not run in float64.
-    """
+    """Compute the logits ``[texts, labels]``, text by text; raise ``ExportError`` if the model does not run in float64."""
     try:
-        return np.stack([_logits(model.double(), description.inputs, text) for text in texts])
+        model.double()  # it stays so
+        return np.stack([_logits(model, description.inputs, text) for text in texts])
     except (IndexError, RuntimeError, TypeError) as error:
         raise ExportError(
             f"transformers' {description.family} model does not run in float64 ({_one_line(error)}), so that no graph of it "
-            "can be held against it: nothing was written"
+            "can be checked: nothing was written"
         ) from None
 
 

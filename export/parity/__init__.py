@@ -1,1 +1,1 @@
-"""Parity: the float64 reference, and the gates that a graph has to pass."""
+"""Parity checks: the float64 reference, and the comparison of graphs and tokenizers with it."""

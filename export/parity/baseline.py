@@ -1,106 +1,135 @@
-"""A checkpoint under export: read, understood, and with the reference's answers to the check texts."""
+"""Baseline: a checkpoint under export, with the reference's logits of the check texts."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Golden
-from fusedbert.engine.artifact.gates import by_order
+from fusedbert.engine.artifact.limits import by_order
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.text.outputs import stated_function
 
-from ..checkpoint.architecture import Architecture, describe, read_config, read_labels, read_problem_type
-from ..checkpoint.source import Checkpoint
+from ..checkpoint import Checkpoint
+from ..checkpoint.architecture import Architecture, Shape, describe, read_config, read_labels, read_problem_type
 from ..checkpoint.weights import Weights
-from ..tokenizer.tokenization import Tokenization
-from .gates import CheckSet, check_set
-from .order import golden_texts
-from .reference import Trace, forward
-from .texts import GOLDEN
+from ..tokenizer import Tokenization
+from .reference import Float64, Trace, forward
+from .texts import GOLDEN, CheckSet, check_set
 
 Progress = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What every graph of an export is made from and held against.
+class Outputs:
+    """The outputs of a classifier; ``function_to_apply`` is None if the problem type implies the function of the scores."""
 
-    Attributes:
-        checkpoint: Where it lies.
-        architecture: Its description.
-        weights: Its tensors.
-        tokens: Its tokenizer.
-        labels: Names of the classifier's outputs.
-        problem_type: What the outputs mean.
-        function_to_apply: What makes scores of them, where the checkpoint says otherwise than its problem type does.
-        checks: The check texts.
-        reference: Their logits, float64 ``[texts, labels]``.
-        max_activation: Largest absolute value that the reference saw on the way there.
-        golden: Texts for the manifest, with their logits.
-        calibration: Texts of the user's own to fit int8 to; none: the built-in ones.
-        terms: Of each logit the largest sum of its products without their signs ``[labels]``, as the reference saw them.
-    """
-
-    checkpoint: Checkpoint
-    architecture: Architecture
-    weights: Weights
-    tokens: Tokenization
     labels: tuple[str, ...]
     problem_type: str
+    function_to_apply: str | None
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], count: int) -> Outputs:
+        """Read the config of a classifier with ``count`` logits; raise ``CheckpointError`` if it is not valid."""
+        labels, problem_type = read_labels(config, count), read_problem_type(config)
+        function = stated_function(config, problem_type, len(labels), CheckpointError)
+        return cls(labels=labels, problem_type=problem_type, function_to_apply=function)
+
+    @property
+    def by_order(self) -> bool:
+        """True if a graph is judged by the order of its outputs."""
+        return by_order(self.problem_type, len(self.labels))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A checkpoint, whichever route read it, and the logits that its graphs are compared with."""
+
+    checkpoint: Checkpoint
+    files: tuple[Path, ...]  # of the weights
+    architecture: Shape
+    tokens: Tokenization
+    outputs: Outputs
     checks: CheckSet
-    reference: NDArray[np.float64]
+    reference: Float64  # logits of the check texts ``[texts, labels]``
+    golden: tuple[Golden, ...]  # texts for the manifest, with their logits
+    terms: Float64 | None = None  # largest sum of each logit's products without signs ``[labels]``; None if not known
+
+    def in_float32(self) -> NDArray[np.floating] | None:
+        """Compute the reference in float32, ``[texts, labels]``; None if the route cannot."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DirectBaseline(Baseline):
+    """The baseline of the direct route, with the reference's largest activation, and the user's calibration texts."""
+
+    architecture: Architecture
+    weights: Weights
     max_activation: float
-    golden: tuple[Golden, ...]
     calibration: tuple[str, ...] = ()
-    terms: NDArray[np.float64] | None = None
-    function_to_apply: str | None = None
 
     def in_float32(self) -> NDArray[np.floating]:
-        """Compute the reference in float32: ``[texts, labels]``."""
+        """Compute the reference in float32, ``[texts, labels]``."""
         return forward(self.architecture, self.weights, self.checks.texts, None, np.float32)
 
 
-def study(checkpoint: Checkpoint, tell: Progress, *, rounded: bool, calibration: tuple[str, ...] = ()) -> Subject:
-    """Read a checkpoint and compute what the reference makes of the check texts.
-
-    Args:
-        checkpoint: Where it lies.
-        tell: Called with each step's name as it begins.
-        rounded: Whether a graph of less than fp32 will be held against it, which takes more texts to judge.
-        calibration: Texts to fit int8 to, in place of the built-in ones.
+def compute_baseline(
+    checkpoint: Checkpoint, progress: Progress, *, rounded: bool, calibration: tuple[str, ...] = ()
+) -> DirectBaseline:
+    """Read a checkpoint and run the reference; graphs of less than fp32 (``rounded``) need more texts.
 
     Raises:
-        CheckpointError: It is incomplete, damaged, or of a kind that is not built.
+        CheckpointError: It is incomplete, damaged, or not supported.
     """
-    tell(f"reading {checkpoint.id}")
+    progress(f"reading {checkpoint.id}")
     config = read_config(checkpoint.folder)
     architecture, layout = describe(config)
     weights = Weights(checkpoint.folder, architecture, layout)
-    labels, problem_type = read_labels(config, weights.labels), read_problem_type(config)
-    function = stated_function(config, problem_type, len(labels), CheckpointError)
+    outputs = Outputs.read(config, weights.labels)
     tokens = Tokenization(checkpoint.folder, architecture)
-    checks = check_set(architecture, tokens, rounded=rounded, pairs=by_order(problem_type, len(labels)))
-    tell(f"computing the reference: {architecture.layers} layers in float64, {len(checks.texts)} texts")
+    checks = check_set(architecture, tokens, rounded=rounded, pairs=outputs.by_order)
     trace = Trace()
-    shown = tuple(filter(tokens.takes, GOLDEN))
-    logits = forward(architecture, weights, [*checks.texts, *tokens.encode_all(shown)], trace)
-    split = len(checks.texts)
-    return Subject(
+    reference, golden = run_reference(
+        lambda texts: forward(architecture, weights, texts, trace), architecture, tokens, outputs, checks, progress
+    )
+    return DirectBaseline(
         checkpoint=checkpoint,
+        files=weights.files,
         architecture=architecture,
         weights=weights,
         tokens=tokens,
-        labels=labels,
-        problem_type=problem_type,
+        outputs=outputs,
         checks=checks,
-        reference=logits[:split],
+        reference=reference,
+        golden=golden,
         max_activation=trace.max_activation,
-        golden=golden_texts(shown, logits[split:], problem_type),
         calibration=calibration,
         terms=trace.terms,
-        function_to_apply=function,
     )
+
+
+def run_reference(
+    model: Callable[[Sequence[Any]], Float64],
+    shape: Shape,
+    tokens: Tokenization,
+    outputs: Outputs,
+    checks: CheckSet,
+    progress: Progress,
+) -> tuple[Float64, tuple[Golden, ...]]:
+    """Return the logits of the check texts ``[texts, labels]``, and the golden texts with their logits.
+
+    Golden logits have six decimals, or the nine digits of a float32 if outputs have no unit.
+    """
+    progress(f"computing the reference: {shape.layers} layers in float64, {len(checks.texts)} texts")
+    shown = tuple(filter(tokens.accepts, GOLDEN))
+    logits = model([*checks.texts, *tokens.encode_all(shown)])
+    split = len(checks.texts)
+    last = logits[split:]
+    rows = [[float(f"{value:.9g}") for value in row] for row in last.tolist()] if outputs.by_order else last.round(6).tolist()
+    return logits[:split], tuple(Golden(text=text, logits=tuple(row)) for text, row in zip(shown, rows, strict=True))

@@ -1,13 +1,13 @@
-"""The gates: a graph is kept only when it computes what the checkpoint computes.
+"""Parity check of a graph: it is run on the check texts, and compared with the float64 reference within limits.
 
-The reference takes each text alone, without padding. The graph gets the same texts in every way that an engine may
-batch them: alone, all padded together, at one token and at ``max_length``, and in a batch as large as the number of
-heads, where a mask that is broadcast along the wrong axis would go unnoticed by its shape.
+The outputs of a regression, or of a model with one logit, have no unit. So a graph's error is a share of their spread over the
+check texts, and the rounding of fp32 a share of an output's terms: a bias of a million leaves steps of 0.06.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import Parity
-from fusedbert.engine.artifact.gates import (
+from fusedbert.engine.artifact import Parity, Variant
+from fusedbert.engine.artifact.limits import (
     FP32_TOLERANCE,
     GOLDEN_TOLERANCE,
     LABEL_AGREEMENT,
@@ -27,55 +27,24 @@ from fusedbert.engine.artifact.gates import (
 )
 from fusedbert.engine.errors import ExportError, MissingDependencyError
 
-from ..checkpoint.architecture import Shape
-from ..tokenizer.tokenization import Tokenization
-from . import order
-from .reference import Encoded
-from .texts import CHECK_PAIRS, CHECK_TEXTS, ROUNDING_PAIRS, ROUNDING_TEXTS
+from ..checkpoint import LeftOutWarning
+from ..checkpoint.architecture import Encoded
+from ..graph.builder import FLOAT16_MAX
+from .baseline import Baseline, Progress
+from .reference import Float64, sigmoid, softmax
+from .texts import CheckSet
 
 REFERENCE = "numpy float64"
-OWN_ROUNDING = 64.0  # times what the model's own float32 is off by: another order of summation was seen to be off by ten times
-LOAD_ROOM = 16.0  # times what the graph was off by at export: what such a model may be off by on another machine
-MOST_ROUNDING = 0.02  # of the logits' spread: where a model is less certain in float32, right and wrong cannot be told apart
-ORDINARY = 10.0  # a logit of a classifier with several labels; where some are larger, the tolerance grows with them
-FLOAT16_MAX = 65504.0
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckSet:
-    """Tokenized check texts, and the batches in which a graph gets them.
-
-    Attributes:
-        texts: The texts.
-        batches: Rows of ``texts`` that are padded together and run at once.
-    """
-
-    texts: tuple[Encoded, ...]
-    batches: tuple[tuple[int, ...], ...]
-
-
-def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False, pairs: bool = False) -> CheckSet:
-    """Tokenize the check texts and lay out their batches.
-
-    Args:
-        a: What there is to know of the model.
-        tokens: Its tokenizer.
-        rounded: Whether to add the texts on which fp16 and int8 are judged as well.
-        pairs: Whether to add pairs to those: a reranker tells little of a text without a question.
-    """
-    texts = tokens.encode_all([*CHECK_TEXTS, *CHECK_PAIRS])
-    short = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
-    lengths = [n for n in (1, 2, 3, 17) if n < tokens.max_length] + [tokens.max_length]
-    made = range(len(texts), len(texts) + len(lengths))
-    texts += [tokens.repeat(CHECK_TEXTS[-1], n) for n in lengths]
-    as_many_as_heads = tuple(short[: len(short) * 3 // 4][i % (len(short) * 3 // 4)] for i in range(a.heads))
-    alone = [(row,) for row in (*made, short[1], short[-1])]
-    batches = [tuple(short[i::3]) for i in range(3)] + [as_many_as_heads, (made[-1], made[0]), tuple(made[:-1]), *alone]
-    if rounded:
-        more = sorted(tokens.encode_all([*ROUNDING_TEXTS, *(ROUNDING_PAIRS if pairs else ())]), key=lambda text: len(text.ids))
-        start, texts = len(texts), [*texts, *more]
-        batches += [tuple(range(i, min(i + 16, len(texts)))) for i in range(start, len(texts), 16)]
-    return CheckSet(tuple(texts), tuple(batches))
+OWN_ROUNDING = 64.0  # times the error of the reference in float32; another order of summation was off by ten times
+LOAD_ROOM = 16.0  # times the graph's error at export: the error that such a model may have on another machine
+MOST_ROUNDING = 0.02  # of the logits' spread: a model that is less certain in float32 cannot be checked
+ORDINARY = 10.0  # a logit of a classifier with several labels; larger ones get a larger tolerance
+# Of an output's size: two units in the last place of a float32, where 0.5 was measured (a bias of a million).
+ROUNDING = 2.0**-22
+# Of the sum of the classifier's products without their signs: fp32 graphs of 3 to 12 layers were off by up to 3e-7 of it, and
+# by 6e-7 if all products have one sign, so that the spread is as large.
+OF_TERMS = 2e-6
+_MAGNIFIES = "the model's weights magnify rounding, so that float32 does not settle its logits; if that is not so, "
 
 
 def batch_arrays(texts: Sequence[Encoded], padding_id: int) -> dict[str, NDArray[np.int64]]:
@@ -104,8 +73,14 @@ def open_session(path: Path) -> Any:
         return onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
         )
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise ExportError(f"ONNX Runtime cannot open {path.name}: {' '.join(str(error).split())}") from None
+
+
+def run_batch(session: Any, outputs: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    """Run one batch; arrays that the graph does not declare are left out."""
+    declared = {item.name for item in session.get_inputs()}
+    return list(session.run(outputs, {name: array for name, array in arrays.items() if name in declared}))
 
 
 def run_graph(
@@ -114,13 +89,12 @@ def run_graph(
     padding_id: int,
     arrange: Callable[[Sequence[Encoded], int], Mapping[str, NDArray[Any]]] = batch_arrays,
 ) -> list[tuple[int, NDArray[np.float32]]]:
-    """Run every batch, laid out by ``arrange``; return the row of each text that was run, with its logits ``[labels]``."""
-    declared = {item.name for item in session.get_inputs()}
+    """Run every batch, laid out by ``arrange``; return the row of each text with its logits ``[labels]``."""
     results = []
     for batch in checks.batches:
         arrays = arrange([checks.texts[row] for row in batch], padding_id)
         try:
-            logits = session.run(["logits"], {name: array for name, array in arrays.items() if name in declared})[0]
+            (logits,) = run_batch(session, ["logits"], arrays)
         except Exception as error:  # see open_session
             shape = "x".join(map(str, arrays["input_ids"].shape))
             raise ExportError(f"the graph failed on a batch of {shape} tokens: {' '.join(str(error).split())}") from None
@@ -128,36 +102,60 @@ def run_graph(
     return results
 
 
-def measure(
-    results: Sequence[tuple[int, NDArray[np.float32]]],
-    reference: NDArray[np.float64],
-    problem_type: str,
-    terms: NDArray[np.float64] | None = None,
+def check_parity(path: Path, precision: str, baseline: Baseline, progress: Progress) -> Parity:
+    """Compare a written graph with the reference; raise ``ExportError`` if it cannot be run or is beyond its limits."""
+    file = f"{path.parent.name}/{path.name}"
+    size = sum(part.stat().st_size for part in graph_files(path))
+    progress(f"checking {file}, {size / 1e6:.1f} MB, against the reference")
+    results = run_graph(open_session(path), baseline.checks, baseline.architecture.padding_id)
+    parity = compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
+    tolerance = 0.0
+    if precision == "fp32" and not parity.max_abs_logit <= _fp32_limit(parity):  # NaN is not
+        progress("computing the reference in float32 too: some models are no more certain than that")
+        tolerance = float32_tolerance(baseline)
+    check_limits(parity, precision, file, tolerance)
+    return with_load_tolerance(parity) if tolerance else parity
+
+
+def keep_if_passing(make: Callable[[], Variant], path: Path, *, required: bool) -> list[Variant]:
+    """Write and check a graph at ``path``; if it fails and is not ``required``, remove it and warn."""
+    try:
+        return [make()]
+    except ExportError as error:
+        if required:
+            raise
+        for file in graph_files(path):
+            file.unlink()
+        warnings.warn(f"{path.parent.name}/{path.name} is left out: {error}", LeftOutWarning, stacklevel=3)
+        return []
+
+
+def graph_files(path: Path) -> list[Path]:
+    """List a graph's files, with external data if any."""
+    return [file for file in (path, path.with_name(f"{path.name}_data")) if file.exists()]
+
+
+def compare(
+    results: Sequence[tuple[int, NDArray[np.floating]]], reference: Float64, problem_type: str, terms: Float64 | None = None
 ) -> Parity:
-    """Compare a graph's logits with the reference's.
+    """Compare a graph's logits, as ``run_graph`` returns them, with those of the reference ``[texts, labels]``.
 
-    A text that was run in several batches counts once, by the worst of its runs.
-
-    Args:
-        results: The row of each text that was run, with its logits ``[labels]``.
-        reference: Logits ``[texts, labels]``.
-        problem_type: What they mean. A regression and a model with one logit are measured by order too: see ``order``.
-        terms: Of each logit the largest sum of its products without their signs, ``[labels]``; None where not known.
+    A text in several batches counts by its worst run; ``terms`` are those of ``Baseline``.
     """
     rows = np.asarray([row for row, _ in results])
-    found, expected = np.stack([logits for _, logits in results]).astype(np.float64), reference[rows]
+    logits, expected = np.stack([each for _, each in results]).astype(np.float64), reference[rows]
     texts = np.unique(rows)
     parity = Parity(
-        reference=REFERENCE, texts=len(texts), max_abs_logit=float(np.abs(found - expected).max()), label_agreement=1.0
+        reference=REFERENCE, texts=len(texts), max_abs_logit=float(np.abs(logits - expected).max()), label_agreement=1.0
     )
     if by_order(problem_type, reference.shape[1]):
-        parity = dataclasses.replace(parity, **order.figures(rows, found, reference, terms))
+        parity = dataclasses.replace(parity, **_compare_order(rows, logits, reference, terms))
     else:
-        scale = max(np.abs(reference).max() / ORDINARY, order.noise(reference, terms).max() / FP32_TOLERANCE)
+        scale = max(np.abs(reference).max() / ORDINARY, rounding_error(reference, terms).max() / FP32_TOLERANCE)
         parity = dataclasses.replace(parity, scale=float(scale) if scale > 1.0 else None)
     if problem_type != "regression":
-        moved = np.abs(probabilities(found, problem_type) - probabilities(expected, problem_type))  # [runs, labels]
-        kept = same_labels(found, expected, problem_type)
+        moved = np.abs(probabilities(logits, problem_type) - probabilities(expected, problem_type))  # [runs, labels]
+        kept = same_labels(logits, expected, problem_type)
         parity = dataclasses.replace(
             parity,
             label_agreement=float(np.mean([kept[rows == text].all() for text in texts])),
@@ -167,36 +165,94 @@ def measure(
     return _rounded(parity)
 
 
-def is_exact(parity: Parity) -> bool:
-    """Tell whether an fp32 graph is as close to the reference as its scale asks for; what is no number is not."""
-    return parity.max_abs_logit <= FP32_TOLERANCE * (1.0 if parity.scale is None else parity.scale)
+def _compare_order(rows: NDArray[np.int64], outputs: Float64, reference: Float64, terms: Float64 | None) -> dict[str, Any]:
+    """Compare outputs ``[runs, outputs]`` of the texts ``rows``, each relative to its spread; return fields of ``Parity``.
 
-
-def own_room(
-    float32: NDArray[np.floating] | None,
-    reference: NDArray[np.float64],
-    problem_type: str,
-    terms: NDArray[np.float64] | None,
-) -> float:
-    """Return how far an fp32 graph may be from the reference because the model's own arithmetic is no more certain.
-
-    Large weights make attention choose between scores of hundreds: what float32 rounds there comes out as thousandths of a
-    logit, in transformers as in any graph. How much it is, the reference computed in float32 shows.
-
-    Args:
-        float32: The reference's logits ``[texts, labels]`` in float32; None where they cannot be had.
-        reference: The same in float64.
-        problem_type: What they mean.
-        terms: As in ``measure``.
+    The worst output counts: ``max_abs_logit`` is on the scale of the largest.
     """
+    off = np.abs(outputs - reference[rows])
+    off[~np.isfinite(off)] = np.inf  # NaN is as wrong as can be
+    spread, least = np.ptp(reference, axis=0), rounding_error(reference, terms)  # [outputs]
+    scale = spread + least / FP32_TOLERANCE
+    runs = [np.flatnonzero(rows == text) for text in np.unique(rows)]
+    worst = np.array([each[off[each].argmax(axis=0)] for each in runs])  # [texts, outputs]
+    columns = np.arange(off.shape[1])
+    beyond = np.maximum(off[worst, columns] - ROUNDING * np.abs(reference).max(axis=0), 0.0)  # [texts, outputs]
+    shares = _ratio(beyond, np.maximum(spread, least))
+    # Texts that differ by less than fp32 can resolve have an arbitrary order.
+    ordered = [j for j in columns if spread[j] > least[j]]
+    exact = reference[rows[worst], columns].astype(np.float32)  # ranks of differences that fp32 can resolve
+    ranks = [rank_correlation(exact[:, j], outputs[worst[:, j], j]) for j in ordered]
+    return {
+        "max_abs_logit": float(_ratio(off.max(axis=0), scale).max() * scale.max()),
+        "scale": float(scale.max()),
+        "spread": float(spread.max()),
+        "rank_correlation": min(ranks, default=1.0),
+        "mean_of_spread": float(shares.mean(axis=0).max()),
+        "max_of_spread": float(shares.max()),
+    }
+
+
+def rounding_error(reference: Float64, terms: Float64 | None) -> Float64:
+    """Return the error of fp32 that is only rounding, ``[outputs]``; without ``terms`` the outputs take their place."""
+    size = np.abs(reference).max(axis=0)  # [outputs]
+    return np.asarray(ROUNDING * size + OF_TERMS * (size if terms is None else terms))
+
+
+def _ratio(part: Float64, total: Float64) -> Float64:
+    """Divide; 0 / 0 is 0."""
+    with np.errstate(over="ignore"):
+        return np.where(part == 0.0, 0.0, part / np.maximum(total, np.finfo(np.float64).tiny))
+
+
+def rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Return Spearman's rank correlation, -1 to 1; equal numbers share the mean of their ranks.
+
+    Example:
+        >>> rank_correlation(np.array([1.0, 2.0, 30.0]), np.array([0.1, 0.2, 0.3]))
+        1.0
+    """
+    first, second = (_ranks(row) - (len(row) + 1) / 2 for row in (one, other))
+    norm = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / norm if norm else float(np.array_equal(first, second))
+
+
+def _ranks(row: NDArray[np.floating]) -> Float64:
+    _, place, counts = np.unique(row, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
+
+
+def probabilities(logits: Float64, problem_type: str) -> Float64:
+    """Apply a sigmoid or softmax, by the problem type."""
+    independent = problem_type == "multi_label_classification" or logits.shape[1] == 1
+    return sigmoid(logits) if independent else softmax(logits)
+
+
+def same_labels(logits: Float64, expected: Float64, problem_type: str) -> NDArray[np.bool_]:
+    """Return for each text whether both choose the same labels."""
+    if problem_type == "multi_label_classification" or logits.shape[1] == 1:
+        return np.asarray(((logits > 0) == (expected > 0)).all(axis=1))
+    return np.asarray(logits.argmax(axis=1) == expected.argmax(axis=1))
+
+
+def _fp32_limit(parity: Parity) -> float:
+    return FP32_TOLERANCE * (1.0 if parity.scale is None else parity.scale)
+
+
+def float32_tolerance(baseline: Baseline) -> float:
+    """Return the error that an fp32 graph may have because the model magnifies rounding; 0 if not known.
+
+    Large weights make attention choose between scores of hundreds, whose rounding becomes thousandths of a logit.
+    """
+    float32 = baseline.in_float32()
     if float32 is None:
         return 0.0
-    own = measure(list(enumerate(float32)), reference, problem_type, terms).max_abs_logit
-    return min(OWN_ROUNDING * own, MOST_ROUNDING * float(np.ptp(reference, axis=0).max()))
+    own = compare(list(enumerate(float32)), baseline.reference, baseline.outputs.problem_type, baseline.terms).max_abs_logit
+    return min(OWN_ROUNDING * own, MOST_ROUNDING * float(np.ptp(baseline.reference, axis=0).max()))
 
 
-def with_room(parity: Parity) -> Parity:
-    """Note in ``scale`` that float32 is not certain of a model, so that the replay of its golden texts gets room, too."""
+def with_load_tolerance(parity: Parity) -> Parity:
+    """Raise ``scale`` for a model that magnifies rounding, so that the replay of golden texts has room too."""
     ordered = parity.rank_correlation is not None
     scale = LOAD_ROOM * parity.max_abs_logit / (FP32_TOLERANCE if ordered else GOLDEN_TOLERANCE["fp32"])
     return _rounded(dataclasses.replace(parity, scale=max(scale, parity.scale or 1.0)))
@@ -205,38 +261,18 @@ def with_room(parity: Parity) -> Parity:
 def _rounded(parity: Parity) -> Parity:
     figures = {name: value for name, value in dataclasses.asdict(parity).items() if isinstance(value, float)}
     rounded: dict[str, Any] = {name: three_digits(value) for name, value in figures.items()}
-    if parity.rank_correlation is not None:  # what counts is how much is missing to 1
+    if parity.rank_correlation is not None:  # its difference from 1 counts
         rounded["rank_correlation"] = round(parity.rank_correlation, 4)
     return dataclasses.replace(parity, **rounded)
 
 
-def probabilities(logits: NDArray[np.float64], problem_type: str) -> NDArray[np.float64]:
-    """Apply what the problem type asks for: a sigmoid each, or a softmax over the labels."""
-    if problem_type == "multi_label_classification" or logits.shape[1] == 1:
-        with np.errstate(over="ignore"):  # 1 / (1 + infinity) is 0, as it should be
-            return np.asarray(1.0 / (1.0 + np.exp(-logits)))
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def same_labels(found: NDArray[np.float64], expected: NDArray[np.float64], problem_type: str) -> NDArray[np.bool_]:
-    """Tell for each text whether both choose the same label or labels."""
-    if problem_type == "multi_label_classification" or found.shape[1] == 1:
-        return np.asarray(((found > 0) == (expected > 0)).all(axis=1))
-    return np.asarray(found.argmax(axis=1) == expected.argmax(axis=1))
-
-
 def three_digits(value: float) -> float:
-    """Round to three significant digits, so that a manifest does not change with a summation's order."""
+    """Round to three digits, so that a manifest does not change with a summation's order."""
     return float(f"{value:.3g}")
 
 
-def gate_attention(nodes: Mapping[str, int], ops: Sequence[str], layers: int, file: str) -> int:
-    """Hold the number of fused attention nodes against the number of layers; return it.
-
-    Raises:
-        ExportError: They differ.
-    """
+def check_fused_attention(nodes: Mapping[str, int], ops: Sequence[str], layers: int, file: str) -> int:
+    """Count the fused attention nodes; raise ``ExportError`` if they are not as many as the layers."""
     count = sum(nodes.get(op, 0) for op in ops)
     if count != layers:
         raise ExportError(
@@ -245,37 +281,20 @@ def gate_attention(nodes: Mapping[str, int], ops: Sequence[str], layers: int, fi
     return count
 
 
-_MAGNIFIES = "the model's weights magnify rounding, so that float32 does not settle its logits; where that is not so, "
-
-
-def gate_activations(largest: float, file: str) -> None:
-    """Hold what the reference saw against what float16 holds: the CPU computes in wider numbers and would not overflow.
-
-    Raises:
-        ExportError: An intermediate result does not fit.
-    """
+def check_activations(largest: float, file: str) -> None:
+    """Raise ``ExportError`` if the reference's activations exceed float16; a check on the CPU computes in wider numbers."""
     if not largest < FLOAT16_MAX:
         raise ExportError(f"{file}: an activation reaches {largest:.3g} and float16 ends at {FLOAT16_MAX:g}: use --for cpu")
 
 
-def gate(parity: Parity, precision: str, file: str, room: float = 0.0) -> None:
-    """Hold a graph's figures against what its precision has to reach.
-
-    Args:
-        parity: The figures.
-        precision: ``fp32``, ``int8`` or ``fp16``.
-        file: The graph, for the message.
-        room: What a logit in fp32 may be off by in any case, see ``own_room``.
-
-    Raises:
-        ExportError: A logit, a probability, an order or too many labels differ, or a figure is not a number.
-    """
+def check_limits(parity: Parity, precision: str, file: str, tolerance: float = 0.0) -> None:
+    """Raise ``ExportError`` if a figure is NaN or beyond the limits of a precision, in fp32 at least ``tolerance``."""
     if precision == "fp32":
-        limit = max(FP32_TOLERANCE * (1.0 if parity.scale is None else parity.scale), room)
+        limit = max(_fp32_limit(parity), tolerance)
         if not parity.max_abs_logit <= limit:
             raise ExportError(
                 f"{file} differs from the reference by {parity.max_abs_logit:.2g} in a logit, at most {limit:.2g} is "
-                f"accepted: {_MAGNIFIES if room == limit else ''}please report the checkpoint's config.json"
+                f"accepted: {_MAGNIFIES if tolerance == limit else ''}please report the checkpoint's config.json"
             )
         return
     if passes(parity, precision):

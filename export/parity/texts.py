@@ -1,10 +1,11 @@
-"""The texts that every export is checked on: short and long, plain and odd, of both opinions, single and in pairs.
-
-They are written for this purpose, and none of them is used for calibration, so that what is measured on them is what
-a graph does on texts it was not tuned for.
-"""
+"""Check texts of every export, and their batches. They are not used for calibration, so that a graph is not fitted to them."""
 
 from __future__ import annotations
+
+import dataclasses
+
+from ..checkpoint.architecture import Encoded, Shape
+from ..tokenizer import Tokenization
 
 CHECK_TEXTS: tuple[str, ...] = (
     "",
@@ -31,16 +32,14 @@ CHECK_TEXTS: tuple[str, ...] = (
     "concert, and having been there myself I can only say that the first half belongs to her and the second to him: it "
     "opens out of tune and out of time, and it ends with a whole hall on its feet, singing, unwilling to go home.",
 )
-"""Single texts."""
-
 CHECK_PAIRS: tuple[tuple[str, str], ...] = (
     ("A man is playing a guitar on the stage.", "Somebody makes music."),
     ("The shop is closed on Sundays.", "You can buy bread there every day of the week, early in the morning."),
 )
-"""Pairs, for models that compare two texts; to any other model they are two segments of one text."""
+"""Pairs, for models that compare two texts; for any other model they are two segments of one text."""
 
 GOLDEN = ("I really loved this movie. It was fantastic!", "The spaghetti was bland.", "a", CHECK_TEXTS[-1])
-"""Texts that go into the manifest with the reference's logits, for the engine to replay."""
+"""Texts for the manifest, with the reference's logits, which the engine replays."""
 
 SUBJECTS = ("the phone", "this novel", "the hotel room", "her new film", "the update", "our guide", "the soup")
 VERDICTS = (
@@ -58,9 +57,9 @@ VERDICTS = (
     "was the worst part of the evening.",
 )
 ROUNDING_TEXTS = tuple(f"{subject} {verdict}" for subject in SUBJECTS for verdict in VERDICTS)
-"""More texts for the graphs that round (fp16, int8): a share of kept labels needs a hundred texts to mean something.
+"""More texts for graphs in fp16 and int8: a share of kept labels needs a hundred texts to mean something.
 
-Each has an opinion: on a text that has none, any rounding decides between labels of equal weight.
+Each has an opinion: on a text without one, any rounding decides between labels of equal weight.
 """
 
 ROUNDING_PAIRS = tuple(
@@ -68,4 +67,33 @@ ROUNDING_PAIRS = tuple(
     for i, asked in enumerate(SUBJECTS)
     for j, subject in enumerate(SUBJECTS)
 )
-"""Still more for regressions and rerankers: a question about each subject, with a text on it and on each of the others."""
+"""Pairs for regressions and rerankers: a question about each subject, with a text on it and on each of the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSet:
+    """Tokenized check texts; a batch has the rows of ``texts`` that are padded together."""
+
+    texts: tuple[Encoded, ...]
+    batches: tuple[tuple[int, ...], ...]
+
+
+def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False, pairs: bool = False) -> CheckSet:
+    """Tokenize the check texts and lay out their batches; ``rounded`` adds texts for fp16 and int8, ``pairs`` for rerankers.
+
+    Texts run by themselves, padded together, at one token and at ``max_length``, and in a batch as large as the number of
+    heads, in which a mask along the wrong axis would have the right shape.
+    """
+    texts = tokens.encode_all([*CHECK_TEXTS, *CHECK_PAIRS])
+    short = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
+    lengths = [n for n in (1, 2, 3, 17) if n < tokens.max_length] + [tokens.max_length]
+    made = range(len(texts), len(texts) + len(lengths))
+    texts += [tokens.repeat(CHECK_TEXTS[-1], n) for n in lengths]
+    as_many_as_heads = tuple(short[: len(short) * 3 // 4][i % (len(short) * 3 // 4)] for i in range(a.heads))
+    single = [(row,) for row in (*made, short[1], short[-1])]
+    batches = [tuple(short[i::3]) for i in range(3)] + [as_many_as_heads, (made[-1], made[0]), tuple(made[:-1]), *single]
+    if rounded:
+        more = sorted(tokens.encode_all([*ROUNDING_TEXTS, *(ROUNDING_PAIRS if pairs else ())]), key=lambda text: len(text.ids))
+        start, texts = len(texts), [*texts, *more]
+        batches += [tuple(range(i, min(i + 16, len(texts)))) for i in range(start, len(texts), 16)]
+    return CheckSet(tuple(texts), tuple(batches))

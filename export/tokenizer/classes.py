@@ -1,15 +1,13 @@
-"""What each of transformers' tokenizer classes makes of a folder's files: which of them decides, and what it sets itself.
+"""Tokenizer classes of transformers, and how each builds a tokenizer from a folder's files.
 
-``tokenizer_class`` is no mere name. BERT's and RoBERTa's classes take from tokenizer.json the vocabulary alone, and build the
-steps around it anew from the switches of tokenizer_config.json; XLM-RoBERTa's and CamemBERT's build them anew as well;
-PreTrainedTokenizerFast takes the file as it is. So the same tokenizer.json means other ids under another class, and what is
-done here is what transformers 5 does (``tokenization_utils_tokenizers.py`` and the ``tokenization_*.py`` of the families).
+The same tokenizer.json gives other ids under another class. PreTrainedTokenizerFast takes the file as it is; BERT's, RoBERTa's,
+XLM-RoBERTa's and CamemBERT's take only the vocabulary, and rebuild the rest from tokenizer_config.json, as in transformers 5
+(``tokenization_utils_tokenizers.py`` and the ``tokenization_*.py`` of the families).
 
-A tokenizer is four steps (docs of the ``tokenizers`` package): the normalizer changes characters, the pre-tokenizer cuts
-words, the model cuts words into pieces of its vocabulary, the post-processor sets [CLS] and [SEP] around them. WordPiece
-(Schuster and Nakajima 2012; Devlin et al. 2019) takes the longest pieces that the vocabulary holds, and a piece inside a word
-starts with ``##``; byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) merges the pairs that were learned first;
-Unigram (Kudo 2018) takes the most probable pieces.
+The normalizer changes characters, the pre-tokenizer cuts words, the model cuts words into pieces, the post-processor adds [CLS]
+and [SEP]. WordPiece (Schuster and Nakajima 2012; Devlin et al. 2019) takes the longest pieces, with ``##`` inside a word;
+byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) merges the pairs learned first; Unigram (Kudo 2018) takes the most
+probable pieces.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from tokenizers import AddedToken, Tokenizer, models, processors
 
 from fusedbert.engine.errors import CheckpointError
 
-from .files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, text_of
+from .files import CONFIG, NAMED, TOKENIZER, Token, TokenizerFiles, token_text
 
 Spec = dict[str, Any]
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
@@ -40,45 +38,31 @@ _ROBERTA = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerClass:
-    """One class of transformers, and those that are other names for it.
+    """One class of transformers, with its aliases."""
 
-    Attributes:
-        names: As tokenizer_config.json says them, without ``Fast`` at the end.
-        segments: Whether it tells the texts of a pair apart where ``model_input_names`` is not given.
-        special: The named special tokens, where the files give none.
-        extra: Special tokens without a name, likewise.
-        steps: Builds all but added tokens and post-processor, as tokenizer.json would hold it; None: the file as it is.
-        finish: Sets the post-processor, once the special tokens have their ids.
-    """
-
-    names: tuple[str, ...]
-    segments: bool
-    special: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    extra: tuple[str, ...] = ()
+    names: tuple[str, ...]  # as in tokenizer_config.json, without ``Fast`` at the end
+    segments: bool  # whether pairs have segments without ``model_input_names``
+    special: Mapping[str, str] = dataclasses.field(default_factory=dict)  # default of the named special tokens
+    extra: tuple[str, ...] = ()  # default of the special tokens without a name
+    # Builds tokenizer.json without added tokens and post-processor; None if the file is used as it is.
     steps: Callable[[TokenizerFiles, Mapping[str, str], Spec | None], Spec] | None = None
+    # Sets the post-processor, once the special tokens have ids.
     finish: Callable[[Tokenizer, TokenizerFiles, Mapping[str, str]], None] | None = None
 
-    def build(self, files: TokenizerFiles, whole: Spec | None) -> tuple[Tokenizer, Spec]:
-        """Build the tokenizer that transformers would.
-
-        Args:
-            files: The folder's files.
-            whole: tokenizer.json as ``tokenizers`` reads it, None where there is none.
-
-        Returns:
-            The tokenizer, and what it has for a model.
+    def build(self, files: TokenizerFiles, stored: Spec | None) -> tuple[Tokenizer, Spec]:
+        """Build transformers' tokenizer; return it, and its model as in tokenizer.json.
 
         Raises:
             CheckpointError: A file that the class needs is missing, or of another kind.
         """
         special = {**self.special, **files.special}
-        if whole is not None and (padding := whole.get("padding")) is not None:
+        if stored is not None and (padding := stored.get("padding")) is not None:
             special.setdefault("pad_token", padding["pad_token"])
-        texts = {name: text_of(token) for name, token in special.items() if token is not None}
+        texts = {name: token_text(token) for name, token in special.items() if token is not None}
         if self.steps is None:
-            spec = whole or _lacking(files, self.names[0], TOKENIZER)
+            spec = stored or _lacking(files, self.names[0], TOKENIZER)
         else:
-            spec = {"version": "1.0", "added_tokens": [], "post_processor": None, **self.steps(files, texts, whole)}
+            spec = {"version": "1.0", "added_tokens": [], "post_processor": None, **self.steps(files, texts, stored)}
         tokenizer = Tokenizer.from_str(json.dumps({**spec, "truncation": None, "padding": None}))
         add_tokens(tokenizer, files, special, files.extra or self.extra)
         if self.finish is not None:
@@ -87,38 +71,34 @@ class TokenizerClass:
 
 
 def add_tokens(
-    tokenizer: Tokenizer,
-    files: TokenizerFiles,
-    special: Mapping[str, AddedToken | str | None],
-    extra: tuple[AddedToken | str, ...],
+    tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, Token | None], extra: tuple[Token, ...]
 ) -> None:
-    """Add what the files add to the vocabulary, in the order of transformers: by id, then named special tokens, then others.
+    """Add tokens in transformers' order: the files' by id, named special ones, others.
 
-    A token that the vocabulary holds keeps its id, another one gets the next free one, whatever the files say.
+    A token that the vocabulary lacks gets the next free id, whatever the files say.
     """
-    adding: list[AddedToken | str] = [token for _, token in sorted(files.added.items())]
-    known = {text_of(token) for token in (*tokenizer.get_added_tokens_decoder().values(), *adding)}
+    adding: list[Token] = [token for _, token in sorted(files.added.items())]
+    known = {token_text(token) for token in (*tokenizer.get_added_tokens_decoder().values(), *adding)}
     ordered = [special.get(name) for name in NAMED] + [token for name, token in special.items() if name not in NAMED]
-    given: list[AddedToken | str] = [*(token for token in ordered if token is not None), *extra]
-    for token in given:
-        if text_of(token) not in known:
+    named = [token for token in ordered if token is not None]
+    for token in (*named, *extra):
+        if token_text(token) not in known:
             adding.append(token)
-            known.add(text_of(token))
-    named = {text_of(token) for token in ordered if token is not None}
-    whole = [AddedToken(token, special=True) if isinstance(token, str) else token for token in adding]
-    for token in whole:
-        token.special = token.special or token.content in named
-    tokenizer.add_tokens(whole)
+            known.add(token_text(token))
+    names = {token_text(token) for token in named}
+    tokens = [AddedToken(token, special=True) if isinstance(token, str) else token for token in adding]
+    for token in tokens:
+        token.special = token.special or token.content in names
+    tokenizer.add_tokens(tokens)
 
 
-def _word_piece(files: TokenizerFiles, special: Mapping[str, str], whole: Spec | None) -> Spec:
-    """BERT's steps, by the switches of tokenizer_config.json."""
-    vocab = _vocabulary(files, whole, "WordPiece") if whole else _lines(files)
+def _word_piece(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
+    vocab = _vocabulary(files, stored, "WordPiece") if stored else _lines(files)
     unknown = _required(files, special, "unk_token")
     if unknown not in vocab and all(unknown != token.content for token in files.added.values()):
         raise CheckpointError(
-            f"the vocabulary of {files.folder} lacks {unknown}, not that of this model's BERT tokenizer: save the tokenizer "
-            f"again, or name its token for what is unknown as unk_token in {CONFIG}"
+            f"the vocabulary of {files.folder} lacks {unknown}, so it is not that of this model's BERT tokenizer: save the "
+            f"tokenizer again, or name its token for unknown words as unk_token in {CONFIG}"
         )
     return {
         "normalizer": {
@@ -140,10 +120,10 @@ def _word_piece(files: TokenizerFiles, special: Mapping[str, str], whole: Spec |
     }
 
 
-def _byte_level(files: TokenizerFiles, special: Mapping[str, str], whole: Spec | None) -> Spec:
-    """RoBERTa's steps: bytes as characters, and a space before the first word where tokenizer_config.json wants one."""
-    if whole:
-        vocab, merges = _vocabulary(files, whole, "BPE"), whole["model"]["merges"]
+def _byte_level(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
+    """RoBERTa's steps: bytes as characters, with a space before the first word if the config has ``add_prefix_space``."""
+    if stored:
+        vocab, merges = _vocabulary(files, stored, "BPE"), stored["model"]["merges"]
     else:
         vocab, merges = _merges(files)
     level = {"type": "ByteLevel", "add_prefix_space": files.flag("add_prefix_space", False)}
@@ -166,62 +146,58 @@ def _byte_level(files: TokenizerFiles, special: Mapping[str, str], whole: Spec |
     }
 
 
-def _unigram(files: TokenizerFiles, whole: Spec | None, unknown: Callable[[list[Any]], int]) -> Spec:
-    """XLM-RoBERTa's and CamemBERT's steps: words cut at white space, each with a mark in front, and the file's pieces."""
-    pieces = _vocabulary(files, whole, "Unigram")
+def _unigram(files: TokenizerFiles, stored: Spec | None, unknown: Callable[[list[Any]], int]) -> Spec:
+    """XLM-RoBERTa's and CamemBERT's steps: words at white space, with a mark before each."""
+    pieces = _vocabulary(files, stored, "Unigram")
     scheme = "always" if files.config.get("add_prefix_space", True) else "never"
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
     return {
-        "normalizer": _precompiled((whole or {}).get("normalizer")),
+        "normalizer": _precompiled((stored or {}).get("normalizer")),
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
         "decoder": metaspace,
         "model": {"type": "Unigram", "unk_id": unknown(pieces), "vocab": pieces, "byte_fallback": False},
     }
 
 
-def _xlm_roberta(files: TokenizerFiles, special: Mapping[str, str], whole: Spec | None) -> Spec:
-    return _unigram(files, whole, lambda _: 3)
+def _xlm_roberta(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
+    return _unigram(files, stored, lambda _: 3)
 
 
-def _camembert(files: TokenizerFiles, special: Mapping[str, str], whole: Spec | None) -> Spec:
+def _camembert(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
     unknown = special.get("unk_token")
-    return _unigram(files, whole, lambda pieces: next((i for i, (piece, _) in enumerate(pieces) if piece == unknown), 0))
+    return _unigram(files, stored, lambda pieces: next((i for i, (piece, _) in enumerate(pieces) if piece == unknown), 0))
 
 
 def _precompiled(normalizer: Spec | None) -> Spec | None:
-    """Return the table of characters that sentencepiece brings along, which is all of a normalizer that the classes keep."""
+    """Return the part of a normalizer that is kept: sentencepiece's table of characters."""
     parts = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
     return next((part for part in parts if part["type"] == "Precompiled"), None)
 
 
 def _bert_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, str]) -> None:
-    """``[CLS] A [SEP]``, and ``[CLS] A [SEP] B [SEP]`` with B and its end in segment 1."""
+    """``[CLS] A [SEP]``, and ``[CLS] A [SEP] B [SEP]`` with segment 1 from B on."""
     cls, sep = (_required(files, special, name) for name in ("cls_token", "sep_token"))
     single = [f"{cls}:0", "$A:0", f"{sep}:0"]
     _template(tokenizer, single, [*single, "$B:1", f"{sep}:1"], cls, sep)
 
 
 def _roberta_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, str]) -> None:
-    """``<s> A </s>``, and ``<s> A </s></s> B </s>``; all in segment 0."""
+    """``<s> A </s>``, and ``<s> A </s></s> B </s>``, in segment 0."""
     sep, cls = (_required(files, special, name) for name in ("sep_token", "cls_token"))
     ids = {token: tokenizer.token_to_id(token) or 0 for token in (sep, cls)}  # they were added, so that each has one
-    tokenizer.post_processor = processors.RobertaProcessing(
-        (sep, ids[sep]),
-        (cls, ids[cls]),
-        bool(files.flag("trim_offsets", True)),
-        bool(files.flag("add_prefix_space", False)),
-    )
+    trim, space = bool(files.flag("trim_offsets", True)), bool(files.flag("add_prefix_space", False))
+    tokenizer.post_processor = processors.RobertaProcessing((sep, ids[sep]), (cls, ids[cls]), trim, space)
 
 
 def _unigram_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, str]) -> None:
-    """As RoBERTa's, by the tokens that begin and end a sentence."""
+    """As RoBERTa's, with ``bos_token`` and ``eos_token``."""
     bos, eos = (_required(files, special, name) for name in ("bos_token", "eos_token"))
     single = [f"{bos}:0", "$A:0", f"{eos}:0"]
     _template(tokenizer, single, [*single, f"{eos}:0", "$B:0", f"{eos}:0"], bos, eos)
 
 
 def _no_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, str]) -> None:
-    """Tell the texts of a pair apart where a file has no post-processor: nothing is set around them."""
+    """``A``, and ``A B`` with B in segment 1, if there is no post-processor."""
     if tokenizer.post_processor is None:
         _template(tokenizer, ["$A:0"], ["$A:0", "$B:1"])
 
@@ -233,26 +209,23 @@ def _template(tokenizer: Tokenizer, single: list[str], pair: list[str], *tokens:
 
 def _required(files: TokenizerFiles, special: Mapping[str, str], name: str) -> str:
     if name not in special:
-        raise CheckpointError(
-            f"{files.folder / CONFIG} has {name} = null, and no text can do without one: save the tokenizer again"
-        )
+        raise CheckpointError(f"{files.folder / CONFIG} has {name} = null, and every text needs one: save the tokenizer again")
     return special[name]
 
 
-def _vocabulary(files: TokenizerFiles, whole: Spec | None, kind: str) -> Any:
-    """Return the vocabulary of tokenizer.json, which has to be of the class's own kind."""
-    if whole is None:
+def _vocabulary(files: TokenizerFiles, stored: Spec | None, kind: str) -> Any:
+    if stored is None:
         return _lacking(files, f"a {kind} tokenizer", TOKENIZER)
-    if whole["model"]["type"] != kind:
+    if (actual := stored["model"]["type"]) != kind:
         raise CheckpointError(
-            f"{files.folder / TOKENIZER} is {whole['model']['type']}, and the checkpoint's tokenizer class is made for {kind}: "
-            f"where the file is right, set tokenizer_class in {CONFIG} to PreTrainedTokenizerFast"
+            f"{files.folder / TOKENIZER} is {actual}, and the checkpoint's tokenizer class is made for {kind}: "
+            f"if the file is right, set tokenizer_class in {CONFIG} to PreTrainedTokenizerFast"
         )
-    return whole["model"]["vocab"]
+    return stored["model"]["vocab"]
 
 
 def _lines(files: TokenizerFiles) -> dict[str, int]:
-    """Read vocab.txt: a piece a line. Lines end at newlines alone; other separators of Unicode are pieces of a vocabulary."""
+    """Read vocab.txt; only newlines end a line, because other separators may be pieces."""
     path = files.folder / "vocab.txt"
     if not path.is_file():
         return dict(_lacking(files, "BertTokenizer", "vocab.txt"))
@@ -261,12 +234,11 @@ def _lines(files: TokenizerFiles) -> dict[str, int]:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read as UTF-8 ({error}): save the tokenizer again") from None
     lines = text.split("\n")
-    # Blanks at the end are no part of a piece, unless they are all of it.
+    # Blanks at the end do not belong to a piece, unless it has only blanks.
     return {line.rstrip() or line.rstrip(" \t\r"): i for i, line in enumerate(lines[:-1] if not lines[-1] else lines)}
 
 
 def _merges(files: TokenizerFiles) -> tuple[dict[str, int], list[Any]]:
-    """Read vocab.json and merges.txt."""
     paths = [files.folder / name for name in ("vocab.json", "merges.txt")]
     if not all(path.is_file() for path in paths):
         return _lacking(files, "RobertaTokenizer", "vocab.json and merges.txt"), []
@@ -278,11 +250,6 @@ def _merges(files: TokenizerFiles) -> tuple[dict[str, int], list[Any]]:
 
 
 def _lacking(files: TokenizerFiles, name: str, wanted: str) -> Any:
-    """Say which file a class has nothing to read from.
-
-    Raises:
-        CheckpointError: Always.
-    """
     held = ", ".join(sorted(path.name for path in files.folder.iterdir() if path.name in _KNOWN))
     raise CheckpointError(
         f"{files.folder} holds no {TOKENIZER}{'' if wanted == TOKENIZER else f', nor {wanted}'}, which {name} reads "
@@ -290,16 +257,8 @@ def _lacking(files: TokenizerFiles, name: str, wanted: str) -> Any:
     )
 
 
-_KNOWN = (
-    TOKENIZER,
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "bpe.codes",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-)
+_MODELS = ("spiece.model", "sentencepiece.bpe.model", "spm.model")
+_KNOWN = (TOKENIZER, "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", *_MODELS)
 
 AS_IT_IS = TokenizerClass(
     names=("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"),  # the first with Fast behind it
@@ -325,10 +284,7 @@ XLM_ROBERTA = TokenizerClass(
     names=("XLMRobertaTokenizer",), segments=False, special=_ROBERTA, steps=_xlm_roberta, finish=_unigram_ends
 )
 CAMEMBERT = dataclasses.replace(
-    XLM_ROBERTA,
-    names=("CamembertTokenizer",),
-    extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
-    steps=_camembert,
+    XLM_ROBERTA, names=("CamembertTokenizer",), extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"), steps=_camembert
 )
 CLASSES = (AS_IT_IS, BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT)
 OF_FAMILY: Mapping[str, TokenizerClass] = {
@@ -339,7 +295,7 @@ OF_FAMILY: Mapping[str, TokenizerClass] = {
     "xlm-roberta": XLM_ROBERTA,
     "camembert": CAMEMBERT,
 }
-"""The class that a model_type has where no file names one."""
+"""The class of a ``model_type`` if no file names one."""
 
 OWN_CODE: Mapping[str, str] = {
     "BertJapaneseTokenizer": "cuts Japanese words by MeCab, Sudachi or Juman",
@@ -348,9 +304,9 @@ OWN_CODE: Mapping[str, str] = {
     "FlaubertTokenizer": "cuts words by Moses' rules in Python",
     "XLMTokenizer": "cuts words by Moses' rules in Python",
 }
-"""Classes that are Python code: no tokenizer.json can say what they do."""
+"""Classes in Python, which a tokenizer.json cannot describe."""
 
 
 def class_of(name: str) -> TokenizerClass | None:
-    """Return the class of a name, None where it is not one of those that are read here."""
+    """Return the class of a name, or None if it is unknown."""
     return next((each for each in CLASSES if name.removesuffix("Fast") in each.names), None)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusedbert.bench.engines.base import EngineSpec, Job
 from fusedbert.bench.engines.environments import OURS
-from fusedbert.bench.engines.registry import Job, Kind, Tolerance
-from fusedbert.bench.run.interleave import Patience, Setting
+from fusedbert.bench.run.interleave import Patience, RunSettings
 from fusedbert.bench.run.reference import Checks
 
 FOLDER = Path(__file__).parent
@@ -15,28 +15,26 @@ FOLDER = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def fakes():
-    """The module with the fake contenders; workers find it by PYTHONPATH."""
-    spec = importlib.util.spec_from_file_location("fake_contenders", FOLDER / "fake_contenders.py")
+    """The module with the fake engines; workers find it by PYTHONPATH."""
+    spec = importlib.util.spec_from_file_location("fake_engines", FOLDER / "fake_engines.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture
-def kind():
-    """Make a registry entry for a fake contender."""
+def spec():
+    """Make a registry entry for a fake engine."""
 
     def make(name, /, **changes):
-        entry = Kind(
+        entry = EngineSpec(
             name=name,
             title=f"fake {name}",
             engine="fake",
             precision="fp32",
             environment=OURS,
-            module="fake",
+            implementation="fake:Fake",
             devices=("cpu",),
-            tolerance=Tolerance.FP32,
-            needs_checkpoint=False,
         )
         return dataclasses.replace(entry, **changes)
 
@@ -44,14 +42,14 @@ def kind():
 
 
 @pytest.fixture
-def setting(fakes, checkpoint, tmp_path):
+def settings(fakes, checkpoint, tmp_path):
     """How fakes are run: by the real worker."""
     job = Job(checkpoint=None, artifact=checkpoint, work=tmp_path, device="cpu", threads=1, max_length=64)
-    return Setting(
+    return RunSettings(
         job=job,
         patience=Patience(prepare=60, load=60, check=60, visit=60),
         python_path=(FOLDER,),
-        factories=dict.fromkeys(fakes.KINDS, "fake_contenders:make"),
+        factories=dict.fromkeys(fakes.FAKES, "fake_engines:make"),
     )
 
 
@@ -63,6 +61,4 @@ def checks(fakes):
     batches = [{"ids": part, "types": [[0] * len(row) for row in part]} for part in (rows[:1], rows[1:4], rows[4:])]
     reference = np.array([fakes.answer(row) for row in rows], dtype=np.float64)
     counted = tuple(len(batch["ids"]) for batch in batches)
-    return Checks(
-        batches=tuple(batches), counted=counted, pad=1, reference=reference, computed_by="the test", multi_label=False
-    )
+    return Checks(batches=tuple(batches), counted=counted, pad=1, reference=reference, computed_by="the test")

@@ -6,141 +6,159 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from fusedbert.bench import gpu_check, gpu_peers, gpu_setup, gpu_steps
-from fusedbert.bench.gpu_check import main, read_texts, rounded
-from fusedbert.bench.gpu_device import driver_version
-from fusedbert.bench.gpu_plan import Check, Plan
-from fusedbert.engine.errors import StorageError
+from fusedbert.bench import gpu_check, gpu_steps
+from fusedbert.bench.gpu_check import STEPS, main, rounded
+from fusedbert.bench.gpu_steps import Check
+from fusedbert.engine.errors import InputError
 from fusedbert.engine.hardware.device import gpu_present, import_onnxruntime, inspect_offer
 
+FIELDS = {
+    "gpu": None,
+    "driver": None,
+    "onnxruntime": None,
+    "bert_base": ["latency_1x128_p50_ms", "seq128_per_s", "text_1_p50_ms"],
+    "bert_large": ["seq384_per_s"],
+    "sst2": ["label_agreement", "over_transformers_fp16", "packed_over_padded"],
+    "attention_nodes_on_cuda": None,
+}
+QUICK = "parity,latency,padding"
 
-def test_a_dry_run_takes_every_step(tmp_path: Path) -> None:
+
+def check(folder: Path, *arguments: str) -> int:
+    return main(["--dry-run", "--output", str(folder / "out"), "--work", str(folder / "work"), *arguments])
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "out" / "dry-run-on-the-CPU.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_dry_run_takes_every_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "".join(f"it is {'very ' * n}good .\t1\n" for n in range(20)))
-    done = CliRunner().invoke(main, ["--dry-run", "--output", str(tmp_path / "out"), "--sst2", str(tmp_path / "dev.tsv")])
-    details = json.loads(next((tmp_path / "out").glob("*.details.json")).read_text())
-    assert done.exit_code == 0, (done.output, details)
-    assert details["not_measured"] == {} and details["dry_run"] is True and details["texts"] == "dev.tsv"
-    assert set(details["seconds"]) == {name for name, _ in gpu_check.STEPS}
-    result = json.loads(done.stdout)
-    assert result == json.loads((tmp_path / "out/dry-run-on-the-CPU.json").read_text())
-    assert {key: sorted(value) if isinstance(value, dict) else None for key, value in result.items()} == {
-        "gpu": None,
-        "driver": None,
-        "onnxruntime": None,
-        "bert_base": ["latency_1x128_p50_ms", "seq128_per_s", "text_1_p50_ms"],
-        "bert_large": ["seq384_per_s"],
-        "sst2": ["label_agreement", "over_transformers_fp16", "packed_over_padded"],
-        "attention_nodes_on_cuda": None,
-    }
-    assert result["sst2"]["label_agreement"] == 1.0
-    assert all(value > 0 for part in ("bert_base", "bert_large", "sst2") for value in result[part].values())
-    assert details["soak"]["batches"] == 30 and len(details["crossover"]) == 6
-    assert set(details["bert_base"]["latency_1x128_p50_ms"]) == {"padded", "packed"}
-    peers = {"transformers", "optimum_o4"}
-    assert set(details["peers"]["latency_ms"]) == {"fusedbert", *peers} and set(details["peers"]["times_faster"]) == peers
-    assert all(ms > 0 for times in details["peers"]["latency_ms"].values() for ms in times.values())
+    assert check(tmp_path, "--sst2", str(tmp_path / "dev.tsv")) == 0, capfd.readouterr().err
+    found = result(tmp_path)
+    steps = found["steps"]
+    assert list(steps) == list(STEPS) and {step["status"] for step in steps.values()} == {"ok"}, steps
+    assert {key: sorted(found[key]) if isinstance(found[key], dict) else None for key in FIELDS} == FIELDS
+    assert found["dry_run"] is True and found["onnxruntime"] and found["sst2"]["label_agreement"] == 1.0
+    assert all(value > 0 for part in ("bert_base", "bert_large", "sst2") for value in found[part].values())
+    assert set(steps["parity"]["figures"]["layouts"]) == {"engine", "padded", "packed"}
+    assert len(steps["padding"]["figures"]["crossover"]) == 6 and steps["soak"]["figures"]["batches"] == 30
+    peers = steps["peers"]["figures"]
+    assert set(peers["p50_ms"]) == {"fusedbert-fp32", "transformers-fp32"} == set(peers["texts_per_s"])
+    assert max(timed["max_abs_difference"] for timed in steps["candidates"]["figures"].values()) < 0.01
+    assert set(steps["kernels"]["figures"]) == {"padded_1x128", "packed_1x128", "padded_2x128", "packed_2x128"}
 
 
-def test_a_peer_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
-    job = gpu_peers.Job(checkpoint=str(tmp_path), device="cpu", shapes=[(1, 16)], seconds=0.1, texts=[], vocabulary=100)
-    with pytest.raises(gpu_peers.PeerError, match=r"transformers failed: .*"):
-        gpu_peers.measure("transformers", job, timeout=120)
-    with pytest.raises(gpu_peers.PeerError, match=r"transformers was ended after 0 s"):
-        gpu_peers.measure("transformers", job, timeout=0.05)
+def test_resuming_skips_the_steps_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    broken = ["latency"]
+
+    def apart(name: str, options: object) -> dict[str, Any]:
+        ran.append(name)
+        assert len(ran) == 1 or ran[-2] in result(tmp_path)["steps"]  # on disk before the next one begins
+        failed = name in broken
+        status = {"status": "failed", "why": "the device fell off the bus"} if failed else {"status": "ok", "why": ""}
+        return {**status, "figures": {} if failed else {"label_agreement": 0.5}, "seconds": 1.0}
+
+    monkeypatch.setattr(gpu_check, "_run_apart", apart)
+    assert check(tmp_path, "--steps", QUICK) == 1
+    found = result(tmp_path)
+    assert found["steps"]["latency"]["why"] == "the device fell off the bus" and found["bert_base"]["text_1_p50_ms"] is None
+    assert found["sst2"]["label_agreement"] == 0.5
+    del ran[:], broken[:]
+    assert check(tmp_path, "--steps", "latency", "--resume") == 0
+    assert ran == ["latency"] and list(result(tmp_path)["steps"]) == QUICK.split(",")
+    assert check(tmp_path, "--steps", QUICK, "--resume") == 0
+    assert ran == ["latency"]
 
 
-def test_the_driver_as_the_kernel_module_writes_it(tmp_path: Path) -> None:
-    file = tmp_path / "version"
-    assert driver_version(file) is None
-    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (root@localhost)\n")
-    assert driver_version(file) == "580.95.05"
+def test_a_step_that_fails_or_hangs_is_reported_in_one_line_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert check(tmp_path, "--steps", "latency,parity", "--sst2", str(tmp_path / "none.tsv")) == 1
+    steps = result(tmp_path)["steps"]
+    assert "none.tsv" in steps["latency"]["why"] and "\n" not in steps["latency"]["why"]
+    assert {step["status"] for step in steps.values()} == {"failed"}
+    monkeypatch.setattr(gpu_check, "STEPS", {"parity": (0.05, "")})
+    assert check(tmp_path, "--steps", "parity") == 1
+    assert result(tmp_path)["steps"]["parity"]["status"] == "timed out"
+    assert check(tmp_path, "--steps", "parity", "--minutes", "0") == 1
+    assert "the time was up" in result(tmp_path)["steps"]["parity"]["why"]
+    assert "parity timed out: gpu_step: no answer within" in capfd.readouterr().err
 
 
-def test_a_step_that_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(check: Check) -> None:
-        raise RuntimeError("the device\nfell off the bus")
-
-    monkeypatch.setattr(gpu_check, "STEPS", (("machine", gpu_steps.machine), ("bert_base", broken)))
-    done = CliRunner().invoke(main, ["--dry-run", "--output", str(tmp_path)])
-    details = json.loads((tmp_path / "dry-run-on-the-CPU.details.json").read_text())
-    assert done.exit_code == 1
-    assert details["not_measured"] == {"bert_base": "RuntimeError: the device fell off the bus"}
-    late = CliRunner().invoke(main, ["--dry-run", "--output", str(tmp_path), "--minutes", "0"])
-    details = json.loads((tmp_path / "unknown.details.json").read_text())
-    assert late.exit_code == 1 and details["not_measured"]["machine"] == "the time was up"
+def test_steps_are_listed_and_a_wrong_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(STEPS)
+    assert all(callable(getattr(gpu_steps, name)) for name in STEPS)
+    with pytest.raises(SystemExit):
+        check(tmp_path, "--steps", "latncy")
+    assert "unknown step 'latncy'" in capsys.readouterr().err
 
 
-def test_without_a_gpu_it_says_so_at_once(tmp_path: Path) -> None:
+def test_without_a_gpu_it_says_so_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if inspect_offer(import_onnxruntime()).obstacle() is None:
         pytest.skip("there is a GPU here")
-    done = CliRunner().invoke(main, ["--output", str(tmp_path)])
-    assert done.exit_code == 1 and "--dry-run" in done.stderr and list(tmp_path.iterdir()) == []
+    assert main(["--output", str(tmp_path), "--work", str(tmp_path)]) == 1
+    assert "--dry-run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_texts(tmp_path: Path) -> None:
-    assert len(read_texts(None, 10**9)) == 872
+    def texts(file: Path | None, least: int = 1) -> list[str]:
+        return Check(work=tmp_path, dry_run=False, sst2=file).texts(least)
+
+    assert len(texts(None)) > 50 and len(texts(None, 9000)) > 8000
     (tmp_path / "imdb.tsv").write_text('label\ttext\n1\tgood "film\n')
-    assert read_texts(tmp_path / "imdb.tsv", 5) == ['good "film']
-    (tmp_path / "other.tsv").write_text("a\tb\n1\t2\n")
-    for name in ("other.tsv", "missing.tsv"):
-        with pytest.raises(StorageError, match=name):
-            read_texts(tmp_path / name, 5)
+    assert texts(tmp_path / "imdb.tsv") == ['good "film']
+    (tmp_path / "empty.tsv").write_text("text\n")
+    with pytest.raises(InputError, match="empty"):
+        texts(tmp_path / "empty.tsv")
 
 
-def test_what_is_no_number_is_null() -> None:
+def test_numbers_are_rounded_and_others_are_null() -> None:
     assert rounded([float("nan"), float("inf"), 1.0]) == [None, None, 1.0]
-
-
-def test_figures_are_there_before_the_last_step(tmp_path: Path) -> None:
-    check = Check(plan=Plan.make(dry_run=True), dry_run=True, folder=tmp_path, texts=["a"], deadline=monotonic() + 60)
-    check.step("machine", gpu_steps.machine)
-    gpu_check.write(check, tmp_path)
-    found = json.loads((tmp_path / "dry-run-on-the-CPU.json").read_text())
-    assert found["onnxruntime"] and found["bert_base"]["seq128_per_s"] is None
-
-
-def test_numbers_are_rounded() -> None:
-    assert rounded({"a": [1.23456, {"b": 17601.23}], "c": None, "d": 12345678}) == {
+    assert rounded({"a": [1.23456, {"b": 17601.23}], 7: None, "d": 12345678}) == {
         "a": [1.235, {"b": 17600.0}],
-        "c": None,
+        "7": None,
         "d": 12345678,
     }
 
 
-def test_the_environment_links_the_packages(tmp_path: Path, repository: Path) -> None:
-    """Without a network and without pip: a new environment imports the engine from this repository."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+# The environment
+
+
+def test_the_environment_links_the_packages_and_sees_those_of_an_outer_environment(tmp_path: Path, repository: Path) -> None:
+    """Without a network and without pip: a new environment imports the engine, and what this interpreter has, twice over."""
+    for name in ("env", "inner"):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / name)], check=True)
     python = tmp_path / "env/bin/python"
-    folder = gpu_setup.link(python)
-    assert gpu_setup.link(python) == folder  # twice does no harm
+    folder = gpu_check.link(python)
+    assert gpu_check.link(python) == folder  # twice does no harm
     code = "import fusedbert.engine.errors as e, fusedbert.bench as b; print(e.__file__, b.__path__)"
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert str(folder / "engine" / "errors.py") in done.stdout
     assert (folder / "engine").resolve() == repository / "engine"
-    assert set(gpu_setup.missing(python)) == set(gpu_setup.NEEDED)
-    assert gpu_setup.missing(Path(sys.executable)) == ["onnxruntime"]  # it is here, without CUDA
-    assert gpu_setup.missing(Path(sys.executable), gpu_setup.DRY_RUN) == []
+    assert gpu_check.missing(python, gpu_check.DRY_RUN) == []  # by the .pth file: this is a virtual environment's interpreter
+    assert gpu_check.missing(python) == ["onnxruntime"]  # it is here, without CUDA
+    bare = [*gpu_check.NEEDED]
+    assert set(gpu_check.missing(tmp_path / "inner/bin/python")) == set(bare)
 
 
 @pytest.mark.parametrize(
     ("needed", "peers", "exits", "says"),
     [
         (["onnxruntime"], [], 1, "WHEELS=FOLDER"),
-        (
-            [],
-            ["torch", "transformers"],
-            0,
-            "torch, transformers could not be installed: what needs it will not be compared with",
-        ),
+        ([], ["torch", "transformers"], 0, "torch, transformers could not be installed: the steps peers and kernels will fail"),
         ([], [], 0, ""),
     ],
 )
-def test_what_is_missing_and_cannot_be_had(
+def test_what_is_missing_and_cannot_be_installed(
     needed: list[str],
     peers: list[str],
     exits: int,
@@ -149,28 +167,27 @@ def test_what_is_missing_and_cannot_be_had(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(gpu_setup.venv, "create", lambda *_, **__: None)
-    monkeypatch.setattr(gpu_setup, "link", lambda _: tmp_path)
-    monkeypatch.setattr(gpu_setup, "sees_gpu", lambda _: True)
-    monkeypatch.setattr(gpu_setup, "missing", lambda _, asked=gpu_setup.NEEDED: peers if asked is gpu_setup.PEERS else needed)
+    monkeypatch.setattr(gpu_check.venv, "create", lambda *_, **__: None)
+    monkeypatch.setattr(gpu_check, "link", lambda _: tmp_path)
+    monkeypatch.setattr(gpu_check, "_sees_gpu", lambda _: True)
+    monkeypatch.setattr(gpu_check, "missing", lambda _, modules: peers if modules is gpu_check.PEERS else needed)
     commands: list[list[str]] = []
-    monkeypatch.setattr(gpu_setup.subprocess, "run", lambda command, **_: commands.append(command))
-    assert gpu_setup.main([str(tmp_path / "env"), "wheels"]) == exits
+    monkeypatch.setattr(gpu_check.subprocess, "run", lambda command, **_: commands.append(command))
+    assert gpu_check.make_environment(tmp_path / "env", Path("wheels"), dry_run=False) == exits
     assert says in capsys.readouterr().err
     asked = [command[command.index("--disable-pip-version-check") + 1 :] for command in commands]
     source = ["--no-index", "--find-links", "wheels"]
     with_libraries, without = "onnxruntime-gpu[cuda,cudnn]>=1.31", "onnxruntime-gpu>=1.31"
     assert asked == [
-        *([[*source, with_libraries], ["--no-deps", *source, without]] if needed else []),  # where CUDA's are the system's
+        *([[*source, with_libraries], ["--no-deps", *source, without]] if needed else []),  # CUDA's may be the system's
         *([[*source, "torch>=2.6", "transformers>=5"]] if peers else []),
     ]
-    assert gpu_setup.main([]) == 2
 
 
-def test_without_a_gpu_nothing_is_fetched(repository: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_nothing_is_installed(repository: Path, tmp_path: Path) -> None:
     if gpu_present():
         pytest.skip("there is a GPU here")
-    command = [sys.executable, str(repository / "bench/gpu_setup.py"), str(tmp_path / "env")]
+    command = [sys.executable, str(repository / "bench/gpu_check.py"), "--environment", str(tmp_path / "env")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "no NVIDIA GPU is visible" in done.stderr and "--dry-run" in done.stderr

@@ -11,7 +11,10 @@ MAY_IMPORT = {
     "engine": ("fusedbert.engine",),
     "export": (
         "fusedbert.export",
-        *(f"fusedbert.engine.{module}" for module in ("artifact", "artifact.gates", "errors", "cli", "load.kinds", "text")),
+        *(
+            f"fusedbert.engine.{module}"
+            for module in ("artifact", "artifact.limits", "errors", "cli", "load.unsupported", "hardware.packages", "text")
+        ),
     ),
     "bench": ("fusedbert.bench", "fusedbert.export", "fusedbert.engine"),
 }

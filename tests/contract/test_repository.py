@@ -90,6 +90,47 @@ def test_constraints_pin_exactly_and_cover_what_is_declared(repository):
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *(line for name in ("cpu", "export", "test", "lint") for line in extras[name])]
+    declared = [
+        *project["dependencies"],
+        *(line for name in ("cpu", "export", "bench", "test", "lint") for line in extras[name]),
+    ]
     names = {re.match(r"[A-Za-z0-9_.-]+", line)[0].lower() for line in declared} - {"fusedbert"}
     assert names <= pinned
+
+
+def mapped(page):
+    """Return the folders and files that the map of docs/architecture.md names."""
+    (tree,) = re.findall(r"^```text\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    found, above = set(), []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        for name in re.match(r" *((?:[\w.-]+/?(?:  (?=\w+/))?)+)", line)[1].split():
+            above = [*above[:depth], name.rstrip("/")]
+            found.add("/".join(above))
+    return found
+
+
+def test_the_map_of_the_architecture_is_the_tree(repository):
+    found = mapped((repository / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert {name for name in found if not (repository / name).exists()} == set()
+    folders = {
+        path.parent.relative_to(repository).as_posix() for stage in STAGES for path in (repository / stage).rglob("*.py")
+    }
+    assert folders - found == set(), "folders that the map does not name"
+
+
+STAGES = ("engine", "export", "bench")
+
+
+def test_folders_are_small_and_files_are_one_idea(repository):
+    paths = [path for path in tracked(repository) if path.relative_to(repository).parts[0] in (*STAGES, "tests")]
+    entries = {}
+    for path in paths:
+        parts = path.relative_to(repository).parts
+        for end in range(1, len(parts)):
+            entries.setdefault("/".join(parts[:end]), set()).add(parts[end])
+    named = {folder: names - {"__init__.py", "py.typed"} for folder, names in entries.items()}
+    assert {folder: len(names) for folder, names in named.items() if len(names) > 13} == {}
+    code = [path for path in paths if path.suffix in (".py", ".c", ".h") and path.relative_to(repository).parts[0] in STAGES]
+    long = {str(path.relative_to(repository)): n for path in code if (n := path.read_text(encoding="utf-8").count("\n")) > 400}
+    assert long == {}

@@ -1,15 +1,16 @@
 """docs/benchmarking.md tells the truth: its commands are calls that there are, and each runs, with less to do."""
 
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from fusedbert.bench.cli import bench
-from fusedbert.bench.cli.setup import setup
+from fusedbert.bench.cli import bench, setup
 from fusedbert.bench.engines.environments import environment_of
 from fusedbert.bench.engines.registry import groups, names
-from fusedbert.bench.report.text import SCHEMA
+from fusedbert.bench.report.page import write_report
+from fusedbert.bench.report.text import SCHEMA, read_document
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
@@ -77,3 +78,9 @@ def test_every_engine_is_in_the_table():
 
 def test_the_schema_is_this_version_s():
     assert SCHEMA in PAGE
+
+
+def test_the_picture_shows_its_figures(tmp_path):
+    write_report(read_document(ROOT / "bench" / "results" / "bert-base-growth.json"), tmp_path)
+    made, shown = (ET.parse(folder / "time-per-token.svg").getroot() for folder in (tmp_path, ROOT / "docs"))
+    assert "".join(made.itertext()).split() == "".join(shown.itertext()).split(), "run make readme"

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands and its Python run, its links lead somewhere, its figures are of this model."""
+"""The README and docs/measurements.md: commands and Python run, links lead to files, figures are those of the results."""
 
 import re
 import subprocess
@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fusedbert.bench.cli.setup import setup
-from fusedbert.bench.engines.environments import environment_of
-
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MEASUREMENTS = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -22,8 +20,14 @@ def blocks(language):
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
 
 
-def test_the_two_commands_come_first():
-    assert COMMANDS[:2] == ["make demo", "make test"]
+def test_installation_stands_on_the_first_screen_and_the_whole_is_short():
+    assert COMMANDS[0].startswith("pip install")
+    assert README.splitlines().index(COMMANDS[0]) < 24
+    assert len(README.splitlines()) <= 170
+
+
+def test_the_two_commands_of_a_newcomer_are_there():
+    assert COMMANDS[-2:] == ["make demo", "make test"]
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("make ")])
@@ -42,49 +46,24 @@ def test_pip_is_asked_for_extras_that_exist(command):
 
 def test_every_command_runs_in_the_order_of_the_page(clone, needs_peers):
     ours = [line for line in COMMANDS if not line.startswith(("make ", "pip ")) and not needs_peers(line)]
-    assert len(ours) >= 9
+    assert {line.split()[1] for line in ours} == {"export", "classify", "score", "explain", "doctor", "bench"}
     assert all(line.startswith("fusedbert ") for line in ours)
     for command in ours:
         done = clone("bash", "-c", command)
         assert done.returncode == 0, f"{command}: {done.stderr}"
-        assert done.stdout, command
-
-
-def test_setup_is_asked_for_environments_that_there_are(setup_command):
-    names = setup.make_context("setup", setup_command.split()[3:]).params["names"]
-    assert names
-    assert all(environment_of(name).requirements for name in names if name != "all")
-
-
-def test_a_comparison_measures_ours_and_names_the_environment_that_is_missing(peer_command, clone, shortened):
-    done = clone("bash", "-c", shortened(peer_command))
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^fusedbert-int8 +[\d.]+", done.stdout, flags=re.MULTILINE)
-    missing = re.findall(r"^\S+ missing: its environment is not built: (fusedbert bench setup \S+)$", done.stdout, re.MULTILINE)
-    assert missing and set(missing) <= set(COMMANDS)  # the page says how
-
-
-@pytest.mark.peers
-@pytest.mark.timeout(900)
-def test_a_comparison_measures_the_peers_where_their_environment_is(peer_command, clone, shortened):
-    done = clone("bash", "-c", shortened(peer_command), peers=True)
-    assert done.returncode == 0, done.stderr
-    if "missing:" in done.stdout:
-        pytest.skip("run fusedbert bench setup all")
-    assert "geometric mean" in done.stdout
+        assert done.stdout or " -o " in command, command
 
 
 def test_the_python_prints_what_its_comments_say(clone):
     program, _ = blocks("python")
-    assert len(program.splitlines()) < 50
+    assert len(program.splitlines()) <= 10
     done = clone(sys.executable, "-W", "error", "-c", program)
     assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
     assert re.fullmatch(r"\[\{'label': 'POSITIVE', 'score': 0\.99\d+\}\]", printed[0])
     assert "['NEGATIVE', 'POSITIVE']" in printed
     assert "(2, 2)" in printed
-    assert re.search(r"max_length is 512", printed[-1])
-    assert len([line for line in printed if line in ("POSITIVE", "NEGATIVE")]) == 10
+    assert printed[-1].startswith("cpu ")
 
 
 def test_the_service_s_python_prints_what_its_comments_say(clone):
@@ -96,21 +75,18 @@ def test_the_service_s_python_prints_what_its_comments_say(clone):
     assert "fusedbert_texts_total 2" in printed
 
 
-def test_links_lead_to_files():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "engine").rglob("*.md"), *(ROOT / "bench").rglob("*.md")]
 
 
-def test_the_tree_names_folders_that_exist():
-    (tree,) = blocks("text")
-    names = re.findall(r"^([a-z]+)/ ", tree, flags=re.MULTILINE)
-    assert {"export", "engine", "bench", "models", "docs", "examples", "tests"} == set(names)
-    assert all((ROOT / name).is_dir() for name in names)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
 
 
 def test_the_accuracy_is_the_model_card_s():
     card = (ROOT / "models" / "sst2-mini" / "README.md").read_text(encoding="utf-8")
     measured = re.search(r"SST-2 dev \(872 sentences\) \| ([\d.]+)%", card)[1]
-    row = next(line for line in README.splitlines() if line.startswith("| accuracy, SST-2 dev"))
+    row = next(line for line in MEASUREMENTS.splitlines() if line.startswith("| accuracy, SST-2 dev"))
     assert f"| {measured} % |" in row

@@ -13,10 +13,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from fusedbert.engine.artifact import read_manifest, verify_files
+from fusedbert.engine.artifact import read_manifest
+from fusedbert.engine.artifact.verify import FileCheck
 from fusedbert.engine.errors import ArtifactError, ExportError
 from fusedbert.export import export_checkpoint
-from fusedbert.export.parity import baseline as subject
+from fusedbert.export.parity import baseline
 from fusedbert.export.parity import gates as check
 
 
@@ -53,16 +54,21 @@ def test_the_fp32_graph_is_standard_onnx_with_the_inputs_of_transformers(artifac
     assert [item.name for item in model.graph.output] == ["logits"]
 
 
+def check_files(folder, manifest):
+    with FileCheck(folder, manifest, None) as check:
+        check.finish()
+
+
 def test_a_changed_byte_is_found_and_named(artifact: Path) -> None:
     manifest = read_manifest(artifact)
-    verify_files(artifact, manifest)
+    check_files(artifact, manifest)
     for name in manifest.files:
         whole = (artifact / name).read_bytes()
         changed = bytearray(whole)
         changed[len(changed) // 2] ^= 1
         (artifact / name).write_bytes(changed)
         with pytest.raises(ArtifactError, match=name):
-            verify_files(artifact, manifest)
+            check_files(artifact, manifest)
         (artifact / name).write_bytes(whole)
 
 
@@ -106,8 +112,8 @@ def test_a_manifest_of_another_form(artifact: Path, tmp_path: Path, change: dict
 def test_a_graph_that_computes_something_else_is_not_kept(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = subject.forward
-    monkeypatch.setattr(subject, "forward", lambda *arguments: forward(*arguments) + 2e-4)
+    forward = baseline.forward
+    monkeypatch.setattr(baseline, "forward", lambda *arguments: forward(*arguments) + 2e-4)
     with pytest.raises(ExportError, match="differs from the reference"):
         export_checkpoint(checkpoint, tmp_path / "artifact", target="cpu", required=False)
     assert list(tmp_path.iterdir()) == []
@@ -115,13 +121,13 @@ def test_a_graph_that_computes_something_else_is_not_kept(
 
 def test_a_graph_without_its_fused_nodes_is_not_kept() -> None:
     with pytest.raises(ExportError, match=r"1 fused attention nodes \(Attention\), expected one for each of 2 layers"):
-        check.gate_attention({"Attention": 1, "com.microsoft:Attention": 1}, ("Attention",), 2, "onnx/model.onnx")
+        check.check_fused_attention({"Attention": 1, "com.microsoft:Attention": 1}, ("Attention",), 2, "onnx/model.onnx")
 
 
 def test_a_killed_export_leaves_no_artifact(checkpoint: Path, tmp_path: Path) -> None:
     code = (
         "import os, sys; from fusedbert.export import exporter\n"
-        "exporter.finish = lambda *a: (print('halfway', flush=True), __import__('time').sleep(60))\n"
+        "exporter.write_metadata = lambda *a: (print('halfway', flush=True), __import__('time').sleep(60))\n"
         "exporter.export_checkpoint(sys.argv[1], sys.argv[2], target='cpu')"
     )
     output = tmp_path / "artifact"

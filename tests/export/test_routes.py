@@ -11,8 +11,8 @@ import pytest
 
 from fusedbert.engine.errors import OptionError
 from fusedbert.export import export_checkpoint
+from fusedbert.export.checkpoint import LeftOutWarning
 from fusedbert.export.cli import shown_warnings
-from fusedbert.export.variants import LeftOutWarning
 
 
 def test_without_its_packages_the_optimum_route_names_the_extra(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
-"""A session on CUDA: few threads run it, a few shapes keep their buffers, and small shapes that come back are captured.
+"""A session on CUDA with buffers per batch shape, whose small recurring shapes are captured as CUDA graphs.
 
-Why few threads: ONNX Runtime keeps a captured CUDA graph for the thread that captured it, and every thread that runs a
-session costs handles and workspaces on the GPU until the session ends. So the first threads that come (``SEATS``) run it
-themselves, which saves a single text two switches of threads, and all others hand their batches to one thread of the
-session's own. That one ends when nobody holds the session any more.
-
-The GPU runs one batch at a time anyway: callers wait in line, and all sessions of a process do (``turn``).
+A CUDA graph belongs to the thread that captured it, and every thread that runs a session costs GPU memory until its end. So
+only the first ones (``SLOTS``) run it themselves, which saves a single text two thread switches; all others use one worker.
 """
 
 from __future__ import annotations
@@ -13,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 import threading
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -23,44 +20,61 @@ from numpy.typing import NDArray
 
 from ...errors import InferenceError
 from ...hardware.cuda_errors import diagnose
-from ..packing import Batch, Bucket
+from ..batches import Batch, Bucket
 from ..session import Session, first_line
-from .bound import Bound
-from .lock import turn
-from .staging import Register, cuda_register
+from .buffers import IoBuffers, Pin, pin_memory
 
-GRAPH_TEXTS, GRAPH_TOKENS = 8, 2048  # batches up to this are captured: beyond it kernels run longer than they take to launch
-SEATS = 2  # threads that run a session themselves: the one that loaded it, and one more
-MAX_GRAPHS = 32  # of a seat; each holds its buffers, and some megabytes of the driver's
-MAX_BUFFERS = 16  # of shapes that are not captured; the one unused for longest gives way
-CAPTURE_AT = 2  # the use at which a shape is captured: capturing takes longer than the run that it saves once
+GRAPH_TEXTS, GRAPH_TOKENS = 8, 2048  # largest captured batch: kernels of larger ones run longer than their launch takes
+SLOTS = 2  # threads that run a session themselves: the one that loaded it, and one more
+MAX_GRAPHS = 32  # of a slot; each holds its buffers, and some megabytes of the driver's
+MAX_BUFFERS = 16  # of shapes that are not captured; the least recently used one is dropped
+CAPTURE_AT = 2  # the use at which a shape is captured: capturing takes longer than the one run that it saves
 
 RETRY_AFTER = 8  # uses of a shape until it is captured again, after a capture that failed; twice as many each time
-MOST_FAILURES = 8  # captures that may fail before there are no more
+MOST_FAILURES = 8  # failed captures until there are no more
 _log = logging.getLogger("fusedbert")
 
 
+class CudaLock:
+    """A process-wide lock: only one thread may create, run, capture or free a CUDA session at a time.
+
+    ONNX Runtime captures in the driver's global mode, in which any other thread's allocation, free or copy spoils the capture.
+    The lock is reentrant, and free in a forked child; ``inherited`` if the parent had used CUDA, so that the child cannot.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._used = False
+        self.inherited = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._used = True
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()  # the thread that held the other one does not exist in the child
+        self.inherited = self._used
+
+
+cuda_lock = CudaLock()
+
+
 def capturable(texts: int, tokens: int) -> bool:
-    """Tell whether a batch is small enough for the launches of its kernels to matter."""
+    """Return whether a batch is small enough for kernel launches to matter."""
     return texts <= GRAPH_TEXTS and tokens <= GRAPH_TOKENS
 
 
 class NoMemoryLeftError(InferenceError):
-    """The GPU, or what a limit leaves of it, has no room for a batch."""
+    """The GPU, or a memory limit, has no room for a batch."""
 
 
-class ShapedSession:
-    """Runs batches on a session through buffers that are kept for each shape.
-
-    Args:
-        runtime: The onnxruntime module.
-        session: The graph.
-        labels: Columns of its logits.
-        device: ``cuda``, or ``cpu`` where there is no GPU to test with.
-        index: Number of the device.
-        graphs: Whether CUDA graphs may be captured.
-        pin: Pins host memory; left out, CUDA does.
-    """
+class GraphCache:
+    """A session's buffers and CUDA graphs by batch shape."""
 
     def __init__(
         self,
@@ -68,30 +82,30 @@ class ShapedSession:
         session: Session,
         *,
         labels: int,
-        device: str = "cuda",
-        index: int = 0,
-        graphs: bool,
-        pin: Register | None = None,
+        graphs: bool,  # whether to capture CUDA graphs
+        device: str = "cuda",  # or cpu, to test without a GPU
+        index: int = 0,  # of the device
+        pin: Pin | None = None,
     ) -> None:
         self.session = session
         self._runtime = runtime
         self._labels = labels
         self._device, self._index = device, index
-        self._pin = pin or functools.partial(cuda_register, index=index)
+        self._pin = pin or functools.partial(pin_memory, index=index)
         self._graphs = graphs
-        self._captured: dict[tuple[int, Bucket], int] = {}  # a CUDA graph's number, by who captured it and its shape
-        self._kept: dict[Bucket, Bound] = {}  # of captured shapes: a CUDA graph reads and writes there as long as it lives
+        self._captured: dict[tuple[int, Bucket], int] = {}  # a CUDA graph's number, by slot and shape
+        self._kept: dict[Bucket, IoBuffers] = {}  # of captured shapes: a CUDA graph uses them as long as it lives
         self._numbers = itertools.count(1)
         self._failures = 0
         self._seen: Counter[tuple[int, Bucket]] = Counter()
-        self._buffers: OrderedDict[Bucket, Bound] = OrderedDict()
+        self._buffers: OrderedDict[Bucket, IoBuffers] = OrderedDict()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fusedbert-cuda")
-        self._here = threading.local()
-        self._seating, self._seated = threading.Lock(), 0
+        self._thread = threading.local()
+        self._slots_lock, self._slots = threading.Lock(), iter(range(1, SLOTS + 1))
 
     @property
     def captured(self) -> int:
-        """Number of CUDA graphs so far."""
+        """Number of CUDA graphs."""
         return len(self._captured)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -100,56 +114,53 @@ class ShapedSession:
         Raises:
             InferenceError: The graph failed.
         """
-        seat = self._seat()
-        return self._run(batch, seat) if seat else self._worker.submit(self._run, batch, 0).result()
+        slot = self._slot()
+        return self._run(batch, slot) if slot else self._worker.submit(self._run, batch, 0).result()
 
-    def _seat(self) -> int:
-        """Return the calling thread's number, from 1, or 0 where it has none. No seat is given twice: it costs memory."""
-        seat: int | None = getattr(self._here, "seat", None)
-        if seat is None:
-            with self._seating:
-                free = self._seated < SEATS
-                self._seated += free
-                seat = self._here.seat = self._seated if free else 0
-        return seat
+    def _slot(self) -> int:
+        """Return the calling thread's slot, from 1, or 0 if none was left; slots are not reused."""
+        slot: int | None = getattr(self._thread, "slot", None)
+        if slot is None:
+            with self._slots_lock:
+                slot = self._thread.slot = next(self._slots, 0)
+        return slot
 
-    def _run(self, batch: Batch, seat: int) -> NDArray[np.float32]:
+    def _run(self, batch: Batch, slot: int) -> NDArray[np.float32]:
         try:
-            with turn:
-                logits = self._captured_or_plain(batch, seat)
+            with cuda_lock:
+                logits = self._captured_or_plain(batch, slot)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             raise self._failure(batch, error) from error
         return logits[: batch.texts]
 
     def _failure(self, batch: Batch, error: Exception) -> InferenceError:
         cause = diagnose(str(error))
-        begin = f"{self.session.file} failed on {batch.bucket.texts} texts, {batch.bucket.tokens} tokens"
-        if cause is None:
-            return InferenceError(f"{begin}: {first_line(error)}")
-        if cause.name == "out_of_memory":
-            return NoMemoryLeftError(f"{begin}: {cause.says}: {cause.way_out}, or raise cuda.gpu_mem_limit where it is set")
-        return InferenceError(f"{begin}: {cause.says}: {cause.way_out}")
+        detail = f"{cause.says}: {cause.way_out}" if cause else first_line(error)
+        message = f"{self.session.file} failed on {batch.bucket.texts} texts, {batch.bucket.tokens} tokens: {detail}"
+        if cause and cause.name == "out_of_memory":
+            return NoMemoryLeftError(f"{message}, or raise cuda.gpu_mem_limit if it is set")
+        return InferenceError(message)
 
     def __del__(self) -> None:
-        """Let go of the session and its buffers when nobody captures: a release would spoil that."""
-        with turn:
+        """Free the session and its buffers under the lock."""
+        with cuda_lock:
             self._kept.clear()
             self._buffers.clear()
             del self.session
 
-    def _captured_or_plain(self, batch: Batch, seat: int) -> NDArray[np.float32]:
-        graph, bound = self._bound(batch, seat)
+    def _captured_or_plain(self, batch: Batch, slot: int) -> NDArray[np.float32]:
+        graph, buffers = self._buffers_for(batch, slot)
         try:
-            return bound.run(batch.arrays, graph=graph)
+            return buffers.run(batch.arrays, graph=graph)
         except Exception as error:  # as above
             if graph is None:
                 raise
-            self._forget((seat, batch.bucket), error)
-            graph, bound = self._bound(batch, seat)
-            return bound.run(batch.arrays, graph=graph)
+            self._forget((slot, batch.bucket), error)
+            graph, buffers = self._buffers_for(batch, slot)
+            return buffers.run(batch.arrays, graph=graph)
 
     def _forget(self, key: tuple[int, Bucket], error: Exception) -> None:
-        """Take back a capture that failed: memory was short, or somebody else's work spoiled it. Later it may succeed."""
+        """Undo a failed capture, for lack of memory or spoiled by another library; later it may succeed."""
         self._failures += 1
         if self._failures >= MOST_FAILURES:
             self._graphs = False
@@ -158,13 +169,13 @@ class ShapedSession:
             _log.info("%s could not capture a CUDA graph, and runs without: %s", self.session.file, first_line(error))
         del self._captured[key]
         self._seen[key] = -RETRY_AFTER * 2**self._failures
-        if not any(bucket == key[1] for _, bucket in self._captured):
-            self._buffers[key[1]] = self._kept.pop(key[1])
+        _, bucket = key
+        if not any(bucket == other for _, other in self._captured):
+            self._buffers[bucket] = self._kept.pop(bucket)
 
-    def _bound(self, batch: Batch, seat: int) -> tuple[int | None, Bound]:
-        """Find or make the buffers of a batch's shape, and the number of its CUDA graph where this seat has one."""
+    def _buffers_for(self, batch: Batch, slot: int) -> tuple[int | None, IoBuffers]:
         bucket = batch.bucket
-        if self._graphs and capturable(bucket.texts, bucket.tokens) and (graph := self._graph(seat, bucket)):
+        if self._graphs and capturable(bucket.texts, bucket.tokens) and (graph := self._graph(slot, bucket)):
             if bucket not in self._kept:
                 self._kept[bucket] = self._buffers.pop(bucket) if bucket in self._buffers else self._make(batch)
             return graph, self._kept[bucket]
@@ -177,25 +188,17 @@ class ShapedSession:
         self._buffers.move_to_end(bucket)
         return None, self._buffers[bucket]
 
-    def _graph(self, seat: int, bucket: Bucket) -> int | None:
-        """Return the number of a CUDA graph, captured or now to be; None where it is too early or there are enough."""
-        key = seat, bucket
+    def _graph(self, slot: int, bucket: Bucket) -> int | None:
+        """Return the number of a CUDA graph to capture or replay; None if it is too early, or there are enough."""
+        key = slot, bucket
         if key not in self._captured:
             self._seen[key] += 1
-            if self._seen[key] < CAPTURE_AT or sum(who == seat for who, _ in self._captured) >= MAX_GRAPHS:
+            if self._seen[key] < CAPTURE_AT or sum(owner == slot for owner, _ in self._captured) >= MAX_GRAPHS:
                 return None
             self._captured[key] = next(self._numbers)
         return self._captured[key]
 
-    def _make(self, batch: Batch) -> Bound:
-        return Bound(
-            self._runtime,
-            self.session.raw,
-            self.session.inputs,
-            batch.arrays,
-            texts=batch.bucket.texts,
-            labels=self._labels,
-            device=self._device,
-            index=self._index,
-            pin=self._pin,
+    def _make(self, batch: Batch) -> IoBuffers:
+        return IoBuffers(
+            self._runtime, self.session, batch, labels=self._labels, device=self._device, index=self._index, pin=self._pin
         )

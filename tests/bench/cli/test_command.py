@@ -8,7 +8,7 @@ import sys
 import onnxruntime
 import pytest
 
-from fusedbert.bench.report.text import render
+from fusedbert.bench.latency.measure import render
 
 QUICK = ("bench", "latency", "--shapes", "1x8,2x16", "--rounds", "2", "--seconds", "0.02", "--threads", "1", "--device", "cpu")
 MAIN = "from fusedbert.engine.cli import main; main()"
@@ -41,12 +41,12 @@ def test_the_machine_is_on_record(document):
 
 
 def test_each_shape_has_ordered_percentiles_over_all_rounds(document):
-    contender = document["contenders"][0]
-    assert (contender["status"], contender["device"], contender["threads"]) == ("measured", "cpu", 1)
-    assert contender["check"]["texts"] > 100
-    assert contender["check"]["max_abs_logit"] <= contender["check"]["tolerance"]
-    assert [entry["shape"] for entry in contender["results"]] == ["1x8", "2x16"]
-    for entry in contender["results"]:
+    engine = document["contenders"][0]
+    assert (engine["status"], engine["device"], engine["threads"]) == ("measured", "cpu", 1)
+    assert engine["check"]["texts"] > 100
+    assert engine["check"]["max_abs_logit"] <= engine["check"]["tolerance"]
+    assert [entry["shape"] for entry in engine["results"]] == ["1x8", "2x16"]
+    for entry in engine["results"]:
         assert 0 < entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
         assert entry["sequences_per_second"] == pytest.approx(1e3 * entry["batch"] / entry["mean_ms"])
         assert [visit["round"] for visit in entry["rounds"]] == [0, 1]
@@ -106,10 +106,10 @@ def test_ctrl_c_leaves_the_results_so_far(artifact, tmp_path):
         finally:
             process.kill()
     found = json.loads(stdout)
-    (contender,) = found["contenders"]
+    (engine,) = found["contenders"]
     assert process.returncode == 130
-    assert contender["status"] == "interrupted"
-    assert len(contender["results"][0]["rounds"]) >= 2
+    assert engine["status"] == "interrupted"
+    assert len(engine["results"][0]["rounds"]) >= 2
     assert "interrupted, these are the results so far" in stderr
 
 
@@ -124,7 +124,7 @@ def test_ctrl_c_leaves_the_results_so_far(artifact, tmp_path):
         (["--precision", "fp8"], 2, "fp8"),
         (["--device", "tpu"], 2, "tpu"),
         (["--device", "cuda:1"], 2, "set CUDA_VISIBLE_DEVICES=1"),
-        (["--against", "tensorflow"], 2, "there is no contender 'tensorflow'"),
+        (["--against", "tensorflow"], 2, "unknown engine 'tensorflow'"),
         (["--against", "openvino"], 2, "give the checkpoint as MODEL, or as --checkpoint FOLDER"),
         (["-m", "no/such/folder/here"], 1, "no/such/folder/here does not exist"),
     ],

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusedbert.bench.cli.benchmark import rounds_by_engine
 from fusedbert.bench.corpus import measure as corpus_run
-from fusedbert.bench.corpus.command import cautions, render
-from fusedbert.bench.corpus.measure import Plan, Run, length_blocks, measure, sizes_of
-from fusedbert.bench.corpus.results import accuracy, agreement, results, series
+from fusedbert.bench.corpus.measure import CorpusBenchmark, Plan, Record, agreement, render
 from fusedbert.bench.corpus.task import best_size
-from fusedbert.bench.corpus.texts import Corpus, built_in, evenly, gold, read_corpus
-from fusedbert.bench.run import interleave as turns
-from fusedbert.bench.run.interleave import open_field
-from fusedbert.bench.run.progress import Progress
+from fusedbert.bench.corpus.texts import Corpus, accuracy, built_in, gold, length_blocks, read_corpus
+from fusedbert.bench.run import interleave
+from fusedbert.bench.run.interleave import Progress, open_run, start
+from fusedbert.bench.run.reference import check
+from fusedbert.bench.run.stats import compare
 from fusedbert.engine.errors import InputError, OptionError, StorageError
 
 TEXTS = tuple(f"text number {n}" + " and more" * (n % 7) for n in range(40))
@@ -156,25 +156,25 @@ def test_the_sample_is_made_of_neighbours_in_length():
 
 def test_a_small_corpus_is_its_own_sample():
     assert sorted(index for block in length_blocks(["a", "bb", "ccc"], 64, 4) for index in block) == [0, 1, 2]
-    assert evenly(3, 4) == [0, 1, 2]
+    assert length_blocks(["ccc", "a", "bb"], 1, 4) == [[1], [2], [0]]
 
 
-def test_sizes_by_contender(kind):
-    plan = Plan(corpus=Corpus(name="c", texts=TEXTS), max_length=64, rounds=1, device="cpu")
-    assert len(sizes_of(kind("right", engine="fusedbert"), plan)) == 1
-    assert sizes_of(kind("transformers-pipeline"), plan) == (8,)
-    assert sizes_of(kind("right"), plan) == corpus_run.SIZES["cpu"]
-    assert sizes_of(kind("right"), dataclasses.replace(plan, batch_size=24)) == (24,)
+def test_sizes_by_engine(spec):
+    plan = Plan(corpus=Corpus(name="c", texts=TEXTS), tokens=400, max_length=64, rounds=1, device="cpu")
+    assert len(plan.sizes(spec("right", engine="fusedbert"))) == 1
+    assert plan.sizes(spec("transformers-pipeline")) == (8,)
+    assert plan.sizes(spec("right")) == corpus_run.SIZES["cpu"]
+    assert dataclasses.replace(plan, batch_size=24).sizes(spec("right")) == (24,)
 
 
-# Contenders, in real worker processes
+# Engines, in real worker processes
 
 CORPUS_FAKES = '''
 import time
 import numpy as np
-import fake_contenders
+import fake_engines
 
-class Texts(fake_contenders.Fake):
+class Texts(fake_engines.Fake):
     """Logits that depend on every character of a text."""
 
     def texts(self, texts, *, batch_size, max_length):
@@ -209,87 +209,93 @@ def make(name, job):
 
 
 @pytest.fixture
-def measured(setting, checks, kind, monkeypatch, tmp_path):
-    """Run fakes on a corpus; returns lanes by name, the runs and the plan."""
+def measured(settings, checks, spec, monkeypatch, tmp_path):
+    """Run fakes on a corpus; returns processes by name and the benchmark."""
     (tmp_path / "corpus_fakes.py").write_text(CORPUS_FAKES)
     names = ("right", "other", "turned", "dies")
-    setting = dataclasses.replace(
-        setting,
-        python_path=(*setting.python_path, tmp_path),
+    settings = dataclasses.replace(
+        settings,
+        python_path=(*settings.python_path, tmp_path),
         factories=dict.fromkeys(names, "corpus_fakes:make"),
     )
-    monkeypatch.setattr(turns, "python_of", lambda _name: Path(sys.executable))
+    monkeypatch.setattr(interleave, "python_of", lambda _name: Path(sys.executable))
 
-    def answers(_field, plan, _texts, _file):
+    def answers(_run, plan, _texts):
         sums = np.array([float(sum(text.encode())) for text in plan.corpus.texts])
         return np.stack([np.sin(sums), 3 * np.cos(sums)], axis=1).astype(np.float32)
 
     monkeypatch.setattr(corpus_run, "reference_logits", answers)
 
     def go(*wanted, rounds=2, **changes):
-        plan = Plan(corpus=Corpus(name="c.tsv", texts=TEXTS), max_length=64, rounds=rounds, device="cpu", **changes)
-        runs, found = {}, {}
-        with open_field([kind(name) for name in wanted], setting, Progress(io.StringIO())) as field:
-            turns.start(field)
-            turns.check(field, checks)
-            measure(field, plan, runs, found)
-        return {lane.name: lane for lane in field.lanes}, runs, plan, found["reference"]
+        right = np.arange(len(TEXTS)) % 2
+        corpus = Corpus(name="c.tsv", texts=TEXTS)
+        plan = Plan(corpus=corpus, tokens=400, max_length=64, rounds=rounds, device="cpu", labels=right, **changes)
+        benchmark = CorpusBenchmark(None, plan, {})
+        with open_run([spec(name) for name in wanted], settings, Progress(io.StringIO())) as run:
+            start(run)
+            check(run, checks)
+            benchmark.measure(run)
+        return {process.name: process for process in run.processes}, benchmark
 
     return go
 
 
+def paired(benchmark):
+    """Lay the rounds of all engines out by their numbers."""
+    records = benchmark.records.items()
+    results = {name: [benchmark.result(record)] if record.seconds else [] for name, record in records}
+    return rounds_by_engine(benchmark, [{"name": name, "results": found} for name, found in results.items()])
+
+
 def test_each_is_measured_in_every_round_and_answers_come_back_in_order(measured):
-    lanes, runs, plan, reference = measured("right", "other", seconds=0.0)
-    assert [str(lane.status) for lane in lanes.values()] == ["measured", "measured"]
-    right = np.arange(len(TEXTS)) % 2
-    for run in runs.values():
-        (entry,) = results(run, plan, reference, right, tokens=400)
+    processes, benchmark = measured("right", "other", seconds=0.0)
+    assert [str(process.status) for process in processes.values()] == ["measured", "measured"]
+    expected = (benchmark.reference.argmax(axis=1) == benchmark.plan.labels).mean()
+    for process in processes.values():
+        (entry,) = benchmark.entry(process)["results"]
         assert entry["round_numbers"] == [0, 1]
         assert entry["texts_per_second"] == pytest.approx(np.median(entry["rounds"]))
         assert entry["tokens_per_second"] == pytest.approx(10 * entry["texts_per_second"])
         assert (entry["label_agreement"], entry["max_abs_logit"]) == (1.0, pytest.approx(0.0, abs=1e-6))
-        assert entry["accuracy"] == pytest.approx((reference.argmax(axis=1) == right).mean())
+        assert entry["accuracy"] == pytest.approx(expected)
         assert str(entry["batch_size"]) in entry["tried"]
         assert entry["samples"] == 2 * corpus_run.SINGLES
         assert 0 < entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
-    times, noisy = series(runs, plan)
-    assert [len(rounds["c.tsv"]) for rounds in times.values()] == [2, 2]
-    assert [len(rounds["c.tsv"]) for rounds in noisy.values()] == [2, 2]
+    assert [list(rounds["c.tsv"]) for rounds in paired(benchmark).values()] == [[0, 1], [0, 1]]
 
 
 def test_one_whose_texts_come_back_in_another_order_is_wrong_and_is_not_timed(measured):
-    lanes, runs, plan, reference = measured("turned", "right")
-    assert (str(lanes["turned"].status), str(lanes["right"].status)) == ("wrong", "measured")
-    assert lanes["turned"].why.startswith("on the corpus, ")
-    assert results(runs["turned"], plan, reference, None, None) == []
+    processes, benchmark = measured("turned", "right")
+    assert (str(processes["turned"].status), str(processes["right"].status)) == ("wrong", "measured")
+    assert processes["turned"].why.startswith("on the corpus, ")
+    assert benchmark.entry(processes["turned"]) == {"results": []}
 
 
 def test_one_that_dies_keeps_the_rounds_that_it_had(measured):
-    lanes, runs, _, _ = measured("dies", "right", rounds=30, seconds=0.0)
-    assert (str(lanes["dies"].status), str(lanes["right"].status)) == ("failed", "measured")
-    assert "status 9" in lanes["dies"].why
-    assert 0 <= len(runs["dies"].seconds) < 30 == len(runs["right"].seconds)
+    processes, benchmark = measured("dies", "right", rounds=30, seconds=0.0)
+    assert (str(processes["dies"].status), str(processes["right"].status)) == ("failed", "measured")
+    assert "status 9" in processes["dies"].why
+    assert 0 <= len(benchmark.records["dies"].seconds) < 30 == len(benchmark.records["right"].seconds)
 
 
-def test_a_slow_contender_sits_out_later_rounds(measured, monkeypatch):
+def test_a_slow_engine_sits_out_later_rounds(measured, monkeypatch):
     monkeypatch.setattr(corpus_run, "PATIENT", -1.0)
-    _, runs, plan, _ = measured("right", rounds=3, seconds=0.0)
-    assert runs["right"].seconds == {}
+    _, benchmark = measured("right", rounds=3, seconds=0.0)
+    assert benchmark.records["right"].seconds == {}
     monkeypatch.setattr(corpus_run, "PATIENT", 0.0)
-    _, runs, plan, _ = measured("right", rounds=3, seconds=0.0)
-    assert list(runs["right"].seconds) == [0]
-    assert [value is None for value in series(runs, plan)[0]["right"]["c.tsv"]] == [False, True, True]
+    _, benchmark = measured("right", rounds=3, seconds=0.0)
+    assert list(benchmark.records["right"].seconds) == [0]
+    assert list(paired(benchmark)["right"]["c.tsv"]) == [0]
 
 
 def test_ratios_pair_rounds_by_their_number():
-    plan = Plan(corpus=Corpus(name="c", texts=TEXTS), max_length=64, rounds=3, device="cpu")
-    ours = Run(seconds={0: 1.0, 1: 2.0, 2: 4.0}, others=dict.fromkeys(range(3)))
-    peer = Run(seconds={0: 2.0, 2: 8.0}, others=dict.fromkeys(range(3)))
-    from fusedbert.bench.stats.comparison import compare
-
-    ratios, summary = compare(*[series({"ours": ours, "peer": peer}, plan)[0]], ["ours"], {}, item="corpus")
-    assert [(each["corpus"], each["median"], each["pairs"]) for each in ratios] == [("c", 0.5, 2)]
-    assert summary[0]["worst"] == {"corpus": "c", "median": 0.5}
+    plan = Plan(corpus=Corpus(name="c", texts=TEXTS), tokens=400, max_length=64, rounds=3, device="cpu")
+    benchmark = CorpusBenchmark(None, plan, {})
+    benchmark.records["ours"] = Record(seconds={0: 1.0, 1: 2.0, 2: 4.0}, others=dict.fromkeys(range(3)))
+    benchmark.records["peer"] = Record(seconds={0: 2.0, 2: 8.0}, others=dict.fromkeys(range(3)))
+    ratios, summary = compare(paired(benchmark), ["ours"], item="corpus")
+    assert [(each["corpus"], each["median"], each["pairs"]) for each in ratios] == [("c", pytest.approx(0.5), 2)]
+    assert summary[0]["worst"] == {"corpus": "c", "median": pytest.approx(0.5)}
 
 
 # The command
@@ -309,9 +315,9 @@ def test_the_document_of_the_embedded_default(document):
     about = document["corpus"]
     assert (about["name"], about["texts"], about["label_column"]) == ("few.tsv", 17, "label")
     assert about["tokens"] == 8 * (9 + 8) + 2  # pieces with [CLS] and [SEP]; the last text is empty
-    (contender,) = document["contenders"]
-    assert (contender["name"], contender["status"]) == ("fusedbert-fp32", "measured")
-    (entry,) = contender["results"]
+    (engine,) = document["contenders"]
+    assert (engine["name"], engine["status"]) == ("fusedbert-fp32", "measured")
+    (entry,) = engine["results"]
     assert entry["label_agreement"] == 1.0
     assert entry["accuracy"] >= 16 / 17
     assert entry["batch_size"] is None
@@ -330,7 +336,7 @@ def test_cautions_name_labels_that_are_not_the_models(document):
     changed = json.loads(json.dumps(document))
     changed["contenders"][0]["results"][0]["accuracy"] = None
     changed["corpus"]["skipped"] = 3
-    said = " ".join(cautions(changed))
+    said = " ".join(object.__new__(CorpusBenchmark).cautions(changed))
     assert "the values of 'label' are not the model's labels" in said
     assert "3 rows" in said
 
@@ -338,7 +344,7 @@ def test_cautions_name_labels_that_are_not_the_models(document):
 def test_a_wrong_call_is_said_before_anything_is_exported(fusedbert, tmp_path):
     done = fusedbert("bench", "corpus", file_of(tmp_path, "a.csv", "text\na\n"), "--against", "nobody")
     assert done.returncode == 2
-    assert "there is no contender 'nobody'" in done.stderr
+    assert "unknown engine 'nobody'" in done.stderr
     assert fusedbert("bench", "corpus", tmp_path / "none.csv").returncode == 2
 
 

@@ -6,12 +6,12 @@ import zipfile
 import pytest
 from click.testing import CliRunner
 
-from fusedbert.bench.cli.setup import setup
+from fusedbert.bench.cli import setup
 from fusedbert.bench.engines import environments
 from fusedbert.bench.engines.environments import (
-    CUDA_PEERS,
+    CUDA_ENVIRONMENTS,
+    ENVIRONMENTS,
     OURS,
-    PEERS,
     bench_folder,
     environment_of,
     links,
@@ -21,7 +21,7 @@ from fusedbert.bench.engines.environments import (
 )
 from fusedbert.engine.errors import OptionError, StorageError
 
-ALL = (*PEERS, *CUDA_PEERS)
+ALL = (*ENVIRONMENTS, *CUDA_ENVIRONMENTS)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_ours_is_this_interpreter_and_the_others_are_not_there_yet(folder):
     assert str(python_of(OURS)) == sys.executable
     assert [python_of(name) for name in ALL] == [None] * len(ALL)
     assert not folder.exists()
-    with pytest.raises(OptionError, match=r"no environment 'tensorrt'.*openvino"):
+    with pytest.raises(OptionError, match=r"unknown environment 'tensorrt'.*openvino"):
         python_of("tensorrt")
 
 
@@ -89,7 +89,7 @@ def test_an_interpreter_that_is_there_already_can_be_named(folder, monkeypatch):
     monkeypatch.setenv("FUSEDBERT_BENCH_OPTIMUM_CUDA", sys.executable)
     assert str(python_of("optimum-cuda")) == sys.executable
     monkeypatch.setenv("FUSEDBERT_BENCH_OPENVINO", str(folder / "nothing"))
-    with pytest.raises(OptionError, match=r"FUSEDBERT_BENCH_OPENVINO is .*nothing', which is no file"):
+    with pytest.raises(OptionError, match=r"FUSEDBERT_BENCH_OPENVINO is .*nothing', which is not a file"):
         python_of("openvino")
 
 
@@ -150,13 +150,14 @@ def test_setup_refuses_a_wrong_name_before_it_builds_anything(folder):
 def test_setup_all_builds_each_once_and_prints_where(folder, monkeypatch):
     built = []
     monkeypatch.setattr(
-        "fusedbert.bench.cli.setup.set_up",
-        lambda name, tell, again: built.append((name, again)) or folder / name / "python",
+        environments,
+        "set_up",
+        lambda name, progress, again: built.append((name, again)) or folder / name / "python",
     )
     done = CliRunner().invoke(setup, ["all", "openvino"])
     assert done.exit_code == 0, done.output
-    assert built == [(name, False) for name in PEERS]
-    assert done.stdout.splitlines() == [f"{name}  {folder / name / 'python'}" for name in PEERS]
+    assert built == [(name, False) for name in ENVIRONMENTS]
+    assert done.stdout.splitlines() == [f"{name}  {folder / name / 'python'}" for name in ENVIRONMENTS]
 
 
 def test_a_process_that_has_none_of_our_packages_finds_them_by_the_links(tmp_path):

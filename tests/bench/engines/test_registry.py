@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from fusedbert.bench.engines import registry
-from fusedbert.bench.engines.environments import CUDA_PEERS, OURS, PEERS, links
-from fusedbert.bench.engines.registry import KINDS, Job, Tolerance, groups, kind_of, make_contender, names, select
+from fusedbert.bench.engines.base import Job, Tolerance
+from fusedbert.bench.engines.environments import CUDA_ENVIRONMENTS, ENVIRONMENTS, OURS, links
+from fusedbert.bench.engines.registry import SPECS, groups, make_engine, names, select, spec_of
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError, OptionError
 
 # Of every environment's packages these are what a worker may load before it knows which engine it is to run.
@@ -20,42 +21,43 @@ def job(checkpoint, tmp_path):
 
 
 def test_every_name_is_there_once_and_ours_come_first():
-    assert len(set(names())) == len(KINDS)
+    assert len(set(names())) == len(SPECS)
     assert names()[:3] == ("fusedbert-fp32", "fusedbert-int8", "fusedbert-fp16")
     assert not set(names()) & set(groups())
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_an_entry_says_all_that_a_run_needs(kind, repository):
-    assert (repository / "bench" / "engines" / f"{kind.module}.py").is_file()
-    assert kind.environment in (OURS, *PEERS, *CUDA_PEERS)
-    assert kind.devices and set(kind.devices) <= {"cpu", "cuda"}
-    assert (kind.tolerance is Tolerance.INT8) == kind.precision.startswith("int8")
-    assert (kind.tolerance is Tolerance.FP32) == (kind.precision == "fp32")
-    assert kind.needs_checkpoint == (kind.engine != "fusedbert")
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_an_entry_says_all_that_a_run_needs(spec, repository):
+    file, _, name = spec.implementation.partition(":")
+    assert f"class {name}(" in (repository / "bench" / "engines" / f"{file}.py").read_text(encoding="utf-8")
+    assert spec.environment in (OURS, *ENVIRONMENTS, *CUDA_ENVIRONMENTS)
+    assert spec.devices and set(spec.devices) <= {"cpu", "cuda"}
+    assert (spec.tolerance is Tolerance.INT8) == spec.precision.startswith("int8")
+    assert (spec.tolerance is Tolerance.FP32) == (spec.precision == "fp32")
+    assert spec.is_fusedbert == (spec.environment == OURS)
 
 
 def test_groups_stand_for_what_runs_on_the_device():
     openvino = ["openvino-fp32", "openvino-bf16", "openvino-int8", "openvino-int8-bf16"]
-    assert [kind.name for kind in select(["openvino"], device="cpu")] == openvino
-    everything = {kind.name for kind in select(["all"], device="cpu")}
+    assert [spec.name for spec in select(["openvino"], device="cpu")] == openvino
+    everything = {spec.name for spec in select(["all"], device="cpu")}
     assert {"fusedbert-int8", "transformers-pipeline", "ctranslate2-int8"} <= everything
     assert not everything & {"fusedbert-fp16", "transformers-fp16", "optimum-o4"}
-    on_cuda = {kind.name for kind in select(["all"], device="cuda")}
+    on_cuda = {spec.name for spec in select(["all"], device="cuda")}
     assert {"fusedbert-fp16", "transformers-fp16", "optimum-o4"} <= on_cuda and "openvino-int8" not in on_cuda
 
 
-def test_a_contender_that_is_asked_for_twice_runs_once():
-    found = [kind.name for kind in select([" optimum-int8", "", "optimum", "optimum-int8"], device="cpu")]
+def test_an_engine_that_is_asked_for_twice_runs_once():
+    found = [spec.name for spec in select([" optimum-int8", "", "optimum", "optimum-int8"], device="cpu")]
     assert found == ["optimum-int8", "optimum-fp32"]
 
 
 @pytest.mark.parametrize(
     ("wanted", "device", "message"),
     [
-        ("openvino-int4", "cpu", "no contender 'openvino-int4'.*openvino-int8"),
+        ("openvino-int4", "cpu", "unknown engine 'openvino-int4'.*openvino-int8"),
         ("optimum-o4", "cpu", "does not run on cpu: it runs on cuda"),
-        ("ctranslate2", "cuda", "no contender of ctranslate2 runs on cuda"),
+        ("ctranslate2", "cuda", "no engine of ctranslate2 runs on cuda"),
     ],
 )
 def test_a_wrong_name_is_told_with_the_right_ones(wanted, device, message):
@@ -96,11 +98,11 @@ def test_what_is_not_installed_is_told_with_the_command_that_installs_it(job, mo
 
     monkeypatch.setattr(registry.importlib, "import_module", missing)
     with pytest.raises(MissingDependencyError, match="fusedbert bench setup openvino"):
-        make_contender("openvino-int8", job)
+        make_engine("openvino-int8", job)
 
 
 def test_a_worker_loads_nothing_heavy_before_its_engine():
-    modules = sorted({f"fusedbert.bench.engines.{kind.module}" for kind in KINDS})
+    modules = sorted({f"fusedbert.bench.engines.{spec.implementation.partition(':')[0]}" for spec in SPECS})
     program = (
         "import importlib, sys\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
@@ -115,8 +117,8 @@ def test_a_worker_loads_nothing_heavy_before_its_engine():
     assert set(done.stdout.split()) >= LIGHT
 
 
-def test_kind_of_names_every_contender_in_its_error():
+def test_spec_of_names_every_engine_in_its_error():
     with pytest.raises(OptionError) as error:
-        kind_of("nothing")
+        spec_of("nothing")
     assert all(name in str(error.value) for name in names())
     assert "\n" not in str(error.value)

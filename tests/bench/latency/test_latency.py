@@ -3,14 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fusedbert.bench.engines.batches import Vocabulary
-from fusedbert.bench.engines.shapes import Shape
+from fusedbert.bench.cli.benchmark import rounds_by_engine
+from fusedbert.bench.engines.batches import Shape, Vocabulary
 from fusedbert.bench.latency import task
-from fusedbert.bench.latency.measure import Round, results, series
-from fusedbert.bench.latency.roofline import Ceiling
-from fusedbert.bench.run.interleave import Lane
-from fusedbert.bench.run.state import State
-from fusedbert.bench.run.subject import Size
+from fusedbert.bench.latency.measure import Latency, Plan, Visit, results
+from fusedbert.bench.latency.roofline import Roofline
+from fusedbert.bench.run.setup import Size
+from fusedbert.bench.run.worker import State
 
 VOCABULARY = Vocabulary(first=2, last=3, ordinary=np.arange(5, 1000))
 BASE = Size(layers=12, hidden=768, intermediate=3072)
@@ -18,7 +17,7 @@ WARM = {"iterations": 10, "seconds": 0.1, "converged": True}
 
 
 class Recorder:
-    """A contender that remembers what it was given and takes no time to speak of."""
+    """An engine that remembers what it was given and takes no time to speak of."""
 
     name = "recorder"
 
@@ -31,12 +30,12 @@ class Recorder:
 
 
 def state():
-    return State(contender=Recorder(), vocabulary=VOCABULARY)
+    return State(engine=Recorder(), vocabulary=VOCABULARY)
 
 
 def visit(held, *, batch=1, tokens=8, seed=(0, 0, 0), seconds=0.001, samples=3):
     request = {"batch": batch, "tokens": tokens, "seed": list(seed), "seconds": seconds, "samples": samples}
-    return task.run(held, request)
+    return task.time_shape(held, request)
 
 
 def test_no_batch_is_seen_twice_and_each_has_the_shape():
@@ -44,17 +43,17 @@ def test_no_batch_is_seen_twice_and_each_has_the_shape():
     for round_number in range(2):
         for place, (batch, tokens) in enumerate([(1, 8), (4, 16)]):
             visit(held, batch=batch, tokens=tokens, seed=(0, round_number, place))
-    seen = held.contender.batches
+    seen = held.engine.batches
     assert {array.shape for array in seen} == {(1, 8), (4, 16)}
     assert len({array.tobytes() for array in seen}) == len(seen) > 30
 
 
-def test_what_is_timed_is_the_same_for_every_contender_however_long_it_warmed_up(monkeypatch):
+def test_what_is_timed_is_the_same_for_every_engine_however_long_it_warmed_up(monkeypatch):
     one, two = state(), state()
     first = visit(one, seed=(0, 3, 1))
     monkeypatch.setattr(task, "warm_up", lambda once, cap: [once() for _ in range(50)] and task.WarmUp(**WARM))
     second = visit(two, seed=(0, 3, 1))
-    timed = [held.contender.batches[-len(found["seconds"]) :] for held, found in ((one, first), (two, second))]
+    timed = [held.engine.batches[-len(found["seconds"]) :] for held, found in ((one, first), (two, second))]
     pairs = list(zip(*timed, strict=False))
     assert len(pairs) >= 3
     assert all(np.array_equal(left, right) for left, right in pairs)
@@ -68,7 +67,7 @@ def test_only_the_first_visit_to_a_shape_waits_until_times_hold_still():
     assert later["converged"] == held.warm["1x8"].converged
 
 
-def test_what_is_timed_is_the_contender(monkeypatch):
+def test_what_is_timed_is_the_engine(monkeypatch):
     clock = iter(range(1_000_000))
     monkeypatch.setattr(task, "perf_counter", lambda: next(clock) * 0.25)
     found = visit(state(), seconds=0.5, samples=3)
@@ -76,18 +75,20 @@ def test_what_is_timed_is_the_contender(monkeypatch):
     assert len(found["seconds"]) == 3
 
 
-def test_a_slow_contender_has_fewer_samples(monkeypatch):
+def test_a_slow_engine_has_fewer_samples(monkeypatch):
     clock = iter(range(1_000_000))
     monkeypatch.setattr(task, "perf_counter", lambda: next(clock) * 1.0)
     assert len(visit(state(), seconds=0.25, samples=3)["seconds"]) == 2
 
 
 def rounds(*seconds, others=0.0):
-    return [Round(number=i, seconds=(each,) * 3, warm_up=WARM, others=others) for i, each in enumerate(seconds)]
+    return [Visit(number=i, seconds=(each,) * 3, warm_up=WARM, others=others) for i, each in enumerate(seconds)]
 
 
-def lane(kind, **changes):
-    return Lane(kind=kind("right", **changes))
+def paired(entries):
+    """Lay the rounds of an engine's results out by their numbers."""
+    benchmark = Latency(None, Plan(shapes=(), rounds=1, seconds=1.0, samples=1))
+    return rounds_by_engine(benchmark, [{"name": "a", "results": entries}])["a"]
 
 
 def test_the_flops_are_those_of_the_products():
@@ -97,29 +98,27 @@ def test_the_flops_are_those_of_the_products():
     assert BASE.flops(Shape(batch=8, tokens=128)) == pytest.approx(12 * products + 8 * 2 * h * h)
 
 
-def test_the_share_of_the_ceiling_is_of_the_precision_s_own_and_may_be_above_1(kind):
+def test_the_share_of_the_ceiling_is_of_the_precision_s_own_and_may_be_above_1():
     shape = Shape(batch=8, tokens=128)
-    ceiling = Ceiling(gemm={"fp32": 1e9 * 200, "int8": 1e9 * 1000}, bandwidth=None, how="")
+    roofline = Roofline(gemm={"fp32": 1e9 * 200, "int8": 1e9 * 1000}, bandwidth=None, how="")
     seconds = BASE.flops(shape) / 400e9
     for precision, expected in (("fp32", 2.0), ("int8", 0.4), ("int8+bf16", 0.4), ("bf16", None)):
-        (entry,) = results({shape: rounds(seconds)}, lane(kind, precision=precision), ceiling, BASE)
+        (entry,) = results({shape: rounds(seconds)}, precision, roofline, BASE)
         assert entry["share_of_ceiling"] == (None if expected is None else pytest.approx(expected))
-    (entry,) = results({shape: rounds(seconds)}, lane(kind), None, BASE)
+    (entry,) = results({shape: rounds(seconds)}, "fp32", None, BASE)
     assert entry["share_of_ceiling"] is None
 
 
-def test_all_samples_count_and_a_noisy_round_is_named(kind):
+def test_all_samples_count_and_a_noisy_round_is_named():
     shape = Shape(batch=2, tokens=8)
-    (entry,) = results({shape: rounds(0.001, 0.001, 0.002)}, lane(kind), None, None)
+    (entry,) = results({shape: rounds(0.001, 0.001, 0.002)}, "fp32", None, None)
     assert (entry["shape"], entry["samples"], entry["p50_ms"]) == ("2x8", 9, 1.0)
     assert [visit["noisy"] for visit in entry["rounds"]] == [None, None, "100 % above its median"]
-    times, noisy = series([entry], rounds=4)
-    assert times == {"2x8": [1.0, 1.0, 2.0, None]}
-    assert noisy == {"2x8": [False, False, True, False]}
+    assert paired([entry]) == {"2x8": {0: (1.0, False), 1: (1.0, False), 2: (2.0, True)}}
 
 
-def test_a_round_that_is_missing_keeps_its_place(kind):
+def test_a_round_that_is_missing_keeps_its_place():
     shape = Shape(batch=1, tokens=8)
     kept = [dataclasses.replace(each, number=number) for each, number in zip(rounds(0.001, 0.002), (0, 2), strict=True)]
-    times, _ = series(results({shape: kept}, lane(kind), None, None), rounds=3)
-    assert times == {"1x8": [1.0, None, 2.0]}
+    found = paired(results({shape: kept}, "fp32", None, None))["1x8"]
+    assert {number: time for number, (time, _) in found.items()} == {0: 1.0, 2: 2.0}

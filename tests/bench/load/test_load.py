@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,13 @@ import pytest
 
 from fusedbert.bench.corpus.texts import Corpus
 from fusedbert.bench.load import measure as load_run
-from fusedbert.bench.load.command import cautions, parse_rates, render
-from fusedbert.bench.load.measure import Plan, announce, capacities, measure, results
-from fusedbert.bench.load.open_loop import Log, Outcome, PoolServer, WallClock, drive, poisson_schedule, pool
-from fusedbert.bench.load.search import Search
-from fusedbert.bench.load.task import stands_threads
-from fusedbert.bench.run import interleave as turns
-from fusedbert.bench.run.interleave import open_field
-from fusedbert.bench.run.progress import Progress
+from fusedbert.bench.load.measure import Load, Plan, render
+from fusedbert.bench.load.open_loop import Clock, Log, Outcome, Server, drive, poisson_schedule, pool
+from fusedbert.bench.load.sweep import RateSweep, parse_rates
+from fusedbert.bench.load.task import takes_threads
+from fusedbert.bench.run import interleave
+from fusedbert.bench.run.interleave import Progress, open_run, start
+from fusedbert.bench.run.reference import check
 from fusedbert.engine.errors import OptionError
 
 # Arrivals
@@ -76,7 +76,7 @@ class FakeServer:
 
     def drain(self, log, seconds):
         last = self.clock.now() + seconds
-        done = [index for index in range(len(log.sent)) if not np.isnan(log.sent[index]) and not log.failed[index]]
+        done = [index for index in range(len(log.sent)) if not np.isnan(log.sent[index]) and index not in log.errors]
         for index, end in zip(done, self.ends, strict=True):
             if end <= last:
                 log.answer(index, end)
@@ -87,7 +87,7 @@ def simulate(rate, seconds, service, *, seed=0, grace=1e9, give_up=1e9, **server
     clock = FakeClock()
     offsets = poisson_schedule(rate, seconds, np.random.default_rng(seed))
     times = service if callable(service) else lambda _index: service
-    return drive(offsets, FakeServer(clock, times, **server), clock, rate=rate, grace=grace, give_up=give_up), offsets
+    return drive(offsets, FakeServer(clock, times, **server), clock, grace=grace, give_up=give_up), offsets
 
 
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
@@ -137,19 +137,19 @@ def test_a_sender_that_is_late_is_part_of_the_latency():
 
     clock = Sleepy()
     offsets = np.array([1.0, 2.0, 3.0])
-    outcome = drive(offsets, FakeServer(clock, lambda _index: 0.001), clock, rate=1.0, grace=10.0, give_up=10.0)
+    outcome = drive(offsets, FakeServer(clock, lambda _index: 0.001), clock, grace=10.0, give_up=10.0)
     np.testing.assert_allclose(outcome.latencies, 0.006, atol=1e-9)
     assert outcome.late_ms == pytest.approx(5.0)
 
 
 def test_errors_are_counted_and_are_no_answers():
     outcome, offsets = simulate(200.0, 20.0, 0.01, refuse=lambda waiting: waiting >= 5)
-    assert outcome.errors > 100
-    assert outcome.kinds == {"OverloadError": outcome.errors}
-    assert len(outcome.latencies) == outcome.arrivals - outcome.errors == len(offsets) - outcome.errors
+    errors = outcome.figures()["errors"]
+    assert errors > 100
+    assert outcome.kinds == {"OverloadError": errors}
+    assert len(outcome.latencies) == outcome.arrivals - errors == len(offsets) - errors
     assert outcome.latencies[-1] <= 0.0501 + 1e-9  # what is let in waits for four others at most
     assert not outcome.within(1.0)  # though every answer came in time
-    assert outcome.figures()["errors"] == outcome.errors
 
 
 def test_what_is_not_answered_in_time_is_given_up_and_is_not_within_any_budget():
@@ -170,7 +170,7 @@ def test_a_sender_that_falls_too_far_behind_stops():
     clock = FakeClock()
     offsets = poisson_schedule(100.0, 10.0, np.random.default_rng(0))
     server = Blocking(clock, lambda _index: 0.001)
-    outcome = drive(offsets, server, clock, rate=100.0, grace=1.0, give_up=0.5)
+    outcome = drive(offsets, server, clock, grace=1.0, give_up=0.5)
     assert len(server.ends) < 20
     assert outcome.unfinished == len(offsets) - len(server.ends)
 
@@ -178,11 +178,9 @@ def test_a_sender_that_falls_too_far_behind_stops():
 def outcome_of(latencies, errors=0, unfinished=0):
     values = np.sort(np.asarray(latencies, dtype=np.float64))
     return Outcome(
-        rate=10.0,
         arrivals=len(values) + errors,
         achieved=10.0,
         latencies=values,
-        errors=errors,
         kinds={"E": errors} if errors else {},
         unfinished=unfinished,
         late_ms=0.0,
@@ -199,7 +197,7 @@ def test_the_budget_holds_for_99_of_100():
 def test_rounds_are_pooled():
     whole = pool([outcome_of([0.3, 0.1], errors=1), outcome_of([0.2], errors=2)])
     assert whole.latencies.tolist() == [0.1, 0.2, 0.3]
-    assert (whole.arrivals, whole.errors, whole.kinds) == (6, 3, {"E": 3})
+    assert (whole.arrivals, whole.figures()["errors"], whole.kinds) == (6, 3, {"E": 3})
 
 
 def test_without_any_answer_the_figures_are_none():
@@ -211,6 +209,13 @@ def test_without_any_answer_the_figures_are_none():
 # The pool of threads
 
 
+def drive_threads(call, offsets, *, callers, grace):
+    clock = Clock()
+    with ThreadPoolExecutor(callers) as threads:
+        server = Server(lambda index: threads.submit(call, index), lambda: threads.shutdown(cancel_futures=True), clock)
+        return drive(offsets, server, clock, grace=grace, give_up=30.0)
+
+
 def test_a_pool_answers_every_request_once_and_leaves_no_thread():
     before = threading.active_count()
     seen = []
@@ -220,11 +225,9 @@ def test_a_pool_answers_every_request_once_and_leaves_no_thread():
         if index % 10 == 3:
             raise KeyError(index)
 
-    clock = WallClock()
-    server = PoolServer(call, callers=4, clock=clock)
-    outcome = drive(np.linspace(0, 0.02, 100), server, clock, rate=1.0, grace=30.0, give_up=30.0)
+    outcome = drive_threads(call, np.linspace(0, 0.02, 100), callers=4, grace=30.0)
     assert sorted(seen) == list(range(100))
-    assert (outcome.errors, outcome.kinds, outcome.unfinished) == (10, {"KeyError": 10}, 0)
+    assert (outcome.kinds, outcome.unfinished) == ({"KeyError": 10}, 0)
     assert threading.active_count() == before
 
 
@@ -236,10 +239,8 @@ def test_a_pool_drops_what_still_waits_when_the_time_is_over():
         seen.append(index)
         release.wait(30)
 
-    clock = WallClock()
-    server = PoolServer(call, callers=2, clock=clock)
     threading.Timer(0.3, release.set).start()
-    outcome = drive(np.zeros(50), server, clock, rate=1.0, grace=0.05, give_up=30.0)
+    outcome = drive_threads(call, np.zeros(50), callers=2, grace=0.05)
     assert outcome.unfinished == 50
     assert sorted(seen) == [0, 1]
 
@@ -267,9 +268,9 @@ def test_an_engine_that_does_not_stand_threads_is_found_out():
         finally:
             inside.release()
 
-    assert "RuntimeError: Infer Request is busy" in stands_threads(fragile, 16, 8)
-    assert stands_threads(fragile, 16, 1) == ""
-    assert stands_threads(lambda index: np.array([float(index)]), 16, 8) == ""
+    assert "RuntimeError: Infer Request is busy" in takes_threads(fragile, 16, 8)
+    assert takes_threads(fragile, 16, 1) == ""
+    assert takes_threads(lambda index: np.array([float(index)]), 16, 8) == ""
 
 
 # Capacity
@@ -277,36 +278,36 @@ def test_an_engine_that_does_not_stand_threads_is_found_out():
 
 @pytest.mark.parametrize(("limit", "estimate"), [(77, 100), (100, 100), (250, 100), (19, 100), (5, 100), (1000, 100)])
 def test_the_search_closes_in_on_the_rate_that_is_held(limit, estimate):
-    search, tried = Search(float(estimate)), []
+    search, tried = RateSweep(float(estimate)), []
     while (rate := search.next()) is not None:
         tried.append(rate)
         search.record(rate, held=rate <= limit)
     assert len(tried) == len(set(tried)) <= search.most
-    found = search.capacity
+    found = search.bounds
     assert found.rate <= limit < found.beyond
     assert found.rate >= 0.85 * limit
 
 
 def test_nothing_that_is_held_is_a_capacity_of_none_and_everything_one_without_a_beyond():
     for held in (False, True):
-        search, count = Search(100.0), 0
+        search, count = RateSweep(100.0), 0
         while (rate := search.next()) is not None:
             search.record(rate, held=held)
             count += 1
         assert count <= search.most
-        assert (search.capacity.rate is None, search.capacity.beyond is None) == (not held, held)
+        assert (search.bounds.rate is None, search.bounds.beyond is None) == (not held, held)
 
 
 def test_a_rate_that_is_held_above_one_that_is_not_does_not_count():
-    search = Search(100.0, rates=(10, 20, 30, 40, 50))
+    search = RateSweep(100.0, rates=(10, 20, 30, 40, 50))
     for rate, held in ((10, True), (20, False), (30, True)):
         assert search.next() == rate
         search.record(rate, held=held)
-    assert (search.capacity.rate, search.capacity.beyond) == (10, 20)
+    assert (search.bounds.rate, search.bounds.beyond) == (10, 20)
 
 
 def test_given_rates_end_after_two_that_are_not_held():
-    search, tried = Search(1.0, rates=(30, 10, 20, 50, 40)), []
+    search, tried = RateSweep(1.0, rates=(30, 10, 20, 50, 40)), []
     while (rate := search.next()) is not None:
         tried.append(rate)
         search.record(rate, held=rate < 20)
@@ -315,10 +316,10 @@ def test_given_rates_end_after_two_that_are_not_held():
 
 def test_the_search_over_a_simulated_queue_finds_its_capacity():
     """M/D/1 at 100 a second: with a budget of 10 services, p99 crosses it between loads of 0.7 and 0.9."""
-    search = Search(100.0)
+    search = RateSweep(100.0)
     while (rate := search.next()) is not None:
         search.record(rate, held=simulate(rate, 100.0, 0.01)[0].within(0.1))
-    assert 70 < search.capacity.rate < search.capacity.beyond < 95
+    assert 70 < search.bounds.rate < search.bounds.beyond < 95
 
 
 def test_rates_are_read():
@@ -328,13 +329,13 @@ def test_rates_are_read():
             parse_rates(wrong)
 
 
-# Contenders, in real worker processes
+# Engines, in real worker processes
 
 LOAD_FAKES = """
 import numpy as np
-import fake_contenders
+import fake_engines
 
-class Texts(fake_contenders.Fake):
+class Texts(fake_engines.Fake):
     def texts(self, texts, *, batch_size, max_length):
         return np.array([[float(len(text)), 0.0] for text in texts], dtype=np.float32)
 
@@ -362,50 +363,52 @@ def make(name, job):
 
 
 @pytest.fixture
-def measured(setting, checks, kind, monkeypatch, tmp_path):
+def measured(settings, checks, spec, monkeypatch, tmp_path):
     (tmp_path / "load_fakes.py").write_text(LOAD_FAKES)
     names = ("right", "raises", "slow")
-    setting = dataclasses.replace(
-        setting, python_path=(*setting.python_path, tmp_path), factories=dict.fromkeys(names, "load_fakes:make")
+    settings = dataclasses.replace(
+        settings, python_path=(*settings.python_path, tmp_path), factories=dict.fromkeys(names, "load_fakes:make")
     )
-    monkeypatch.setattr(turns, "python_of", lambda _name: Path(sys.executable))
+    monkeypatch.setattr(interleave, "python_of", lambda _name: Path(sys.executable))
     monkeypatch.setattr(load_run, "SATURATE_SECONDS", 0.1)
 
     def go(*wanted, **changes):
         plan = {"seconds": 0.2, "rounds": 2, "callers": 4, "rates": (50.0, 100.0), "budget": 30.0} | changes
         plan = Plan(corpus=Corpus(name="c", texts=("a", "bb")), max_length=64, modes=("plain", "batcher"), **plan)
-        records, stream = {}, io.StringIO()
-        with open_field([kind(name) for name in wanted], setting, Progress(stream)) as field:
-            turns.start(field)
-            turns.check(field, checks)
-            measure(field, plan, records)
-        return {lane.name: lane for lane in field.lanes}, records, plan, stream.getvalue()
+        benchmark, stream = Load(None, plan), io.StringIO()
+        with open_run([spec(name) for name in wanted], settings, Progress(stream)) as run:
+            start(run)
+            check(run, checks)
+            benchmark.measure(run)
+        return {process.name: process for process in run.processes}, benchmark, stream.getvalue()
 
     return go
 
 
 def test_each_is_tried_at_every_rate_and_the_time_is_told_beforehand(measured):
-    lanes, records, plan, told = measured("right", "raises", "slow")
-    assert {name: str(lane.status) for name, lane in lanes.items()} == {
+    processes, benchmark, told = measured("right", "raises", "slow")
+    assert {name: str(process.status) for name, process in processes.items()} == {
         "right": "measured",
         "raises": "failed",
         "slow": "measured",
     }
-    assert "no room" in lanes["raises"].why
-    assert announce(plan, records) in told
-    assert "2 courses, at most 8 runs of 0.2 s" in told
+    assert "no room" in processes["raises"].why
+    assert benchmark.announce() in told
+    assert "2 sweeps, at most 8 runs of 0.2 s" in told
     for name in ("right", "slow"):
-        found = results(records[name], plan)
+        entry = benchmark.entry(processes[name])
+        found = entry["results"]
         assert [(entry["mode"], entry["rate"]) for entry in found] == [("plain", 50.0), ("plain", 100.0)]
         assert all(entry["within_budget"] and entry["errors"] == 0 and len(entry["rounds"]) == 2 for entry in found)
-        assert capacities(records[name])["plain"]["rate"] == 100.0
+        assert entry["capacity"]["plain"] == entry["search"]["plain"]["rate"] == 100.0
+    records = benchmark.records
     assert records["right"].callers == 4
     assert (records["slow"].callers, records["slow"].one_caller) == (1, "RuntimeError: entered twice")
 
 
 def test_the_same_texts_arrive_at_the_same_times_for_all(measured):
-    _, records, _, _ = measured("right", "slow", rounds=1)
-    arrivals = [[level.whole.arrivals for level in served.courses["plain"].levels] for served in records.values()]
+    _, benchmark, _ = measured("right", "slow", rounds=1)
+    arrivals = [[point.pooled.arrivals for point in record.sweeps["plain"].points] for record in benchmark.records.values()]
     assert arrivals[0] == arrivals[1]
 
 
@@ -421,11 +424,11 @@ def document(fusedbert, artifact):
 
 def test_the_document_of_the_embedded_default(document):
     assert (document["schema"], document["kind"]) == ("fusedbert.bench/2", "load")
-    (contender,) = document["contenders"]
-    assert contender["status"] == "measured"
-    assert contender["capacity"]["plain"] == 40
-    for mode in contender["capacity"]:
-        found = [entry for entry in contender["results"] if entry["mode"] == mode]
+    (engine,) = document["contenders"]
+    assert engine["status"] == "measured"
+    assert engine["capacity"]["plain"] == 40
+    for mode in engine["capacity"]:
+        found = [entry for entry in engine["results"] if entry["mode"] == mode]
         assert [entry["rate"] for entry in found] == [20, 40]
         for entry in found:
             assert entry["errors"] == entry["unfinished"] == 0
@@ -436,4 +439,4 @@ def test_the_table_says_the_same(document):
     text = render(document)
     assert "within 20000 ms" in text
     assert "fusedbert-fp32 plain" in text
-    assert "rates had fewer than 1000 arrivals" in " ".join(cautions(document))
+    assert "rates had fewer than 1000 arrivals" in " ".join(document["cautions"])

@@ -85,7 +85,6 @@ def test_load_is_compared_by_capacity():
         return {"kind": "load", "contenders": [{"name": "one", "capacity": rate, "results": [{"mode": "plain", "rate": 1}]}]}
 
     assert figures(load({"plain": 40.0, "batcher": 80.0})) == {("one", "plain"): [40.0], ("one", "batcher"): [80.0]}
-    assert figures(load(40.0)) == {("one", ""): [40.0]}
 
 
 def test_another_machine_is_named(run):
@@ -100,7 +99,7 @@ def test_another_machine_is_named(run):
         ("[]", "has the schema None"),
         ('{"schema": "fusedbert.bench.latency.measure/1"}', "fusedbert.bench.latency.measure/1"),
         (document(kind="startup"), "of startup: compare two of a kind"),
-        (document(other=STEADY), "no contender and shape in common"),
+        (document(other=STEADY), "no engine and shape in common"),
     ],
 )
 def test_what_cannot_be_compared_is_our_error(run, second, says):

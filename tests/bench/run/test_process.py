@@ -5,16 +5,16 @@ import time
 
 import pytest
 
-from fusedbert.bench.run.process import ContenderFailedError, Worker
+from fusedbert.bench.run.process import EngineFailedError, Worker
 
 
 @pytest.fixture
-def start(setting):
-    """Start a worker that finds the fake contenders; all are stopped at the end."""
+def start(settings):
+    """Start a worker that finds the fake engines; all are stopped at the end."""
     workers = []
 
     def run():
-        workers.append(Worker.start(None, {"PYTHONPATH": os.pathsep.join(map(str, setting.python_path))}))
+        workers.append(Worker(None, {"PYTHONPATH": os.pathsep.join(map(str, settings.python_path))}))
         return workers[-1]
 
     yield run
@@ -23,9 +23,9 @@ def start(setting):
 
 
 @pytest.fixture
-def ask(setting):
+def ask(settings):
     """What ``prepare`` takes for a fake."""
-    return lambda name: {"contender": name, "job": setting.job.to_json(), "factory": "fake_contenders:make"}
+    return lambda name: {"engine": name, "job": settings.job.to_json(), "factory": "fake_engines:make"}
 
 
 def gone(pid):
@@ -39,7 +39,7 @@ def gone(pid):
 def test_what_a_library_prints_does_not_disturb_the_answers(start, ask, checkpoint):
     worker = start()
     assert worker.call("prepare", timeout=30, **ask("right"))["seconds"] < 5
-    loaded = worker.call("load", timeout=30, tokenizer=str(checkpoint))
+    loaded = worker.call("open", timeout=30, tokenizer=str(checkpoint))
     assert loaded["description"]["versions"] == {"fake": "1"}
     assert worker.last_words() == "and another below Python"
     found = worker.call("latency", timeout=30, batch=2, tokens=8, seed=[0, 0, 0], seconds=0.01, samples=5)
@@ -48,7 +48,7 @@ def test_what_a_library_prints_does_not_disturb_the_answers(start, ask, checkpoi
 
 def test_an_exception_is_one_line_with_its_kind_and_the_worker_goes_on(start, ask):
     worker = start()
-    with pytest.raises(ContenderFailedError, match=r"^prepare: ValueError: no such model of that kind$") as caught:
+    with pytest.raises(EngineFailedError, match=r"^prepare: ValueError: no such model of that kind$") as caught:
         worker.call("prepare", timeout=30, **ask("raises"))
     assert caught.value.kind == "ValueError"
     assert worker.call("prepare", timeout=30, **ask("right"))
@@ -56,37 +56,37 @@ def test_an_exception_is_one_line_with_its_kind_and_the_worker_goes_on(start, as
 
 @pytest.mark.parametrize("task", ["nothing", "../escape", "os.path"])
 def test_a_task_that_there_is_not_is_an_error(start, task):
-    with pytest.raises(ContenderFailedError, match=r"nothing|no name of a task"):
+    with pytest.raises(EngineFailedError, match=r"nothing|not the name of a task"):
         start().call(task, timeout=30)
 
 
 def test_a_crash_is_told_with_its_signal_and_last_words(start, ask, checkpoint):
     worker = start()
     worker.call("prepare", timeout=30, **ask("crashes"))
-    with pytest.raises(ContenderFailedError, match="load: its process was ended by SIGABRT: about to go"):
-        worker.call("load", timeout=30, tokenizer=str(checkpoint))
-    with pytest.raises(ContenderFailedError, match="SIGABRT"):
-        worker.call("load", timeout=30, tokenizer=str(checkpoint))
+    with pytest.raises(EngineFailedError, match="open: its process was ended by SIGABRT: about to go"):
+        worker.call("open", timeout=30, tokenizer=str(checkpoint))
+    with pytest.raises(EngineFailedError, match="SIGABRT"):
+        worker.call("open", timeout=30, tokenizer=str(checkpoint))
 
 
 def test_leaving_is_told_with_its_status(start, ask, checkpoint):
     worker = start()
     worker.call("prepare", timeout=30, **ask("leaves"))
-    with pytest.raises(ContenderFailedError, match="left with status 1: SystemExit: 3"):
-        worker.call("load", timeout=30, tokenizer=str(checkpoint))
+    with pytest.raises(EngineFailedError, match="left with status 1: SystemExit: 3"):
+        worker.call("open", timeout=30, tokenizer=str(checkpoint))
 
 
 def test_a_hang_is_ended_after_the_limit(start, ask, checkpoint):
     worker = start()
     worker.call("prepare", timeout=30, **ask("hangs"))
-    with pytest.raises(ContenderFailedError, match=r"load: no answer within 0 s, so its process was ended"):
-        worker.call("load", timeout=0.2, tokenizer=str(checkpoint))
+    with pytest.raises(EngineFailedError, match=r"open: no answer within 0 s, so its process was ended"):
+        worker.call("open", timeout=0.2, tokenizer=str(checkpoint))
     assert gone(worker.pid)
 
 
 def test_an_interpreter_that_is_not_there_is_our_error(tmp_path):
-    with pytest.raises(ContenderFailedError, match="cannot be started"):
-        Worker.start(tmp_path / "python")
+    with pytest.raises(EngineFailedError, match="cannot be started"):
+        Worker(tmp_path / "python")
 
 
 def test_a_stopped_worker_is_gone_and_stopping_twice_is_fine(start):
@@ -97,9 +97,7 @@ def test_a_stopped_worker_is_gone_and_stopping_twice_is_fine(start):
 
 
 def test_no_worker_outlives_the_process_that_started_it():
-    program = (
-        "from fusedbert.bench.run.process import Worker; import os; w = Worker.start(); print(w.pid, flush=True); os._exit(0)"
-    )
+    program = "from fusedbert.bench.run.process import Worker; import os; w = Worker(); print(w.pid, flush=True); os._exit(0)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     pid = int(done.stdout)
     for _ in range(100):

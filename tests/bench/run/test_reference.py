@@ -3,20 +3,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fusedbert.bench.engines.registry import Tolerance
-from fusedbert.bench.engines.shapes import parse_shapes
-from fusedbert.bench.run.reference import FLOAT64, draw, float64_reference, from_logits, judge
-from fusedbert.bench.run.subject import find_subject
+from fusedbert.bench.engines.base import Tolerance
+from fusedbert.bench.engines.batches import parse_shapes
+from fusedbert.bench.run.reference import FLOAT64, draw, float64_reference, judge
+from fusedbert.bench.run.setup import find_model
 from fusedbert.engine import Classifier
 from fusedbert.engine.errors import OptionError
-from fusedbert.engine.options import Options
+from fusedbert.engine.load import Options
 from fusedbert.export.parity.texts import CHECK_TEXTS, ROUNDING_TEXTS
 
 CPU = Options.parse(device="cpu", threads=1)
 
 
 def logits(checks, change=lambda x: x):
-    """Lay the reference out as a contender's answer, with rows beyond the counted ones."""
+    """Lay the reference out as a engine's answer, with rows beyond the counted ones."""
     found, start = [], 0
     for batch, counted in zip(checks.batches, checks.counted, strict=True):
         rows = change(checks.reference[start : start + counted])
@@ -56,7 +56,7 @@ def test_labels_count_where_the_reference_is_clear(checks):
     assert judge(logits(close, lambda x: x[:, ::-1]), close, Tolerance.INT8).label_agreement == 1.0
     clear = dataclasses.replace(checks, reference=np.tile([0.0, 0.6], (12, 1)))
     assert judge(logits(clear, lambda x: x[:, ::-1]), clear, Tolerance.INT8).label_agreement == 0.0
-    many = dataclasses.replace(clear, multi_label=True)
+    many = dataclasses.replace(clear, problem_type="multi_label_classification")
     assert judge(logits(many, lambda x: x - 1.0), many, Tolerance.INT8).label_agreement == 0.0
 
 
@@ -69,7 +69,7 @@ def test_a_regression_is_held_against_its_own_spread(checks, unit, kind):
     for change in (lambda x: x + 2.2 * unit, lambda x: 0 * x + values.mean()):
         verdict = judge(logits(one, change), one, kind)
         assert not verdict.right and verdict.label_agreement == 1.0
-    two = dataclasses.replace(checks, reference=np.hstack([values * 1e6, values]), by_order=True)
+    two = dataclasses.replace(checks, reference=np.hstack([values * 1e6, values]), problem_type="regression")
     assert judge(logits(two), two, kind).right
     assert not judge(logits(two, lambda x: x + np.array([0.0, 2.2 * unit])), two, kind).right  # wrong in the small output alone
     first = dataclasses.replace(one, reference=values[:1], counted=(1, 0, 0))  # one text, as at a start
@@ -83,47 +83,47 @@ def test_another_number_of_labels_and_nan_are_wrong(checks):
 
 
 @pytest.fixture(scope="module")
-def subject(checkpoint, tmp_path_factory):
+def model(checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSEDBERT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield find_subject(str(checkpoint), None, CPU)
+        yield find_model(str(checkpoint), None, CPU)
 
 
-def test_the_float64_reference_agrees_with_the_classifier_and_is_kept(subject, checkpoint):
-    checks = draw(subject, parse_shapes("1x16,2x64"))
-    found = float64_reference(subject, checks)
+def test_the_float64_reference_agrees_with_the_classifier_and_is_kept(model, checkpoint):
+    checks = draw(model, parse_shapes("1x16,2x64"))
+    found = float64_reference(model, checks)
     assert found.computed_by == FLOAT64
     texts = [*CHECK_TEXTS, *ROUNDING_TEXTS]
-    with Classifier.from_pretrained(subject.artifact, device="cpu", precision="fp32", threads=1) as clf:
+    with Classifier.from_pretrained(model.artifact, device="cpu", precision="fp32", threads=1) as clf:
         expected = clf.decision_function(texts)
     assert np.abs(found.reference[: len(texts)] - expected).max() <= 1e-4
     assert len(found.reference) == len(texts) + 1 + 2
-    again = float64_reference(dataclasses.replace(subject, checkpoint=checkpoint / "not-there"), checks)
+    again = float64_reference(dataclasses.replace(model, checkpoint=checkpoint / "not-there"), checks)
     assert np.array_equal(again.reference, found.reference)  # read, not computed
-    assert float64_reference(dataclasses.replace(subject, checkpoint=None), checks) is None
+    assert float64_reference(dataclasses.replace(model, checkpoint=None), checks) is None
 
 
-def test_our_own_logits_can_stand_in(checks):
-    assert np.array_equal(from_logits(logits(checks), checks).reference, checks.reference)
+def test_only_the_first_rows_of_a_batch_count(checks):
+    assert np.array_equal(checks.count(logits(checks)), checks.reference)
 
 
-def test_a_big_batch_is_checked_in_part(subject):
-    checks = draw(subject, parse_shapes("64x64"))
+def test_a_big_batch_is_checked_in_part(model):
+    checks = draw(model, parse_shapes("64x64"))
     assert len(checks.batches[-1]["ids"]) == 64
     assert checks.counted[-1] == 16
 
 
-def test_batches_mix_lengths_so_that_a_mask_matters(subject):
-    checks = draw(subject, ())
+def test_batches_mix_lengths_so_that_a_mask_matters(model):
+    checks = draw(model, ())
     assert max(len(set(map(len, batch["ids"]))) for batch in checks.batches) > 5
     assert sum(checks.counted) == len(CHECK_TEXTS) + len(ROUNDING_TEXTS)
 
 
-def test_the_checkpoint_is_found_or_taken_and_another_one_is_refused(subject, checkpoint, tmp_path):
-    assert subject.checkpoint == checkpoint
-    artifact = str(subject.artifact)
-    assert find_subject(artifact, None, CPU).checkpoint is None
-    assert find_subject(artifact, checkpoint, CPU).checkpoint == checkpoint
+def test_the_checkpoint_is_found_or_taken_and_another_one_is_refused(model, checkpoint, tmp_path):
+    assert model.checkpoint == checkpoint
+    artifact = str(model.artifact)
+    assert find_model(artifact, None, CPU).checkpoint is None
+    assert find_model(artifact, checkpoint, CPU).checkpoint == checkpoint
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(OptionError, match=r"model\.safetensors is not what .* was made from"):
-        find_subject(artifact, tmp_path, CPU)
+        find_model(artifact, tmp_path, CPU)

@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import json
 import os
@@ -8,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fusedbert.bench.run import interleave as turns
-from fusedbert.bench.run.interleave import open_field
-from fusedbert.bench.run.process import ContenderFailedError
-from fusedbert.bench.run.progress import Progress
+from fusedbert.bench.run import interleave
+from fusedbert.bench.run.interleave import Progress, open_run, start
+from fusedbert.bench.run.process import EngineFailedError
+from fusedbert.bench.run.reference import check
 from fusedbert.bench.startup import measure as startup_run
-from fusedbert.bench.startup.command import render
-from fusedbert.bench.startup.measure import Start, Starts, measure, phases, results, run_script
+from fusedbert.bench.startup.measure import Record, Start, Startup, phases, render, result, run_script
 from fusedbert.bench.startup.size import environment_size, needed_size, required
 
 TOTALS = {"right": [0.20, 0.30, 0.25], "slow": [2.0, 3.0, 2.5]}
@@ -29,42 +27,43 @@ def found(total, *, logits=((0.0, 1.0),), peak=100_000_000):
 
 
 @pytest.fixture
-def measured(setting, checks, kind, monkeypatch):
-    """Start fakes, each in no process at all but with times of its own; returns lanes, records and the order of starts."""
-    monkeypatch.setattr(turns, "python_of", lambda _name: Path(sys.executable))
+def measured(settings, checks, spec, monkeypatch):
+    """Start fakes without a process and with times of their own; returns processes, benchmark, and the order of starts."""
+    monkeypatch.setattr(interleave, "python_of", lambda _name: Path(sys.executable))
 
     def go(*wanted, rounds=3, answers=None, fails=()):
         started = []
 
-        def launch(entry, request):
+        def launch(run, entry, *, sizes=False, device=None):
             if entry.name == "fusedbert-fp32":
-                assert request.device == "cpu"
+                assert device == "cpu"
                 return found(0.1)
-            assert all(lane.worker is None for lane in field.lanes)  # nothing else of theirs runs
-            started.append((entry.name, request.sizes))
+            assert all(process.worker is None for process in run.processes)  # nothing else of theirs runs
+            started.append((entry.name, sizes))
             times = [name for name, sizes in started if name == entry.name and not sizes]
             if entry.name in fails and len(times) == 2:
-                raise ContenderFailedError("its process left with status 9")
+                raise EngineFailedError("its process left with status 9")
             logits = (answers or {}).get(entry.name, ((0.0, 1.0),))
             return found(TOTALS[entry.name][len(times) - 1] if times else 99.0, logits=logits)
 
-        records = {}
-        with open_field([kind(name) for name in wanted], setting, Progress(io.StringIO())) as field:
-            turns.start(field)
-            turns.check(field, checks)
-            measure(field, rounds, False, records, launch)
-        return {lane.name: lane for lane in field.lanes}, records, started
+        monkeypatch.setattr(startup_run, "start_process", launch)
+        benchmark = Startup(None, rounds, "single_label_classification")
+        with open_run([spec(name) for name in wanted], settings, Progress(io.StringIO())) as run:
+            start(run)
+            check(run, checks)
+            benchmark.measure(run)
+        return {process.name: process for process in run.processes}, benchmark, started
 
     return go
 
 
 def test_processes_start_in_turns_and_the_first_of_each_does_not_count(measured):
-    lanes, records, started = measured("right", "slow")
-    assert {str(lane.status) for lane in lanes.values()} == {"measured"}
+    processes, benchmark, started = measured("right", "slow")
+    assert {str(process.status) for process in processes.values()} == {"measured"}
     assert [name for name, sizes in started if sizes] == ["right", "slow"]
     assert [name for name, sizes in started if not sizes] == ["right", "slow", "slow", "right", "right", "slow"]
-    for name, record in records.items():
-        (entry,) = results(record)
+    for name, process in processes.items():
+        (entry,) = benchmark.entry(process)["results"]
         assert entry["rounds"] == pytest.approx(TOTALS[name])  # what does not count is left out
         assert entry["total_s"] == pytest.approx(TOTALS[name][2])
         assert entry["import_s"] == pytest.approx(0.5 * TOTALS[name][2])
@@ -73,17 +72,17 @@ def test_processes_start_in_turns_and_the_first_of_each_does_not_count(measured)
 
 
 def test_a_wrong_answer_is_not_timed(measured):
-    lanes, records, started = measured("right", "slow", answers={"slow": ((1.0, 0.0),)})
-    assert str(lanes["slow"].status) == "wrong"
-    assert "slow" not in records
+    processes, benchmark, started = measured("right", "slow", answers={"slow": ((1.0, 0.0),)})
+    assert str(processes["slow"].status) == "wrong"
+    assert benchmark.entry(processes["slow"]) == {"results": []}
     assert [name for name, sizes in started if not sizes] == ["right"] * 3
 
 
 def test_one_that_fails_keeps_what_it_had_and_the_rest_goes_on(measured):
-    lanes, records, _ = measured("right", "slow", fails=("right",))
-    assert (str(lanes["right"].status), str(lanes["slow"].status)) == ("failed", "measured")
-    assert len(records["right"].starts) == 1
-    assert len(records["slow"].starts) == 3
+    processes, benchmark, _ = measured("right", "slow", fails=("right",))
+    assert (str(processes["right"].status), str(processes["slow"].status)) == ("failed", "measured")
+    assert len(benchmark.records["right"].starts) == 1
+    assert len(benchmark.records["slow"].starts) == 3
 
 
 def test_the_phases_sum_up_to_the_total():
@@ -91,11 +90,10 @@ def test_the_phases_sum_up_to_the_total():
     assert sum(value for name, value in seconds.items() if name != "total_s") == pytest.approx(seconds["total_s"])
 
 
-def test_nothing_started_gives_no_results():
-    assert results(Starts()) == []
-    start = Start(number=4, seconds=phases(found(1.0)), peak_bytes=5_000_000, others=0.5)
-    (entry,) = results(Starts(starts=[start]))
-    assert (entry["round_numbers"], entry["installed_mb"]) == ([4], None)
+def test_a_start_while_others_had_the_cpus_is_noisy():
+    one = Start(number=4, seconds=phases(found(1.0)), peak_bytes=5_000_000, others=0.5)
+    entry = result(Record(installed_bytes=2, environment_bytes=3, starts=[one]))
+    assert entry["round_numbers"] == [4]
     assert "50 % of the CPUs" in entry["noisy"][0]
 
 
@@ -125,7 +123,7 @@ def test_the_last_line_of_a_script_is_its_answer():
     ],
 )
 def test_a_script_that_goes_wrong_is_one_line(text, timeout, words):
-    with pytest.raises(ContenderFailedError, match=words) as caught:
+    with pytest.raises(EngineFailedError, match=words) as caught:
         run_script(script(text), os.environ, timeout)
     assert "\n" not in str(caught.value)
 
@@ -152,14 +150,14 @@ def document(fusedbert, artifact):
 
 def test_the_document_of_the_embedded_default(document):
     assert (document["schema"], document["kind"]) == ("fusedbert.bench/2", "startup")
-    (contender,) = document["contenders"]
-    assert (contender["name"], contender["status"]) == ("fusedbert-fp32", "measured")
-    (entry,) = contender["results"]
+    (engine,) = document["contenders"]
+    assert (engine["name"], engine["status"]) == ("fusedbert-fp32", "measured")
+    (entry,) = engine["results"]
     assert len(entry["rounds"]) == 2
-    for start in entry["starts"]:
-        parts = [start[name] for name in ("interpreter_s", "import_s", "load_s", "first_s")]
+    for each in entry["starts"]:
+        parts = [each[name] for name in ("interpreter_s", "import_s", "load_s", "first_s")]
         assert all(part > 0 for part in parts)
-        assert sum(parts) <= start["total_s"] + 1e-6
+        assert sum(parts) <= each["total_s"] + 1e-6
     assert entry["peak_mb"] > 50
     assert 40 < entry["installed_mb"] <= 2_000
 
@@ -190,14 +188,12 @@ def test_a_hard_link_counts_once_and_pip_not_at_all(tmp_path):
 def test_what_a_module_needs_is_its_distribution_and_what_that_requires():
     assert {"tokenizers", "huggingface-hub", "tqdm"} <= required(["tokenizers"])
     assert required(["no-such-distribution"]) == set()
-    numpy, both = (needed_size(names, ours=False) for names in (["numpy.linalg"], ["numpy", "tokenizers", "json"]))
+    numpy, both = (needed_size(names, fusedbert=False) for names in (["numpy.linalg"], ["numpy", "tokenizers", "json"]))
     assert 10_000_000 < numpy < both
-    assert needed_size(["fusedbert.bench", "json"], ours=False) == 0
-    assert needed_size(["json"], ours=True) > 30_000_000  # with the embedded checkpoint
+    assert needed_size(["fusedbert.bench", "json"], fusedbert=False) == 0
+    assert needed_size(["json"], fusedbert=True) > 30_000_000  # with the embedded checkpoint
 
 
-def test_records_are_plain():
-    json.dumps(
-        results(Starts(starts=[Start(number=0, seconds=phases(found(1.0)), peak_bytes=1, others=None)])), allow_nan=False
-    )
-    assert dataclasses.is_dataclass(Start)
+def test_results_are_plain():
+    one = Start(number=0, seconds=phases(found(1.0)), peak_bytes=1, others=None)
+    json.dumps(result(Record(installed_bytes=2, environment_bytes=3, starts=[one])), allow_nan=False)

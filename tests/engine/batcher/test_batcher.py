@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from fusedbert.engine import Batcher, Classifier
-from fusedbert.engine.batcher.model import Model
 from fusedbert.engine.errors import (
     ClosedError,
     DeadlineError,
@@ -29,6 +28,7 @@ from fusedbert.engine.errors import (
     OverloadError,
     TextTooLongError,
 )
+from fusedbert.engine.model import Model
 
 WORDS = ["good", "bad", "movie", "plot", "was", "very", "not", "the", "dull"]
 TEXTS = [" ".join(WORDS[(i * k) % 9] for k in range(1 + i % 17)) for i in range(60)]
@@ -54,9 +54,9 @@ class Gate:
         self.begun = threading.Semaphore(0)
         self.runs: list[list[str]] = []
         self.fail: Callable[[list[str]], BaseException | None] = lambda texts: None
-        inner = Model.logits
+        inner = Model.run
 
-        def logits(model: Model, texts: list[Any], rows: list[Any]) -> Any:
+        def run(model: Model, texts: list[Any], rows: list[Any]) -> Any:
             names = [text.text for text in texts]
             self.runs.append(names)
             self.begun.release()
@@ -65,7 +65,7 @@ class Gate:
                 raise error
             return inner(model, texts, rows)
 
-        monkeypatch.setattr(Model, "logits", logits)
+        monkeypatch.setattr(Model, "run", run)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_full_queue_refuses_at_once_and_recovers(clf: Classifier, gate: Gate) 
         assert batcher.stats.refused == 2 and batcher.stats.waiting == 3
         gate.open.set()
         wait([first, *rest], timeout=20)
-        same(batcher.submit("bad").result(20), batcher._model.classifier("bad"))
+        same(batcher.submit("bad").result(20), batcher._classifier("bad"))
 
 
 def test_a_cancelled_text_is_not_run_and_gives_up_its_place(clf: Classifier, gate: Gate) -> None:
@@ -256,7 +256,7 @@ def test_a_callback_that_raises_harms_nobody(batcher: Batcher, gate: Gate, caplo
     gate.open.set()
     wait([first, *futures], timeout=20)
     batcher.submit("good").result(20)
-    assert "could not be told" in caplog.text
+    assert "could not be delivered" in caplog.text
 
 
 def test_closing_drains(clf: Classifier, gate: Gate) -> None:

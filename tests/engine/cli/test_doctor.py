@@ -12,9 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from fusedbert.engine.artifact import read_manifest, write_manifest
-from fusedbert.engine.cli import checks as doctor_module
-from fusedbert.engine.cli.checks import Finding, Status, examine
-from fusedbert.engine.cli.doctor import doctor
+from fusedbert.engine.cli import doctor as doctor_module
+from fusedbert.engine.cli.doctor import Finding, Status, doctor, examine
 from fusedbert.engine.hardware import device
 from fusedbert.engine.hardware.device import CPU, Offer
 

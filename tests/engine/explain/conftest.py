@@ -1,4 +1,4 @@
-"""The embedded checkpoint with the graph that shows its attention, exported once, and what it makes of a few texts."""
+"""The embedded checkpoint with the graph that shows its attention, exported once, and its results for a few texts."""
 
 import dataclasses
 import json
@@ -98,7 +98,9 @@ def data_of():
     """Return a function that reads the data out of a page."""
 
     def read(page):
-        return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+        data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+        assert data is not None
+        return json.loads(data[1])
 
     return read
 

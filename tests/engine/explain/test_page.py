@@ -1,4 +1,4 @@
-"""The page as a file: what it holds, how large it is, and that no text can become markup. No browser here."""
+"""The page as a file: its content and size, and that no text can become markup. No browser here."""
 
 import base64
 import hashlib

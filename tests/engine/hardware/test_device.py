@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fusedbert.engine import Classifier, DeviceError, MissingDependencyError
 from fusedbert.engine.hardware import device as device_module
-from fusedbert.engine.hardware.device import CPU, CUDA, Offer, choose, gpu_present, import_onnxruntime
+from fusedbert.engine.hardware.device import CPU, CUDA, Device, Offer, choose, gpu_present, import_onnxruntime
 from fusedbert.engine.hardware.packages import installed
 from fusedbert.engine.load import open as loading
-from fusedbert.engine.options import Device
 
 CPU_WHEEL = (("onnxruntime", "1.32.0"),)
 GPU_WHEEL = (("onnxruntime-gpu", "1.32.0"),)
@@ -120,18 +119,27 @@ def test_a_session_that_silently_lost_cuda(artifact: Path, capfd: pytest.Capture
     assert capfd.readouterr().out == ""  # what ONNX Runtime prints does not reach stdout
 
 
-def test_onnxruntime_is_imported_without_its_telemetry_unless_the_user_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnxruntime_is_imported_without_its_telemetry_unless_the_user_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     names = device_module._TELEMETRY
+    (tmp_path / "onnxruntime.py").write_text("import os\nseen = dict(os.environ)\nclass InferenceSession: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(sys.modules, "onnxruntime", sys)  # imported before: too late to say anything
-    with device_module._without_telemetry():
-        assert not any(name in os.environ for name in names)
-    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
-    with device_module._without_telemetry():
-        assert all(os.environ[name] == "1" for name in names)
+
+    def seen() -> list[str | None]:
+        module = import_onnxruntime()
+        return [module.seen.get(name) for name in names]
+
+    imported_before = ModuleType("onnxruntime")
+    imported_before.InferenceSession = imported_before.seen = os.environ  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "onnxruntime", imported_before)
+    assert seen() == [None, None]  # too late to say anything
+    del sys.modules["onnxruntime"]
+    assert seen() == ["1", "1"]
     assert not any(name in os.environ for name in names)
+    del sys.modules["onnxruntime"]
     monkeypatch.setenv(names[0], "0")
-    with device_module._without_telemetry():
-        assert os.environ[names[0]] == "0" and names[1] not in os.environ
+    assert seen() == ["0", None]
     assert os.environ[names[0]] == "0"

@@ -21,9 +21,9 @@ from fusedbert.engine import (
     ModelNotFoundError,
     StorageError,
 )
+from fusedbert.engine.load import Options
 from fusedbert.engine.load import resolve as resolve_module
 from fusedbert.engine.load.resolve import checkpoint_key, embedded_checkpoint, resolve_model
-from fusedbert.engine.options import Options
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_hub_id(checkpoint: Path, exporter: list[Any], hub: Any, tmp_path: Pat
 
 def test_a_hub_that_says_no(hub: Any, tmp_path: Path) -> None:
     hub(OSError("404: no such repository\nmore\nlines"))
-    with pytest.raises(ModelNotFoundError, match=r"org/model is no folder.*404: no such repository.*hub id") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"org/model is not a folder.*404: no such repository.*hub id") as caught:
         resolve_model("org/model", Options())
     assert "\n" not in str(caught.value)
     hub(folder_with(tmp_path, "config.json"))

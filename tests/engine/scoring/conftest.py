@@ -60,7 +60,7 @@ def variant(artifact: Path, tmp_path: Path) -> Any:
         folder = tmp_path / problem_type
         shutil.copytree(artifact, folder)
         manifest = read_manifest(folder)
-        written = {**manifest.created_with, "test": "written anew"}
+        written = {**manifest.created_with, "test": "written again"}
         write_manifest(folder, dataclasses.replace(manifest, problem_type=problem_type, created_with=written))
         return folder
 

@@ -1,4 +1,4 @@
-"""How many Ray actors there are and what each asks for; needs no Ray."""
+"""The number of Ray actors and the resources that each asks for; needs no Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fusedbert.engine.scoring.ray import plan_actors
 
 
 @pytest.mark.parametrize(
-    ("found", "device", "asked", "threads", "actors", "share"),
+    ("resources", "device", "requested", "threads", "actors", "share"),
     [
         ({"CPU": 2.0}, "cpu", None, 1, 2, {"num_cpus": 0.75}),
         ({"CPU": 2.0}, "cpu", 1, 2, 1, {"num_cpus": 1.0}),
@@ -18,25 +18,25 @@ from fusedbert.engine.scoring.ray import plan_actors
         ({"CPU": 1.0}, "cpu", None, 1, 1, {"num_cpus": 0.75}),
     ],
 )
-def test_actors_leave_room_for_the_reader(found, device, asked, threads, actors, share) -> None:  # type: ignore[no-untyped-def]
-    assert plan_actors(found, device, asked, threads) == (actors, share)
-    assert actors * share["num_cpus"] + 0.25 <= found["CPU"]
+def test_actors_leave_room_for_the_reader(resources, device, requested, threads, actors, share) -> None:  # type: ignore[no-untyped-def]
+    assert plan_actors(resources, device, requested, threads) == (actors, share)
+    assert actors * share["num_cpus"] + 0.25 <= resources["CPU"]
 
 
 @pytest.mark.parametrize(
-    ("found", "device", "asked", "said"),
+    ("resources", "device", "requested", "said"),
     [
         ({"CPU": 2.0}, "cpu", 3, "3 Ray actors on cpu need 2.5 CPUs, the cluster has 2 CPUs"),
         ({"CPU": 8.0}, "cuda", None, "1 Ray actors on cuda need 0.75 CPUs and 1 GPUs, the cluster has 8 CPUs and 0 GPUs"),
         ({}, "cpu", None, "the cluster has 0 CPUs"),
     ],
 )
-def test_what_would_wait_for_ever_is_refused(found, device, asked, said) -> None:  # type: ignore[no-untyped-def]
+def test_what_would_wait_for_ever_is_refused(resources, device, requested, said) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(DeviceError, match=said):
-        plan_actors(found, device, asked, 1)
+        plan_actors(resources, device, requested, 1)
 
 
-@pytest.mark.parametrize("asked", [0, -1, True])
-def test_a_number_of_actors_is_positive(asked: int) -> None:
+@pytest.mark.parametrize("requested", [0, -1, True])
+def test_a_number_of_actors_is_positive(requested: int) -> None:
     with pytest.raises(OptionError, match="actors is"):
-        plan_actors({"CPU": 2.0}, "cpu", asked, 1)
+        plan_actors({"CPU": 2.0}, "cpu", requested, 1)

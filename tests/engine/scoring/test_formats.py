@@ -16,17 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fusedbert.engine import Classifier, InputError, score_file
-from fusedbert.engine.scoring.columns import Head
-from fusedbert.engine.scoring.files import Form, Packing
-from fusedbert.engine.scoring.readers import open_source
-from fusedbert.engine.scoring.writers import CsvWriter, JsonlWriter
+from fusedbert.engine.scoring.columns import OutputColumns
+from fusedbert.engine.scoring.formats import FileFormat, open_source
+from fusedbert.engine.scoring.formats.csv import CsvData, CsvWriter
+from fusedbert.engine.scoring.formats.jsonl import JsonlWriter
 
 FORMATS = ["csv", "tsv", "jsonl", "parquet"]
 
 
-def as_text(value: Any) -> str:
-    """What a csv has for a value."""
-    return {True: "true", False: "false"}.get(value, value) if not isinstance(value, float) else f"{value:.6f}"
+def as_text(value: bool) -> str:
+    """Return a flag as a csv has it."""
+    return "true" if value else "false"
 
 
 @pytest.mark.parametrize("output", FORMATS)
@@ -37,7 +37,7 @@ def test_nasty_contents(
     path = tmp_path / f"out.{output}"
     summary = score_file(write(f"in.{source}", nasty), path, model=artifact, part_rows=7, probabilities=True)
     expected = classifier.predict_proba([row["text"] for row in nasty])
-    labels = classifier.predict([row["text"] for row in nasty])
+    labels: list[Any] = classifier.predict([row["text"] for row in nasty])
     found = read(path)
     assert summary.rows == summary.written == len(found) == len(nasty)
     assert summary.truncated == 1 and summary.errors == 0
@@ -189,9 +189,9 @@ def test_regression_gives_values(variant: Any, write: Any, read: Any, tmp_path: 
 
 
 def test_a_regression_of_one_value() -> None:
-    head = Head(labels=("LABEL_0",), problem_type="regression")
-    assert head.names == ("score", "truncated")
-    assert head.values(np.array([[2.5], [-1]], dtype=np.float32), [False, True]) == [[2.5, -1.0], [False, True]]
+    added = OutputColumns(labels=("LABEL_0",), problem_type="regression")
+    assert added.names == ("score", "truncated")
+    assert added.values(np.array([[2.5], [-1]], dtype=np.float32), [False, True]) == [[2.5, -1.0], [False, True]]
 
 
 CELLS = st.lists(st.tuples(st.text(), st.text()), max_size=6)
@@ -201,26 +201,20 @@ CELLS = st.lists(st.tuples(st.text(), st.text()), max_size=6)
 @given(rows=CELLS)
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 def test_what_is_written_is_read_back(kind: str, rows: list[tuple[str, str]], tmp_path: Path) -> None:
-    head = Head(labels=("a", "b"), problem_type="single_label_classification")
+    added = OutputColumns(labels=("a", "b"), problem_type="single_label_classification").added
     columns = ("x", "text")
     delimiter = "\t" if kind == "tsv" else ","
-    writer = (
-        JsonlWriter(head=head, packing=Packing.NONE)
-        if kind == "jsonl"
-        else CsvWriter(head=head, packing=Packing.NONE, columns=columns, delimiter=delimiter)
-    )
-    from fusedbert.engine.scoring.rows import TextRows
-
+    writer = JsonlWriter(added=added) if kind == "jsonl" else CsvWriter(added=added, columns=columns, delimiter=delimiter)
     values = [["a"] * len(rows), [0.5] * len(rows), [False] * len(rows)]
     path = tmp_path / f"x.{kind}"
     part = tmp_path / "part"
-    part.write_bytes(writer.chunk(TextRows(columns, [list(row) for row in rows]), values))
+    part.write_bytes(writer.chunk(CsvData(columns, [list(row) for row in rows]), values))
     with path.open("wb") as file:
         writer.join([part], file)
-    source = open_source(str(path), Form.of(path.name), 100)
-    windows = list(source.windows("text", None)) if rows else []
+    source = open_source(str(path), FileFormat.of(path.name), 100)
+    chunks = list(source.chunks("text", None)) if rows else []
     source.close()
-    assert [text for raw in windows for text in raw.texts] == [text for _, text in rows]
-    assert [fault for raw in windows for fault in raw.faults] == []
+    assert [text for chunk in chunks for text in chunk.texts] == [text for _, text in rows]
+    assert [error for chunk in chunks for error in chunk.errors] == []
     if kind != "jsonl":
-        assert [cells[:2] for raw in windows for cells in raw.rows.cells()] == [list(row) for row in rows]
+        assert [cells[:2] for chunk in chunks for cells in chunk.data.cells()] == [list(row) for row in rows]

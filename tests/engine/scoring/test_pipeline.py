@@ -1,4 +1,4 @@
-"""Stages that overlap: order, bounds, exceptions, and a window's rows computed once where they are the same."""
+"""Stages that overlap: order, bounds, exceptions, and equal texts of a chunk that run once."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from typing import Any
 import pytest
 
 from fusedbert.engine import Classifier, score_file
-from fusedbert.engine.scoring.csv_source import CsvSource
-from fusedbert.engine.scoring.rows import TextRows
-from fusedbert.engine.scoring.windows import Raw, Record, cut
-from fusedbert.engine.scoring.work import clocked, distinct, encode, run
+from fusedbert.engine.model import Model
+from fusedbert.engine.scoring.formats.base import Record, Rows, cut
+from fusedbert.engine.scoring.formats.csv import CsvData, CsvSource
+from fusedbert.engine.scoring.options import ModelOptions
+from fusedbert.engine.scoring.pipeline import distinct, load_model, run, timed, tokenize
 
 
-def test_each_item_s_time_is_told() -> None:
+def test_each_item_s_time_is_reported() -> None:
     def slow() -> Iterator[int]:
         for number in range(3):
             time.sleep(0.02)
             yield number
 
-    told: list[tuple[int, float]] = []
-    assert list(clocked(slow(), lambda item, seconds: told.append((item, seconds)))) == [0, 1, 2]
-    assert [item for item, _ in told] == [0, 1, 2] and all(0.015 < seconds < 0.5 for _, seconds in told)
+    times = list(timed(slow()))
+    assert [item for item, _ in times] == [0, 1, 2] and all(0.015 < seconds < 0.5 for _, seconds in times)
 
 
-def test_no_more_windows_are_read_than_the_stages_hold(artifact: Path, write: Any, tmp_path: Path) -> None:
-    """Three stages, a window in each and one waiting before the next; the reader is never further ahead."""
+def test_no_more_chunks_are_read_than_the_stages_hold(artifact: Path, write: Any, tmp_path: Path) -> None:
+    """Three stages, a chunk in each and one waiting before the next; the reader is never further ahead."""
     lead: list[int] = []
     read: list[int] = []
     source = write("in.csv", [{"text": f"good {number}"} for number in range(400)])
 
-    def window(self: CsvSource, records: list[Record], first: int, text: str, pair: str | None) -> Raw:
+    def columns(self: CsvSource, values: Any, first: int, *rest: Any) -> Any:
         read.append(first)
-        return real(self, records, first, text, pair)
+        return real(self, values, first, *rest)
 
-    real = CsvSource._window
+    real = CsvSource._columns
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CsvSource, "_window", window)
+        patch.setattr(CsvSource, "_columns", columns)
 
         def progress(done: Any) -> None:
             time.sleep(0.02)  # a slow disk
@@ -64,37 +64,45 @@ def test_threads_end_when_a_run_stops_early(artifact: Path, write: Any, tmp_path
     assert threading.active_count() == before
 
 
-def test_windows_are_cut_by_number_and_by_size() -> None:
-    small = [len(window) for window in cut([Record(value=None, size=1)] * 25, 10)]
+def test_chunks_are_cut_by_number_and_by_size() -> None:
+    small = [len(chunk) for chunk in cut([Record(value=None, size=1)] * 25, 10)]
     assert small == [10, 10, 5]
-    assert [len(window) for window in cut([Record(value=None, size=5 << 20)] * 5, 10)] == [2, 2, 1]
+    assert [len(chunk) for chunk in cut([Record(value=None, size=5 << 20)] * 5, 10)] == [2, 2, 1]
 
 
-def window(texts: list[str | None], pairs: list[str | None] | None = None) -> Raw:
-    return Raw(first=100, rows=TextRows((), []), texts=texts, pairs=pairs, faults={}, size=0, done=None)
+@pytest.fixture(scope="module")
+def model(artifact: Path) -> Iterator[Model]:
+    loaded = load_model(ModelOptions(model=artifact))
+    yield loaded
+    loaded.close()
 
 
-def test_identical_texts_run_once(classifier: Classifier) -> None:
-    raw = window(["good", "bad", "good", None, "bad", "good film"])
-    texts, places = distinct(raw)
+def rows_of(texts: list[str | None], pairs: list[str | None] | None = None) -> Rows:
+    return Rows(first=100, data=CsvData((), []), texts=texts, pairs=pairs, errors={}, size=0, done=None)
+
+
+def test_identical_texts_run_once(classifier: Classifier, model: Model) -> None:
+    rows = rows_of(["good", "bad", "good", None, "bad", "good film"])
+    texts, places = distinct(rows)
     assert [text.text for text in texts] == ["good", "bad", "good film"] and places == [0, 1, 0, -1, 1, 2]
     assert [text.index for text in texts] == [101, 102, 106]  # rows from 1, for messages
-    ran = run(classifier, encode(classifier, raw))
-    assert ran.logits.shape == (3, 2) and ran.encoded.tally.run == 3 and ran.encoded.tally.rows == 6
-    assert ran.logits == pytest.approx(classifier.decision_function(["good", "bad", "good film"]), abs=1e-5)
+    tokenized = tokenize(model, rows)
+    logits = run(model, tokenized)
+    assert logits.shape == (3, 2) and tokenized.counts.run == 3 and tokenized.counts.rows == 6
+    assert logits == pytest.approx(classifier.decision_function(["good", "bad", "good film"]), abs=1e-5)
 
 
 def test_a_pair_is_the_same_where_both_are() -> None:
-    texts, places = distinct(window(["a", "a", "a"], ["x", "y", "x"]))
+    texts, places = distinct(rows_of(["a", "a", "a"], ["x", "y", "x"]))
     assert [(text.text, text.pair) for text in texts] == [("a", "x"), ("a", "y")] and places == [0, 1, 0]
 
 
-def test_padding_is_counted(classifier: Classifier) -> None:
-    tally = run(classifier, encode(classifier, window(["good", "a very long and dull film, not good at all"]))).encoded.tally
-    lengths = sorted(
-        len(row.ids) for row in encode(classifier, window(["good", "a very long and dull film, not good at all"])).tokens.rows
-    )
-    assert tally.tokens == sum(lengths) <= tally.padded <= 2 * lengths[1]
+def test_padding_is_counted(model: Model) -> None:
+    texts: list[str | None] = ["good", "a very long and dull film, not good at all"]
+    tokenized = tokenize(model, rows_of(texts))
+    run(model, tokenized)
+    counts, lengths = tokenized.counts, sorted(len(row.ids) for row in tokenized.tokens.rows)
+    assert counts.tokens == sum(lengths) <= counts.padded <= 2 * lengths[1]
 
 
 def test_progress(artifact: Path, write: Any, tmp_path: Path) -> None:
@@ -108,7 +116,7 @@ def test_progress(artifact: Path, write: Any, tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path) -> None:
     """Peak allocations of Python objects while a file twelve times as long is read and written.
 
-    How many windows wait at once depends on which stage is quicker just then, so that the peak moves by half either way;
+    How many chunks wait at once depends on which stage is quicker just then, so that the peak moves by half either way;
     a tenth of the file held in memory would double it.
     """
     import tracemalloc

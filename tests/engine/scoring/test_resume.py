@@ -1,4 +1,4 @@
-"""Nothing lost, nothing twice: kills, full disks, mismatches; what is committed stays, and the end has the same bytes."""
+"""Nothing lost, nothing twice: kills, full disks, mismatches; committed parts stay, and the output has the same bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-import fusedbert.engine.scoring.parts as parts_module
+import fusedbert.engine.scoring.journal as journal_module
 from fusedbert.engine import InputError, OptionError, StorageError, score_file
 
 ROWS = 600
@@ -37,8 +37,8 @@ def source(write: Any, rows: list[dict[str, Any]]) -> Path:
     return write("in.jsonl", [row | {"text": None} if number % 97 == 50 else row for number, row in enumerate(rows)])
 
 
-def options(artifact: Path) -> dict[str, Any]:
-    return {"model": artifact, "part_rows": PART, "on_error": "null", "threads": 1}
+def options(artifact: Path, **more: Any) -> dict[str, Any]:
+    return {"model": artifact, "part_rows": PART, "on_error": "null", "threads": 1, **more}
 
 
 class Stop(Exception):
@@ -187,13 +187,13 @@ def test_another_input_or_model_is_refused(source: Path, artifact: Path, variant
     with pytest.raises(OptionError, match="input bytes"):
         score_file(source, output, resume=True, **options(artifact))
     source.write_bytes(content)
-    other = variant("single_label_classification")  # the same model, written anew
+    other = variant("single_label_classification")  # the same model, written again
     with pytest.raises(OptionError, match="model manifest"):
-        score_file(source, output, resume=True, **options(artifact) | {"model": other})
+        score_file(source, output, resume=True, **options(artifact, model=other))
 
 
 def test_rows_that_failed_may_be_let_through_on_the_way(source: Path, artifact: Path, tmp_path: Path) -> None:
-    strict = options(artifact) | {"on_error": "fail"}
+    strict = options(artifact, on_error="fail")
     with pytest.raises(InputError, match="row 51 cannot be scored"):
         score_file(source, tmp_path / "out.csv", **strict)
     summary = score_file(source, tmp_path / "out.csv", resume=True, **options(artifact))
@@ -208,6 +208,18 @@ def test_a_line_that_was_torn_off_does_not_count(source: Path, artifact: Path, t
     journal.write_bytes(journal.read_bytes()[:-17])
     summary = score_file(source, output, resume=True, **options(artifact))
     assert summary.resumed in (160, 180) and output.read_bytes() == whole.read_bytes()
+
+
+def test_an_unfinished_file_of_a_killed_run_is_removed(source: Path, artifact: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    stopped(source, output, 100, **options(artifact))
+    torn = output.with_name("out.csv.parts") / ".part-0000005.0123456789ab"
+    torn.write_bytes(b"half a part")
+
+    def progress(_: Any) -> None:
+        assert not torn.exists()
+
+    score_file(source, output, resume=True, progress=progress, **options(artifact))
 
 
 @pytest.mark.parametrize("damage", ["part", "journal"])
@@ -239,16 +251,16 @@ def test_a_full_disk_is_one_line_and_the_rest_goes_on(
 ) -> None:
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
     score_file(source, whole, **options(artifact))
-    real = parts_module.new_file
+    real = journal_module.new_file
     with monkeypatch.context() as patch:
 
-        def full(path: Path) -> Any:
+        def full(path: Path, **options: Any) -> Any:
             if path.name == ("part-0000003" if where == "part" else "joined"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(path)
+            return real(path, **options)
 
-        patch.setattr(parts_module, "new_file", full)
-        with pytest.raises(StorageError, match="No space left on device: make room, then go on with --resume"):
+        patch.setattr(journal_module, "new_file", full)
+        with pytest.raises(StorageError, match="No space left on device: make room, then continue with --resume"):
             score_file(source, output, **options(artifact))
     summary = score_file(source, output, resume=True, **options(artifact))
     assert summary.resumed == (60 if where == "part" else ROWS)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fusedbert.engine.scoring.scorer as scorer_module
 from fusedbert.engine import Classifier, InputError, OptionError, Scorer
 
 TEXTS = ["I really loved this movie.", "The spaghetti was bland.", "", "I really loved this movie."]
 
 
-def test_columns_come_back_with_ours_beside_them(artifact: Path, classifier: Classifier) -> None:
+def test_columns_come_back_with_the_added_ones(artifact: Path, classifier: Classifier) -> None:
     batch = {"id": np.arange(4), "review": np.array(TEXTS, dtype=object)}
     found = Scorer(artifact, probabilities=True)(batch)
     assert list(found) == ["id", "review", "label", "score", "p_NEGATIVE", "p_POSITIVE", "truncated"]
@@ -47,8 +48,8 @@ def test_a_pickle_works_in_another_process(artifact: Path) -> None:
 
 def test_threads_share_one_model(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    real = Classifier.from_pretrained
-    monkeypatch.setattr(Classifier, "from_pretrained", lambda *a, **k: loads.append(1) or real(*a, **k))
+    real = scorer_module.load_model
+    monkeypatch.setattr(scorer_module, "load_model", lambda *a, **k: loads.append(1) or real(*a, **k))
     scorer = Scorer(artifact, threads=1)
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(scorer, [{"text": TEXTS}] * 8))

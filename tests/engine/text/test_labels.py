@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from fusedbert.engine import Classifier
 from fusedbert.engine.cli.classify import classify
 from fusedbert.engine.scoring import score_file
-from fusedbert.engine.text.labels import distinct, names_by_id
+from fusedbert.engine.text.outputs import distinct, names_by_id
 
 LABELS = ("other", "spam", "other")
 TEXTS = ["good movie", "dull plot", "bad actor", "the music was fine"]

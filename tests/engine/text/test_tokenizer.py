@@ -18,7 +18,7 @@ from fusedbert.engine import Classifier
 from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.engine.errors import ArtifactError, InputError, TextTooLongError
 from fusedbert.engine.text.inputs import check_items
-from fusedbert.engine.text.tokenizer import TextTokenizer, share_room
+from fusedbert.engine.text.tokenizer import Row, TextTokenizer, pad, share_room
 
 
 @pytest.fixture
@@ -182,3 +182,10 @@ def test_only_steps_that_look_at_one_word_allow_the_cut(artifact: Path, tokenize
     assert safe()
     tokenizer.add_special_tokens(["two words"])
     assert not safe()
+
+
+def test_pad_marks_real_tokens() -> None:
+    feeds = pad([Row(ids=[2, 9, 3], types=[0, 0, 1], truncated=False), Row(ids=[2, 3], types=[0, 0], truncated=False)], 7)
+    assert feeds["input_ids"].tolist() == [[2, 9, 3], [2, 3, 7]]
+    assert feeds["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert feeds["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]

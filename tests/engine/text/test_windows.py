@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from fusedbert.engine import Classifier, OptionError, TextTooLongError, Window
-from fusedbert.engine.options import LongText
 from fusedbert.engine.text.inputs import check_items
 from fusedbert.engine.text.tokenizer import TextTokenizer
-from fusedbert.engine.text.windows import spans, tokenize
+from fusedbert.engine.text.windows import spans, tokenize_windows
 
 WORDS = ["good", "bad", "movie", "plot", "was", "very", "not", "the", "dull", "fine"]
 
@@ -42,7 +41,7 @@ def judge(tokenizer: Tokenizer) -> Any:
 def test_windows_are_those_of_transformers(artifact: Path, judge: Any, count: int, max_length: int, stride: int) -> None:
     stride = min(stride, max_length - 3)
     text = words(count)
-    ours = tokenize(TextTokenizer.load(artifact, max_length), check_items([text]), LongText.WINDOW, Window(stride=stride))
+    ours = tokenize_windows(TextTokenizer.load(artifact, max_length), check_items([text]), Window(stride=stride))
     theirs = judge(text, truncation=True, max_length=max_length, stride=stride, return_overflowing_tokens=True)
     assert [row.ids for row in ours.rows] == theirs["input_ids"]
 
@@ -52,12 +51,8 @@ def test_windows_are_those_of_transformers(artifact: Path, judge: Any, count: in
 def test_of_a_pair_the_longer_text_is_read_in_windows(
     artifact: Path, judge: Any, first: int, second: int, max_length: int, stride: int
 ) -> None:
-    tokens = tokenize(
-        TextTokenizer.load(artifact, max_length),
-        check_items([(words(first), words(second, 1))]),
-        LongText.WINDOW,
-        Window(stride=stride),
-    )
+    pair = check_items([(words(first), words(second, 1))])
+    tokens = tokenize_windows(TextTokenizer.load(artifact, max_length), pair, Window(stride=stride))
     short, room = min(first, second), max_length - 3
     width = room - min(short, room // 2)
     if first + second > room:

@@ -18,12 +18,12 @@ import pytest
 
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.export import export_checkpoint
+from fusedbert.export.checkpoint import ExportWarning, IgnoredWarning
 from fusedbert.export.checkpoint.architecture import describe, read_config
-from fusedbert.export.checkpoint.notes import IgnoredWarning
 from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.parity.gates import batch_arrays, check_set, open_session
-from fusedbert.export.tokenizer.tokenization import Tokenization
-from fusedbert.export.variants import ExportWarning
+from fusedbert.export.parity.gates import batch_arrays, open_session
+from fusedbert.export.parity.texts import check_set
+from fusedbert.export.tokenizer import Tokenization
 
 Tensors = dict[str, np.ndarray]
 
@@ -91,13 +91,13 @@ EXTRAS = {
 
 @pytest.mark.parametrize("kind", EXTRAS)
 def test_what_transformers_ignores_is_ignored_and_told(copy: Path, tmp_path: Path, judge, kind: str) -> None:
-    before = set(read(copy)._found)
+    before = set(read(copy).tensors)
     edit(copy, EXTRAS[kind])
     with pytest.warns(IgnoredWarning) as told:
         as_transformers(copy, tmp_path / "artifact", judge)
     (message,) = [str(each.message) for each in told if issubclass(each.category, ExportWarning)]
     with warnings.catch_warnings(action="ignore"):
-        added = sorted(set(read(copy)._found) - before)
+        added = sorted(set(read(copy).tensors) - before)
     assert all(name in message for name in added) and f"holds {len(added)} tensors" in message and "\n" not in message
 
 
@@ -203,7 +203,7 @@ def _run(message: str) -> None:
         ({"hidden_size": 4 * 10**8}, r"is \[71, 48\], expected \[71, 400000000\]"),
         ({"max_position_embeddings": 2 * 10**9}, r"position_embeddings\.weight is \[40, 48\], expected \[2000000000, 48\]"),
         ({"intermediate_size": 10**9}, r"expected \[1000000000\]"),
-        ({"num_attention_heads": 10**9}, "no multiple of 1000000000 attention heads"),
+        ({"num_attention_heads": 10**9}, "not a multiple of 1000000000 attention heads"),
     ],
     ids=str,
 )

@@ -13,11 +13,11 @@ import pytest
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.export.checkpoint.architecture import Architecture, describe, read_config, read_labels
 from fusedbert.export.checkpoint.layouts import LAYOUTS
-from fusedbert.export.checkpoint.tensors import expected_tensors
-from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.parity.gates import batch_arrays, check_set
+from fusedbert.export.checkpoint.weights import Weights, expected_tensors
+from fusedbert.export.parity.gates import batch_arrays
 from fusedbert.export.parity.reference import ACTIVATIONS, forward
-from fusedbert.export.tokenizer.tokenization import Tokenization
+from fusedbert.export.parity.texts import check_set
+from fusedbert.export.tokenizer import Tokenization
 
 FAMILIES = tuple(family for layout in LAYOUTS for family in layout.families)
 GRID = np.linspace(-12, 12, 201)

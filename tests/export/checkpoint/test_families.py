@@ -11,9 +11,10 @@ import pytest
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.parity.gates import batch_arrays, check_set, open_session
+from fusedbert.export.parity.gates import batch_arrays, open_session
 from fusedbert.export.parity.reference import forward
-from fusedbert.export.tokenizer.tokenization import Tokenization
+from fusedbert.export.parity.texts import check_set
+from fusedbert.export.tokenizer import Tokenization
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
 CASES = [

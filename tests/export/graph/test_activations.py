@@ -14,27 +14,27 @@ import pytest
 from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.export import export_checkpoint
-from fusedbert.export.checkpoint.architecture import describe, read_config
-from fusedbert.export.graph import activations
+from fusedbert.export.checkpoint.architecture import ACTIVATION_NAMES, KINDS, describe, read_config
 from fusedbert.export.graph.builder import Graph
-from fusedbert.export.graph.lowering.cpu_opsets import CpuPlain
+from fusedbert.export.graph.cpu_fp32 import CpuPlain
+from fusedbert.export.graph.lowering import activate
 from fusedbert.export.graph.operators import ACTIVATIONS as INT8
-from fusedbert.export.parity.gates import batch_arrays, check_set, open_session
+from fusedbert.export.parity.gates import batch_arrays, open_session
 from fusedbert.export.parity.reference import ACTIVATIONS
-from fusedbert.export.tokenizer.tokenization import Tokenization
+from fusedbert.export.parity.texts import check_set
+from fusedbert.export.tokenizer import Tokenization
 
 GRID = np.concatenate([np.linspace(-60, 60, 4801), [0.0, -1e-7, 1e-7, -3000.0, 3000.0]])
 # What transformers has and a graph here does not: refused by name.
 NOT_BUILT = {"hardswish", "laplace", "leaky_relu", "linear", "prelu", "relu2", "relu6", "sigmoid", "sqrtsoftplus", "xielu"}
 
 
-@pytest.mark.parametrize("name", activations.names())
+@pytest.mark.parametrize("name", ACTIVATION_NAMES)
 def test_the_reference_is_transformers(name: str) -> None:
     import torch
     from transformers.activations import ACT2FN
 
-    kind = activations.kind_of(name)
-    assert kind is not None
+    kind = ACTIVATION_NAMES[name]
     expected = ACT2FN[name](torch.from_numpy(GRID)).numpy()
     np.testing.assert_allclose(ACTIVATIONS[kind](GRID), expected, atol=2e-10, rtol=1e-12)
 
@@ -42,8 +42,8 @@ def test_the_reference_is_transformers(name: str) -> None:
 def test_names_that_transformers_has_are_built_or_refused() -> None:
     from transformers.activations import ACT2FN
 
-    assert set(ACT2FN) - set(activations.names()) <= NOT_BUILT
-    assert set(activations.names()) <= set(ACT2FN)
+    assert set(ACT2FN) - set(ACTIVATION_NAMES) <= NOT_BUILT
+    assert set(ACTIVATION_NAMES) <= set(ACT2FN)
     for name in (*NOT_BUILT, "Gelu", "", None, 5, ["gelu"], {"gelu": 1}):
         with pytest.raises(CheckpointError, match=r"the activation is .*built directly are gelu, "):
             describe({"model_type": "bert", "hidden_act": name})
@@ -51,13 +51,13 @@ def test_names_that_transformers_has_are_built_or_refused() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("opset", [17, 23])
-@pytest.mark.parametrize("kind", activations.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_nodes_compute_it(tmp_path: Path, kind: str, opset: int, dtype: str) -> None:
     if dtype == "float16" and kind in ("gelu", "gelu_new"):
         pytest.skip("com.microsoft:BiasGelu and FastGelu, in test_whole_models")
     g = Graph()
     x = g.input("x", dtype, ["n"])
-    g.output("y", activations.emit(g, x, kind, opset=opset, dtype=dtype), dtype, ["n"])
+    g.output("y", activate(g, x, kind, opset=opset, dtype=dtype), dtype, ["n"])
     g.write(tmp_path / "model.onnx", kind, opset=opset, metadata={}, ir_version=8)
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -67,7 +67,7 @@ def test_the_nodes_compute_it(tmp_path: Path, kind: str, opset: int, dtype: str)
     np.testing.assert_allclose(found, ACTIVATIONS[kind](given.astype(np.float64)), **limits)
 
 
-CASES: list[tuple[str, dict]] = [("bert", {"hidden_act": name}) for name in (*activations.KINDS[3:], "gelu_fast")]
+CASES: list[tuple[str, dict]] = [("bert", {"hidden_act": name}) for name in (*KINDS[3:], "gelu_fast")]
 CASES += [
     ("distilbert", {"activation": "silu"}),
     ("electra", {"hidden_act": "mish"}),
@@ -111,12 +111,7 @@ def test_one_function_is_one_graph(make_checkpoint, tmp_path: Path) -> None:
     """Of names that stand for one function the graphs are the same bytes, int8 included."""
     made = {}
     source = make_checkpoint("bert", num_hidden_layers=2)
-    for name in (
-        "gelu",
-        "gelu_python",
-        "gelu_new",
-        *(name for name, kind in activations.SAME_AS.items() if kind == "gelu_new"),
-    ):
+    for name in ("gelu", "gelu_python", *(name for name, kind in ACTIVATION_NAMES.items() if kind == "gelu_new")):
         config = json.loads((source / "config.json").read_text())
         (source / "config.json").write_text(json.dumps({**config, "hidden_act": name}))
         export_checkpoint(source, tmp_path / name, target="cpu", required=False, name="one")

@@ -10,7 +10,7 @@ from fusedbert.engine import Classifier
 from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import ArtifactError, ExportError, OptionError
 from fusedbert.export import export_checkpoint
-from fusedbert.export.graph.lowering import cpu_attentions as attentions
+from fusedbert.export.graph import cpu_fp32 as attentions
 
 FILE = "onnx/model_attentions.onnx"
 LENGTHS = (3, 11, 6, 8)  # as many texts as heads, so that a mask along the wrong axis would show
@@ -130,7 +130,7 @@ def test_wrong_weights_fail_the_export(make_checkpoint, tmp_path, monkeypatch):
 
 def test_attended_padding_fails_the_export(make_checkpoint, tmp_path, monkeypatch):
     """Padding that is hidden from the weights' own block, but gets some of the rest."""
-    from fusedbert.export.parity import attentions as attention_check
+    from fusedbert.export.parity import graphs as attention_check
 
     measured = attention_check._weights
 

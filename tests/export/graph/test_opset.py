@@ -17,11 +17,12 @@ from fusedbert.engine import Classifier
 from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import OptionError
 from fusedbert.export import export_checkpoint
+from fusedbert.export.checkpoint import FusionWarning
 from fusedbert.export.checkpoint.architecture import describe, read_config
-from fusedbert.export.checkpoint.notes import FusionWarning
-from fusedbert.export.parity.gates import batch_arrays, check_set
-from fusedbert.export.targets import FP32_OPSETS
-from fusedbert.export.tokenizer.tokenization import Tokenization
+from fusedbert.export.parity.gates import batch_arrays
+from fusedbert.export.parity.texts import check_set
+from fusedbert.export.tokenizer import Tokenization
+from fusedbert.export.variants import FP32_OPSETS
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
 CASES = [
@@ -178,7 +179,7 @@ def test_the_engine_loads_it(graphs: dict, opset: int) -> None:
         ({"opset": 24}, "opset is 24, expected a number from 17 to 23"),
         ({"opset": "17"}, "opset is '17', expected a number from 17 to 23"),
         ({"opset": 17, "target": "cuda"}, "opset is for the fp32 graph, and --for cuda makes none: .* use --for cpu"),
-        ({"opset": 17, "via": "optimum"}, "opset is chosen for the graphs that we build ourselves, found via='optimum'"),
+        ({"opset": 17, "via": "optimum"}, "opset is an option of fusedbert's own graphs, found via='optimum'"),
     ],
     ids=str,
 )

@@ -15,10 +15,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from fusedbert.engine import Classifier
-from fusedbert.engine.artifact import gates, read_manifest, sha256_of, verify_files
+from fusedbert.engine.artifact import limits, read_manifest, sha256_of
+from fusedbert.engine.artifact.verify import FileCheck
 from fusedbert.engine.errors import CheckpointError, ExportError
 from fusedbert.export import export_checkpoint
-from fusedbert.export.variants import IgnoredWarning, LeftOutWarning
+from fusedbert.export.checkpoint import IgnoredWarning, LeftOutWarning
 
 WHY = "optimum-onnx is not installed; make test-optimum has an environment for it"
 pytest.importorskip("optimum.onnxruntime", reason=WHY)
@@ -45,7 +46,8 @@ def test_the_manifest_tells_what_was_made_and_measured(family: str, exported) ->
     case = exported(family, "optimum")
     manifest = read_manifest(case.artifact)
     assert manifest == case.manifest
-    verify_files(case.artifact, manifest)
+    with FileCheck(case.artifact, manifest, None) as check:
+        check.finish()
     assert manifest.architecture == family
     assert manifest.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
     assert manifest.source.sha256 == {"model.safetensors": sha256_of(case.checkpoint / "model.safetensors")}
@@ -125,7 +127,7 @@ def test_heads(problem_type: str | None, labels: int, make_checkpoint, judge, te
 
 def test_an_fp16_graph_that_fails_its_gate(exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = exported("mpnet", "optimum").checkpoint
-    monkeypatch.setitem(gates.MEAN_PROBABILITY, "fp16", 1e-9)
+    monkeypatch.setitem(limits.MEAN_PROBABILITY, "fp16", 1e-9)
     with pytest.warns(LeftOutWarning, match=r"onnx/model_fp16\.onnx is left out"):
         manifest = export_checkpoint(checkpoint, tmp_path / "all", via="optimum")
     assert [variant.file for variant in manifest.variants] == ["onnx/model.onnx"]

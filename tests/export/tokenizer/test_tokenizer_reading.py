@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from fusedbert.engine.errors import CheckpointError, InputError
 from fusedbert.engine.text.tokenizer import TextTokenizer
-from fusedbert.export.tokenizer.tokenization import Tokenization
+from fusedbert.export.tokenizer import Tokenization
 
 TEXTS = 40  # of each tokenizer, every other one a pair: 56 tokenizers make more than 2,000
 BERT = {"tokenizer_class": "BertTokenizer"}
@@ -155,7 +155,7 @@ def test_added_tokens_that_the_model_has_no_vector_for(tmp_path: Path, word_piec
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": rows}))
     tokens = read(tmp_path, vocab_size=rows)
     assert any("no vectors for the added tokens 'beyond'" in note for note in tokens.notes)
-    assert tokens.encode("good").ids and tokens.takes("good") and not tokens.takes("it is beyond me")
+    assert tokens.encode("good").ids and tokens.accepts("good") and not tokens.accepts("it is beyond me")
     tokens.save(tmp_path)
     for tokenizer in (tokens.runtime, TextTokenizer.load(tmp_path, 40)):
         assert tokenizer.vocab_size == rows
@@ -202,9 +202,9 @@ def test_a_class_that_versions_of_transformers_read_differently_is_told(tmp_path
         ({"tokenizer_class": "PhobertTokenizer"}, "'PhobertTokenizer', which reads vocab.txt and bpe.codes"),
         (
             {"tokenizer_class": "MyTokenizer", "auto_map": {"AutoTokenizer": ["code.MyTokenizer", None]}},
-            r"code of its own \(code.MyTokenizer, by auto_map",
+            r"checkpoint's own code \(code.MyTokenizer, by auto_map",
         ),
-        ({"auto_map": ["code.MyTokenizer", None]}, r"code of its own \(code.MyTokenizer"),
+        ({"auto_map": ["code.MyTokenizer", None]}, r"checkpoint's own code \(code.MyTokenizer"),
         ({"tokenizer_class": "NoSuchTokenizer"}, "no tokenizer that transformers can read as NoSuchTokenizer"),
         ({"tokenizer_class": "GPT2Tokenizer"}, r"no tokenizer.json, nor vocab.json and merges.txt, which GPT2Tokenizer reads"),
         ({"tokenizer_class": ["BertTokenizer"]}, "expected the name of a class"),
@@ -219,7 +219,7 @@ def test_a_class_that_versions_of_transformers_read_differently_is_told(tmp_path
         ({"tokenizer_class": "PreTrainedTokenizerFast"}, "holds no tokenizer.json"),
         ({**BERT, "cls_token": None}, "cls_token = null"),
         ({**BERT, "truncation_side": "middle"}, "truncation_side = 'middle', expected left or right"),
-        ({**BERT, "added_tokens_decoder": {"7": "text"}}, "name a token in a form that is not known"),
+        ({**BERT, "added_tokens_decoder": {"7": "text"}}, "have a token in an unknown form"),
         ({**BERT, "fast_tokenizer_files": ["tokenizer.json", "tokenizer.4.0.0.json"]}, "for other versions of transformers"),
         ({**BERT, "unk_token": "<nothing>"}, "lacks <nothing>"),
     ],

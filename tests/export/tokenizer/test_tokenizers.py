@@ -13,12 +13,11 @@ from tokenizers import Tokenizer
 
 from fusedbert.engine.errors import CheckpointError, ExportError
 from fusedbert.export import export_checkpoint, exporter
+from fusedbert.export.checkpoint import TokenizerWarning
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.parity.texts import CHECK_PAIRS, CHECK_TEXTS
-from fusedbert.export.tokenizer.check import against_transformers
-from fusedbert.export.tokenizer.reading import read_tokenizer
-from fusedbert.export.tokenizer.tokenization import Tokenization
-from fusedbert.export.variants import TokenizerWarning
+from fusedbert.export.parity.tokenizer import against_transformers
+from fusedbert.export.tokenizer import Tokenization, read_tokenizer
 
 EMBEDDED = Path(__file__).parents[3] / "models" / "sst2-mini"
 HARD = (

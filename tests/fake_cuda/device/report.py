@@ -1,8 +1,7 @@
-"""What a model costs on the pretended device: kernels by capability and shape, memory, and the host's part of a call.
+"""A report of a model on the fake CUDA device: kernels by capability and shape, memory, and the host's part of a call.
 
-``.venv-cuda/bin/python tests/fake_cuda/device/report.py ARTIFACT`` writes one JSON document (``make test-cuda`` makes that
-environment). Nothing is computed, so large models cost nothing; the host's times are this machine's, a GPU's are in none of
-them.
+``.venv-cuda/bin/python tests/fake_cuda/device/report.py ARTIFACT`` writes one JSON document (``make test-cuda`` creates that
+environment). Nothing is computed, so large models cost nothing. All times are those of this machine's host code, none of a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SOAK = 10_000
 
 
 def drive(artifact: str, what: str) -> dict[str, Any]:
-    """Measure in this process, which has the libraries and the capability that its parent chose."""
+    """Measure in this process, which its parent started with the libraries and a capability."""
     import fusedbert.engine.hardware.device as device
     import fusedbert.engine.load.open_cuda as opening
     from fusedbert.engine import Classifier
@@ -39,7 +38,7 @@ def drive(artifact: str, what: str) -> dict[str, Any]:
     device.gpu_present = lambda root=Path("/"): True
     opening.verify = lambda *_: "not verified, as nothing is computed"
     clf = Classifier.from_pretrained(artifact, device="cuda")
-    runner: Any = clf._runner
+    runner: Any = clf.model.open()
     parts = {"padded": runner.padded, "packed": runner.packed}
 
     def rows(texts: int, tokens: int) -> list[Row]:
@@ -53,17 +52,17 @@ def drive(artifact: str, what: str) -> dict[str, Any]:
     if what == "memory":
         return soak(runner, Row)
     text = "a gorgeous , witty , seductive movie and one of the best films of the year " * 8
-    found = {}
+    result = {}
     for name, part in parts.items():
         prepared = part.prepare(rows(1, 128))
-        found[f"{name}_1x128_us"] = median_us(lambda p=part, b=prepared: p.execute(b))
-        found[f"{name}_1x128_prepare_us"] = median_us(lambda p=part: p.prepare(rows(1, 128)))
-    return found | {"text_us": median_us(lambda: clf.predict_proba([text])), "text_tokens": 130}
+        result[f"{name}_1x128_us"] = median_us(lambda p=part, b=prepared: p.execute(b))
+        result[f"{name}_1x128_prepare_us"] = median_us(lambda p=part: p.prepare(rows(1, 128)))
+    return result | {"text_us": median_us(lambda: clf.predict_proba([text])), "text_tokens": 130}
 
 
 def launched(run: Callable[[], object]) -> dict[str, Any]:
-    """Run, and count the kernels and products by the trace; name those that attention got."""
-    trace = Path(os.environ["PRETEND_TRACE"])
+    """Run, count the kernels and products in the trace, and name those of attention."""
+    trace = Path(os.environ["FAKE_CUDA_TRACE"])
     start = trace.stat().st_size
     run()
     lines = trace.read_bytes()[start:].decode().splitlines()
@@ -74,21 +73,21 @@ def launched(run: Callable[[], object]) -> dict[str, Any]:
 
 
 def soak(runner: Any, row: Any) -> dict[str, int]:
-    """Run batches of random shapes; MiB of the device once loaded, and after some of them."""
+    """Run batches of random shapes; return the MiB of the device after loading and after some of them."""
     library = ctypes.CDLL("libcudart.so.13")
-    library.pretended_used.restype = ctypes.c_size_t
-    rng, found = np.random.default_rng(0), {"loaded": library.pretended_used() >> 20}
+    library.fake_cuda_used.restype = ctypes.c_size_t
+    rng, result = np.random.default_rng(0), {"loaded": library.fake_cuda_used() >> 20}
     for number in range(1, SOAK + 1):
         lengths = rng.integers(3, 129, size=int(rng.integers(1, 33)))
         runner.execute(runner.prepare([row(ids=[7] * int(n), types=[0] * int(n), truncated=False) for n in lengths]))
         if number in (1, 100, 1000, 2000, 5000, SOAK):
-            found[f"after {number}"] = library.pretended_used() >> 20
+            result[f"after {number}"] = library.fake_cuda_used() >> 20
     gc.collect()
-    return found
+    return result
 
 
 def median_us(run: Callable[[], object], runs: int = 1000) -> float:
-    """Time a call; the median, in microseconds."""
+    """Return the median time of a call, in microseconds."""
     times = []
     for _ in range(50 + runs):
         begun = perf_counter()
@@ -98,14 +97,14 @@ def median_us(run: Callable[[], object], runs: int = 1000) -> float:
 
 
 def main(artifact: str) -> None:
-    """Build the libraries, and measure each thing in a process of its own."""
+    """Build the libraries, and take each measurement in a new process."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import onnxruntime
 
     from device import build
 
     document: dict[str, Any] = {
-        "device": "none: ONNX Runtime's CUDA provider on a pretended device, nothing is computed; times are the host's",
+        "device": "none: ONNX Runtime's CUDA provider on a fake CUDA device, nothing is computed; times are the host's",
         "onnxruntime": onnxruntime.__version__,
         "host": f"{platform.machine()}, {os.cpu_count()} cores",
         "artifact": Path(artifact).name,
@@ -114,7 +113,7 @@ def main(artifact: str) -> None:
         libraries = build(Path(folder))
 
         def child(what: str, **settings: str) -> Any:
-            environment = {**os.environ, **libraries, "PRETEND_COMPUTE": "0", **settings}
+            environment = {**os.environ, **libraries, "FAKE_CUDA_COMPUTE": "0", **settings}
             command = [sys.executable, __file__, artifact, what]
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
             if done.returncode:
@@ -123,7 +122,7 @@ def main(artifact: str) -> None:
 
         trace = str(Path(folder) / "trace")
         Path(trace).touch()
-        kernels = {c: child("kernels", PRETEND_CAPABILITY=str(c), PRETEND_TRACE=trace) for c in CAPABILITIES}
+        kernels = {c: child("kernels", FAKE_CUDA_CAPABILITY=str(c), FAKE_CUDA_TRACE=trace) for c in CAPABILITIES}
         document |= {"kernels": kernels, "memory_mib": child("memory"), "host_times": child("host")}
     print(json.dumps(document, indent=2))
 

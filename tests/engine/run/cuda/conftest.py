@@ -1,12 +1,11 @@
 """CUDA without a GPU: a runtime that takes the CUDA provider's sessions and buffers, and makes them on the CPU.
 
 ``PackedAttention`` has no kernel there, so a packed graph's place is taken by its stand-in, which computes the same with
-standard operators (``fusedbert.export.parity.packed``).
+standard operators (``fusedbert.export.parity.graphs``).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
 import onnxruntime
 import pytest
-from safetensors.numpy import save_file
 
 from fusedbert.engine.hardware import device
 from fusedbert.engine.hardware.device import CPU, CUDA, Offer
@@ -26,7 +23,7 @@ from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.graph.bert import build
-from fusedbert.export.parity.packed import PackedStandIn
+from fusedbert.export.parity.graphs import PackedStandIn
 
 NOT_WHOLE = "all compute graph nodes have not been partitioned to the CUDAExecutionProvider"
 GPU_WHEEL = (("onnxruntime-gpu", "1.31.1"),)
@@ -130,63 +127,6 @@ class CpuAsCuda:
         return self.sessions[-1]
 
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "movie", "was", "the", "not", "very", "##s", ".", "!"]
-
-
-def write_checkpoint(
-    folder: Path, *, family: str = "bert", heads: int = 2, hidden: int = 32, layers: int = 2, positions: int = 40
-) -> Path:
-    """A random BERT or RoBERTa with a WordPiece tokenizer, without torch; padding has the id 0 in both."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    folder.mkdir(parents=True)
-    config = {
-        "model_type": family,
-        "pad_token_id": 0,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "hidden_size": hidden,
-        "intermediate_size": 2 * hidden,
-        "vocab_size": len(WORDS),
-        "max_position_embeddings": positions,
-        "type_vocab_size": 2,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    rng = np.random.default_rng(0)
-
-    def draw(*shape: int) -> np.ndarray:
-        return rng.normal(scale=0.4, size=shape).astype(np.float32)
-
-    sizes = {"word": len(WORDS), "position": positions, "token_type": 2}
-    tensors = {f"{family}.embeddings.{name}_embeddings.weight": draw(rows, hidden) for name, rows in sizes.items()}
-    head = ("bert.pooler.dense", "classifier") if family == "bert" else ("classifier.dense", "classifier.out_proj")
-    dense = {head[0]: (hidden, hidden), head[1]: (2, hidden)}
-    norms = [f"{family}.embeddings.LayerNorm"]
-    for i in range(layers):
-        at = f"{family}.encoder.layer.{i}."
-        dense |= {f"{at}attention.{n}": (hidden, hidden) for n in ("self.query", "self.key", "self.value", "output.dense")}
-        dense |= {f"{at}intermediate.dense": (2 * hidden, hidden), f"{at}output.dense": (hidden, 2 * hidden)}
-        norms += [f"{at}attention.output.LayerNorm", f"{at}output.LayerNorm"]
-    for name, shape in dense.items():
-        tensors |= {f"{name}.weight": draw(*shape), f"{name}.bias": draw(shape[0])}
-    for name in norms:
-        tensors |= {f"{name}.weight": 1 + draw(hidden) / 4, f"{name}.bias": draw(hidden)}
-    save_file(tensors, folder / "model.safetensors")
-    vocabulary = {word: i for i, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.add_special_tokens(WORDS[:5])
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]", "tokenizer_class": "BertTokenizer"}))
-    return folder
-
-
 def write_stand_in(source: Path, artifact: Path) -> Path:
     """Write what computes as the artifact's packed graph does, beside it."""
     a, layout = describe(read_config(source))
@@ -196,17 +136,12 @@ def write_stand_in(source: Path, artifact: Path) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _a_pretended_gpu_is_seen() -> Iterator[None]:
-    """Where the process was started with the libraries of ``pretended``: that device has no file in /dev."""
+def _the_fake_gpu_is_seen() -> Iterator[None]:
+    """In a process that was started with the fake CUDA device, which has no file in /dev."""
     with pytest.MonkeyPatch.context() as patch:
-        if "FUSEDBERT_TEST_PRETENDED" in os.environ:
+        if "FUSEDBERT_TEST_FAKE_CUDA" in os.environ:
             patch.setattr(device, "gpu_present", lambda root=None: True)
         yield
-
-
-@pytest.fixture(scope="session")
-def checkpoint_at() -> Callable[..., Path]:
-    return write_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -215,10 +150,10 @@ def stand_in_at() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with all graphs, the packed one's stand-in beside it; not to be written to."""
     folder = tmp_path_factory.mktemp("cuda")
-    source = write_checkpoint(folder / "source")
+    source = checkpoint_at(folder / "source")
     export_checkpoint(source, folder / "artifact", required=True)
     write_stand_in(source, folder / "artifact")
     return folder / "artifact"

@@ -13,8 +13,8 @@ import pytest
 
 from fusedbert.engine import Classifier, ClosedError, DeviceError, InferenceError, OptionError
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
-from fusedbert.engine.run.cuda import graphs as shapes
-from fusedbert.engine.run.cuda.lock import turn
+from fusedbert.engine.run.cuda import graphs as graphs_module
+from fusedbert.engine.run.cuda.graphs import cuda_lock
 from fusedbert.engine.run.cuda.runners import ChoosingRunner
 from fusedbert.engine.run.session import Session
 from fusedbert.engine.text.tokenizer import Row
@@ -34,7 +34,7 @@ def test_packed_and_padded_by_what_a_batch_wastes(exported: Path, cuda: Any, exp
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     assert (clf.runtime.device, clf.runtime.precision, clf.runtime.layout) == ("cuda:0", "fp16", PACKED)
-    assert "packed; padded where a large batch has at most 5% padding" in clf.runtime.why
+    assert "packed; padded for large batches with at most 5% padding" in clf.runtime.why
     assert "golden texts within" in clf.runtime.why and clf.runtime.file.name == "model_fp16_packed.onnx"
     padded, packed = fake.sessions
     runs = len(padded.graphs), len(packed.graphs)
@@ -160,8 +160,8 @@ def test_what_is_verified_has_been_captured_and_replayed(exported: Path, cuda: A
 
 
 def test_captures_that_fail_end_capturing_and_no_call(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(shapes, "RETRY_AFTER", 1)
-    monkeypatch.setattr(shapes, "MOST_FAILURES", 3)
+    monkeypatch.setattr(graphs_module, "RETRY_AFTER", 1)
+    monkeypatch.setattr(graphs_module, "MOST_FAILURES", 3)
     fake = cuda(captures=False)
     clf = Classifier.from_pretrained(exported, device="cuda")
     for _ in range(30):
@@ -172,26 +172,26 @@ def test_captures_that_fail_end_capturing_and_no_call(exported: Path, cuda: Any,
 
 def test_a_capture_that_failed_is_tried_again(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
     """Memory may have been short for a moment, or a release elsewhere have spoiled it."""
-    monkeypatch.setattr(shapes, "RETRY_AFTER", 2)
+    monkeypatch.setattr(graphs_module, "RETRY_AFTER", 2)
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
-    runner = clf._runner
+    runner = clf.model.open()
     assert isinstance(runner, ChoosingRunner)
     packed, text = fake.sessions[1], ["the movie was very bad " * 5]
-    before, packed._captures = runner.packed.shaped.captured, False
+    before, packed._captures = runner.packed.graphs.captured, False
     for _ in range(4):
         np.testing.assert_allclose(clf.decision_function(text), expected(text), atol=0.03)
-    assert packed.refused == 1 and runner.packed.shaped.captured == before
+    assert packed.refused == 1 and runner.packed.graphs.captured == before
     packed._captures = True
     for _ in range(6):
         np.testing.assert_allclose(clf.decision_function(text), expected(text), atol=0.03)
-    assert runner.packed.shaped.captured == before + 1
+    assert runner.packed.graphs.captured == before + 1
 
 
 def test_a_batch_without_room_runs_in_halves(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
-    run, tried = shapes.Bound.run, []
+    run, tried = graphs_module.IoBuffers.run, []
 
     def small(self: Any, arrays: Any, *, graph: int | None) -> np.ndarray:
         tried.append(arrays["input_ids"].size)
@@ -199,14 +199,14 @@ def test_a_batch_without_room_runs_in_halves(exported: Path, cuda: Any, expected
             raise RuntimeError("bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 8388608")
         return run(self, arrays, graph=graph)
 
-    monkeypatch.setattr(shapes.Bound, "run", small)
+    monkeypatch.setattr(graphs_module.IoBuffers, "run", small)
     for texts in (MIXED * 9, EVEN * 5):
         np.testing.assert_allclose(clf.decision_function(texts), expected(texts), atol=0.03)
         assert max(tried) > 100
     monkeypatch.setattr(
-        shapes.Bound, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA failure 2: out of memory"))
+        graphs_module.IoBuffers, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA failure 2: out of memory"))
     )
-    with pytest.raises(InferenceError, match=r"no memory left: .*raise cuda\.gpu_mem_limit where it is set"):
+    with pytest.raises(InferenceError, match=r"no memory left: .*raise cuda\.gpu_mem_limit if it is set"):
         clf.decision_function(MIXED)
 
 
@@ -214,8 +214,8 @@ def test_auto_takes_the_cpu_where_it_alone_has_the_precision(exported: Path, cud
     cuda()
     clf = Classifier.from_pretrained(exported, precision="int8")
     assert (clf.runtime.device, clf.runtime.precision) == ("cpu", "int8")
-    assert "no graph for CUDA that could take the place of the int8 one" in clf.runtime.why
-    with pytest.raises(OptionError, match="int8 runs on the CPU alone"):
+    assert "CPU, because the artifact has no int8 graph for CUDA" in clf.runtime.why
+    with pytest.raises(OptionError, match="int8 runs only on the CPU"):
         Classifier.from_pretrained(exported, device="cuda", precision="int8")
     assert Classifier.from_pretrained(exported).runtime.device == "cuda:0"
 
@@ -266,7 +266,7 @@ def test_a_graph_of_the_cpu_s_runs_in_its_turn(
     wanted, run, held = expected(MIXED), Session.run, []
 
     def record(self: Session, feeds: Any) -> np.ndarray:
-        held.append(turn._lock._is_owned())  # type: ignore[attr-defined]
+        held.append(cuda_lock._lock._is_owned())  # type: ignore[attr-defined]
         return run(self, feeds)
 
     monkeypatch.setattr(Session, "run", record)
@@ -279,30 +279,30 @@ def test_a_session_is_let_go_of_in_its_turn(exported: Path, cuda: Any, monkeypat
     released: list[bool] = []
 
     def pin(address: int, size: int, *, index: int) -> Callable[[], None]:
-        return lambda: released.append(turn._lock._is_owned())  # type: ignore[attr-defined]
+        return lambda: released.append(cuda_lock._lock._is_owned())  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(shapes, "cuda_register", pin)
+    monkeypatch.setattr(graphs_module, "pin_memory", pin)
     cuda()
     with Classifier.from_pretrained(exported, device="cuda") as clf:
         clf.decision_function(MIXED)
         clf.decision_function(EVEN)
     assert len(released) >= 2 and all(released)
-    assert not turn._lock._is_owned()  # type: ignore[attr-defined]
+    assert not cuda_lock._lock._is_owned()  # type: ignore[attr-defined]
 
 
 def test_captured_graphs_and_buffers_are_bounded(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "MAX_GRAPHS", 3)
-    monkeypatch.setattr(shapes, "MAX_BUFFERS", 2)
+    monkeypatch.setattr(graphs_module, "MAX_GRAPHS", 3)
+    monkeypatch.setattr(graphs_module, "MAX_BUFFERS", 2)
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
-    runner = clf._runner
+    runner = clf.model.open()
     assert isinstance(runner, ChoosingRunner)
     rng = np.random.default_rng(0)
     for part in (runner.padded, runner.packed):
         for _ in range(60):
             lengths = rng.integers(1, 38, size=int(rng.integers(1, 12)))
             part.execute(part.prepare([Row(ids=[5] * int(n), types=[0] * int(n), truncated=False) for n in lengths]))
-        assert part.shaped.captured == 3 and len(part.shaped._buffers) <= 2
+        assert part.graphs.captured == 3 and len(part.graphs._buffers) <= 2
 
 
 def test_the_first_threads_run_the_session_and_the_others_wait_for_its_own(
@@ -311,16 +311,16 @@ def test_the_first_threads_run_the_session_and_the_others_wait_for_its_own(
     """A captured graph is its thread's: those that run one have numbers of their own, and they are few."""
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
-    runner = clf._runner
+    runner = clf.model.open()
     assert isinstance(runner, ChoosingRunner)
     ran: list[tuple[str, int | None]] = []
-    run = shapes.Bound.run
+    run = graphs_module.IoBuffers.run
 
     def record(self: Any, arrays: Any, *, graph: int | None) -> np.ndarray:
         ran.append((threading.current_thread().name, graph))
         return run(self, arrays, graph=graph)
 
-    monkeypatch.setattr(shapes.Bound, "run", record)
+    monkeypatch.setattr(graphs_module.IoBuffers, "run", record)
     wrong: list[float] = []
 
     def work() -> None:
@@ -345,8 +345,8 @@ def test_buffers_are_reused(exported: Path, cuda: Any, monkeypatch: pytest.Monke
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     made: list[Any] = []
-    make = shapes.Bound
-    monkeypatch.setattr(shapes, "Bound", lambda *args, **rest: made.append(make(*args, **rest)) or made[-1])
+    make = graphs_module.IoBuffers
+    monkeypatch.setattr(graphs_module, "IoBuffers", lambda *args, **rest: made.append(make(*args, **rest)) or made[-1])
     results = [clf.decision_function([text] * 20) for text in ("good", "bad", "good", "not bad", "good")]
     assert len(made) == 1
     np.testing.assert_array_equal(results[0], results[2])  # what was read is not what a later run writes to
@@ -378,7 +378,7 @@ def test_an_error_of_the_graph_leaves_no_thread_behind(exported: Path, cuda: Any
     clf.decision_function(EVEN)
     before = threading.active_count()
     monkeypatch.setattr(
-        shapes.Bound, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA failure 2: out of memory"))
+        graphs_module.IoBuffers, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA failure 2: out of memory"))
     )
     with pytest.raises(InferenceError, match="no memory left"):
         clf.decision_function(EVEN * 100)

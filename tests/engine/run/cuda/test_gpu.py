@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fusedbert.bench.gpu_device import memory_mib
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
 from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_offer
-from fusedbert.engine.run.cuda.placement import off_device
+from fusedbert.engine.run.cuda.buffers import cuda_runtime
+from fusedbert.engine.run.cuda.provider import off_device
 from fusedbert.engine.run.cuda.runners import ChoosingRunner
 from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export import export_checkpoint
@@ -36,8 +37,8 @@ def on_cuda(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Class
 @pytest.fixture(scope="module")
 def runner(on_cuda: Classifier) -> ChoosingRunner:
     assert on_cuda.runtime.layout == PACKED, on_cuda.runtime.why
-    assert isinstance(on_cuda._runner, ChoosingRunner)
-    return on_cuda._runner
+    assert isinstance(on_cuda.model.open(), ChoosingRunner)
+    return on_cuda.model.open()
 
 
 def random_rows(rng: np.random.Generator, texts: int, longest: int) -> list[Row]:
@@ -49,7 +50,7 @@ def random_rows(rng: np.random.Generator, texts: int, longest: int) -> list[Row]
 
 def test_labels_are_those_of_fp32(on_cuda: Classifier) -> None:
     texts = [*CHECK_TEXTS, *ROUNDING_TEXTS]
-    with Classifier.from_pretrained(on_cuda._loaded.folder, device="cpu", precision="fp32") as judge:
+    with Classifier.from_pretrained(on_cuda.model.source.folder, device="cpu", precision="fp32") as judge:
         expected = judge.decision_function(texts)
     found = on_cuda.decision_function(texts)
     assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) >= 0.995
@@ -58,7 +59,7 @@ def test_labels_are_those_of_fp32(on_cuda: Classifier) -> None:
 
 def test_every_node_is_on_cuda(runner: ChoosingRunner) -> None:
     for part in (runner.padded, runner.packed):
-        assert off_device(part.shaped.session.raw, CUDA) in ([], None)
+        assert off_device(part.graphs.session.raw, CUDA) in ([], None)
 
 
 @pytest.mark.parametrize("longest", [10, 60, 120, 500])
@@ -74,12 +75,19 @@ def test_a_replayed_graph_gives_what_a_plain_run_gives(runner: ChoosingRunner) -
     rng = np.random.default_rng(0)
     for part in (runner.padded, runner.packed):
         rows, others = random_rows(rng, 3, 40), random_rows(rng, 3, 40)
-        before = part.shaped.captured
+        before = part.graphs.captured
         plain = part.execute(part.prepare(rows))
         for _ in range(3):
             part.execute(part.prepare(others))  # other texts between, so that a stale buffer would show
             np.testing.assert_allclose(part.execute(part.prepare(rows)), plain, atol=2e-3)
-        assert part.shaped.captured > before
+        assert part.graphs.captured > before
+
+
+def gpu_memory_mib() -> int:
+    """MiB in use on the current device, by all processes."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    assert cuda_runtime().cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)) == 0
+    return (total.value - free.value) >> 20
 
 
 def test_memory_stays_flat(runner: ChoosingRunner) -> None:
@@ -91,11 +99,11 @@ def test_memory_stays_flat(runner: ChoosingRunner) -> None:
             runner.execute(runner.prepare(rows))
 
     run(1000)
-    after_first, _ = memory_mib()
+    after_first = gpu_memory_mib()
     run(1000)
-    assert memory_mib()[0] <= after_first + 64
+    assert gpu_memory_mib() <= after_first + 64
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_reason(on_cuda: Classifier) -> None:
     with pytest.raises(DeviceError, match="no CUDA device of this number"):
-        Classifier.from_pretrained(on_cuda._loaded.folder, device="cuda:99")
+        Classifier.from_pretrained(on_cuda.model.source.folder, device="cuda:99")

@@ -11,16 +11,16 @@ import onnx
 import onnxruntime
 import pytest
 
-from fusedbert.bench.gpu_candidates import CANDIDATES
+from fusedbert.bench.engines.packed_attention import CANDIDATES
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest
-from fusedbert.engine.run.packing import COARSE, FINE, pack, packed_bucket
+from fusedbert.engine.run.batches import COARSE, FINE, pack, packed_bucket
 from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export import export_checkpoint
-from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.checkpoint.architecture import Encoded, describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.graph.bert import build
 from fusedbert.export.parity import gates as check
-from fusedbert.export.parity.reference import Encoded, forward
+from fusedbert.export.parity.reference import forward
 
 LENGTHS = ([3], [5, 2, 17], [39, 2, 2, 2, 2, 2, 2, 2, 38], [11] * 7)
 
@@ -70,7 +70,7 @@ def test_a_cpu_lacks_nothing_but_the_kernel(name: str, tmp_path: Path, checkpoin
     source = checkpoint_at(tmp_path / "source")
     a, layout = describe(read_config(source))
     path = tmp_path / "packed.onnx"
-    build(a, Weights(source, a, layout), CANDIDATES[name].lowering).write(path, name, opset=17, metadata={})
+    build(a, Weights(source, a, layout), CANDIDATES[name][0]).write(path, name, opset=17, metadata={})
     kind = name.split(",")[0]
     with pytest.raises(Exception, match=rf"kernel for com\.microsoft\.{kind}\(1\)|implementation for {kind}\(1\)"):
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -103,10 +103,10 @@ def test_heads_that_no_packed_kernel_takes(tmp_path: Path, checkpoint_at: Callab
 
 
 def test_a_graph_whose_numbers_float16_cannot_hold() -> None:
-    check.gate_activations(65503.0, "file")
+    check.check_activations(65503.0, "file")
     for largest in (65504.0, float("nan")):
         with pytest.raises(check.ExportError, match="--for cpu"):
-            check.gate_activations(largest, "file")
+            check.check_activations(largest, "file")
 
 
 def test_one_query_attends_to_its_own_text(exported: Path) -> None:

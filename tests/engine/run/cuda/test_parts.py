@@ -1,57 +1,15 @@
-"""Small parts: working ahead, staging memory, placement, provider options."""
+"""Small parts: staging memory, placement, provider options."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fusedbert.engine.errors import DeviceError
-from fusedbert.engine.run.cuda.options import CudaOptions, split
-from fusedbert.engine.run.cuda.placement import off_device, require
-from fusedbert.engine.run.cuda.staging import Staging
-from fusedbert.engine.run.prefetch import ahead
-
-
-def test_ahead_gives_the_same_items() -> None:
-    assert list(ahead(iter(range(100)))) == list(range(100))
-    assert list(ahead(iter(()))) == []
-
-
-def test_ahead_works_while_its_reader_does() -> None:
-    begun = threading.Event()
-
-    def items() -> Iterator[int]:
-        yield 1
-        begun.set()
-        yield 2
-
-    source = ahead(items())
-    assert next(source) == 1
-    assert begun.wait(10)  # the second is made, and nobody has asked for it
-    assert list(source) == [2]
-
-
-def test_ahead_raises_at_its_place() -> None:
-    def broken() -> Iterator[int]:
-        yield 1
-        raise KeyError("here")
-
-    items = ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(KeyError, match="here"):
-        next(items)
-
-
-def test_ahead_ends_when_it_is_left() -> None:
-    before = threading.active_count()
-    items = ahead(iter(range(10**9)), depth=1)
-    assert next(items) == 0
-    items.close()
-    assert threading.active_count() == before
+from fusedbert.engine.run.cuda.buffers import Staging
+from fusedbert.engine.run.cuda.provider import off_device, provider_options, refuse_off_device, split_options
 
 
 def test_staging_holds_arrays_apart_and_aligned() -> None:
@@ -87,15 +45,16 @@ def test_placement_names_a_few_and_counts_the_rest() -> None:
     found = off_device(SimpleNamespace(get_provider_graph_assignment_info=lambda: parts), "CUDA")
     assert found is not None and len(found) == 7
     with pytest.raises(DeviceError, match=r"7 of the graph's nodes: Add \(layer\.0/Add\), .* and 2 more"):
-        require(found, "cuda:0")
-    require([], "cuda:0")
+        refuse_off_device(found, "cuda:0")
+    refuse_off_device([], "cuda:0")
     assert off_device(SimpleNamespace(), "CUDA") is None  # an ONNX Runtime that does not tell
 
 
 def test_options() -> None:
-    assert "device_id" not in CudaOptions().provider_options()  # ONNX Runtime warns of a plugin where it is named
-    ours = CudaOptions(device_id=1, graphs=True).provider_options()
+    assert "device_id" not in provider_options()  # ONNX Runtime warns of a plugin where it is named
+    ours = provider_options(1, graphs=True)
     assert (ours["device_id"], ours["enable_cuda_graph"], ours["use_tf32"]) == ("1", "1", "0")
-    assert CudaOptions(others={"use_tf32": "1"}).provider_options()["use_tf32"] == "1"
+    assert provider_options(user={"use_tf32": "1"})["use_tf32"] == "1"
     options = object()
-    assert split(options) == ({}, options) and split(None) == ({}, None) and split({"cuda.a": 1}) == ({"a": "1"}, None)
+    assert split_options(options) == ({}, options) and split_options(None) == ({}, None)
+    assert split_options({"cuda.a": 1}) == ({"a": "1"}, None)

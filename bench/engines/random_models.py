@@ -1,0 +1,126 @@
+"""BERT models of any size with random weights, to measure with: checkpoints, and artifacts without the exporter's checks.
+
+The speed of a graph does not depend on the values of its weights, so nothing has to be downloaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.artifact import Manifest, Parity, Source, Variant, write_manifest
+from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.checkpoint.weights import Weights
+from fusedbert.export.graph.bert import build
+from fusedbert.export.graph.cpu_fp32 import CpuFp32
+from fusedbert.export.graph.cuda_fp16 import CudaFp16
+from fusedbert.export.graph.cuda_fp16_packed import CudaFp16Packed
+from fusedbert.export.parity.graphs import PackedStandIn
+
+POSITIONS = 512
+UNCHECKED = Parity(reference="none", texts=0, max_abs_logit=0.0, label_agreement=1.0, measured_on="nothing")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The numbers that a BERT's speed depends on."""
+
+    layers: int
+    heads: int
+    hidden: int
+
+
+BASE = ModelShape(layers=12, heads=12, hidden=768)
+LARGE = ModelShape(layers=24, heads=16, hidden=1024)
+SMALL = ModelShape(layers=6, heads=12, hidden=384)
+TINY = ModelShape(layers=2, heads=2, hidden=32)
+
+
+def write_checkpoint(folder: Path, shape: ModelShape, tokenizer: Path) -> Path:
+    """Write a random BERT with two labels into a folder as transformers would save it.
+
+    The tokenizer and the rest of its configuration are those of the checkpoint ``tokenizer``.
+    """
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tokenizer / name, folder / name)
+    config = json.loads((tokenizer / "config.json").read_text(encoding="utf-8"))
+    config |= {
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "hidden_size": shape.hidden,
+        "intermediate_size": 4 * shape.hidden,
+        "max_position_embeddings": POSITIONS,
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(_tensors(shape, config), folder / "model.safetensors")
+    return folder
+
+
+def _tensors(shape: ModelShape, config: dict[str, int]) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(0)
+    hidden, inner = shape.hidden, 4 * shape.hidden
+    tables = {"word": config["vocab_size"], "position": POSITIONS, "token_type": config["type_vocab_size"]}
+    weights = {f"bert.embeddings.{name}_embeddings.weight": (rows, hidden) for name, rows in tables.items()}
+    dense = {"bert.pooler.dense": (hidden, hidden), "classifier": (2, hidden)}
+    norms = ["bert.embeddings.LayerNorm"]
+    for i in range(shape.layers):
+        at = f"bert.encoder.layer.{i}."
+        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+            dense[at + name] = (hidden, hidden)
+        dense |= {f"{at}intermediate.dense": (inner, hidden), f"{at}output.dense": (hidden, inner)}
+        norms += [f"{at}attention.output.LayerNorm", f"{at}output.LayerNorm"]
+    weights |= {f"{name}.weight": size for name, size in dense.items()}
+    tensors = {name: 0.02 * rng.standard_normal(size, dtype=np.float32) for name, size in weights.items()}
+    tensors |= {f"{name}.bias": np.zeros(size[0], dtype=np.float32) for name, size in dense.items()}
+    # Two random logits are so close that rounding would decide between the labels: this keeps them apart.
+    tensors["classifier.bias"] = np.array([-0.5, 0.5], dtype=np.float32)
+    for name in norms:
+        tensors |= {f"{name}.weight": np.ones(hidden, dtype=np.float32), f"{name}.bias": np.zeros(hidden, dtype=np.float32)}
+    return tensors
+
+
+def build_artifact(source: Path, folder: Path, *, on_cpu: bool) -> None:
+    """Write an unchecked artifact of a checkpoint: the fp32 graph for the CPU, and the two fp16 graphs for CUDA.
+
+    ``on_cpu`` writes, in place of the packed graph, its equivalent in standard operators, which a CPU can run.
+    """
+    a, layout = describe(read_config(source))
+    weights = Weights(source, a, layout)
+    (folder / "onnx").mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(source / name, folder / name)
+    variants = []
+    for lowering in (CpuFp32, CudaFp16, PackedStandIn if on_cpu else CudaFp16Packed):
+        graph = build(a, weights, lowering)
+        graph.write(folder / lowering.file, source.name, opset=lowering.opset, metadata={})
+        nodes = graph.count_nodes()
+        variant = Variant(
+            file=lowering.file,
+            target=lowering.target,
+            precision=lowering.precision,
+            outputs=lowering.output_names,
+            opset=lowering.opset,
+            nodes=nodes,
+            fused_attention=sum(nodes.get(op, 0) for op in lowering.attention_ops),
+            parity=UNCHECKED,
+            layout=lowering.layout,
+        )
+        variants.append(variant)
+    manifest = Manifest(
+        source=Source(id=source.name, revision=None, sha256={}),
+        created_with={},
+        architecture=a.family,
+        problem_type="single_label_classification",
+        labels=("0", "1"),
+        max_length=a.max_tokens,
+        variants=tuple(variants),
+    )
+    write_manifest(folder, manifest)

@@ -1,0 +1,281 @@
+"""The options that all benchmarks share, and the lineup of one: MODEL, for fusedbert and for the others, and the engines.
+
+Example:
+    >>> @click.command()
+    ... @shared_options(rounds="3")
+    ... def corpus(shared: Shared) -> None: ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fusedbert.engine.artifact import MANIFEST, Manifest, read_manifest
+from fusedbert.engine.errors import OptionError
+from fusedbert.engine.hardware.cpu import inspect_machine
+from fusedbert.engine.hardware.device import CUDA, choose, import_onnxruntime, inspect_offer
+from fusedbert.engine.hardware.storage import cache_root, cached_sha256
+from fusedbert.engine.load import Options, Precision
+from fusedbert.engine.load.resolve import download, embedded_checkpoint, resolve_model
+from fusedbert.engine.load.select import select_variant
+
+from ..engines.base import EngineSpec, Job
+from ..engines.batches import Shape
+from ..engines.registry import AGAIN, groups, select, spec_of
+from .machine import need
+
+# Names of each size in the model families.
+_SIZES = {
+    "layers": ("num_hidden_layers", "n_layers"),
+    "hidden": ("hidden_size", "dim"),
+    "intermediate": ("intermediate_size", "hidden_dim"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shared:
+    """The user's choices, as click validated them; None for the defaults that the help of the options names.
+
+    ``against`` has names and groups, and is empty for fusedbert only.
+    """
+
+    model: str | None
+    checkpoint: Path | None
+    against: tuple[str, ...]
+    threads: int | None
+    device: str
+    precision: str
+    rounds: int | None
+    as_json: bool
+    report: Path | None
+
+    def options(self) -> Options:
+        """Return fusedbert's options.
+
+        Raises:
+            OptionError: A value is not valid.
+        """
+        return Options.parse(device=self.device, precision=self.precision, threads=self.threads)
+
+
+def shared_options(*, rounds: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the shared options, as one ``shared: Shared``; ``rounds`` describes the default of ``--rounds``."""
+    model = "Artifact, checkpoint folder or hub id; default: the embedded model."
+    against = "Engines to compare with, with commas between: names and groups of `fusedbert bench setup --help`, or all."
+    checkpoint = "The checkpoint that MODEL was exported from, for engines that convert it themselves."
+    precision = "fusedbert's: auto, fp32, int8 or fp16; auto with --against on a CPU is both fp32 and int8."
+    report = "Write results.json, a self-contained page, and its plots into this folder."
+    existing = click.Path(exists=True, file_okay=False, path_type=Path)
+    options = (
+        click.option("-m", "--model", metavar="MODEL", help=model),
+        click.option("--checkpoint", metavar="FOLDER", type=existing, help=checkpoint),
+        click.option("--against", metavar="LIST", default="", callback=_split, help=against),
+        click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: the cores worth using."),
+        click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu or cuda."),
+        click.option("--precision", default="auto", show_default=True, metavar="PRECISION", help=precision),
+        click.option("--rounds", type=click.IntRange(1, 1000), help=f"How often each engine is measured ({rounds})."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+        click.option("--report", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path), help=report),
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**arguments: Any) -> None:
+            values = {field.name: arguments.pop(field.name) for field in dataclasses.fields(Shared)}
+            command(shared=Shared(**values), **arguments)
+
+        decorated: Callable[..., None] = run
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _split(_context: click.Context, _parameter: click.Parameter, names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size:
+    """The sizes that determine the work of an encoder: its layers, and the widths of a token's vector and the feed-forward."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+
+    def flops(self, shape: Shape) -> float:
+        """Count the floating point operations of a batch; a multiplication and an addition are two.
+
+        For ``T`` tokens in all, ``n`` in each sequence, hidden width ``h`` and intermediate width ``i``, a layer takes
+        ``8 T h^2`` for query, key, value and output, ``4 T n h`` for attention's two products, ``4 T h i`` for the
+        feed-forward: with ``i = 4h`` that is ``24 T h^2 + 4 T n h``. The head adds ``2 h^2`` a sequence. Embeddings, norms and
+        activations are left out.
+        """
+        tokens = shape.batch * shape.tokens
+        layer = 8 * self.hidden**2 + 4 * shape.tokens * self.hidden + 4 * self.hidden * self.intermediate
+        return float(self.layers * tokens * layer + 2 * shape.batch * self.hidden**2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkModel:
+    """The model of a benchmark: its artifact, the checkpoint of the artifact if it is known, and where both run.
+
+    ``device`` is ``cpu`` or ``cuda``; ``size``, for the share of the roofline, is None if config.json does not have it.
+    """
+
+    artifact: Path
+    checkpoint: Path | None
+    manifest: Manifest
+    size: Size | None
+    device: str
+    threads: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the document's ``model``."""
+        return {
+            "name": self.manifest.source.id,
+            "source": dict(self.manifest.source.sha256),
+            "architecture": self.manifest.architecture,
+            "labels": list(self.manifest.labels),
+            "max_length": self.manifest.max_length,
+            "size": None if self.size is None else dataclasses.asdict(self.size),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lineup:
+    """A model, the job of every engine, and the engines: fusedbert's entries, and the others."""
+
+    model: BenchmarkModel
+    job: Job
+    own: tuple[EngineSpec, ...]
+    peers: tuple[EngineSpec, ...]
+
+
+def open_lineup(shared: Shared, *, max_length: int | None = None, without: Collection[str] = ()) -> Lineup:
+    """Find the model and its engines.
+
+    An entry of fusedbert's that is named among the engines to compare with runs a second time, as ``NAME-again``: how far two
+    equal runs differ says what a difference means.
+
+    Args:
+        shared: The user's options.
+        max_length: Tokens at which texts are cut; None for the model's maximum.
+        without: Engines that cannot take part; dropped if only their group was named.
+
+    Raises:
+        FusedBertError: An option is wrong, a package of the extra ``bench`` is missing, or MODEL is not available.
+    """
+    options = shared.options()
+    if options.device.index:  # engines differ in how they name a second GPU; the driver's variable is the same for all
+        number = options.device.index
+        raise OptionError(f"a benchmark runs on the first visible GPU: set CUDA_VISIBLE_DEVICES={number}, and --device cuda")
+    for name in set(shared.against).difference(groups()):
+        spec_of(name)  # a wrong name is reported before anything is exported
+    if shared.against:
+        need("scipy", "compare engines")  # before anything is measured
+    model = find_model(shared.model, shared.checkpoint, options)
+    most = model.manifest.max_length
+    if max_length is not None and max_length > most:
+        raise OptionError(f"--max-length is {max_length}, the model takes at most {most}: give that or less")
+    own = tuple(spec_of(f"fusedbert-{each}") for each in _precisions(model, options.precision, both=bool(shared.against)))
+    peers = tuple(_peers(shared.against, own, model.device, without))
+    for spec in peers:
+        if model.checkpoint is None and not spec.is_fusedbert:
+            raise OptionError(
+                f"{spec.name} converts a checkpoint, and {shared.model} is an artifact: "
+                "give the checkpoint as MODEL, or as --checkpoint FOLDER"
+            )
+    job = Job.make(
+        checkpoint=model.checkpoint,
+        artifact=model.artifact,
+        device=model.device,
+        threads=model.threads,
+        max_length=max_length or most,
+    )
+    return Lineup(model=model, job=job, own=own, peers=peers)
+
+
+def _precisions(model: BenchmarkModel, wanted: Precision, *, both: bool) -> list[str]:
+    """Return the precisions that fusedbert runs in; with ``both``, auto on a CPU means every one of the artifact."""
+    if both and wanted is Precision.AUTO and model.device == "cpu":
+        return [each for each in ("fp32", "int8") if model.manifest.variant(target="cpu", precision=each)]
+    selection = select_variant(model.manifest, target=model.device, precision=wanted, machine=inspect_machine())
+    return [selection.variant.precision]
+
+
+def _peers(
+    against: Collection[str], own: Collection[EngineSpec], device: str, without: Collection[str]
+) -> Iterator[EngineSpec]:
+    for spec in select(against, device=device):
+        named = spec.name in against
+        if spec in own:
+            if named:
+                yield dataclasses.replace(spec, name=spec.name + AGAIN, title=f"{spec.title}, again")
+        elif named or not (spec.is_fusedbert or spec.name in without):
+            yield spec
+
+
+def find_model(model: str | None, checkpoint: Path | None, options: Options) -> BenchmarkModel:
+    """Find or make the artifact of MODEL, with all graphs for the device, and its checkpoint.
+
+    Raises:
+        FusedBertError: MODEL, the device or the checkpoint is not available; see ``fusedbert.engine.load.resolve``.
+        OptionError: The artifact was not made from the checkpoint.
+    """
+    cuda = choose(options.device, inspect_offer(import_onnxruntime())).provider == CUDA
+    if cuda:
+        need("pynvml", "record the GPU")
+    folder = resolve_model(model, options, "all" if cuda else "cpu")
+    manifest = read_manifest(folder)
+    if checkpoint is None:
+        checkpoint = _checkpoint(model, options)
+    else:
+        checkpoint = checkpoint.absolute()
+        _compare(checkpoint, manifest, folder, options)
+    return BenchmarkModel(
+        artifact=folder.absolute(),
+        checkpoint=checkpoint,
+        manifest=manifest,
+        size=_read_size(folder / "config.json"),
+        device="cuda" if cuda else "cpu",
+        threads=options.threads or inspect_machine().cores,
+    )
+
+
+def _checkpoint(model: str | None, options: Options) -> Path | None:
+    if model is None:
+        return embedded_checkpoint()
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return None if (path / MANIFEST).is_file() else path.absolute()
+    return download(model, options)  # resolved before, so this reads the hub's cache
+
+
+def _compare(checkpoint: Path, manifest: Manifest, artifact: Path, options: Options) -> None:
+    """Refuse a checkpoint with other weights than the artifact's."""
+    root = cache_root(options.cache_dir)
+    for name, digest in manifest.source.sha256.items():
+        file = checkpoint / name
+        if not file.is_file() or cached_sha256(file, root) != digest:
+            raise OptionError(f"{file} is not what {artifact} was made from: give the checkpoint of {manifest.source.id}")
+
+
+def _read_size(config: Path) -> Size | None:
+    """Read the sizes; None if they are unknown. A damaged file is reported when the model is loaded."""
+    try:
+        values = json.loads(config.read_bytes())
+    except (OSError, ValueError):
+        return None
+    sizes: dict[str, Any] = {
+        size: next((values[name] for name in names if name in values), None) for size, names in _SIZES.items()
+    }
+    return None if None in sizes.values() else Size(**sizes)

@@ -1,1 +1,0 @@
-"""Statistics: paired ratios, intervals and timers."""

@@ -1,0 +1,114 @@
+/* The operations: their arguments, and the table of the kernels that compute them.
+ *
+ * The work of an operation is cut into units that may run in any order and on any thread. A row of the result has the same
+ * bits whatever the other rows are and however the work is cut; so a text's score does not depend on its batch.
+ */
+#ifndef FUSEDBERT_KERNELS_H
+#define FUSEDBERT_KERNELS_H
+
+#include "types.h"
+
+/* Dense: y = act(x W + b) in eight bits, unsigned activations by signed weights with 32-bit sums.
+ *
+ * The weights lie in panels of PANEL outputs, and in a panel by fours of inputs: int8 [panels, inputs / 4, PANEL, 4], the
+ * order in which vpdpbusd takes them, so that a panel is read once from front to back. Both sizes are rounded up with zeros.
+ */
+enum { PANEL = 32, DENSE_ROWS = 512 }; /* outputs of a panel; rows of a unit */
+
+struct dense {
+    const uint8_t *x;      /* [rows, inputs] */
+    const int8_t *weight;  /* [panels, inputs / 4, PANEL, 4] */
+    const float *scale;    /* [outputs]: scale of x times the scale of each output's weights */
+    const float *bias;     /* [outputs] */
+    const int32_t *offset; /* [PANEL * panels]: zero point of x times the sum of each output's weights */
+    size_t rows, inputs, outputs;
+    enum activation activation;
+    float *y;    /* [rows, outputs], or NULL: the result is wanted in eight bits */
+    uint8_t *y8; /* [rows, outputs], or NULL */
+    struct rounding rounding; /* of y8 */
+};
+static inline size_t dense_panels(const struct dense *d) { return (d->outputs + PANEL - 1) / PANEL; }
+static inline size_t dense_units(const struct dense *d) { return dense_panels(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
+
+/* Attention: y8 = softmax(q k^T) v for each head of each text (Vaswani et al. 2017). A unit is one head of one text.
+ *
+ * Keys beyond a text's own length do not exist: padding costs nothing and changes no bit of the result. With as many queries
+ * as keys both are the same tokens, and the rows of padding get the zero point.
+ */
+struct attention {
+    const float *q, *k, *v; /* [batch, queries, hidden], [batch, keys, hidden] twice; q has 1 / sqrt(head) in it already */
+    const int64_t *lengths; /* [batch]: tokens of each text; NULL if no text is padded */
+    size_t batch, queries, keys, heads, head; /* head: width of a head, a multiple of 16; hidden = heads * head */
+    uint8_t *y8;              /* [batch, queries, hidden] */
+    struct rounding rounding;
+    char *scratch; /* for each unit as many bytes as the kernel's scratch() says, aligned to 64 */
+};
+static inline size_t attention_units(const struct attention *a) { return a->batch * a->heads; }
+
+/* Layer normalization over the last axis (Ba et al. 2016), of x or of x + factor residual. */
+enum { NORM_ROWS = 4 }; /* rows of a unit */
+
+struct norm {
+    const float *x;        /* [rows, width]; may be y */
+    float *y;              /* [rows, width], the result */
+    const float *residual; /* [rows, width], or NULL */
+    const float *factor;   /* [width] */
+    const float *gamma, *beta; /* [width] */
+    float epsilon;
+    size_t rows, width;
+    uint8_t *y8; /* [rows, width], the result in eight bits, or NULL */
+    struct rounding rounding;
+};
+static inline size_t norm_units(const struct norm *n) { return (n->rows + NORM_ROWS - 1) / NORM_ROWS; }
+
+/* Gelu in float32, exact to its last digits: y = x Phi(x), or its approximation by tanh. */
+enum { GELU_NUMBERS = 4096 }; /* numbers of a unit */
+
+struct gelu {
+    const float *x; /* [count] */
+    float *y;       /* [count] */
+    size_t count;
+    enum activation kind; /* GELU or GELU_TANH */
+};
+static inline size_t gelu_units(const struct gelu *g) { return (g->count + GELU_NUMBERS - 1) / GELU_NUMBERS; }
+
+/* Instruction sets that kernels are written for, as bits: see cpu_features.c. */
+enum {
+    AVX512 = 1,     /* F, BW, DQ and VL */
+    AVX512VNNI = 2, /* with AVX512 */
+    AVX512BF16 = 4, /* with AVX512VNNI */
+    AMX = 8,        /* tiles of int8; no kernel uses them yet */
+};
+unsigned cpu_features(void);
+
+typedef void unit_function(void *operation, size_t unit); /* compute one unit of the operation's struct */
+typedef void offsets_function(const struct dense *d, int32_t zero_point, int32_t *offset); /* fill in offset */
+typedef size_t scratch_function(const struct attention *a); /* bytes that one unit needs, a multiple of 64 */
+
+unit_function dense_unit_reference, attention_unit_reference, norm_unit_reference, gelu_unit_reference;
+unit_function dense_unit_avx512vnni, attention_unit_avx512bf16, norm_unit_avx512, gelu_unit_avx512;
+offsets_function dense_offsets_reference, dense_offsets_avx512vnni;
+scratch_function attention_scratch_avx512bf16;
+
+/* The table: operation -> instruction set -> function. The best comes first; the first that the processor can run is taken.
+ * A library that does not use an operation does not name its table, and needs none of its kernels. */
+struct kernel {
+    unsigned needs; /* instruction sets */
+    double cost;    /* nanoseconds of one thread, roughly: of a multiply-add (dense, attention), of a number (norm, gelu) */
+    unit_function *unit;
+    offsets_function *offsets; /* dense only */
+    scratch_function *scratch; /* attention only */
+};
+#define TABLE static const struct kernel __attribute__((unused))
+TABLE DENSE_KERNELS[] = {{AVX512VNNI, 1 / 230.0, dense_unit_avx512vnni, .offsets = dense_offsets_avx512vnni}, {0}};
+TABLE ATTENTION_KERNELS[] = {{AVX512BF16, 1 / 60.0, attention_unit_avx512bf16, .scratch = attention_scratch_avx512bf16}, {0}};
+TABLE NORM_KERNELS[] = {{AVX512, 0.5, norm_unit_avx512}, {0}};
+TABLE GELU_KERNELS[] = {{AVX512, 0.5, gelu_unit_avx512}, {0}};
+
+/* Return the first kernel of a table that the processor can run, or NULL. */
+static inline const struct kernel *choose_kernel(const struct kernel *table) {
+    while (table->unit && (table->needs & ~cpu_features())) table++;
+    return table->unit ? table : NULL;
+}
+
+#endif

@@ -1,0 +1,204 @@
+"""Folders that are not checkpoints (``config.json`` and safetensors), recognized by their files, and the way to one.
+
+Users also pass an adapter, a SetFit model, another framework's weights, or the folder above.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+MOST_NAMES = 5  # in a message
+POINTER = b"version https://git-lfs.github.com/spec/v1"
+_POINTER_SIZE = 1024  # bytes; a pointer has about 130
+_READ = (".safetensors", ".json", ".txt", ".model")  # the files of a checkpoint
+# Files that Trainer and accelerate save next to the weights, to resume a training.
+_TRAINER = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|sampler)(_?\d+)*\.(pt|pth|bin|pkl)")
+_CLASS = "from transformers import AutoModelForSequenceClassification as M; "
+
+
+def refuse(folder: Path, name: str | None = None) -> None:
+    """Refuse a folder that is recognized as something other than a checkpoint; ``name``: the user's name for it.
+
+    Raises:
+        CheckpointError: It is; the message names it and the way out.
+    """
+    if sentence := explain(folder, name):
+        raise CheckpointError(sentence)
+
+
+def explain(folder: Path, name: str | None = None) -> str | None:
+    """Return the message of ``refuse``, or None if it may be a checkpoint or is not recognized."""
+    names, shown = _names(folder), name or str(folder)
+    return (
+        _of_pointers(folder, names, shown)
+        or _of_adapter(folder, names, shown)
+        or _of_sentence_transformers(folder, names, shown)
+        or (None if weights(names) else _without_weights(folder, names, shown))
+    )
+
+
+def refuse_pointers(folder: Path) -> None:
+    """Refuse a folder with Git LFS pointers in place of config or tokenizer.
+
+    Raises:
+        CheckpointError: Some are; the message lists them.
+    """
+    names = [name for name in _names(folder) if not name.endswith(".safetensors")]
+    if sentence := _of_pointers(folder, names, str(folder)):
+        raise CheckpointError(sentence)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
+
+
+def weights(names: Iterable[str]) -> list[str]:
+    """Return the files with a model's weights as safetensors, without an adapter's."""
+    return [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join the first five names for a message, and count the others."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:MOST_NAMES]) + more
+
+
+def _of_pointers(folder: Path, names: Sequence[str], shown: str) -> str | None:
+    found = [name for name in names if name.endswith(_READ) and _is_pointer(folder / name)]
+    if not found:
+        return None
+    one = len(found) == 1
+    return (
+        f"{shown} holds {'a Git LFS pointer' if one else 'Git LFS pointers'} in place of {listed(found)}: "
+        f"fetch the {'file itself' if one else 'files themselves'}, with git lfs pull in that folder"
+    )
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        if path.stat().st_size > _POINTER_SIZE:
+            return False
+        with path.open("rb") as file:
+            return file.read(len(POINTER)) == POINTER
+    except OSError:
+        return False
+
+
+def _of_adapter(folder: Path, names: Sequence[str], shown: str) -> str | None:
+    """An adapter (LoRA, for example) changes another model's weights, and is useless without them."""
+    if not any(name == "adapter_config.json" or name.startswith("adapter_model.") for name in names):
+        return None
+    config = _json(folder / "adapter_config.json")
+    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
+    if weights(names):
+        return (
+            f"{shown} holds an adapter (adapter_config.json) next to a model's weights, and transformers would apply it: "
+            "if it is merged into them already, move the adapter_* files out of the folder"
+        )
+    merge = f"AutoPeftModelForSequenceClassification.from_pretrained('{shown}').merge_and_unload().save_pretrained('MERGED')"
+    return (
+        f"{shown} is an adapter{f' ({kind})' if kind else ''}, not a model, and its base model is {base or 'not named'}: "
+        f"merge the two with peft, {merge}, save the tokenizer there too, and give MERGED"
+    )
+
+
+def _of_sentence_transformers(folder: Path, names: Sequence[str], shown: str) -> str | None:
+    """SetFit and sentence-transformers save an encoder that embeds texts, and a head, if any, separately."""
+    heads = [name for name in names if name in ("model_head.pkl", "config_setfit.json")]
+    pooling = "modules.json" in names and any(name.endswith("_Pooling") for name in names)
+    if not (heads or pooling or "1_Pooling" in names):
+        return None
+    architectures = _json(folder / "config.json").get("architectures")
+    classes = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    if any(name.endswith("ForSequenceClassification") for name in classes):
+        return None
+    train = "AutoModelForSequenceClassification of transformers"
+    if heads:
+        return (
+            f"{shown} is a SetFit model: an encoder of sentence-transformers, and a head that is not read, usually a pickle of "
+            f"scikit-learn ({heads[-1]}): fine-tune {train} on the same texts"
+        )
+    if weights(names) and not classes:  # it may have a head: its tensors decide
+        return None
+    return (
+        f"{shown} is a model of sentence-transformers that embeds texts ({'modules.json' if pooling else '1_Pooling'}), "
+        f"and has no classifier: fine-tune {train} first"
+    )
+
+
+def _without_weights(folder: Path, names: Sequence[str], shown: str) -> str | None:
+    """Recognize another form of weights, the folder above them, or a training's state."""
+    if sentence := _of_other_framework(names, shown):
+        return sentence
+    pickles = [name for name in names if re.search(r"\.(bin|ckpt|pt\w*)$", name) and not _TRAINER.fullmatch(name)]
+    pickles.sort(key=lambda name: not name.startswith("pytorch_model"))
+    if pickles:
+        code = f"{_CLASS}M.from_pretrained('{shown}').save_pretrained('{shown}', safe_serialization=True)"
+        convert = (
+            f'convert it with python -c "{code}"'
+            if pickles[0].startswith("pytorch_model")
+            else "load it into a model of transformers, and write that with save_pretrained(folder, safe_serialization=True)"
+        )
+        return (
+            f"{shown} holds its weights as a pickle ({pickles[0]}), which can run code when opened: if you trust it, {convert}"
+        )
+    if newest := _newest_step(folder, names):
+        return f"{shown} has no weights (*.safetensors) itself, its folder {newest} has: give {shown}/{newest}"
+    left = [name for name in names if _TRAINER.fullmatch(name) or name == "trainer_state.json"]
+    if left:
+        return (
+            f"{shown} has no weights (*.safetensors), only what a training saves next to them ({listed(left)}): "
+            "give a folder that save_pretrained wrote, or save the model once more"
+        )
+    return None
+
+
+def _of_other_framework(names: Sequence[str], shown: str) -> str | None:
+    for pattern, framework, option in _FRAMEWORKS:
+        found = next((name for name in names if re.fullmatch(pattern, name)), None)
+        if found is None:
+            continue
+        if framework == "GGUF":
+            return f"{shown} holds a GGUF file ({found}), made for llama.cpp: give the checkpoint that it was made from"
+        begin = f"{shown} holds weights of {framework} ({found}), not safetensors of PyTorch: transformers below 5 "
+        if not re.match(r"(tf|flax)_model", found):
+            return f"{begin}reads them with {option}=True, if it knows their form, and save_pretrained writes safetensors"
+        return (
+            f'{begin}converts them, with {framework} installed, python -c "{_CLASS}'
+            f"M.from_pretrained('{shown}', {option}=True).save_pretrained('{shown}')\""
+        )
+    return None
+
+
+_FRAMEWORKS = (
+    (r"tf_model.*\.h5", "TensorFlow", "from_tf"),
+    (r"flax_model.*\.msgpack", "Flax", "from_flax"),
+    (r".*\.(h5|keras)|.*\.ckpt(-\d+)?\.(index|meta)|saved_model\.pb", "TensorFlow", "from_tf"),
+    (r".*\.msgpack", "Flax", "from_flax"),
+    (r".*\.gguf", "GGUF", ""),
+)
+
+
+def _newest_step(folder: Path, names: Sequence[str]) -> str | None:
+    """Return the last ``checkpoint-N`` folder that holds weights in any form."""
+    steps = [name for name in names if re.fullmatch(r"checkpoint-\d{1,12}", name)]
+    steps.sort(key=lambda name: int(name.rpartition("-")[2]), reverse=True)
+    patterns = ("*.safetensors", "pytorch_model*.bin", "adapter_model.*")
+    return next((name for name in steps if any(any((folder / name).glob(pattern)) for pattern in patterns)), None)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,239 @@
+"""Int8 weights: quantization parameters fitted to calibration data, and a checkpoint's weights rounded by them.
+
+A product x W + b is computed as (q - z) W8 * (scale_x * scale_w) + b', with q = round(x / scale_x) + z in uint8. Activation
+scales are constants, so that a text's score does not depend on its batch. A few channels of BERT are far larger than the rest,
+so x is transformed first, at the cost of one Mul at each residual:
+
+* Shift: the middle of each channel's range moves from the input, times W, into the bias.
+* Smoothing (SmoothQuant, Xiao et al. 2022): each channel of the input is divided by s, each row of W multiplied by it. It is
+  folded into the gamma and beta before, or into the values' scales, because the rows of a softmax sum to 1.
+* Outlier channel splitting (OCS, Zhao et al. 2019) of the largest neurons before the second feed-forward product. Uint8
+  saturates at C, so the neuron gives min(act(x), C), and its k-th copy act(x - k C) by a lower bias. Their sum is act(x): exact
+  for ReLU, within 0.2 near the joins for GELU if C >= 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint.weights import Array, Dense, Embeddings, Layer, Norm, Weights
+
+ALPHAS = (0.7, 0.8, 0.9, 1.0)  # migration strengths of SmoothQuant that are tried
+COLUMNS = 512  # outputs of a product on which they are compared
+HEADROOM = 1.1  # of the calibrated range, for texts that go beyond it
+SPLITS = 16  # copies of a layer for each 1024 neurons; a multiple of what the product's kernel takes at once
+FOUR = 4  # inputs that the instruction behind a uint8 product takes at once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantParams:
+    """Scale and zero point of uint8: ``q = round(x / scale) + zero_point``."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmoothedParams(QuantParams):
+    """Parameters of ``(x - shift) / smooth``, ``[in]`` each."""
+
+    shift: Array
+    smooth: Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitParams(QuantParams):
+    """Parameters of split neurons: the neuron of each copy, and the offset of its bias, ``[copies]``."""
+
+    neurons: NDArray[np.int64]
+    offsets: Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerParams:
+    """Parameters of the inputs of a layer's products."""
+
+    query: SmoothedParams
+    attention_output: SmoothedParams
+    intermediate: SmoothedParams
+    output: SplitParams
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Observed:
+    """Calibration data of one input: the range of each channel ``[in]``, and some rows ``[n, in]``."""
+
+    low: Array
+    high: Array
+    rows: Array
+
+
+def fit_layer(layer: Layer, observed: Sequence[Observed]) -> LayerParams:
+    """Fit a layer's parameters; ``observed`` has its inputs in the order of ``LayerParams``."""
+    query, context, intermediate, output = observed
+    joint = np.concatenate([layer.query.weight, layer.key.weight, layer.value.weight], axis=1)
+    return LayerParams(
+        query=fit_smoothed(query, joint),
+        attention_output=fit_smoothed(context, layer.attention_output.weight),
+        intermediate=fit_smoothed(intermediate, layer.intermediate.weight),
+        output=fit_split(output),
+    )
+
+
+def fit_smoothed(observed: Observed, weight: Array) -> SmoothedParams:
+    """Fit the input of a product with ``weight`` ``[in, out]``, by the alpha with the smallest error."""
+    shift = ((observed.low + observed.high) / 2).astype(np.float32)  # [in]
+    reach = np.maximum(observed.high - shift, 1e-4) * HEADROOM
+    strength = np.maximum(np.abs(weight).max(axis=1), 1e-6)
+    weight = weight[:, :: -(-weight.shape[1] // COLUMNS)]  # every nth output is enough to compare them
+    centred = observed.rows - shift  # [n, in]
+    exact = centred @ weight  # [n, out]
+    best: tuple[float, SmoothedParams] | None = None
+    for alpha in ALPHAS:
+        smooth = (reach**alpha / strength ** (1 - alpha)).astype(np.float32)
+        smooth /= smooth.mean()
+        p = fit_range(-float((reach / smooth).max()), float((reach / smooth).max()))
+        w8, by_column = quantize_weight(weight * smooth[:, None])
+        q = np.clip(np.rint(centred / smooth / p.scale) + p.zero_point, 0, 255) - p.zero_point  # [n, in]
+        error = float(np.square((q.astype(np.float32) @ w8.astype(np.float32)) * (p.scale * by_column) - exact).mean())
+        if best is None or error < best[0]:
+            best = error, SmoothedParams(scale=p.scale, zero_point=p.zero_point, shift=shift, smooth=smooth)
+    assert best is not None  # ALPHAS is not empty
+    return best[1]
+
+
+def fit_split(observed: Observed) -> SplitParams:
+    """Find the lowest ceiling C for ``SPLITS``; a neuron up to ``high`` needs ``ceil(high / C) - 1`` copies."""
+    high = np.maximum(observed.high, 0) * HEADROOM
+    budget = SPLITS * max(1, len(high) // 1024)
+    below, ceiling = 0.0, max(float(high.max()), 1e-6)
+    for _ in range(50):
+        middle = (below + ceiling) / 2
+        if middle > 0 and np.maximum(np.ceil(high / middle) - 1, 0).sum() <= budget:
+            ceiling = middle
+        else:
+            below = middle
+    copies = np.maximum(np.ceil(high / ceiling) - 1, 0).astype(np.int64)  # [intermediate]
+    offsets = [ceiling * k for count in copies for k in range(1, count + 1)]
+    zero_point = fit_range(float(observed.low.min()), ceiling).zero_point
+    return SplitParams(
+        scale=ceiling / (255 - zero_point),  # the largest uint8 is exactly the ceiling, so that the copies join
+        zero_point=zero_point,
+        neurons=np.repeat(np.arange(len(high)), copies),
+        offsets=np.asarray(offsets, dtype=np.float32),
+    )
+
+
+def fit_range(low: float, high: float) -> QuantParams:
+    """Return parameters for ``low`` to ``high``, in which zero is exact."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / 255, 1e-12)
+    return QuantParams(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, 255)))
+
+
+def quantize_weight(weight: Array) -> tuple[NDArray[np.int8], Array]:
+    """Round a weight ``[in, out]`` to int8, with a scale for each output ``[out]``."""
+    scale = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127
+    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def quantize_table(table: Array) -> tuple[NDArray[np.int8], Array]:
+    """Round an embedding table ``[n, width]`` to int8, with a scale for each row ``[n, 1]``."""
+    columns, scale = quantize_weight(table.T)
+    return np.ascontiguousarray(columns.T), scale[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedDense(Dense):
+    """A product in int8: ``weight`` int8 ``[in, out]``, ``bias`` float32 ``[out]``."""
+
+    scale: Array  # of the weight, ``[out]``
+    input: QuantParams  # parameters of the input
+    residual: Array | None = None  # factor of the residual, ``[out]``
+    following: QuantParams | None = None  # parameters of the next product's input; None if the output stays in float32
+
+    def times(self, factor: NDArray[np.floating] | float) -> QuantizedDense:
+        """Multiply the outputs by ``factor``, ``[out]`` or one number."""
+        by = np.asarray(factor, dtype=np.float32)
+        return dataclasses.replace(self, scale=self.scale * by, bias=self.bias * by)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedWeights:
+    """A checkpoint's weights in int8.
+
+    Residuals are shifted and smoothed too: they are multiplied back, and their shift is added to the product's bias.
+    """
+
+    weights: Weights
+    params: tuple[LayerParams, ...]
+
+    def embeddings(self) -> Embeddings:
+        """Return the tables; their output is shifted and smoothed."""
+        tables, first = self.weights.embeddings(), self.params[0].query
+        if tables.projection is not None:
+            weight, bias = tables.projection.weight / first.smooth, (tables.projection.bias - first.shift) / first.smooth
+            return dataclasses.replace(tables, projection=Dense(weight, bias))
+        return dataclasses.replace(tables, norm=_fold(tables.norm, first))
+
+    def layer(self, i: int) -> Layer:
+        """Return layer ``i``; its normalizations shift and smooth for the products after them."""
+        layer, params = self.weights.layer(i), self.params[i]
+        following = self.params[i + 1].query if i + 1 < len(self.params) else None
+        context = params.attention_output
+        value = _quantize(layer.value, params.query)
+        value = dataclasses.replace(value, bias=value.bias - context.shift).times(1 / context.smooth)
+        attended = _quantize(layer.attention_output, context, residual=params.query)
+        inner = _split_outputs(_quantize(layer.intermediate, params.intermediate), params.output)
+        output = _split_inputs(layer.output, params.output, residual=params.intermediate)
+        return Layer(
+            query=_quantize(layer.query, params.query),
+            key=_quantize(layer.key, params.query),
+            value=value,
+            attention_output=dataclasses.replace(attended, following=params.intermediate),
+            attention_norm=_fold(layer.attention_norm, params.intermediate),
+            intermediate=dataclasses.replace(inner, following=params.output),
+            output=dataclasses.replace(output, following=following),
+            output_norm=layer.output_norm if following is None else _fold(layer.output_norm, following),
+        )
+
+    def dense(self, name: str) -> Dense:
+        """Return a layer of the head, which stays in float32."""
+        return self.weights.dense(name)
+
+
+def _fold(norm: Norm, p: SmoothedParams) -> Norm:
+    """Make a normalization give ``(y - shift) / smooth``."""
+    return Norm(norm.weight / p.smooth, (norm.bias - p.shift) / p.smooth)
+
+
+def _quantize(dense: Dense, p: SmoothedParams, residual: SmoothedParams | None = None) -> QuantizedDense:
+    weight, scale = quantize_weight(dense.weight * p.smooth[:, None])
+    bias = dense.bias + p.shift @ dense.weight
+    if residual is None:
+        return QuantizedDense(weight, bias, scale, p)
+    return QuantizedDense(weight, bias + residual.shift, scale, p, residual.smooth)
+
+
+def _split_outputs(dense: QuantizedDense, p: SplitParams) -> QuantizedDense:
+    """Append the copies to the first feed-forward product, and zeros up to a multiple of ``FOUR``."""
+    n, bias, scale = p.neurons, dense.bias, dense.scale
+    weight = np.concatenate([dense.weight, dense.weight[:, n]], axis=1)
+    padding = -weight.shape[1] % FOUR
+    return dataclasses.replace(
+        dense,
+        weight=np.pad(weight, ((0, 0), (0, padding))),
+        bias=np.pad(np.concatenate([bias, bias[n] - p.offsets]), (0, padding)),
+        scale=np.pad(np.concatenate([scale, scale[n]]), (0, padding), constant_values=1),
+    )
+
+
+def _split_inputs(dense: Dense, p: SplitParams, residual: SmoothedParams) -> QuantizedDense:
+    """Append the copies' rows to the second feed-forward product."""
+    weight, scale = quantize_weight(np.concatenate([dense.weight, dense.weight[p.neurons]]))
+    weight = np.pad(weight, ((0, -len(weight) % FOUR), (0, 0)))
+    return QuantizedDense(weight, dense.bias + residual.shift, scale, p, residual.smooth)

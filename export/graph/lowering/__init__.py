@@ -1,1 +1,0 @@
-"""Lowerings: the nodes that BERT's steps become on each target."""

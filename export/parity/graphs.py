@@ -1,0 +1,132 @@
+"""Parity checks of attention weights, and of the packed graph on a machine without a GPU.
+
+Logits do not show attention weights in the wrong order, or of another text. So each weight is compared with the float64
+reference, and has to be exactly 0 on padding.
+
+``PackedAttention`` runs only on CUDA. So a stand-in is checked on the CPU, as the manifest says: attention in standard
+operators, under a mask made from the same cumulative lengths; all other nodes, weights and inputs are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.artifact import Parity
+from fusedbert.engine.errors import ExportError
+
+from ..checkpoint.architecture import Encoded
+from ..checkpoint.weights import Layer
+from ..graph.bert import build
+from ..graph.cuda_fp16_packed import CudaFp16Packed
+from .baseline import DirectBaseline, Progress
+from .gates import batch_arrays, check_limits, compare, open_session, run_batch, run_graph
+from .reference import Float64, Trace, forward
+
+TOLERANCE = 1e-5  # of an attention weight
+_LONGEST = 128  # tokens: weights grow with the square, and the reference holds them in float64
+MEASURED_ON = "the same graph with PackedAttention in standard operators"
+_MASKED = -1e4  # float16 holds it, and exp() of it is 0
+
+
+def check_attentions(path: Path, baseline: DirectBaseline, progress: Progress) -> None:
+    """Raise ``ExportError`` if attention weights of short texts differ by more than ``TOLERANCE``, or are not 0 on padding."""
+    progress(f"checking the attention weights of {path.parent.name}/{path.name}")
+    a, texts = baseline.architecture, baseline.checks.texts
+    batches = [batch for batch in baseline.checks.batches if max(len(texts[row].ids) for row in batch) <= _LONGEST]
+    rows = sorted({row for batch in batches for row in batch})
+    recorded: dict[int, list[Float64]] = {}
+    forward(a, baseline.weights, [texts[row] for row in rows], Trace(attentions=recorded))
+    # [layers, heads, query, key] of each text
+    expected = {rows[i]: np.stack(heads).reshape(a.layers, a.heads, *heads[0].shape) for i, heads in recorded.items()}
+    session = open_session(path)
+    for batch in batches:
+        weights = _weights(session, batch_arrays([texts[row] for row in batch], a.padding_id))
+        for place, row in enumerate(batch):
+            _compare(weights[:, place], expected[row], path.name)
+
+
+def _weights(session: Any, arrays: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Run one batch: ``[layers, batch, heads, query, key]``."""
+    return run_batch(session, ["attentions"], arrays)[0]
+
+
+def _compare(weights: NDArray[np.float32], expected: Float64, file: str) -> None:
+    """Compare one text's weights ``[layers, heads, longest, longest]`` with ``[layers, heads, n, n]``."""
+    n = expected.shape[-1]
+    difference = float(np.abs(weights[..., :n, :n] - expected).max())
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{file} gives an attention weight that is off by {difference:.2g}, at most {TOLERANCE:g} is accepted: "
+            "please report the checkpoint's config.json"
+        )
+    if (padding := float(weights[..., :n, n:].max(initial=0.0))) != 0.0:
+        raise ExportError(f"{file} gives padding an attention weight of {padding:.2g}, expected 0: please report this")
+
+
+class PackedStandIn(CudaFp16Packed):
+    """The packed graph with ``PackedAttention`` in standard operators."""
+
+    def inputs(self) -> None:
+        """Declare the same inputs; compute the mask ``[1, tokens, tokens]``."""
+        super().inputs()
+        g = self.graph
+        with g.scope("mask"):
+            one, zero = g.constant([1], "int64"), g.constant([0], "int64")
+            row = g.op("CumSum", g.op("Cast", g.op("Equal", self.ids, self.ids), to=6), g.constant(0, "int64"), exclusive=1)
+            begun = g.op("GreaterOrEqual", g.op("Unsqueeze", row, one), g.op("Unsqueeze", self.ends, zero))  # [tokens, bounds]
+            text = g.op("ReduceSum", g.op("Cast", begun, to=6), one, keepdims=0)  # [tokens]: number of the row's text, from 1
+            same = g.op("Equal", g.op("Unsqueeze", text, one), g.op("Unsqueeze", text, zero))  # [tokens, tokens]
+            apart = g.op("Cast", g.op("Not", same), to=10)
+            self.mask = g.op("Mul", apart, g.constant(_MASKED, "float16"))
+
+    def _attend_all(self, x: str, layer: Layer) -> str:
+        """Compute softmax(q k^T / sqrt(d) + mask) v, head by head, in float16 operators."""
+        g, a = self.graph, self.architecture
+        weight, bias = self._query_key_value(layer)
+        joined = g.op("Add", g.op("MatMul", x, weight), bias)  # [tokens, 3 hidden]
+        shape = g.constant([0, 3 * a.heads, a.head_size], "int64")
+        parts = g.op("Transpose", g.op("Reshape", joined, shape), perm=[1, 0, 2])  # [3 heads, tokens, head]
+        q, k, v = g.ops("Split", 3, parts, axis=0)
+        scale = g.constant(1 / math.sqrt(a.head_size), "float16")
+        scores = g.op("MatMul", g.op("Mul", q, scale), g.op("Transpose", k, perm=[0, 2, 1]))  # [heads, tokens, tokens]
+        context = g.op("MatMul", g.op("Softmax", g.op("Add", scores, self.mask), axis=-1), v)  # [heads, tokens, head]
+        rows = g.op("Transpose", context, perm=[1, 0, 2])  # [tokens, heads, head]
+        return g.op("Reshape", rows, g.constant([0, a.hidden_size], "int64"))
+
+
+def check_packed(path: Path, baseline: DirectBaseline, progress: Progress) -> Parity:
+    """Compare a stand-in for the packed graph ``path`` with the reference; raise ``ExportError`` as ``check_parity``."""
+    file = f"{path.parent.name}/{path.name}"
+    progress(f"checking {file} by a stand-in against the reference")
+    graph = build(baseline.architecture, baseline.weights, PackedStandIn)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".stand-in.") as folder:
+        stand_in = Path(folder) / path.name
+        graph.write(stand_in, "stand-in", opset=PackedStandIn.opset, metadata={})
+        del graph
+        results = run_graph(open_session(stand_in), baseline.checks, baseline.architecture.padding_id, packed_arrays)
+    parity = compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
+    check_limits(parity, PackedStandIn.precision, file)
+    return dataclasses.replace(parity, measured_on=MEASURED_ON)
+
+
+def packed_arrays(texts: Sequence[Encoded], padding_id: int) -> dict[str, NDArray[np.int32]]:
+    """Lay out texts without padding, as in ``graph.cuda_fp16_packed``."""
+    lengths = np.array([len(text.ids) for text in texts])
+    real = np.arange(lengths.max()) < lengths[:, None]  # [batch, longest]
+    places = np.concatenate([np.flatnonzero(real), np.flatnonzero(~real)])
+    arrays = {
+        "input_ids": np.concatenate([text.ids for text in texts]),
+        "position_ids": np.nonzero(real)[1],
+        "token_type_ids": np.concatenate([text.types for text in texts]),
+        "cumulative_lengths": np.concatenate([[0], np.cumsum(lengths)]),
+        "token_offset": places.reshape(real.shape),
+    }
+    return {name: array.astype(np.int32) for name, array in arrays.items()}

@@ -1,0 +1,129 @@
+"""Engines that behave in known ways, for the real worker process; ``make(name, job)`` is their factory."""
+
+import os
+import sys
+import time
+
+import numpy as np
+
+
+class Fake:
+    """Gives the same function of the token ids as every other right one, in no time to speak of."""
+
+    name = "fake"
+
+    def __init__(self, name, job):
+        self.name = name
+        self.job = job
+        self.loaded = False
+
+    def prepare(self):
+        print("a library that prints to stdout")  # must not reach the answers
+        os.write(1, b"and another below Python\n")
+
+    def load(self):
+        self.loaded = True
+
+    def logits(self, batch):
+        assert self.loaded
+        return np.stack([answer(ids[mask == 1]) for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)])
+
+    def describe(self):
+        return {"device": "cpu", "threads": self.job.threads, "precision": "fp32", "versions": {"fake": "1"}, "why": "asked"}
+
+    def close(self):
+        self.loaded = False
+
+
+def answer(ids):
+    """Two logits that depend on every token."""
+    total = float(np.sum(np.asarray(ids) * np.arange(1, len(ids) + 1)))
+    return np.array([np.sin(total), 3 * np.cos(total)], dtype=np.float32)
+
+
+class Wrong(Fake):
+    def logits(self, batch):
+        return -super().logits(batch)
+
+
+class IgnoresTheMask(Fake):
+    def logits(self, batch):
+        return np.stack([answer(ids) for ids in batch.input_ids])
+
+
+class NotANumber(Fake):
+    def logits(self, batch):
+        return super().logits(batch) * np.nan
+
+
+class Crashes(Fake):
+    def load(self):
+        print("about to go", file=sys.stderr)
+        os.abort()
+
+
+class CrashesLater(Fake):
+    """Right in the check; the second time that it is timed it dies."""
+
+    timed = 0
+
+    def logits(self, batch):
+        if batch.input_ids.shape == (2, 10):
+            self.timed += 1
+            if self.timed > 40:
+                os._exit(7)
+        return super().logits(batch)
+
+
+class Hangs(Fake):
+    def load(self):
+        time.sleep(600)
+
+
+class Raises(Fake):
+    def prepare(self):
+        raise ValueError("no such model\n  of that kind")
+
+
+class Leaves(Fake):
+    def load(self):
+        sys.exit(3)
+
+
+class NeedsAPackage(Fake):
+    def load(self):
+        import a_package_that_is_not_there  # noqa: F401
+
+
+class SlowStart(Fake):
+    def load(self):
+        time.sleep(0.3)
+        super().load()
+
+
+class Slow(Fake):
+    """2 ms for each batch on top."""
+
+    def logits(self, batch):
+        time.sleep(0.002)
+        return super().logits(batch)
+
+
+FAKES = {
+    "right": Fake,
+    "wrong": Wrong,
+    "no-mask": IgnoresTheMask,
+    "nan": NotANumber,
+    "crashes": Crashes,
+    "crashes-later": CrashesLater,
+    "hangs": Hangs,
+    "raises": Raises,
+    "leaves": Leaves,
+    "needs": NeedsAPackage,
+    "slow-start": SlowStart,
+    "slow": Slow,
+}
+
+
+def make(name, job):
+    return FAKES[name](name, job)

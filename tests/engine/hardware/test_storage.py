@@ -1,0 +1,138 @@
+"""Files on disk: the cache folder, locks, atomic writes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fusedbert.engine import StorageError
+from fusedbert.engine.hardware import storage as storage_module
+from fusedbert.engine.hardware.storage import (
+    cache_root,
+    cached_sha256,
+    lock_file,
+    locked,
+    new_file,
+    sha256_of,
+    write_whole,
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the XDG rules")
+def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: Path) -> None:
+    assert cache_root() == own_cache
+    assert cache_root(tmp_path / "given") == tmp_path / "given"
+    monkeypatch.delenv("FUSEDBERT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_root() == Path("/xdg/fusedbert")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_root() == Path("/home/someone/.cache/fusedbert")
+
+
+def test_other_platforms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FUSEDBERT_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_root() == tmp_path / "Library/Caches/fusedbert"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_root() == tmp_path / "local/fusedbert/cache"
+
+
+def _hold(path: str, held: str) -> None:
+    with locked(Path(path)):
+        Path(held).touch()
+        time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills a process")
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    lock, held = tmp_path / "locks/x.lock", tmp_path / "held"
+    holder = multiprocessing.get_context("fork").Process(target=_hold, args=(str(lock), str(held)))
+    holder.start()
+    while not held.exists():
+        time.sleep(0.01)
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    with locked(lock):
+        assert lock.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="flock")
+def test_who_does_not_wait_for_a_lock_is_told_that_it_is_held(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with lock_file(path), pytest.raises(BlockingIOError):
+        lock_file(path, wait=False)
+    lock_file(path, wait=False).close()
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_whole(path, b"first")
+    with pytest.raises(RuntimeError, match="stop"), new_file(path, durable=True) as file:
+        file.write(b"second")
+        raise RuntimeError("stop")
+    assert path.read_bytes() == b"first"
+    assert list(path.parent.iterdir()) == [path]
+    with new_file(path, durable=True) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"second"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes")
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "file", b"content")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot be written") as caught:
+        write_whole(tmp_path / "file" / "below", b"content")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def count_hashes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    seen: list[Path] = []
+
+    def counting(path: Path) -> str:
+        seen.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(storage_module, "sha256_of", counting)
+    return lambda: len(seen)
+
+
+def test_big_files_are_hashed_once(tmp_path: Path, count_hashes: Callable[[], int]) -> None:
+    weights, root = tmp_path / "model.safetensors", tmp_path / "root"
+    weights.write_bytes(b"\1" * (2 << 20))
+    assert cached_sha256(weights, root) == cached_sha256(weights, root) == sha256_of(weights)
+    assert count_hashes() == 1
+    weights.write_bytes(b"\2" * (2 << 20))  # the same size
+    os.utime(weights, ns=(1, 1))
+    assert cached_sha256(weights, root) == sha256_of(weights)
+    assert count_hashes() == 2
+    next((root / "hashes").iterdir()).write_text("garbage")
+    assert cached_sha256(weights, root) == sha256_of(weights)
+
+
+def test_hashing_needs_no_right_to_write(tmp_path: Path) -> None:
+    weights, root = tmp_path / "model.safetensors", tmp_path / "root"
+    weights.write_bytes(b"\1" * (2 << 20))
+    root.touch()
+    assert cached_sha256(weights, root) == sha256_of(weights)

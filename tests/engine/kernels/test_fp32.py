@@ -1,0 +1,71 @@
+"""The kernels of ONNX's LayerNormalization and Gelu against their equations in float64 and against ONNX Runtime's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import helper
+
+from fusedbert.engine import kernels as cpu_kernels
+
+LIBRARY = cpu_kernels.library(cpu_kernels.Kernels.FP32)
+pytestmark = pytest.mark.skipif(
+    LIBRARY is None or cpu_kernels.level(LIBRARY) != 1, reason="no kernels here for LayerNormalization and Gelu"
+)
+
+
+def run(node: str, *arrays: NDArray[np.float32], kernels: bool = True, threads: int = 2, **attributes: Any) -> NDArray[Any]:
+    """Run a graph of one node on float32 arrays."""
+    names = [f"input_{i}" for i in range(len(arrays))]
+    inputs = [helper.make_tensor_value_info(n, 1, [None] * a.ndim) for n, a in zip(names, arrays, strict=True)]
+    output = helper.make_tensor_value_info("y", 1, [None] * arrays[0].ndim)
+    graph = helper.make_graph([helper.make_node(node, names, ["y"], **attributes)], "one", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    if kernels:
+        cpu_kernels.register(options, None, cpu_kernels.Kernels.FP32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, dict(zip(names, arrays, strict=True)))[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 16), (2, 5, 37), (7, 384), (40, 768)])
+def test_layer_normalization(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(shape[-1])
+    x = (rng.normal(size=shape) * 3 + 5).astype(np.float32)
+    gamma, beta = (rng.normal(size=shape[-1]).astype(np.float32) for _ in range(2))
+    exact = x.astype(np.float64)
+    centred = exact - exact.mean(axis=-1, keepdims=True)
+    expected = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-6) * gamma + beta
+    y = run("LayerNormalization", x, gamma, beta, axis=-1, epsilon=1e-6)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(y, run("LayerNormalization", x, gamma, beta, threads=1, axis=-1, epsilon=1e-6))
+    alone = run("LayerNormalization", x[:1], gamma, beta, axis=-1, epsilon=1e-6)
+    np.testing.assert_array_equal(alone, y[:1])
+
+
+def test_gelu_to_the_last_digits_of_float32() -> None:
+    x = np.concatenate([np.linspace(-20, 20, 40_003), [0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30, -300]]).astype(np.float32)[None]
+    expected = np.array([[v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x[0].astype(np.float64)]])
+    np.testing.assert_allclose(run("Gelu", x), expected, rtol=2e-6, atol=2e-7)
+    assert np.isnan(run("Gelu", np.array([[np.nan]], dtype=np.float32))).all()
+
+
+def test_gelu_by_tanh() -> None:
+    x = np.linspace(-20, 20, 5_001, dtype=np.float32)[None]
+    u = math.sqrt(2 / math.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)
+    np.testing.assert_allclose(run("Gelu", x, approximate="tanh"), 0.5 * x * (1 + np.tanh(u)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run("Gelu", x, approximate="tanh"), run("Gelu", x, kernels=False, approximate="tanh"), atol=1e-5)
+
+
+def test_forms_that_the_exporter_does_not_write_are_refused() -> None:
+    x, row = np.ones((2, 3, 4), dtype=np.float32), np.ones(4, dtype=np.float32)
+    with pytest.raises(Exception, match="over the last axis"):
+        run("LayerNormalization", x, np.ones((3, 4), dtype=np.float32), np.ones((3, 4), dtype=np.float32), axis=1, epsilon=1e-6)
+    with pytest.raises(Exception, match="as wide as the input"):
+        run("LayerNormalization", x, row[:3], row, axis=-1, epsilon=1e-6)

@@ -1,0 +1,279 @@
+"""The operators of int8 against their equations in NumPy: as kernels, and as the functions that a model contains."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from fusedbert.engine import kernels as cpu_kernels
+from fusedbert.export.graph.operators import DOMAIN, PANEL, function, to_panels
+
+Array = NDArray[Any]
+TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int64): 7}
+LIBRARY = cpu_kernels.library()
+HAVE_KERNELS = LIBRARY is not None and cpu_kernels.level(LIBRARY) == 2
+only_kernels = pytest.mark.skipif(not HAVE_KERNELS, reason="no kernels for products and attention here")
+
+
+@pytest.fixture(params=[pytest.param(True, marks=only_kernels, id="kernels"), pytest.param(False, id="functions")])
+def kernels(request: pytest.FixtureRequest) -> bool:
+    """Whether an operator runs on its kernel or as its function."""
+    return bool(request.param)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """A model of one node.
+
+    Attributes:
+        name: Of the operator.
+        operands: In the node's order.
+        inputs: Names of the operands that are inputs of a run; the others are constants of the model.
+        outputs: Their types.
+        attributes: Of the node.
+    """
+
+    name: str
+    operands: dict[str, Array]
+    inputs: tuple[str, ...]
+    outputs: dict[str, type]
+    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def open(self, *, kernels: bool, threads: int = 2) -> onnxruntime.InferenceSession:
+        """Open a session, with the kernels or without."""
+        info = helper.make_tensor_value_info
+        declared = [info(n, TYPES[self.operands[n].dtype], [None] * self.operands[n].ndim) for n in self.inputs]
+        outputs = [info(n, TYPES[np.dtype(dtype)], None) for n, dtype in self.outputs.items()]
+        constants = [numpy_helper.from_array(array, n) for n, array in self.operands.items() if n not in self.inputs]
+        node = helper.make_node(self.name, list(self.operands), list(self.outputs), domain=DOMAIN, **self.attributes)
+        opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid(DOMAIN, 1)]
+        graph = helper.make_graph([node], "one", declared, outputs, constants)
+        functions = [function(each) for each in dict.fromkeys(("Dense", self.name))]
+        model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 4
+        if kernels:
+            cpu_kernels.register(options, None, cpu_kernels.Kernels.INT8)
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(self, *, kernels: bool, threads: int = 2, **changed: Array) -> list[Array]:
+        """Run it once, with some operands changed."""
+        feeds = {name: changed.get(name, self.operands[name]) for name in self.inputs}
+        return list(self.open(kernels=kernels, threads=threads).run(None, feeds))
+
+
+def dense(rows: int, inputs: int, outputs: int, name: str = "Dense", batch: int = 1) -> Operator:
+    """Make a product of random numbers, with an activation or a normalization by the operator's name."""
+    rng = np.random.default_rng(rows + inputs + outputs)
+    operands: dict[str, Array] = {
+        "x8": rng.integers(0, 256, (batch, rows, inputs), dtype=np.uint8),
+        "zero_point": np.uint8(117)[...],
+        "weight": to_panels(rng.integers(-127, 128, (inputs, outputs), dtype=np.int8)),
+        "scale": rng.uniform(1e-5, 1e-4, outputs).astype(np.float32) / np.float32(math.sqrt(inputs)),
+        "bias": rng.normal(size=outputs).astype(np.float32),
+    }
+    to_eight: dict[str, Array] = {"y_scale": np.float32(0.031)[...], "y_zero_point": np.uint8(99)[...]}
+    if name == "Dense":
+        return Operator(name, operands, ("x8",), {"y": np.float32})
+    if name != "DenseAddNorm":
+        return Operator(name, operands | to_eight, ("x8",), {"y8": np.uint8})
+    norm = {part: rng.normal(size=outputs).astype(np.float32) for part in ("factor", "gamma", "beta")}
+    residual = {"residual": rng.normal(size=(batch, rows, outputs)).astype(np.float32)}
+    outputs_of = {"y": np.float32, "y8": np.uint8}
+    return Operator(name, operands | residual | norm | to_eight, ("x8", "residual"), outputs_of, {"epsilon": 1e-6})
+
+
+def attention(batch: int, queries: int, keys: int, heads: int, head: int, lengths: list[int]) -> Operator:
+    """Make queries, keys and values of random numbers; scores reach from about -20 to 20."""
+    rng = np.random.default_rng(keys)
+    shape = {"q": queries, "k": keys, "v": keys}
+    spread = {"q": 2 / math.sqrt(head), "k": 3.0, "v": 1.0}
+    parts = {n: (rng.normal(size=(batch, shape[n], heads * head)) * spread[n]).astype(np.float32) for n in shape}
+    rest: dict[str, Array] = {
+        "lengths": np.array(lengths, dtype=np.int64),
+        "y_scale": np.float32(0.02)[...],
+        "y_zero_point": np.uint8(128)[...],
+    }
+    return Operator("Attention", parts | rest, ("q", "k", "v", "lengths"), {"y8": np.uint8}, {"num_heads": heads})
+
+
+def product_in_float64(operator: Operator) -> Array:
+    """Return ``x W + b``, exact up to the scale; the weight is read back from its panels."""
+    o = operator.operands
+    inputs, outputs = o["x8"].shape[-1], len(o["bias"])
+    weight = np.array([[o["weight"][j // PANEL, i // 4, j % PANEL, i % 4] for j in range(outputs)] for i in range(inputs)])
+    sums = (o["x8"].astype(np.int64) - int(o["zero_point"])) @ weight.astype(np.int64)
+    return np.asarray(sums * o["scale"].astype(np.float64) + o["bias"])
+
+
+def rounded(y: Array, operator: Operator) -> Array:
+    """Return ONNX's QuantizeLinear before it is rounded to whole numbers."""
+    return np.clip(y / float(operator.operands["y_scale"]) + int(operator.operands["y_zero_point"]), 0, 255)
+
+
+def activate(kind: str, x: Array) -> Array:
+    """Return the activation in float64."""
+    if kind == "DenseGelu":
+        return np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape)
+    if kind == "DenseGeluTanh":
+        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    return np.maximum(x, 0)
+
+
+# One row and many, a full block of 14 and one more; inputs by fours; outputs that fill panels of 32, half of one, and neither.
+SIZES = [(1, 4, 1), (2, 64, 32), (14, 36, 48), (15, 128, 33), (29, 384, 96), (70, 768, 50), (600, 8, 40)]
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), SIZES)
+def test_dense(rows: int, inputs: int, outputs: int, kernels: bool) -> None:
+    operator = dense(rows, inputs, outputs)
+    (y,) = operator.run(kernels=kernels)
+    np.testing.assert_allclose(y, product_in_float64(operator), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["DenseGelu", "DenseGeluTanh", "DenseRelu"])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), SIZES)
+def test_dense_activation(rows: int, inputs: int, outputs: int, name: str, kernels: bool) -> None:
+    operator = dense(rows, inputs, outputs, name)
+    (y8,) = operator.run(kernels=kernels)
+    expected = rounded(activate(name, product_in_float64(operator)), operator)
+    assert np.abs(y8 - expected).max() < 0.51  # a half, and the error of the polynomial
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), SIZES)
+def test_dense_add_norm(rows: int, inputs: int, outputs: int, kernels: bool) -> None:
+    operator = dense(rows, inputs, outputs, "DenseAddNorm", batch=2)
+    o = operator.operands
+    total = product_in_float64(operator) + o["residual"].astype(np.float64) * o["factor"]
+    centred = total - total.mean(axis=-1, keepdims=True)
+    expected = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-6) * o["gamma"] + o["beta"]
+    y, y8 = operator.run(kernels=kernels)
+    np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
+    assert np.abs(y8 - rounded(expected, operator)).max() < 0.51
+
+
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "heads", "head", "lengths"),
+    [
+        (1, 1, 1, 1, 16, [1]),
+        (1, 16, 16, 2, 64, [16]),
+        (3, 17, 17, 12, 32, [17, 1, 9]),  # padded
+        (2, 33, 33, 3, 48, [33, 20]),
+        (2, 1, 40, 4, 64, [40, 7]),  # one query, as in the last layer
+        (1, 130, 130, 1, 80, [129]),
+        (4, 5, 5, 4, 16, [5, 5, 2, 3]),  # as many texts as heads
+    ],
+)
+def test_attention(batch: int, queries: int, keys: int, heads: int, head: int, lengths: list[int], kernels: bool) -> None:
+    operator = attention(batch, queries, keys, heads, head, lengths)
+    o = operator.operands
+    q, k, v = (o[n].reshape(batch, -1, heads, head).transpose(0, 2, 1, 3).astype(np.float64) for n in ("q", "k", "v"))
+    scores = q @ k.transpose(0, 1, 3, 2)  # [batch, heads, queries, keys]
+    for row, length in enumerate(lengths):
+        scores[row, :, :, length:] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    context = (weights @ v).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head)
+    (y8,) = operator.run(kernels=kernels)
+    for row, length in enumerate(lengths):
+        real = slice(0, length if queries == keys else queries)  # rows of padding are never read
+        off = np.abs(y8[row, real] - rounded(context[row, real], operator))
+        assert off.max() < (2.5 if kernels else 0.51)  # bfloat16 has eight significant bits, too
+        assert off.mean() < (0.4 if kernels else 0.3)
+
+
+@only_kernels
+def test_a_row_is_the_same_to_the_last_bit_whatever_it_is_computed_with() -> None:
+    for name in ("Dense", "DenseGelu", "DenseGeluTanh", "DenseAddNorm"):
+        operator = dense(37, 100, 70, name)
+        whole = operator.run(kernels=True)
+        for first, last in ((0, 1), (3, 9), (20, 37)):
+            part = {n: operator.operands[n][:, first:last] for n in operator.inputs}
+            for a, b in zip(operator.run(kernels=True, **part), whole, strict=True):
+                assert np.array_equal(a, b[:, first:last])
+
+
+@only_kernels
+def test_a_text_attends_the_same_whatever_pads_it() -> None:
+    operator = attention(3, 60, 60, 4, 32, [41, 60, 3])
+    (together,) = operator.run(kernels=True)
+    for row, length in enumerate([41, 60, 3]):
+        alone = {n: operator.operands[n][row : row + 1, :length] for n in ("q", "k", "v")}
+        (single,) = operator.run(kernels=True, lengths=np.array([length]), **alone)
+        assert np.array_equal(single[0], together[row, :length])
+
+
+@only_kernels
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_no_bit(threads: int) -> None:
+    for operator in (dense(80, 256, 320, "DenseAddNorm"), attention(2, 90, 90, 8, 64, [90, 51])):
+        for a, b in zip(operator.run(kernels=True, threads=threads), operator.run(kernels=True), strict=True):
+            assert np.array_equal(a, b)
+
+
+@only_kernels
+def test_a_text_of_no_tokens_gives_zero() -> None:
+    for queries in (1, 5):
+        (y8,) = attention(1, queries, 5, 2, 16, [0]).run(kernels=True)
+        assert (y8 == 128).all()
+
+
+@only_kernels
+@pytest.mark.parametrize("length", [-1, 6])
+def test_a_length_that_cannot_be_is_refused(length: int) -> None:
+    with pytest.raises(Exception, match=r"nonpad_kv_seqlen"):
+        attention(2, 5, 5, 2, 16, [5, 5]).run(kernels=True, lengths=np.array([5, length]))
+
+
+@only_kernels
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    product, norm, heads = dense(3, 64, 32), dense(3, 64, 32, "DenseAddNorm"), attention(2, 5, 5, 2, 16, [5, 5])
+    with pytest.raises(Exception, match="as wide as its weights"):
+        product.run(kernels=True, x8=np.zeros((1, 3, 60), dtype=np.uint8))
+    with pytest.raises(Exception, match="the size of the product"):
+        norm.run(kernels=True, residual=np.zeros((1, 2, 32), dtype=np.float32))
+    with pytest.raises(Exception, match="differ in size"):
+        heads.run(kernels=True, v=np.zeros((2, 4, 32), dtype=np.float32))
+    with pytest.raises(Exception, match="one length for each text"):
+        heads.run(kernels=True, lengths=np.array([5]))
+    with pytest.raises(Exception, match="differ in size"):  # as many numbers, laid out in another way
+        heads.run(kernels=True, v=np.zeros((1, 10, 32), dtype=np.float32))
+    with pytest.raises(Exception, match="multiple of 16"):
+        none = {n: np.zeros((1, 5, 0), dtype=np.float32) for n in ("q", "k", "v")}
+        heads.run(kernels=True, lengths=np.array([5]), **none)
+    with pytest.raises(Exception, match="multiple of 16"):
+        dataclasses.replace(heads, attributes={"num_heads": 4}).run(kernels=True)
+
+
+@only_kernels
+@pytest.mark.parametrize(
+    ("operand", "wrong", "says"),
+    [
+        ("weight", np.zeros((1, 16, 16, 4), dtype=np.int8), r"panels, inputs / 4, 32, 4"),
+        ("weight", np.zeros((2, 16, 32, 4), dtype=np.int8), "same number of outputs"),
+        ("weight", np.zeros((1, 0, 32, 4), dtype=np.int8), "has to have inputs"),
+        ("scale", np.zeros(31, dtype=np.float32), "same number of outputs"),
+        ("gamma", np.zeros(31, dtype=np.float32), "as wide as the product"),
+        ("y_scale", np.zeros(2, dtype=np.float32), "one number each"),
+        ("zero_point", np.zeros(2, dtype=np.uint8), "one number"),
+    ],
+)
+def test_constants_that_do_not_fit_are_refused_when_the_model_is_opened(operand: str, wrong: Array, says: str) -> None:
+    operator = dense(3, 64, 32, "DenseAddNorm")
+    broken = dataclasses.replace(operator, operands=operator.operands | {operand: wrong})
+    with pytest.raises(Exception, match=says):
+        broken.open(kernels=True)
+
+
+@only_kernels
+def test_weights_have_to_be_constants() -> None:
+    operator = dense(3, 64, 32)
+    with pytest.raises(Exception, match="constants of the model"):
+        dataclasses.replace(operator, inputs=("x8", "scale")).open(kernels=True)

@@ -1,0 +1,244 @@
+"""Every kernel against reference.c, without ONNX Runtime: odd sizes, no rows, saturation, NaN; and nothing written outside."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+FOLDER = Path(__file__).parents[3] / "engine" / "kernels"
+HEADER = (FOLDER / "kernels.h").read_text()
+FEATURES = {name: int(bit) for name, bit in re.findall(r"^    (\w+) = (\d+), +/\*", HEADER, re.M)}
+ROWS = re.findall(r"\{(\w+), [^,]+, (\w+)_unit_(\w+)", HEADER)  # of the table: needs, operation, instruction set
+IDENTITY, GELU, GELU_TANH, RELU = range(4)
+PANEL, DENSE_ROWS, NORM_ROWS, GELU_NUMBERS = 32, 512, 4, 4096
+GUARD = 64  # numbers before and after every result
+
+
+class Rounding(ctypes.Structure):
+    _fields_: ClassVar = [("inverse_scale", ctypes.c_float), ("zero_point", ctypes.c_int32)]
+
+
+class Operation(ctypes.Structure):
+    """A struct of kernels.h, made of NumPy arrays, which it keeps alive."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.arrays = [value for value in fields.values() if isinstance(value, np.ndarray)]
+        super().__init__(**{n: v.ctypes.data if isinstance(v, np.ndarray) else v for n, v in fields.items()})
+
+
+def layout(pointers: str, sizes: str, *rest: tuple[str, Any]) -> list[tuple[str, Any]]:
+    return [*((n, ctypes.c_void_p) for n in pointers.split()), *((n, ctypes.c_size_t) for n in sizes.split()), *rest]
+
+
+class Dense(Operation):
+    _fields_: ClassVar = [
+        *layout("x weight scale bias offset", "rows inputs outputs", ("activation", ctypes.c_int)),
+        *layout("y y8", "", ("rounding", Rounding)),
+    ]
+
+
+class Attention(Operation):
+    _fields_: ClassVar = [
+        *layout("q k v lengths", "batch queries keys heads head"),
+        *layout("y8", "", ("rounding", Rounding), ("scratch", ctypes.c_void_p)),
+    ]
+
+
+class Norm(Operation):
+    _fields_: ClassVar = [
+        *layout("x y residual factor gamma beta", "", ("epsilon", ctypes.c_float)),
+        *layout("", "rows width", ("y8", ctypes.c_void_p), ("rounding", Rounding)),
+    ]
+
+
+class Gelu(Operation):
+    _fields_: ClassVar = layout("x y", "count", ("kind", ctypes.c_int))
+
+
+@pytest.fixture(scope="session")
+def library(build: Any, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """All kernels and the reference."""
+    sources = [FOLDER / "reference.c", FOLDER / "cpu_features.c", *sorted(FOLDER.glob("*/*_*avx512*.c"))]
+    return ctypes.CDLL(str(build(tmp_path_factory.mktemp("kernels") / "kernels.so", sources)))
+
+
+def each(operation: str) -> pytest.MarkDecorator:
+    """Parametrize a test by the instruction sets that the table has for an operation."""
+    return pytest.mark.parametrize("kernel", [kernel for _, of, kernel in ROWS if of == operation])
+
+
+@pytest.fixture(autouse=True)
+def _needs(library: ctypes.CDLL, kernel: str) -> None:
+    (needs,) = {FEATURES[needs] for needs, _, name in ROWS if name == kernel}
+    if needs & ~library.cpu_features():
+        pytest.skip(f"this CPU has no {kernel}")
+
+
+class Result:
+    """A guarded array that a kernel writes."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
+        self.memory = np.full(math.prod(shape) + 2 * GUARD, 77, dtype=dtype)
+        self.array = self.memory[GUARD : len(self.memory) - GUARD].reshape(shape)
+
+    def checked(self) -> Array:
+        """Return the result; nothing next to it may have changed."""
+        assert (self.memory[:GUARD] == 77).all() and (self.memory[-GUARD:] == 77).all()
+        return self.array
+
+
+def run(library: ctypes.CDLL, name: str, operation: Operation, units: int) -> None:
+    """Compute all units, the last one first: their order has to be free."""
+    for unit in reversed(range(units)):
+        getattr(library, name)(ctypes.byref(operation), ctypes.c_size_t(unit))
+
+
+def assert_close_in_eight_bits(found: Array, expected: Array, differing: float = 0.01) -> None:
+    """A tie may round either way: a few numbers may be one step off."""
+    off = np.abs(found.astype(int) - expected)
+    assert off.size == 0 or (off.max() <= 1 and (off > 0).mean() <= differing), (off.max(), (off > 0).mean())
+
+
+SIZES = [(0, 64, 32), (1, 4, 1), (2, 64, 32), (13, 36, 48), (15, 128, 33), (29, 384, 96), (70, 768, 50), (600, 8, 40)]
+
+
+def dense(
+    library: ctypes.CDLL, kernel: str, size: tuple[int, int, int], activation: int, eight_bits: bool, **changed: Array
+) -> Array:
+    """Compute a product of random numbers."""
+    rows, inputs, outputs = size
+    rng = np.random.default_rng(sum(size))
+    panels = -(-outputs // PANEL)
+    weight = rng.integers(-127, 128, (panels, inputs // 4, PANEL, 4), dtype=np.int8)
+    arrays: dict[str, Array] = {
+        "x": rng.integers(0, 256, (rows, inputs), dtype=np.uint8),
+        "weight": weight,
+        "scale": (rng.uniform(1e-5, 1e-4, outputs) / math.sqrt(inputs)).astype(np.float32),
+        "bias": rng.normal(size=outputs).astype(np.float32),
+    } | changed
+    offset = Result((panels * PANEL,), np.int32)
+    y = Result((rows, outputs), np.uint8 if eight_bits else np.float32)
+    target = {"y8" if eight_bits else "y": y.array}
+    operation = Dense(
+        **arrays, offset=offset.array, rows=rows, inputs=inputs, outputs=outputs, activation=activation,
+        rounding=Rounding(1 / 0.031, 99), **target,
+    )  # fmt: skip
+    getattr(library, f"dense_offsets_{kernel}")(ctypes.byref(operation), 117, ctypes.c_void_p(offset.array.ctypes.data))
+    assert np.array_equal(offset.checked(), 117 * weight.astype(int).sum(axis=(1, 3)).ravel())
+    run(library, f"dense_unit_{kernel}", operation, panels * -(-rows // DENSE_ROWS))
+    return y.checked()
+
+
+@each("dense")
+@pytest.mark.parametrize("size", SIZES)
+def test_dense(library: ctypes.CDLL, kernel: str, size: tuple[int, int, int]) -> None:
+    found, expected = (dense(library, each, size, IDENTITY, eight_bits=False) for each in (kernel, "reference"))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@each("dense")
+@pytest.mark.parametrize("activation", [IDENTITY, GELU, GELU_TANH, RELU])
+@pytest.mark.parametrize("size", SIZES)
+def test_dense_in_eight_bits(library: ctypes.CDLL, kernel: str, size: tuple[int, int, int], activation: int) -> None:
+    found, expected = (dense(library, each, size, activation, eight_bits=True) for each in (kernel, "reference"))
+    assert_close_in_eight_bits(found, expected)
+
+
+@each("dense")
+@pytest.mark.parametrize("activation", [IDENTITY, GELU, GELU_TANH, RELU])
+def test_dense_saturates_and_has_a_place_for_nan(library: ctypes.CDLL, kernel: str, activation: int) -> None:
+    low = -11 if activation == GELU else -1e6  # the polynomial of eight bits is good for |x| < 12
+    bias = np.array([1e6, low, 1e30, low, np.nan, 0.5] * 6, dtype=np.float32)
+    found, expected = (
+        dense(library, each, (5, 8, 36), activation, eight_bits=True, bias=bias) for each in (kernel, "reference")
+    )
+    assert_close_in_eight_bits(found, expected)
+    assert (found[:, 0] == 255).all() and set(found[:, 4]) == {99 if activation == RELU else 0}
+
+
+@each("norm")
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("rows", "width"), [(0, 16), (1, 1), (3, 16), (5, 37), (4, 384), (41, 768)])
+def test_norm(library: ctypes.CDLL, kernel: str, rows: int, width: int, residual: bool) -> None:
+    rng = np.random.default_rng(rows + width)
+    numbers = {n: rng.normal(size=(rows, width)).astype(np.float32) for n in ("x", "residual")}
+    vectors = {n: rng.normal(size=width).astype(np.float32) for n in ("factor", "gamma", "beta")}
+    if rows > 2:
+        numbers["x"][1, width // 2] = np.nan
+        vectors["beta"][0] = 100  # saturates
+    found = {}
+    for name in (kernel, "reference"):
+        y, y8 = Result((rows, width), np.float32), Result((rows, width), np.uint8)
+        y.array[:] = numbers["x"]  # x may be y
+        added = {"residual": numbers["residual"]} if residual else {}
+        operation = Norm(
+            x=y.array, y=y.array, **vectors, **added, epsilon=1e-6, rows=rows, width=width, y8=y8.array,
+            rounding=Rounding(1 / 0.031, 99),
+        )  # fmt: skip
+        run(library, f"norm_unit_{name}", operation, -(-rows // NORM_ROWS))
+        found[name] = y.checked(), y8.checked()
+    np.testing.assert_allclose(found[kernel][0], found["reference"][0], rtol=2e-5, atol=2e-5)
+    assert_close_in_eight_bits(found[kernel][1], found["reference"][1])
+
+
+@each("gelu")
+@pytest.mark.parametrize(("kind", "rtol"), [(GELU, 2e-6), (GELU_TANH, 1e-5)])
+@pytest.mark.parametrize("count", [0, 1, 37, 4096, 4097, 40_003])
+def test_gelu(library: ctypes.CDLL, kernel: str, count: int, kind: int, rtol: float) -> None:
+    x = np.linspace(-20, 20, count, dtype=np.float32)
+    x[5:10] = x[5:10] * 0 + [0.0, -0.0, 1e-30, -1e-30, np.nan] if count > 10 else x[5:10]
+    found = {}
+    for name in (kernel, "reference"):
+        y = Result((count,), np.float32)
+        run(library, f"gelu_unit_{name}", Gelu(x=x, y=y.array, count=count, kind=kind), -(-count // GELU_NUMBERS))
+        found[name] = y.checked()
+    np.testing.assert_allclose(found[kernel], found["reference"], rtol=rtol, atol=2e-7 if kind == GELU else 1e-6)
+
+
+@each("attention")
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "heads", "head", "lengths"),
+    [
+        (1, 1, 1, 1, 16, [1]),
+        (1, 16, 16, 2, 64, None),  # without lengths
+        (3, 17, 17, 12, 32, [17, 1, 9]),  # padded
+        (2, 33, 33, 3, 48, [33, 20]),
+        (2, 1, 40, 4, 64, [40, 7]),  # one query, as in the last layer
+        (1, 130, 130, 1, 80, [129]),
+        (2, 5, 5, 4, 16, [0, 5]),  # a text without tokens
+        (2, 3, 9, 2, 32, [0, 5]),
+    ],
+)
+@pytest.mark.parametrize("reach", [1.0, 30.0])  # the second saturates
+def test_attention(
+    library: ctypes.CDLL, kernel: str, batch: int, queries: int, keys: int, heads: int, head: int, lengths: Any, reach: float
+) -> None:
+    rng = np.random.default_rng(keys)
+    sizes, spreads = {"q": queries, "k": keys, "v": keys}, {"q": 2 / math.sqrt(head), "k": 3.0, "v": reach}
+    arrays = {n: (rng.normal(size=(batch, sizes[n], heads * head)) * spreads[n]).astype(np.float32) for n in sizes}
+    if lengths:
+        arrays["lengths"] = np.array(lengths, dtype=np.int64)
+        for row, length in enumerate(lengths):
+            arrays["k"][row, length:] = arrays["v"][row, length:] = np.nan  # padding is read by nobody
+    found = {}
+    for name in (kernel, "reference"):
+        y8 = Result((batch, queries, heads * head), np.uint8)
+        operation = Attention(
+            **arrays, batch=batch, queries=queries, keys=keys, heads=heads, head=head, y8=y8.array, rounding=Rounding(50, 128)
+        )
+        if name != "reference":
+            size = getattr(library, f"attention_scratch_{name}")
+            size.restype = ctypes.c_size_t
+            scratch = np.empty(batch * heads * size(ctypes.byref(operation)) + 64, dtype=np.uint8)
+            operation.scratch = -(-scratch.ctypes.data // 64) * 64
+        run(library, f"attention_unit_{name}", operation, batch * heads)
+        found[name] = y8.checked()
+    assert_close_in_eight_bits(found[kernel], found["reference"], differing=0.05)

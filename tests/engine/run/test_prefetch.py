@@ -1,0 +1,48 @@
+"""Prefetching: the same items in order, ahead of the reader; errors in their place; no thread is left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from fusedbert.engine.run.prefetch import prefetch
+
+
+def test_it_gives_the_same_items() -> None:
+    assert list(prefetch(iter(range(100)))) == list(range(100))
+    assert list(prefetch(iter(()))) == []
+
+
+def test_it_works_while_its_reader_does() -> None:
+    begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        begun.set()
+        yield 2
+
+    source = prefetch(items())
+    assert next(source) == 1
+    assert begun.wait(10)  # the second is made, and nobody has asked for it
+    assert list(source) == [2]
+
+
+def test_it_raises_at_its_place() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise KeyError("here")
+
+    items = prefetch(broken())
+    assert next(items) == 1
+    with pytest.raises(KeyError, match="here"):
+        next(items)
+
+
+def test_it_ends_when_it_is_left() -> None:
+    before = threading.active_count()
+    items = prefetch(iter(range(10**9)), depth=1)
+    assert next(items) == 0
+    items.close()
+    assert threading.active_count() == before
