@@ -75,9 +75,10 @@ def _convert(checkpoint: Path, folder: Path) -> None:
     if family != "bert":
         raise CheckpointError(f"model_type is {family!r}, and CTranslate2 is measured with bert only: leave CTranslate2 out")
     from ctranslate2.converters import TransformersConverter
-    from transformers import AutoModelForSequenceClassification
+
+    transformers = importlib.import_module("transformers")  # the package has the name of a file here
 
     TransformersConverter(str(checkpoint)).convert(str(folder), quantization="float32", force=True)
-    head = AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).classifier.float()
+    head = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).classifier.float()
     weight, bias = head.weight.detach().numpy().T, head.bias.detach().numpy()
     np.savez(folder / _HEAD, weight=np.ascontiguousarray(weight), bias=bias)

@@ -92,9 +92,10 @@ def _convert(checkpoint: Path, file: Path) -> None:
     """Write transformers' module as OpenVINO's IR, in fp32, with dynamic batch and length."""
     openvino = _openvino()
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    module = AutoModelForSequenceClassification.from_pretrained(
+    transformers = importlib.import_module("transformers")  # the package has the name of a file here
+
+    module = transformers.AutoModelForSequenceClassification.from_pretrained(
         checkpoint, dtype=torch.float32, attn_implementation=ATTENTION, local_files_only=True
     ).eval()
     names = accepted_inputs(module.forward)

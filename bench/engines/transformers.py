@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,11 +50,14 @@ class Transformers(Engine):
     def _module(self) -> Any:
         """Read the checkpoint as a module, ready to run."""
         import torch
-        from transformers import AutoModelForSequenceClassification
+
+        transformers = importlib.import_module("transformers")  # the package has the name of a file here
 
         torch.set_num_threads(self.job.threads)
         dtype = getattr(torch, _DTYPES[self.spec.precision])
-        module = AutoModelForSequenceClassification.from_pretrained(self.checkpoint, dtype=dtype, local_files_only=True)
+        module = transformers.AutoModelForSequenceClassification.from_pretrained(
+            self.checkpoint, dtype=dtype, local_files_only=True
+        )
         self._inputs = accepted_inputs(module.forward)
         self._attention = str(module.config._attn_implementation)
         return module.eval().to(self.job.device)
@@ -73,12 +77,15 @@ class Pipeline(Transformers):
     def load(self) -> None:
         """Make the pipeline."""
         import torch
-        from transformers import AutoTokenizer, pipeline
+
+        transformers = importlib.import_module("transformers")  # the package has the name of a file here
 
         module = self._module()
-        tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
         module.config.id2label = {i: str(i) for i in range(module.config.num_labels)}  # two labels may share a name
-        self._model = pipeline("text-classification", model=module, tokenizer=tokenizer, device=torch.device(self.job.device))
+        self._model = transformers.pipeline(
+            "text-classification", model=module, tokenizer=tokenizer, device=torch.device(self.job.device)
+        )
 
     def logits(self, batch: Batch) -> Logits:
         """Call the pipeline's module on token ids, which the pipeline itself does not take."""

@@ -239,7 +239,10 @@ class Load(Benchmark):
         return {
             "results": [self._result(mode, point) for mode, sweep in sweeps for point in sweep.tried],
             "capacity": {mode: sweep.bounds.rate for mode, sweep in sweeps},
-            "search": {mode: {**sweep.bounds._asdict(), "saturated": sweep.saturated} for mode, sweep in sweeps},
+            "search": {
+                mode: {"rate": sweep.bounds.rate, "beyond": sweep.bounds.beyond, "saturated": sweep.saturated}
+                for mode, sweep in sweeps
+            },
             "alone_ms": record.alone_ms,
             "callers": record.callers,
             "one_caller": record.one_caller,
