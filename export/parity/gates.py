@@ -111,7 +111,7 @@ def check_parity(path: Path, precision: str, baseline: Baseline, progress: Progr
     parity = compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
     tolerance = 0.0
     if precision == "fp32" and not parity.max_abs_logit <= _fp32_limit(parity):  # NaN is not
-        progress("computing the reference in float32 too: some models are no more certain than that")
+        progress("computing the reference in float32 too, because float32 may not settle this model's logits")
         tolerance = float32_tolerance(baseline)
     check_limits(parity, precision, file, tolerance)
     return with_load_tolerance(parity) if tolerance else parity

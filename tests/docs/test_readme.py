@@ -51,7 +51,10 @@ def test_every_command_runs_in_the_order_of_the_page(clone, needs_peers):
     for command in ours:
         done = clone("bash", "-c", command)
         assert done.returncode == 0, f"{command}: {done.stderr}"
-        assert done.stdout or " -o " in command, command
+        if written := re.search(r" -o (\S+)", command):
+            assert (clone.folder / written[1]).stat().st_size, command
+        else:
+            assert done.stdout, command
 
 
 def test_the_python_prints_what_its_comments_say(clone):

@@ -31,7 +31,7 @@ MAX_BUFFERS = 16  # of shapes that are not captured; the least recently used one
 CAPTURE_AT = 2  # the use at which a shape is captured: capturing takes longer than the one run that it saves
 
 RETRY_AFTER = 8  # uses of a shape until it is captured again, after a capture that failed; twice as many each time
-MOST_FAILURES = 8  # failed captures until there are no more
+MOST_FAILURES = 8  # failed captures after which no more are tried
 _log = logging.getLogger("fusedbert")
 
 

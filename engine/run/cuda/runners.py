@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class PlainCudaRunner(PaddedRunner):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _GraphRunner:
+class _GraphRunner(abc.ABC):
     """Runs batches through reused buffers, small ones as CUDA graphs."""
 
     graphs: GraphCache
@@ -53,9 +54,9 @@ class _GraphRunner:
         """The session's file."""
         return self.graphs.session.file
 
+    @abc.abstractmethod
     def prepare(self, rows: Sequence[Row]) -> Batch:
         """Lay out the rows, filled up to the next shape of the ladder."""
-        raise NotImplementedError
 
     def execute(self, prepared: Batch) -> NDArray[np.float32]:
         """Run a batch; if memory does not suffice, its halves, down to single texts.
