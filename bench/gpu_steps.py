@@ -200,6 +200,12 @@ def _run(runner: Runner, rows: Sequence[Row]) -> None:
     runner.execute(runner.prepare(rows))
 
 
+def _of_at_least(tokens: int, tokenizer: TextTokenizer, texts: Sequence[str]) -> str:
+    """Join texts, in their order, until they have so many tokens."""
+    joined = itertools.accumulate(texts, "{} {}".format)
+    return next((text for text in joined if len(tokenizer.encode(check_items([text]))[0].ids) >= tokens), " ".join(texts))
+
+
 def _rates(check: Check, model: CudaLayouts, tokens: int, batches: Sequence[int]) -> dict[int, float]:
     """Run equal batches of each size, each prepared while another runs; return texts per second by batch size."""
     rng, rates = np.random.default_rng(0), {}
@@ -245,8 +251,8 @@ def latency(check: Check) -> dict[str, Any]:
         for name, runner in model.layouts.items():
             figures[f"{name}_{batch}x{tokens}_p50_ms"] = median_ms(functools.partial(_run, runner), rows, check.seconds / 2)
     figures["latency_1x128_p50_ms"] = figures["engine_1x128_p50_ms"]
-    tokenizer, texts = dataclasses.replace(model.tokenizer, max_length=128), check.texts()
-    long_texts = [" ".join(rng.choice(texts, size=17).tolist()) for _ in range(100)]  # are cut at 128 tokens
+    tokenizer = dataclasses.replace(model.tokenizer, max_length=128)
+    long_texts = [_of_at_least(128, tokenizer, rng.permutation(check.texts()[:800]).tolist()) for _ in range(100)]
 
     def from_text(text: str) -> None:
         _run(model.runner, tokenizer.encode(check_items([text])))
