@@ -316,7 +316,7 @@ def peers(check: Check) -> dict[str, Any]:
 def _bench(check: Check, *arguments: str) -> Any:
     """Run ``fusedbert bench``, with this Python as the environment of transformers; return its document."""
     variables = {"FUSEDBERT_BENCH": str(check.work / "bench"), "FUSEDBERT_BENCH_TRANSFORMERS": sys.executable}
-    command = [sys.executable, "-c", "from fusedbert.engine.cli import main; main()", "bench", *arguments]
+    command = [sys.executable, "-c", "from fusedbert.bench.cli import bench; bench()", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **variables}, check=True)
     return json.loads(done.stdout)
 
