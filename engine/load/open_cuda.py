@@ -13,7 +13,14 @@ from ..errors import ArtifactError, DeviceError, InferenceError
 from ..hardware.device import CUDA, Choice
 from ..run.cuda import provider
 from ..run.cuda.graphs import CAPTURE_AT, GraphCache, cuda_lock
-from ..run.cuda.runners import PADDED_UP_TO, ChoosingRunner, PackedRunner, PaddedCudaRunner, PlainCudaRunner
+from ..run.cuda.runners import (
+    PADDED_FROM,
+    PADDED_UP_TO,
+    ChoosingRunner,
+    PackedRunner,
+    PaddedCudaRunner,
+    PlainCudaRunner,
+)
 from ..run.runner import Runner
 from ..run.session import Session, open_session, release
 from ..text.tokenizer import TextTokenizer
@@ -66,7 +73,8 @@ class CudaOpener:
         except (ArtifactError, DeviceError, InferenceError) as error:
             why = f"padded, as the packed graph does not work here ({error}); {verified}"
             return padded.graphs.session, padded, PADDED, why
-        why = f"packed; padded for large batches with at most {PADDED_UP_TO:.0%} padding; {verified_packed}"
+        rule = f"padded for large batches of texts from {PADDED_FROM} tokens on with at most {PADDED_UP_TO:.0%} padding"
+        why = f"packed; {rule}; {verified_packed}"
         return packed.graphs.session, ChoosingRunner(padded=padded, packed=packed), PACKED, why
 
     def _padded(self, variant: Variant) -> tuple[PaddedCudaRunner, str]:

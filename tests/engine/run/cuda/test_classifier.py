@@ -14,6 +14,7 @@ import pytest
 from fusedbert.engine import Classifier, ClosedError, DeviceError, InferenceError, OptionError
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
 from fusedbert.engine.run.cuda import graphs as graphs_module
+from fusedbert.engine.run.cuda import runners
 from fusedbert.engine.run.cuda.graphs import cuda_lock
 from fusedbert.engine.run.cuda.runners import ChoosingRunner
 from fusedbert.engine.run.session import Session
@@ -30,21 +31,30 @@ def expected(exported: Path) -> Iterator[Callable[[list[str]], np.ndarray]]:
         yield clf.decision_function
 
 
-def test_packed_and_padded_by_what_a_batch_wastes(exported: Path, cuda: Any, expected: Any) -> None:
+@pytest.fixture
+def short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the padded graph take texts of any length, since the tests' model takes no long ones."""
+    monkeypatch.setattr(runners, "PADDED_FROM", 1)
+
+
+def test_packed_and_padded_by_what_a_batch_wastes(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     assert (clf.runtime.device, clf.runtime.precision, clf.runtime.layout) == ("cuda:0", "fp16", PACKED)
-    assert "packed; padded for large batches with at most 5% padding" in clf.runtime.why
+    assert "packed; padded for large batches of texts from 192 tokens on with at most 10% padding" in clf.runtime.why
     assert "golden texts within" in clf.runtime.why and clf.runtime.file.name == "model_fp16_packed.onnx"
     padded, packed = fake.sessions
     runs = len(padded.graphs), len(packed.graphs)
     np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
     assert (len(padded.graphs), len(packed.graphs)) == (runs[0], runs[1] + 1)
+    np.testing.assert_allclose(clf.decision_function(EVEN), expected(EVEN), atol=0.03)  # short texts
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0], runs[1] + 2)
+    monkeypatch.setattr(runners, "PADDED_FROM", 4)
     np.testing.assert_allclose(clf.decision_function(EVEN), expected(EVEN), atol=0.03)
-    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 1)
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 2)
     few = EVEN[:8]  # a small batch, where the fewer kernels of the packed graph count
     np.testing.assert_allclose(clf.decision_function(few), expected(few), atol=0.03)
-    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 2)
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 3)
 
 
 def test_both_graphs_are_verified(exported: Path, cuda: Any) -> None:
@@ -136,6 +146,7 @@ def test_provider_options(exported: Path, cuda: Any) -> None:
         Classifier.from_pretrained(exported, device="cuda", session_options={"cuda.device_id": 1})
 
 
+@pytest.mark.usefixtures("short_is_long")
 def test_a_small_shape_is_captured_at_its_second_use(exported: Path, cuda: Any) -> None:
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
@@ -341,6 +352,7 @@ def test_the_first_threads_run_the_session_and_the_others_wait_for_its_own(
     assert graphs["third"] == graphs["second"]
 
 
+@pytest.mark.usefixtures("short_is_long")
 def test_buffers_are_reused(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
