@@ -107,7 +107,8 @@ def test_stream_is_lazy_in_order_and_reads_little_ahead(clf: Classifier) -> None
 
 
 def test_stream_names_the_place_of_a_bad_item(clf: Classifier) -> None:
-    results = clf.stream([*["good"] * 700, None])
+    items: list[Any] = [*["good"] * 700, None]
+    results = clf.stream(items)
     with pytest.raises(InputError, match="text 700 is None"):
         list(results)
 
@@ -209,6 +210,15 @@ def test_the_users_session_options_win(artifact: Path, reference: Callable[..., 
         with Classifier.from_pretrained(artifact, threads=2, session_options=given) as clf:
             assert clf.runtime.threads == 1
             np.testing.assert_allclose(clf.decision_function(TEXTS), reference(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [(None, False), ({}, False), ({"fusedbert.kernels": "0"}, False), ({"intra_op_num_threads": 1}, True)],
+)
+def test_threads_are_as_asked_for_only_if_somebody_asked(artifact: Path, settings: Any, asked: bool) -> None:
+    with Classifier.from_pretrained(artifact, session_options=settings) as clf:
+        assert ("as asked for" in clf.runtime.why) == asked
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100, None])
