@@ -26,7 +26,7 @@ demo: $(VENV)/.demo $(ARTIFACT)/fusedbert.json  ## Export the embedded checkpoin
 	@$(BIN)/python examples/demo.py $(ARTIFACT) examples/sentences.txt
 
 test: $(VENV)/.test  ## Run the tests, with transformers and torch as the judge
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 test-wheel: $(VENV)/.test  ## Install the built wheel in fresh environments and use it there
 	$(BIN)/pytest -q -m environment
