@@ -1,9 +1,8 @@
-"""``make gpu-check``: what to measure on a machine with an NVIDIA GPU, as named steps in order of value.
+"""``make gpu-check``: measure a machine with an NVIDIA GPU, in named steps in order of value (docs/cuda.md).
 
-    python -m fusedbert.bench.gpu_check [--steps parity,latency] [--resume] [--list] [--dry-run]
-
-Each step (``fusedbert.bench.gpu_steps``) runs in a separate process with its own time limit. The result is one file,
-``bench/results/<GPU>.json``, written after every step; ``--resume`` skips the steps that it holds. Its fields:
+Each step (``fusedbert.bench.gpu_steps``) runs in a separate process with its own time limit. Until one does, only the standard
+library is imported: as a script, this file first makes its environment. The result is one file, ``bench/results/<GPU>.json``,
+written after every step; what was not measured is null:
 
 * ``gpu``, ``driver``, ``onnxruntime``: what was measured on; ``dry_run``
 * ``bert_base``: ``latency_1x128_p50_ms`` from token ids to logits on the host, ``text_1_p50_ms`` the same from text,
@@ -13,18 +12,13 @@ Each step (``fusedbert.bench.gpu_steps``) runs in a separate process with its ow
   fusedbert with transformers in fp16
 * ``attention_nodes_on_cuda``: attention nodes that CUDA runs, of BERT-base's 12
 * ``steps``: for each step ``status`` (``ok``, ``failed`` or ``timed out``), ``why``, ``seconds`` and all its ``figures``
-
-What was not measured is null. ``--dry-run`` takes every step on the CPU with models of two layers.
-
-As a script, ``python bench/gpu_check.py --environment FOLDER [--wheels FOLDER]``, it first makes a virtual environment on top
-of this Python's packages; so this file imports only the standard library until a step runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import math
 import re
 import site
 import subprocess
@@ -55,34 +49,12 @@ SUMMARY: Mapping[str, Mapping[str, str]] = {  # field of the result -> the step 
     "sst2": {"label_agreement": "parity", "packed_over_padded": "throughput", "over_transformers_fp16": "peers"},
 }
 # Modules, and the requirement that brings each.
-NEEDED: Mapping[str, str] = {
-    "numpy": "numpy>=1.26",
-    "tokenizers": "tokenizers>=0.20,<1",
-    "click": "click>=8.1",
-    "tqdm": "tqdm>=4.66",
-    "onnx": "onnx>=1.18",
-    "safetensors": "safetensors>=0.4.3",
-    "scipy": "scipy>=1.15",
-    "pynvml": "nvidia-ml-py>=12",
-    "pytest": "pytest>=8",
-    "onnxruntime": "onnxruntime-gpu[cuda,cudnn]>=1.31",
-}
+ENGINE = {"numpy": "numpy>=1.26", "tokenizers": "tokenizers>=0.20,<1", "click": "click>=8.1", "tqdm": "tqdm>=4.66"}
+TOOLS = {"onnx": "onnx>=1.18", "safetensors": "safetensors>=0.4.3", "scipy": "scipy>=1.15", "pytest": "pytest>=8"}
+NEEDED = {**ENGINE, **TOOLS, "pynvml": "nvidia-ml-py>=12", "onnxruntime": "onnxruntime-gpu[cuda,cudnn]>=1.31"}
 DRY_RUN = {**NEEDED, "onnxruntime": "onnxruntime>=1.31"}
 PEERS = {"torch": "torch>=2.6", "transformers": "transformers>=5"}  # without these, two steps fail and the others go on
-_ASK = """
-import importlib, json, sys
-missing, modules = [], json.loads(sys.argv[1])
-for name in modules:
-    try:
-        module = importlib.import_module(name)
-    except Exception:
-        missing.append(name)
-    else:
-        wants_cuda = "onnxruntime-gpu" in modules[name]
-        if wants_cuda and "CUDAExecutionProvider" not in getattr(module, "get_available_providers", list)():
-            missing.append(name)
-print(json.dumps(missing))
-"""
+NO_GPU = "make gpu-check GPU_CHECK=--dry-run goes through every step on the CPU"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,10 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("".join(f"{name:12}{limit:5.0f} s  {summary}\n" for name, (limit, summary) in STEPS.items()), end="")
         return 0
     if options.environment is not None and options.environment.resolve() != Path(sys.prefix).resolve():
-        if status := make_environment(options.environment, options.wheels, dry_run=options.dry_run):
-            return status
-        again = [options.environment / "bin" / "python", "-m", "fusedbert.bench.gpu_check", *(arguments or sys.argv[1:])]
+        python = str(make_environment(options.environment))
+        again = [python, "-P", "-m", "fusedbert.bench.gpu_check", *(arguments or sys.argv[1:])]
         return subprocess.run(again, check=False).returncode
+    if options.environment is not None and not install_missing(options.wheels, dry_run=options.dry_run):
+        return 1
     return run_steps(names, options)
 
 
@@ -121,12 +94,15 @@ def run_steps(names: Sequence[str], options: argparse.Namespace) -> int:
     from .run.machine import record_machine
 
     if not options.dry_run and (reason := inspect_offer(import_onnxruntime()).obstacle()):
-        _say(f"{reason}; --dry-run goes through every step on the CPU")
+        _say(f"{reason}; {NO_GPU}")
         return 1
     machine = record_machine()
     gpu = {"name": "dry run on the CPU", "driver": None} if options.dry_run else next(iter(machine["gpus"]), {})
+    head = {"gpu": gpu.get("name"), "driver": gpu.get("driver"), "machine": machine, "dry_run": options.dry_run}
     file = options.output / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', gpu.get('name') or 'unknown-gpu')}.json"
-    steps = {name: step for name, step in _read(file).get("steps", {}).items() if name in STEPS}
+    steps: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):  # there is no earlier result
+        steps = json.loads(file.read_text(encoding="utf-8")).get("steps", {})
     begun = time.monotonic()
     for number, name in enumerate(names, start=1):
         if options.resume and steps.get(name, {}).get("status") == "ok":
@@ -136,141 +112,99 @@ def run_steps(names: Sequence[str], options: argparse.Namespace) -> int:
         else:
             _say(f"{name} ({number} of {len(names)})")
             steps[name] = _run_apart(name, options)
-        head = {"gpu": gpu.get("name"), "driver": gpu.get("driver"), "machine": machine, "dry_run": options.dry_run}
         document = rounded(summarize(head, steps))
         write_whole(file, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    failed = {name: steps[name]["why"] for name in names if steps[name]["status"] != "ok"}
-    for name, why in failed.items():
-        _say(f"{name} {steps[name]['status']}: {why}")
-    _say(f"{len(names) - len(failed)} of {len(names)} steps done, {file}")
-    return 1 if failed else 0
+        if steps[name]["status"] != "ok":
+            _say(f"{name} {steps[name]['status']}: {steps[name]['why']}")
+    done = sum(steps[name]["status"] == "ok" for name in names)
+    _say(f"{done} of {len(names)} steps done, {file}")
+    return 0 if done == len(names) else 1
 
 
 def summarize(head: Mapping[str, Any], steps: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result: the figures that are compared from machine to machine, then every step."""
-
-    def figure(name: str, step: str) -> Any:
-        return steps.get(step, {}).get("figures", {}).get(name)
-
-    fields = {field: {name: figure(name, step) for name, step in names.items()} for field, names in SUMMARY.items()}
+    figures = {name: step.get("figures", {}) for name, step in steps.items()}
     versions = head["machine"]["versions"]
-    runtime = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
-    nodes = figure("attention_nodes_on_cuda", "latency")
-    ordered = {name: steps[name] for name in STEPS if name in steps}
-    return {**head, "onnxruntime": runtime, **fields, "attention_nodes_on_cuda": nodes, "steps": ordered}
+    return {
+        **head,
+        "onnxruntime": versions.get("onnxruntime-gpu") or versions.get("onnxruntime"),
+        **{key: {name: figures.get(step, {}).get(name) for name, step in names.items()} for key, names in SUMMARY.items()},
+        "attention_nodes_on_cuda": figures.get("latency", {}).get("attention_nodes_on_cuda"),
+        "steps": {name: steps[name] for name in STEPS if name in steps},
+    }
+
+
+def rounded(document: Any) -> Any:
+    """Round the numbers of a document to four digits, because the fifth differs from run to run; NaN becomes null."""
+    return json.loads(json.dumps(document), parse_float=lambda text: float(f"{float(text):.4g}"), parse_constant=lambda _: None)
 
 
 def _run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run a step in a worker process, which is ended with all its children at the step's time limit."""
     from .run.process import EngineFailedError, Worker
 
-    limit, begun = STEPS[name][0], time.monotonic()
-    work = options.work.absolute() / ("dry-run" if options.dry_run else "")
+    work = str(options.work.absolute() / ("dry-run" if options.dry_run else ""))
     sst2 = options.sst2 and str(options.sst2.absolute())
+    limit, begun = STEPS[name][0], time.monotonic()
     outcome: dict[str, Any] = {"status": "ok", "why": "", "figures": {}}
     try:
         with Worker(variables={"PYTHONNOUSERSITE": ""}) as worker:  # torch may lie in the user's site-packages
-            outcome["figures"] = worker.call(
-                "gpu_step", timeout=limit, step=name, work=str(work), dry_run=options.dry_run, sst2=sst2
-            )
+            settings = {"work": work, "dry_run": options.dry_run, "sst2": sst2}
+            outcome["figures"] = worker.call("gpu_step", timeout=limit, step=name, **settings)
     except EngineFailedError as error:
         outcome |= {"status": "timed out" if time.monotonic() - begun >= limit else "failed", "why": str(error)}
     return {**outcome, "seconds": round(time.monotonic() - begun, 1)}
-
-
-def rounded(value: Any) -> Any:
-    """Round the numbers of a document to four digits, because the fifth differs from run to run; NaN becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): rounded(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.4g}") if math.isfinite(value) else None
-    return value
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def _say(text: str) -> None:
     print(f"gpu-check: {text}", file=sys.stderr, flush=True)
 
 
-# The environment
+def make_environment(folder: Path) -> Path:
+    """Make a virtual environment that sees the repository's packages and this Python's; return its interpreter.
 
-
-def make_environment(folder: Path, wheels: Path | None, *, dry_run: bool) -> int:
-    """Make a virtual environment that sees this Python's packages and the repository, and install what is then missing.
-
-    Returns 0, or 1 if something is missing and cannot be installed. Without ``wheels`` the package index is asked.
+    ``system_site_packages`` means the base interpreter's, so if this one is an environment's, a ``.pth`` file names its own.
     """
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, system_site_packages=True, with_pip=True)
-    link(python)
-    needed = DRY_RUN if dry_run else NEEDED
-    if not dry_run and not _sees_gpu(python):  # before gigabytes are downloaded for nothing
-        _say(
-            "no NVIDIA GPU is visible (a container gets one with --gpus all); "
-            "make gpu-check GPU_CHECK=--dry-run goes through every step on the CPU"
-        )
-        return 1
-    install(python, needed, wheels, "a few hundred MB" if dry_run else "onnxruntime-gpu brings about 2 GB")
-    if not dry_run and "onnxruntime" in missing(python, needed):
-        # CUDA's libraries may be the system's, or torch's, and their wheels not at hand.
-        install(python, {"onnxruntime": "onnxruntime-gpu>=1.31"}, wheels, "without CUDA's libraries", "--no-deps")
-    if absent := missing(python, needed):
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
+    outer = (ROOT / ".imports", *site.getsitepackages())
+    (packages / "fusedbert_and_outer.pth").write_text("".join(f"{path}\n" for path in outer), encoding="utf-8")
+    return python
+
+
+def install_missing(wheels: Path | None, *, dry_run: bool) -> bool:
+    """Install what is missing, from a folder of wheels or the package index; return whether all that is needed is there."""
+    from fusedbert.engine.hardware.device import gpu_present
+
+    def install(modules: Mapping[str, str]) -> list[str]:
+        absent = missing(modules)
+        source = ["--no-index", "--find-links", str(wheels)] if wheels else ["--retries", "1", "--timeout", "10"]
+        pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *source]
+        for options in ([], ["--no-deps"]):  # CUDA's libraries may be the system's, or torch's, and their wheels not at hand
+            if absent:
+                _say(f"installing {', '.join(absent)} (onnxruntime-gpu brings about 2 GB, torch 5)")
+                subprocess.run([*pip, *options, *(modules[name] for name in absent)], check=False)
+                absent = missing(modules)
+        return absent
+
+    if not dry_run and not gpu_present():  # before gigabytes are downloaded for nothing
+        _say(f"no NVIDIA GPU is visible (a container gets one with --gpus all); {NO_GPU}")
+        return False
+    if absent := install(DRY_RUN if dry_run else NEEDED):
         _say(f"{', '.join(absent)} could not be installed: bring the wheels in a folder, make gpu-check WHEELS=FOLDER")
-        return 1
-    if not dry_run:
-        install(python, PEERS, wheels, "torch brings about 5 GB")
-        if absent := missing(python, PEERS):
-            _say(f"{', '.join(absent)} could not be installed: the steps peers and kernels will fail")
-    return 0
+    elif not dry_run and (peers := install(PEERS)):
+        _say(f"{', '.join(peers)} could not be installed: the steps peers and kernels will fail")
+    return not absent
 
 
-def link(python: Path) -> Path:
-    """Add the repository's packages to an environment, then this Python's, by a ``.pth`` file.
-
-    ``system_site_packages`` means those of the base interpreter: an environment that is made from another one would not see
-    the outer one's, so they are named too.
-
-    Returns:
-        The folder of the namespace ``fusedbert``.
-    """
-    ask = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    packages = Path(subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
-    imports = ROOT / ".imports"
-    outer = dict.fromkeys(map(str, (imports, sysconfig.get_paths()["purelib"], *site.getsitepackages())))
-    lines = "".join(f"{path}\n" for path in outer if Path(path) != packages)
-    (packages / "fusedbert_and_outer.pth").write_text(lines, encoding="utf-8")
-    return imports / "fusedbert"
-
-
-def missing(python: Path, modules: Mapping[str, str] = NEEDED) -> list[str]:
-    """List the modules that an interpreter cannot import, or has without CUDA."""
-    command = [str(python), "-c", _ASK, json.dumps(dict(modules))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return list(json.loads(done.stdout.splitlines()[-1]))
-
-
-def install(python: Path, modules: Mapping[str, str], wheels: Path | None, size: str, *options: str) -> None:
-    """Install what is missing, from a folder of wheels if one is given, else from the package index."""
-    if not (absent := missing(python, modules)):
-        return
-    source = ["--no-index", "--find-links", str(wheels)] if wheels else ["--retries", "1", "--timeout", "10"]
-    _say(f"installing {', '.join(absent)} ({size})")
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *options, *source]
-    subprocess.run([*pip, *(modules[name] for name in absent)], check=False)
-
-
-def _sees_gpu(python: Path) -> bool:
-    ask = "import sys; from fusedbert.engine.hardware.device import gpu_present; sys.exit(not gpu_present())"
-    return subprocess.run([str(python), "-c", ask], check=False).returncode == 0
+def missing(modules: Mapping[str, str]) -> list[str]:
+    """List the modules that a fresh process cannot import, or has without CUDA where the requirement brings it."""
+    cuda = "; assert 'CUDAExecutionProvider' in onnxruntime.get_available_providers()"
+    code = {name: f"import {name}{cuda if '-gpu' in requirement else ''}" for name, requirement in modules.items()}
+    python = [sys.executable, "-P", "-c"]
+    return [name for name in modules if subprocess.run([*python, code[name]], capture_output=True, check=False).returncode]
 
 
 if __name__ == "__main__":

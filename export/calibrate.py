@@ -7,7 +7,6 @@ this purpose and come from no data set, so that accuracy on a data set means som
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint.architecture import Encoded
+from fusedbert.engine.text.tokenizer import Row, pad
+
 from .checkpoint.weights import Dense, Layer, Norm
-from .graph.bert import build
 from .graph.cpu_fp32 import CpuFp32
 from .graph.int8_weights import LayerParams, Observed, fit_layer
 from .parity.baseline import DirectBaseline
-from .parity.gates import batch_arrays, open_session, run_batch
+from .parity.gates import open_scratch, run_batch
 
 ROWS = 512  # rows of an input that are recorded, to compare scales on
 
@@ -72,7 +71,7 @@ class Observer:
         return Observed(low=np.asarray(self.low), high=np.asarray(self.high), rows=np.concatenate(self.rows))
 
 
-def calibrate(baseline: DirectBaseline, texts: Sequence[Encoded]) -> tuple[LayerParams, ...]:
+def calibrate(baseline: DirectBaseline, texts: Sequence[Row]) -> tuple[LayerParams, ...]:
     """Fit the quantization parameters of every layer to the activations of ``texts``."""
     a = baseline.architecture
     tokens = sum(len(text.ids) for text in texts)
@@ -81,14 +80,9 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Encoded]) -> tuple[Layer
     observers = [Observer(ROWS / (len(texts) if i in cls_only else tokens)) for i in range(count)]
     random = np.random.default_rng(0)
     names = [f"input_{i}" for i in range(count)]
-    with tempfile.TemporaryDirectory(prefix="fusedbert-") as folder:
-        path = Path(folder) / CalibrationGraph.file
-        graph = build(a, baseline.weights, CalibrationGraph)
-        graph.write(path, "calibration", opset=CalibrationGraph.opset, metadata={})
-        del graph
-        session = open_session(path)
+    session = open_scratch(a, baseline.weights, CalibrationGraph)
     for text in texts:
-        inputs = run_batch(session, names, batch_arrays([text], a.padding_id))
+        inputs = run_batch(session, names, pad([text], a.padding_id))
         for observer, x in zip(observers, inputs, strict=True):
             observer.observe(x, random)
     del session
@@ -96,7 +90,7 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Encoded]) -> tuple[Layer
     return tuple(fit_layer(baseline.weights.layer(i), observed[4 * i : 4 * i + 4]) for i in range(a.layers))
 
 
-def calibration_texts(baseline: DirectBaseline) -> list[Encoded]:
+def calibration_texts(baseline: DirectBaseline) -> list[Row]:
     """Tokenize the texts: by themselves, as pairs for the second segment, and joined for late positions."""
     texts, tokens = baseline.calibration or built_in_texts(), baseline.tokens
     pairs = zip(texts[0:16:2], texts[1:16:2], strict=False)

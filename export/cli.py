@@ -46,19 +46,7 @@ from .variants import TARGETS
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def export(
-    source: str,
-    output: Path,
-    target: str,
-    via: str,
-    attentions: bool,
-    opset: int | None,
-    calibrate: Path | None,
-    allow_tokenizer_difference: bool,
-    revision: str | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     """Convert SOURCE, a checkpoint folder or hub id, to the artifact OUTPUT."""
     start = time.monotonic()
 
@@ -66,24 +54,9 @@ def export(
         click.echo(f"[{time.monotonic() - start:5.1f} s] {step}", err=True)
 
     with shown_warnings():
-        manifest = export_checkpoint(
-            source,
-            output,
-            target=target,
-            via=via,
-            attentions=attentions,
-            opset=opset,
-            calibrate=calibrate,
-            revision=revision,
-            force=force,
-            progress=progress,
-            allow_tokenizer_difference=allow_tokenizer_difference,
-        )
+        manifest = export_checkpoint(source, output, progress=progress, **options)
     progress(f"done: {output}")
-    if as_json:
-        click.echo(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False))
-    else:
-        click.echo(table(manifest))
+    click.echo(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False) if as_json else table(manifest))
 
 
 @contextlib.contextmanager

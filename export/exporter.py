@@ -6,16 +6,17 @@ Everything is written into a temporary folder next to the output, which is renam
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import os
 from pathlib import Path
-from types import ModuleType
 
 from fusedbert.engine.artifact import Manifest, staged_folder
 from fusedbert.engine.errors import OptionError
+from fusedbert.engine.hardware.packages import versions
 
 from .checkpoint import locate
-from .metadata import graph_metadata, made_with, write_metadata
+from .metadata import PACKAGES, graph_metadata, write_metadata
 from .parity.baseline import Baseline, Progress, compute_baseline
 from .parity.tokenizer import against_transformers, report_differences, show_notes
 from .variants import choose_lowerings, make_variants
@@ -83,7 +84,8 @@ def export_checkpoint(
     for option, is_set in (("attentions", attentions), ("opset", opset is not None)):
         if is_set and via != "direct":
             raise OptionError(f"{option} is an option of fusedbert's own graphs, found via={via!r}: use via='direct'")
-    optimum = _import_optimum() if via == "optimum" else None
+    # It needs torch and transformers, unlike the direct route.
+    optimum = importlib.import_module(f"{__package__}.optimum") if via == "optimum" else None
     texts = () if calibrate is None else read_calibration(Path(calibrate).expanduser())
     required = target != "all" if required is None else required
     checkpoint = locate(os.fspath(source), revision=revision, token=token, local_files_only=local_files_only)
@@ -91,7 +93,7 @@ def export_checkpoint(
     if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
         raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
     checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
-    created_with = made_with(*(optimum.PACKAGES if optimum else ()))
+    created_with = versions((*PACKAGES, *(optimum.PACKAGES if optimum else ())))
     metadata = graph_metadata(checkpoint, created_with)
     with staged_folder(folder, replace=force) as stage:
         with against_transformers(checkpoint.folder) as differences:
@@ -111,12 +113,6 @@ def export_checkpoint(
             report_differences(differences(baseline.tokens), allowed=allow_tokenizer_difference)
         progress("writing the manifest")
         return write_metadata(stage, baseline, variants, created_with, runtimes)
-
-
-def _import_optimum() -> ModuleType:
-    from . import optimum  # needs torch and transformers, unlike the direct route
-
-    return optimum
 
 
 def read_calibration(path: Path) -> tuple[str, ...]:

@@ -8,18 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fusedbert.engine.artifact import Manifest, Parity, Source, Variant, sha256_of, write_manifest
-from fusedbert.engine.hardware.packages import versions
 
 from .checkpoint import Checkpoint
 from .parity.baseline import Baseline
 from .parity.tokenizer import check_written
 
 PACKAGES = ("fusedbert", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
-
-
-def made_with(*more: str) -> dict[str, str]:
-    """Return the versions of ``PACKAGES`` and ``more`` that are installed."""
-    return versions((*PACKAGES, *more))
 
 
 def graph_metadata(checkpoint: Checkpoint, created_with: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from fusedbert.engine.errors import OptionError
 
 from .calibrate import calibrate, calibration_texts
 from .checkpoint import FusionWarning
-from .checkpoint.weights import Parameters
+from .checkpoint.weights import Weights
 from .graph.bert import build
 from .graph.cpu_fp32 import OPSETS, CpuAttentions, CpuFp32, CpuPlain
 from .graph.cpu_int8 import CpuInt8
@@ -71,7 +71,7 @@ def make_variant(
     """Build, write and check one graph; raise ``ExportError`` if it fails its parity check."""
     path, a = stage / lowering.file, baseline.architecture
     progress(f"building {lowering.file}")
-    weights: Parameters = baseline.weights
+    weights: Weights | QuantizedWeights = baseline.weights
     if lowering is CpuInt8:
         texts = calibration_texts(baseline)
         progress(f"calibrating {lowering.file} on {len(texts)} texts")

@@ -1,15 +1,15 @@
-"""What every test may use: the repository, a fusedbert in a process of its own, the embedded checkpoint as an artifact."""
+"""Fixtures for every test: the repository, the command line in a fresh process, the embedded checkpoint as an artifact."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-MAIN = "from fusedbert.engine.cli import main; main()"
+from commands import FUSEDBERT
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +29,11 @@ def fusedbert(tmp_path_factory):
     """Run the command line in a fresh process, away from the user's cache; returns the CompletedProcess, with text."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def run(*args, check=False, **keywords):
-        environment = {**os.environ, "FUSEDBERT_CACHE": str(cache), **keywords.pop("env", {})}
-        command = [sys.executable, "-c", MAIN, *map(str, args)]
-        keywords = {"stdin": subprocess.DEVNULL} | keywords if "input" not in keywords else keywords
+    def run(*args: object, check: bool = False, env: Mapping[str, str] = {}, **keywords: Any):
+        environment = {**os.environ, "FUSEDBERT_CACHE": str(cache), **env}
+        command = [*FUSEDBERT, *map(str, args)]
+        if "input" not in keywords:
+            keywords.setdefault("stdin", subprocess.DEVNULL)
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False, **keywords)
         if check and done.returncode:
             pytest.fail(f"fusedbert {' '.join(map(str, args))} left with {done.returncode}: {done.stderr}")
@@ -68,7 +69,7 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium of the system's, driven by playwright; skipped with the reason where one is missing."""
+    """The system's Chromium without a window, driven by playwright; skipped with the reason where one is missing."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser installs it")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     path = next(filter(None, map(shutil.which, names)), None)

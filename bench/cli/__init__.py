@@ -11,7 +11,6 @@ import click
 from fusedbert.engine.cli import LazyGroup
 from fusedbert.engine.errors import StorageError
 
-SIZES = ("small", "base", "large")
 COMMANDS = {
     "latency": ("fusedbert.bench.latency.measure:latency", "Time the graph by shape, from token ids to logits."),
     "corpus": ("fusedbert.bench.corpus.measure:corpus", "Time a file of texts, from text to labels."),
@@ -28,8 +27,8 @@ def bench() -> None:
     """Measure how fast a model runs on this machine, by itself or against other engines."""
 
 
-@click.command(short_help="Write a checkpoint of BERT-base's size, with random weights.")
-@click.argument("size", metavar="SIZE", type=click.Choice(SIZES))
+@click.command()
+@click.argument("size", metavar="SIZE", type=click.Choice(("small", "base", "large")))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FOLDER if it exists.")
 def checkpoint(size: str, folder: Path, force: bool) -> None:
@@ -53,7 +52,7 @@ def checkpoint(size: str, folder: Path, force: bool) -> None:
     click.echo(str(folder))
 
 
-@click.command(short_help="Build the environments of other engines.")
+@click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--again", is_flag=True, help="Rebuild an environment that exists.")
 def setup(names: Sequence[str], again: bool) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import abc
+import datetime
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -13,28 +16,29 @@ from fusedbert.engine.cli.options import messages_on_stderr
 
 from ..engines.batches import Shape
 from ..report.svg import DRAW
-from ..report.text import Clock
+from ..report.text import SCHEMA, busy_before
 from ..run.interleave import EngineProcess, Progress, Run, RunSettings, open_run, start
-from ..run.machine import need
+from ..run.machine import load_average, need, record_machine
 from ..run.reference import check, find_reference
 from ..run.setup import Lineup, Shared, open_lineup
-from ..run.stats import Rounds, compare
+from ..run.stats import Rounds, compare, name_some
 
 INTERRUPTED, FAILED = 130, 1
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)  # an argument that names a file
 Render = Callable[[Mapping[str, Any]], str]
 Round = tuple[int, float, str | None]  # number, time, why it is noisy
 
 
 class Benchmark(abc.ABC):
-    """One kind of measurement of a lineup; ``item`` is the document's name of what a ratio is about, empty without ratios."""
+    """One kind of measurement of a lineup."""
 
     kind: ClassVar[str]
-    item: ClassVar[str] = ""
+    item: ClassVar[str] = ""  # the document's name of what a ratio is about; empty without ratios
+    only: ClassVar[str] = ""  # the item of all results, if they do not have it
     shapes: Sequence[Shape] = ()
-    rounds: int
 
-    def __init__(self, lineup: Lineup) -> None:
-        self.lineup = lineup
+    def __init__(self, lineup: Lineup, rounds: int) -> None:
+        self.lineup, self.rounds = lineup, rounds
 
     def before(self, run: Run) -> None:  # noqa: B027  # most have nothing to do
         """Measure what comes before the engines start."""
@@ -53,24 +57,41 @@ class Benchmark(abc.ABC):
 
     def rounds_of(self, result: Mapping[str, Any]) -> Iterator[Round]:
         """Yield the rounds of a result: number, time in any unit, and why it is noisy or None."""
-        yield from ()
-
-    def place_of(self, result: Mapping[str, Any]) -> str:
-        """Return the item of a result."""
-        return str(result[self.item])
+        yield from zip(result["round_numbers"], result["rounds"], result["noisy"], strict=True)
 
     def more(self) -> dict[str, Any]:
         """Return further fields of the document."""
         return {}
 
-    @abc.abstractmethod
     def cautions(self, document: Mapping[str, Any]) -> list[str]:
-        """Return sentences on what a reader should be careful about."""
+        """Return sentences on what a reader should be careful about: here the noisy rounds."""
+        noisy = [
+            f"{' '.join(filter(None, (engine['name'], result.get('shape'))))} round {number + 1} ({why})"
+            for engine in document["contenders"]
+            for result in engine["results"]
+            for number, _, why in self.rounds_of(result)
+            if why is not None
+        ]
+        return [f"{len(noisy)} noisy rounds: {name_some(noisy)}."] if noisy else []
+
+    def rounds_by_engine(self, engines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Rounds]]:
+        """Return the rounds of each engine that has results, by item; nothing without ratios."""
+        return {
+            engine["name"]: {
+                result.get(self.item, self.only): {
+                    number: (time, why is not None) for number, time, why in self.rounds_of(result)
+                }
+                for result in engine["results"]
+            }
+            for engine in engines
+            if engine["results"] and self.item
+        }
 
 
 def run_benchmark(benchmark: Benchmark, progress: Progress) -> tuple[dict[str, Any], bool]:
-    """Measure, and return the document of ``fusedbert.bench.report.text`` and whether Ctrl-C ended it."""
-    lineup, clock, interrupted, reference = benchmark.lineup, Clock(), False, ""
+    """Measure, and return the document and whether Ctrl-C ended it."""
+    lineup, interrupted, reference = benchmark.lineup, False, ""
+    started, load = datetime.datetime.now(datetime.UTC), load_average()
     with open_run((*lineup.own, *lineup.peers), RunSettings(job=lineup.job), progress) as run:
         try:
             benchmark.before(run)
@@ -84,41 +105,28 @@ def run_benchmark(benchmark: Benchmark, progress: Progress) -> tuple[dict[str, A
             interrupted = True
             progress.clear()
     engines = [{**process.entry(), **benchmark.entry(process)} for process in run.processes]
-    rounds = rounds_by_engine(benchmark, engines) if benchmark.item else {}
-    ratios, summary = compare(rounds, [spec.name for spec in lineup.own], item=benchmark.item)
+    ratios, summary = compare(benchmark.rounds_by_engine(engines), [spec.name for spec in lineup.own], item=benchmark.item)
     common = {"threads": lineup.model.threads, "device": lineup.model.device, "reference": reference}
     document = {
-        **clock.head(benchmark.kind, lineup.model, {"rounds": benchmark.rounds, **benchmark.settings(), **common}),
+        "schema": SCHEMA,
+        "kind": benchmark.kind,
+        "command": ["fusedbert", *sys.argv[1:]],
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.datetime.now(datetime.UTC) - started).total_seconds(), 1),
+        "machine": {**record_machine(), "load_average": {"before": load, "after": load_average()}},
+        "model": lineup.model.describe(),
+        "settings": {"rounds": benchmark.rounds, **benchmark.settings(), **common},
         "ceiling": None,
         "contenders": engines,
         "ratios": ratios,
         "summary": summary,
         **benchmark.more(),
     }
-    return {**document, "cautions": benchmark.cautions(document)}, interrupted
+    return {**document, "cautions": [*benchmark.cautions(document), *busy_before(document)]}, interrupted
 
 
-def rounds_by_engine(benchmark: Benchmark, engines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Rounds]]:
-    """Return the rounds of each engine that has results, by item."""
-    return {
-        engine["name"]: {
-            benchmark.place_of(result): {number: (time, why is not None) for number, time, why in benchmark.rounds_of(result)}
-            for result in engine["results"]
-        }
-        for engine in engines
-        if engine["results"]
-    }
-
-
-def execute(
-    shared: Shared,
-    make: Callable[[Lineup], Benchmark],
-    render: Render,
-    *,
-    max_length: int | None = None,
-    without: Sequence[str] = (),
-) -> None:
-    """Run a benchmark as a command: ``make`` it of a lineup (see ``open_lineup``), and ``deliver`` its document.
+def execute(shared: Shared, make: Callable[[Lineup], Benchmark], render: Render, **options: Any) -> None:
+    """Run a benchmark as a command: ``make`` it of a lineup, which is opened with ``options``, and ``deliver`` its document.
 
     Raises:
         click.exceptions.Exit: See ``deliver``.
@@ -128,8 +136,7 @@ def execute(
     if shared.report is not None:
         need("matplotlib", DRAW)
     with messages_on_stderr():
-        benchmark = make(open_lineup(shared, max_length=max_length, without=without))
-        document, interrupted = run_benchmark(benchmark, Progress())
+        document, interrupted = run_benchmark(make(open_lineup(shared, **options)), Progress())
     deliver(document, shared, render, interrupted=interrupted)
 
 
@@ -147,9 +154,8 @@ def deliver(document: Mapping[str, Any], shared: Shared, render: Render, *, inte
     if shared.report is not None:
         from ..report.page import write_report
 
-        for path in write_report(document, shared.report):
-            if path.suffix == ".html":
-                click.echo(f"fusedbert: report in {path}", err=True)
+        write_report(document, shared.report)
+        click.echo(f"fusedbert: report in {shared.report / 'index.html'}", err=True)
     if interrupted:
         click.echo("fusedbert: interrupted, these are the results so far", err=True)
         raise click.exceptions.Exit(INTERRUPTED)

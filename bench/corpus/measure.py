@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from fusedbert.engine.text.inputs import check_items
 from fusedbert.engine.text.tokenizer import TextTokenizer
 
-from ..cli.benchmark import Benchmark, Round, execute
+from ..cli.benchmark import FILE, Benchmark, Round, execute
 from ..engines.base import EngineSpec
-from ..report.text import busy_before, engine_table, milliseconds, noisy_rounds, per_second, render_absent, render_head
+from ..report.text import PERCENTILES, engine_table, milliseconds, per_second, render_document
 from ..run.interleave import EngineProcess, Run
 from ..run.reference import MULTI_LABEL, OURS, REGRESSION, Checks, check_answer, open_ours
 from ..run.setup import Lineup, Shared, shared_options
@@ -81,22 +81,14 @@ class Record:
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FILE)
 @shared_options(rounds=f"{ALONE}, or {AGAINST} with --against")
 @click.option("--text-column", metavar="NAME", help="Column of the texts; default: text, another usual name, or the first.")
 @click.option("--label-column", metavar="NAME", help="Column of the labels, for the accuracy; default: label, if it exists.")
 @click.option("--max-length", type=click.IntRange(3), help="Tokens at which texts are cut; default: the model's maximum.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N texts.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Of the other engines; default: the best of each, by trial.")
-def corpus(
-    shared: Shared,
-    file: Path,
-    text_column: str | None,
-    label_column: str | None,
-    max_length: int | None,
-    limit: int | None,
-    batch_size: int | None,
-) -> None:
+def corpus(shared: Shared, file: Path, max_length: int | None, batch_size: int | None, **reading: Any) -> None:
     """Time the texts of FILE (.tsv, .csv, .jsonl, .parquet, or .txt with one a line) from text to labels.
 
     Texts per second over the whole file, the latency of one text at a time, the accuracy if the file has labels, and the
@@ -104,7 +96,7 @@ def corpus(
     own and at its own best batch size, after their answers were checked.
     """
     shared.options()  # a wrong value is reported before the file is read
-    texts = read_corpus(file, text_column=text_column, label_column=label_column, limit=limit)
+    texts = read_corpus(file, **reading)
 
     def make(lineup: Lineup) -> CorpusBenchmark:
         manifest = lineup.model.manifest
@@ -132,8 +124,8 @@ class CorpusBenchmark(Benchmark):
     kind, item = "corpus", "corpus"
 
     def __init__(self, lineup: Lineup, plan: Plan, about: Mapping[str, Any]) -> None:
-        super().__init__(lineup)
-        self.plan, self.rounds, self.about = plan, plan.rounds, about
+        super().__init__(lineup, plan.rounds)
+        self.plan, self.about = plan, about
         self.records: dict[str, Record] = {}
         self.reference: Logits | None = None
 
@@ -187,8 +179,7 @@ class CorpusBenchmark(Benchmark):
             record.spent += sum(sample.result["seconds"])
             if file is not None:
                 record.logits = np.load(file, allow_pickle=False)
-            limits = {"warm": SINGLE_WARM, "limit": SINGLE_SECONDS}
-            single = run.sample(process, "corpus-single", indices=drawn[number], **limits)
+            single = run.sample(process, "corpus-single", indices=drawn[number], warm=SINGLE_WARM, limit=SINGLE_SECONDS)
             if single is not None:
                 record.single += single.result["seconds"]
 
@@ -219,7 +210,7 @@ class CorpusBenchmark(Benchmark):
             "batch_size": record.batch_size,
             "texts_per_second": middle,
             "tokens_per_second": middle * plan.tokens / count,
-            **dict(zip(("p50_ms", "p90_ms", "p99_ms"), single, strict=True)),
+            **dict(zip(PERCENTILES, single, strict=True)),
             "samples": len(record.single),
             "accuracy": accuracy(record.logits, plan.labels),
             **agreement(record.logits, self.reference, multi_label=plan.problem_type == MULTI_LABEL),
@@ -240,20 +231,18 @@ class CorpusBenchmark(Benchmark):
         return {"corpus": self.about}
 
     def cautions(self, document: Mapping[str, Any]) -> list[str]:
-        """Name what a reader should be careful about."""
-        about, found = document["corpus"], []
+        """Name rows and rounds that were left out, a missing accuracy, and noisy rounds."""
+        about, rounds, found = document["corpus"], document["settings"]["rounds"], []
+        results = [(each["name"], result) for each in document["contenders"] for result in each["results"]]
         if about["skipped"]:
             found.append(f"{about['skipped']} rows without a usable text were left out.")
-        measured = [(each["name"], entry) for each in document["contenders"] for entry in each["results"]]
-        if about["label_column"] is not None and measured and all(entry["accuracy"] is None for _, entry in measured):
+        if about["label_column"] is not None and results and all(result["accuracy"] is None for _, result in results):
             found.append(f"No accuracy: the values of {about['label_column']!r} are not the model's labels.")
-        found += noisy_rounds(document)
-        rounds = document["settings"]["rounds"]
-        few = [(name, len(entry["rounds"])) for name, entry in measured if entry["spent_s"] > PATIENT]
-        slow = [f"{name} ({count})" for name, count in few if count < rounds]
-        if slow:
+        found += super().cautions(document)
+        late = [(name, len(result["rounds"])) for name, result in results if result["spent_s"] > PATIENT]
+        if slow := [f"{name} ({count})" for name, count in late if count < rounds]:
             found.append(f"Fewer rounds than {rounds}, because {PATIENT:.0f} s of them were spent: {name_some(slow)}.")
-        return found + busy_before(document)
+        return found
 
 
 def reference_logits(run: Run, plan: Plan, texts: Path) -> Logits:
@@ -302,19 +291,17 @@ def describe(corpus: Corpus, artifact: Path, max_length: int) -> dict[str, Any]:
 def render(document: Mapping[str, Any]) -> str:
     """Write a document of kind ``corpus`` as text."""
     about = document["corpus"]
-    head = (
-        f"{render_head(document)}\ncorpus   {about['name']}: {about['texts']} texts, {about['tokens']} tokens "
-        f"(median {about['tokens_median']:.0f}, most {about['tokens_most']}), {about['truncated']} cut at "
-        f"{document['settings']['max_length']}"
+    line = (
+        f"corpus   {about['name']}: {about['texts']} texts, {about['tokens']} tokens (median {about['tokens_median']:.0f}, "
+        f"most {about['tokens_most']}), {about['truncated']} cut at {document['settings']['max_length']}"
     )
-    table = engine_table(document, COLUMNS, _cells, notes=NOTES, time="for the file")
-    return "\n\n".join([head, *table, *render_absent(document), *document["cautions"]])
+    return render_document(document, engine_table(document, COLUMNS, _cells, notes=NOTES, time="for the file"), line)
 
 
 def _cells(result: Mapping[str, Any]) -> list[str]:
     return [
         per_second(result["texts_per_second"]),
         str(result["batch_size"] or "own"),
-        *(milliseconds(result[name]) for name in ("p50_ms", "p90_ms", "p99_ms")),
+        *(milliseconds(result[name]) for name in PERCENTILES),
         *("-" if result[name] is None else f"{result[name]:.2%}" for name in ("accuracy", "label_agreement")),
     ]

@@ -9,13 +9,12 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ..run.worker import State
+from ..run.worker import State
 
 KEY = "corpus"
 MOST_TIMES = 50  # over a corpus in one round
@@ -34,9 +33,7 @@ def trial(state: State, request: dict[str, Any]) -> dict[str, Any]:
 
     The request has ``blocks``, lists of indices, the texts of each of similar length; ``sizes``, rising; and ``seconds``, the
     longest that a run should take: fewer blocks are run if the engine is slow.
-
-    Returns:
-        ``batch_size``; ``rates``, texts per second by size; ``indices`` of the sample, and its ``logits``.
+    Returns ``batch_size``; ``rates``, texts per second by size; ``indices`` of the sample, and its ``logits``.
     """
     blocks, sizes, most = request["blocks"], request["sizes"], request["seconds"]
     probe = blocks[len(blocks) // 2][:16]

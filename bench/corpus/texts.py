@@ -165,13 +165,10 @@ def _number(value: Any, names: Mapping[str, int], count: int) -> int:
 
 
 def length_blocks(texts: Sequence[str], size: int, count: int) -> list[list[int]]:
-    """Take a sample of at most ``count`` blocks of ``size`` texts that are neighbours in length, spread evenly.
+    """Return the indices of ``count`` blocks, or fewer, of ``size`` texts that are neighbours in length, shorter texts first.
 
-    Texts drawn one by one would differ more in length than neighbours in the whole corpus, so large batches of them would
-    have more padding.
-
-    Returns:
-        Indices of the texts of each block, shorter texts first.
+    The blocks are spread evenly. Texts drawn one by one would differ more in length than neighbours in the whole corpus, so
+    large batches of them would have more padding.
 
     Example:
         >>> length_blocks(["ccc", "a", "dddd", "bb"], 2, 9)

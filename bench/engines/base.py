@@ -1,11 +1,10 @@
 """Base of the engines under measurement, their entry and their job, and the cache of converted checkpoints.
 
-An engine is made from an entry of the registry and a job, and does nothing yet. A benchmark then calls ``prepare`` and
-``load``, and times ``logits``: from token ids in memory to logits in memory, with all copies. So an asynchronous engine waits
-in ``logits`` for its result. Benchmarks that begin with texts time ``texts``.
+A benchmark makes an engine from an entry of the registry and a job, calls ``prepare`` and ``load``, and times ``logits``:
+from token ids in memory to logits in memory, with all copies, so an asynchronous engine waits there for its result.
+Benchmarks that begin with texts time ``texts``.
 
-Other engines run in environments without fusedbert's dependencies (``fusedbert.bench.engines.environments``). So the files of
-this folder import only numpy, tokenizers and the standard library at the top, and an engine when it is used.
+An engine's file imports at the top only what all environments have: numpy, tokenizers and the standard library.
 """
 
 from __future__ import annotations
@@ -23,13 +22,12 @@ import numpy as np
 
 from fusedbert.engine.errors import CheckpointError, ClosedError, InputError
 from fusedbert.engine.hardware.packages import versions
-from fusedbert.engine.hardware.storage import cache_root, cached_sha256, locked, staged_folder, write_whole
+from fusedbert.engine.hardware.storage import cache_root, cached_sha256, locked, staged_folder
 
 from .batches import Batch, Logits, TextBatches
-from .environments import bench_folder
+from .environments import bench_folder, stage_folder
 
 _WEIGHTS = (".safetensors", ".bin", ".onnx", ".onnx_data")
-_PATHS = ("checkpoint", "artifact", "work", "calibration")
 
 
 class Tolerance(enum.StrEnum):
@@ -83,17 +81,15 @@ class Job:
 
         Raises:
             CheckpointError: The folder holds no weights.
-            StorageError: The cache cannot be written.
         """
-        work = bench_folder() / "converted" / _checkpoint_key(checkpoint or artifact)
         return cls(
             checkpoint=checkpoint and checkpoint.absolute(),
             artifact=artifact.absolute(),
-            work=work,
+            work=bench_folder() / "converted" / _checkpoint_key(checkpoint or artifact),
             device=device,
             threads=threads,
             max_length=max_length,
-            calibration=write_calibration(work),
+            calibration=stage_folder("export") / "calibration.txt",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -103,31 +99,22 @@ class Job:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
         """Read the output of ``to_json``."""
-        paths = {key: None if values[key] is None else Path(values[key]) for key in _PATHS}
-        return cls(**{**values, **paths})
+        paths = ("checkpoint", "artifact", "work", "calibration")
+        return cls(**{**values, **{name: values[name] and Path(values[name]) for name in paths}})
 
 
 class Engine(abc.ABC):
-    """An engine with a model. A subclass implements ``load``, which sets ``self._model``, and ``logits``.
+    """An engine with a model. A subclass implements ``load``, which sets ``self._model``, and ``logits``."""
 
-    Attributes:
-        packages: Distributions whose versions are recorded, the engine's own first.
-    """
-
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # distributions whose versions are recorded, the engine's own first
 
     def __init__(self, spec: EngineSpec, job: Job) -> None:
-        self.spec, self.job = spec, job
-        self.name = spec.name
+        self.spec, self.job, self.name = spec, job, spec.name
         self._model: Any = None
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint's folder.
-
-        Raises:
-            CheckpointError: The job has none.
-        """
+        """The checkpoint's folder; a ``CheckpointError`` if the job has none."""
         if self.job.checkpoint is None:
             raise CheckpointError(f"{self.name} is converted from a checkpoint, and none is known: give its folder as MODEL")
         return self.job.checkpoint
@@ -138,9 +125,25 @@ class Engine(abc.ABC):
         return self.checkpoint
 
     def converted(self, name: str, make: Callable[[Path], object], *depends_on: str) -> Path:
-        """Return the folder of a conversion that depends on the checkpoint, the packages and ``depends_on``."""
+        """Return the folder of a conversion, making it if it is missing; of several processes one makes it and the rest wait.
+
+        Args:
+            name: The conversion's name.
+            make: Writes into an empty folder, which is kept whole or not at all.
+            depends_on: Whatever changes the result besides the checkpoint and the packages: options, hashes of texts.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
         installed = sorted(f"{package} {version}" for package, version in versions(self.packages).items())
-        return converted(self.job.work, name, [*installed, *depends_on], make)
+        key = hashlib.sha256("\n".join([*installed, *depends_on]).encode()).hexdigest()[:12]
+        folder = self.job.work / f"{name}-{key}"
+        if not folder.is_dir():
+            with locked(self.job.work / f"{folder.name}.lock"):
+                if not folder.is_dir():
+                    with staged_folder(folder) as stage:
+                        make(stage)
+        return folder
 
     def prepare(self) -> None:
         """Convert the checkpoint, unless an earlier run did. Not timed.
@@ -176,12 +179,10 @@ class Engine(abc.ABC):
         if not texts:
             raise InputError("no texts to run: give one or more")
         rows = self._text_batches.encode(texts, max_length=max_length)
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-        batches = ([rows[index] for index in order[start : start + batch_size]] for start in range(0, len(order), batch_size))
-        by_length = np.concatenate([self.logits(self._text_batches.pad(batch)) for batch in batches])
-        result = np.empty_like(by_length)  # [texts, labels]
-        result[order] = by_length
-        return result
+        order = np.argsort([len(row.ids) for row in rows], kind="stable")
+        parts = (order[start : start + batch_size] for start in range(0, len(rows), batch_size))
+        by_length = np.concatenate([self.logits(self._text_batches.pad([rows[i] for i in part])) for part in parts])
+        return by_length[np.argsort(order)]  # [texts, labels]
 
     @functools.cached_property
     def _text_batches(self) -> TextBatches:
@@ -206,37 +207,6 @@ class Engine(abc.ABC):
         if self._model is None:
             raise ClosedError(f"{self.name} is not loaded: call load() first")
         return self._model
-
-
-def converted(work: Path, name: str, depends_on: Sequence[str], make: Callable[[Path], object]) -> Path:
-    """Return the folder of a conversion, making it if it is missing; of several processes one makes it and the rest wait.
-
-    Args:
-        work: The job's folder.
-        name: Name of the conversion.
-        depends_on: Everything besides the checkpoint that changes the result: versions, options, hashes of texts.
-        make: Writes into an empty folder, which is kept whole or not at all.
-
-    Raises:
-        StorageError: The folder cannot be written.
-    """
-    key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()[:12]
-    folder = work / f"{name}-{key}"
-    if not folder.is_dir():
-        with locked(work / f"{name}-{key}.lock"):
-            if not folder.is_dir():
-                with staged_folder(folder) as stage:
-                    make(stage)
-    return folder
-
-
-def write_calibration(work: Path) -> Path:
-    """Write the texts that fusedbert's int8 export is calibrated on, for engines that calibrate: one a line, UTF-8."""
-    from fusedbert.export.calibrate import built_in_texts  # the exporter's packages are not in the other environments
-
-    path = work / "calibration.txt"
-    write_whole(path, "".join(f"{' '.join(text.split())}\n" for text in built_in_texts()).encode())
-    return path
 
 
 def _checkpoint_key(folder: Path) -> str:

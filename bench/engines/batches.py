@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from fusedbert.engine.errors import ArtifactError, OptionError
+from fusedbert.engine.text.tokenizer import Row
+from fusedbert.engine.text.tokenizer import pad as pad_rows
 
 DEFAULT_SHAPES = "1x16,1x128,8x128,16x32,1x512"
 SHORTEST = 3  # [CLS], one word piece, [SEP]
@@ -48,27 +50,24 @@ def parse_shapes(text: str) -> tuple[Shape, ...]:
         >>> [str(shape) for shape in parse_shapes("1x16, 8x128")]
         ['1x16', '8x128']
     """
-    return tuple(dict.fromkeys(_parse_shape(part.strip()) for part in text.split(",")))
-
-
-def _parse_shape(part: str) -> Shape:
-    match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", part)
-    if match is None:
-        raise OptionError(f"shape {part!r} is not BATCHxTOKENS: write it like 8x128, and several with commas between")
-    shape = Shape(batch=int(match[1]), tokens=int(match[2]))
-    if shape.batch < 1:
-        raise OptionError(f"shape {part} has no sequence: give a batch of 1 or more")
-    if shape.tokens < SHORTEST:
-        raise OptionError(f"shape {part} has {shape.tokens} tokens, expected {SHORTEST} or more: [CLS], a word piece, [SEP]")
-    return shape
+    shapes: list[Shape] = []
+    for part in map(str.strip, text.split(",")):
+        match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", part)
+        if match is None:
+            raise OptionError(f"shape {part!r} is not BATCHxTOKENS: write it like 8x128, and several with commas between")
+        shape = Shape(batch=int(match[1]), tokens=int(match[2]))
+        if shape.batch < 1:
+            raise OptionError(f"shape {part} has no sequence: give a batch of 1 or more")
+        if shape.tokens < SHORTEST:
+            raise OptionError(
+                f"shape {part} has {shape.tokens} tokens, expected {SHORTEST} or more: [CLS], a word piece, [SEP]"
+            )
+        shapes.append(shape)
+    return tuple(dict.fromkeys(shapes))
 
 
 def refuse_longer(shapes: Sequence[Shape], max_length: int) -> None:
-    """Check that the model takes every shape.
-
-    Raises:
-        OptionError: A shape has more than ``max_length`` tokens; the message names it.
-    """
+    """Raise an ``OptionError`` that names the first shape with more than ``max_length`` tokens."""
     for shape in shapes:
         if shape.tokens > max_length:
             raise OptionError(f"shape {shape} has {shape.tokens} tokens, the model takes at most {max_length}: leave it out")
@@ -95,17 +94,8 @@ def accepted_inputs(function: Callable[..., object]) -> tuple[str, ...]:
 
 def pad(ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], pad_id: int) -> Batch:
     """Lay out rows of token ids and token types as one batch, padded on the right to the longest row."""
-    shape = (len(ids), max(map(len, ids)))
-    batch = Batch(
-        input_ids=np.full(shape, pad_id, np.int64),
-        attention_mask=np.zeros(shape, np.int64),
-        token_type_ids=np.zeros(shape, np.int64),
-    )
-    for index, (row, row_types) in enumerate(zip(ids, types, strict=True)):
-        length = len(row)
-        batch.input_ids[index, :length], batch.attention_mask[index, :length] = row, 1
-        batch.token_type_ids[index, :length] = row_types
-    return batch
+    rows = [Row(ids=list(row), types=list(of_row)) for row, of_row in zip(ids, types, strict=True)]
+    return Batch(**pad_rows(rows, pad_id))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,8 +148,7 @@ class TextBatches:
     """A tokenizer without padding, and the padding of its texts into batches."""
 
     def __init__(self, tokenizer: Tokenizer, *, pad_id: int) -> None:
-        self._tokenizer = tokenizer
-        self._pad_id = pad_id
+        self._tokenizer, self.pad_id = tokenizer, pad_id
         self._max_length: int | None = None  # that the tokenizer cuts at; None before the first texts
         self._changing = threading.Lock()
 
@@ -188,4 +177,4 @@ class TextBatches:
 
     def pad(self, rows: Sequence[Encoding]) -> Batch:
         """Lay out tokenized texts as one batch, padded on the right to the longest."""
-        return pad([row.ids for row in rows], [row.type_ids for row in rows], self._pad_id)
+        return pad([row.ids for row in rows], [row.type_ids for row in rows], self.pad_id)

@@ -18,6 +18,7 @@ from fusedbert.engine.errors import CheckpointError
 
 from .base import Engine
 from .batches import Batch, Logits
+from .transformers import read_module
 
 _COMPUTE = {"fp32": "float32", "int8": "int8_float32"}
 _HEAD = "head.npz"
@@ -36,14 +37,8 @@ class CTranslate2(Engine):
     def load(self) -> None:
         """Load the encoder with all threads for one batch."""
         ctranslate2 = importlib.import_module("ctranslate2")  # the package has the name of this file
-
-        self._model = ctranslate2.Encoder(
-            str(self.folder),
-            device="cpu",
-            compute_type=_COMPUTE[self.spec.precision],
-            inter_threads=1,
-            intra_threads=self.job.threads,
-        )
+        settings = {"compute_type": _COMPUTE[self.spec.precision], "inter_threads": 1, "intra_threads": self.job.threads}
+        self._model = ctranslate2.Encoder(str(self.folder), device="cpu", **settings)
         self._view = ctranslate2.StorageView.from_array
         with np.load(self.folder / _HEAD) as head:
             self._weight, self._bias = head["weight"], head["bias"]  # [hidden, labels], [labels]
@@ -57,8 +52,7 @@ class CTranslate2(Engine):
             token_type_ids=batch.token_type_ids.tolist(),
         )
         pooled = np.array(output.pooler_output)  # [batch, hidden], after tanh
-        logits: Logits = pooled @ self._weight + self._bias
-        return logits
+        return np.asarray(pooled @ self._weight + self._bias)
 
     def describe(self) -> Mapping[str, Any]:
         """Add the compute type in use."""
@@ -66,19 +60,13 @@ class CTranslate2(Engine):
 
 
 def _convert(checkpoint: Path, folder: Path) -> None:
-    """Convert a checkpoint in fp32.
-
-    Raises:
-        CheckpointError: It is not a BERT, whose head is the only one built here.
-    """
+    """Convert a checkpoint in fp32; a ``CheckpointError`` if it is not a BERT, whose head is the only one built here."""
     family = json.loads((checkpoint / "config.json").read_bytes()).get("model_type")
     if family != "bert":
         raise CheckpointError(f"model_type is {family!r}, and CTranslate2 is measured with bert only: leave CTranslate2 out")
     from ctranslate2.converters import TransformersConverter
 
-    transformers = importlib.import_module("transformers")  # the package has the name of a file here
-
     TransformersConverter(str(checkpoint)).convert(str(folder), quantization="float32", force=True)
-    head = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).classifier.float()
+    head = read_module(checkpoint).classifier.float()
     weight, bias = head.weight.detach().numpy().T, head.bias.detach().numpy()
     np.savez(folder / _HEAD, weight=np.ascontiguousarray(weight), bias=bias)

@@ -15,13 +15,13 @@ import dataclasses
 import hashlib
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 
 from fusedbert.engine.errors import OptionError, StorageError
 from fusedbert.engine.hardware.storage import cache_root, locked
@@ -30,7 +30,6 @@ VARIABLE = "FUSEDBERT_BENCH"
 OURS = "ours"  # the interpreter that runs now
 ENVIRONMENTS = ("transformers", "optimum", "openvino", "ctranslate2")  # the meaning of `all`
 CUDA_ENVIRONMENTS = ("optimum-cuda",)  # useless without a GPU, so built only by name
-_STAGES = ("engine", "export", "bench", "models")
 _MARKER = ".made"
 Progress = Callable[[str], None]
 
@@ -49,7 +48,6 @@ def bench_folder() -> Path:
 class Environment:
     """One environment, built or not."""
 
-    name: str
     requirements: tuple[str, ...]  # package==version
     folder: Path  # its place once it is built
 
@@ -77,7 +75,7 @@ def environment_of(name: str) -> Environment:
     requirements = tuple(filter(None, lines))
     about = "\n".join((*requirements, f"python {sys.version_info.major}.{sys.version_info.minor}"))
     digest = hashlib.sha256(about.encode()).hexdigest()[:12]
-    return Environment(name=name, requirements=requirements, folder=bench_folder() / "environments" / f"{name}-{digest}")
+    return Environment(requirements=requirements, folder=bench_folder() / "environments" / f"{name}-{digest}")
 
 
 def requirements_file(name: str) -> Path:
@@ -109,11 +107,16 @@ def links() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fusedbert-bench-") as folder:
         namespace = Path(folder) / "fusedbert"
         namespace.mkdir()
-        for stage in _STAGES:
-            spec = importlib.util.find_spec(f"fusedbert.{stage}")
-            if spec is not None and spec.submodule_search_locations:
-                (namespace / stage).symlink_to(Path(next(iter(spec.submodule_search_locations))).absolute(), True)
+        for stage in ("engine", "export", "bench", "models"):
+            (namespace / stage).symlink_to(stage_folder(stage), True)
         yield Path(folder)
+
+
+def stage_folder(stage: str) -> Path:
+    """Return the folder where a stage is installed; the stage itself is not imported."""
+    spec = importlib.util.find_spec(f"fusedbert.{stage}")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).absolute().parent
 
 
 def variables(folder: Path, *, threads: int) -> dict[str, str]:
@@ -122,16 +125,13 @@ def variables(folder: Path, *, threads: int) -> dict[str, str]:
     ``folder`` is the one of ``links``; ``threads`` holds for every library that reads its number from a variable.
     """
     libraries = ("OMP", "MKL", "OPENBLAS", "RAYON")
+    hub = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS")
     return {
         **_kept_variables("PYTHONSTARTUP"),
         "PYTHONPATH": str(folder),
-        "PYTHONNOUSERSITE": "1",
         **{f"{library}_NUM_THREADS": str(threads) for library in libraries},
         "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **dict.fromkeys(("PYTHONNOUSERSITE", *hub), "1"),
     }
 
 
@@ -156,37 +156,23 @@ def set_up(name: str, progress: Progress = lambda _line: None, *, again: bool = 
             progress(f"{name}: already there, {environment.folder}")
             return environment.python
         shutil.rmtree(environment.folder, ignore_errors=True)
-        _build(environment, progress)
+        progress(f"{name}: making {environment.folder} with Python {sys.version.split()[0]}")
+        _step(name, [sys.executable, "-m", "venv", str(environment.folder)])
+        pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        # torch in a separate call: a CPU build that is configured for pip is found only for that line.
+        torch = [line for line in environment.requirements if line.startswith("torch==")]
+        rest = [line for line in environment.requirements if line not in torch]
+        for lines in filter(None, (torch, rest)):
+            progress(f"{name}: installing {', '.join(lines[:3])}{f' and {len(lines) - 3} more' if len(lines) > 3 else ''}")
+            _step(name, [*pip, "install", "--quiet", *lines])
+        _step(name, [*pip, "check"])
+        (environment.folder / _MARKER).touch()  # last
+        progress(f"{name}: done, {len(environment.requirements)} packages pinned")
     return environment.python
 
 
-def _build(environment: Environment, progress: Progress) -> None:
-    """Build the environment; its marker is written last."""
-    name = environment.name
-    pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    progress(f"{name}: making {environment.folder} with Python {sys.version.split()[0]}")
-    _step(name, [sys.executable, "-m", "venv", str(environment.folder)])
-    # torch in a separate call: a CPU build that is configured for pip is found only for that line.
-    torch = [line for line in environment.requirements if re.match(r"torch\s*==", line)]
-    rest = [line for line in environment.requirements if line not in torch]
-    for lines in filter(None, (torch, rest)):
-        progress(f"{name}: installing {', '.join(lines[:3])}{f' and {len(lines) - 3} more' if len(lines) > 3 else ''}")
-        _step(name, [*pip, "install", "--quiet", *lines])
-    _step(name, [*pip, "check"])
-    (environment.folder / _MARKER).touch()
-    progress(f"{name}: done, {len(environment.requirements)} packages pinned")
-
-
 def _step(name: str, command: list[str]) -> None:
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=_kept_variables(),
-        check=False,
-    )
+    done = subprocess.run(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, env=_kept_variables(), check=False)
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if line.strip()]
         errors = [line for line in lines if "ERROR" in line] or lines or [f"exit status {done.returncode}"]

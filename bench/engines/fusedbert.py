@@ -10,8 +10,9 @@ from typing import Any
 from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.hardware.device import CUDA
 from fusedbert.engine.load import Options
-from fusedbert.engine.load.open import load
+from fusedbert.engine.load.open import Loaded, load
 from fusedbert.engine.model import Model
+from fusedbert.engine.run.runner import run
 from fusedbert.engine.text.tokenizer import Row
 
 from .base import Engine
@@ -19,14 +20,10 @@ from .batches import Batch, Logits
 
 
 class FusedBert(Engine):
-    """fusedbert on the artifact, in the precision that the registry names.
-
-    Attributes:
-        classifier: The object that an application calls; None before ``load`` and after ``close``.
-    """
+    """fusedbert on the artifact, in the precision that the registry names."""
 
     packages = ("fusedbert", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
-    classifier: Classifier | None = None
+    classifier: Classifier | None = None  # as an application calls it; None before load and after close
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -35,21 +32,20 @@ class FusedBert(Engine):
 
     def load(self) -> None:
         """Open the graph."""
-        job = self.job
-        options = Options.parse(
-            device=job.device, precision=self.spec.precision, threads=job.threads, max_length=job.max_length
-        )
+        settings = {"threads": self.job.threads, "max_length": self.job.max_length}
+        options = Options.parse(device=self.job.device, precision=self.spec.precision, **settings)
         self._model = load(self.folder, options)
         self.classifier = Classifier(Model(self._model, options))
 
     def logits(self, batch: Batch) -> Logits:
         """Run the graph on a batch as ``Classifier`` does after tokenizing; float32 [batch, labels]."""
-        loaded = self._open()
+        loaded: Loaded = self._open()
         if loaded.runtime.provider == CUDA:  # the runner owns its buffers and its layout
-            logits: Logits = loaded.runner.execute(loaded.runner.prepare(_rows(batch)))
-        else:
-            logits = loaded.session.run(batch.arrays())
-        return logits
+            lengths = batch.attention_mask.sum(axis=1).tolist()  # [batch]
+            padded = zip(batch.input_ids, batch.token_type_ids, lengths, strict=True)
+            rows = [Row(ids=ids[:n].tolist(), types=types[:n].tolist()) for ids, types, n in padded]
+            return run(loaded.runner, rows)
+        return loaded.session.run(batch.arrays())
 
     def texts(self, texts: Sequence[str], *, batch_size: int, max_length: int) -> Logits:
         """Call ``decision_function``, float32 [texts, labels]; it plans its own batches.
@@ -66,8 +62,8 @@ class FusedBert(Engine):
     def describe(self) -> Mapping[str, Any]:
         """Describe the engine's choice, and its reason."""
         runtime = self._open().runtime
-        chosen = {name: getattr(runtime, name) for name in ("device", "provider", "precision", "fused_attention", "threads")}
-        return {**super().describe(), **chosen, "graph": runtime.file.name, "why": runtime.why}
+        chosen = ("device", "provider", "precision", "fused_attention", "threads", "why")
+        return {**super().describe(), **{name: getattr(runtime, name) for name in chosen}, "graph": runtime.file.name}
 
     def close(self) -> None:
         """Free the session."""
@@ -75,10 +71,3 @@ class FusedBert(Engine):
             self.classifier.close()
         self.classifier = None
         super().close()
-
-
-def _rows(batch: Batch) -> list[Row]:
-    """Remove the padding: the rows as the tokenizer returns them."""
-    lengths = batch.attention_mask.sum(axis=1).tolist()  # [batch]
-    arrays = zip(batch.input_ids, batch.token_type_ids, lengths, strict=True)
-    return [Row(ids=ids[:n].tolist(), types=types[:n].tolist(), truncated=False) for ids, types, n in arrays]

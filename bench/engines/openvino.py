@@ -18,6 +18,7 @@ from fusedbert.engine.errors import CheckpointError
 
 from .base import Engine
 from .batches import Batch, Logits, TextBatches, accepted_inputs
+from .transformers import read_module
 
 SUBSET = 200  # calibration texts
 # Compared with this, sdpa was 8 % slower in int8 at 1x16 and optimum's ONNX export 7 % at 8x128; elsewhere all are equal.
@@ -33,30 +34,24 @@ class OpenVino(Engine):
     @functools.cached_property
     def folder(self) -> Path:
         """The converted graph, quantized for int8."""
-        plain = self.converted("openvino-fp32", lambda folder: _convert(self.checkpoint, folder / _FILE), ATTENTION)
-        if not self._is_int8:
+        plain = self.converted("openvino-fp32", lambda folder: _convert(self.checkpoint, folder), ATTENTION)
+        if "int8" not in self.spec.precision:
             return plain
         batches = TextBatches.read(self.job.artifact)  # not the one of `texts`: its loading counts when an engine starts
         rows = batches.encode(read_calibration(self.job.calibration, SUBSET), max_length=self.job.max_length)
-
-        def quantize(folder: Path) -> None:
-            _quantize(plain / _FILE, [batches.pad([row]) for row in rows], folder / _FILE)
-
-        texts = hashlib.sha256(repr([row.ids for row in rows]).encode()).hexdigest()
-        return self.converted("openvino-int8", quantize, ATTENTION, texts)
+        texts = [batches.pad([row]) for row in rows]
+        digest = hashlib.sha256(repr([row.ids for row in rows]).encode()).hexdigest()
+        return self.converted("openvino-int8", lambda folder: _quantize(plain, texts, folder), ATTENTION, digest)
 
     def load(self) -> None:
         """Compile the graph for this CPU."""
         core = _openvino().Core()
-        compiled = core.compile_model(
-            core.read_model(self.folder / _FILE),
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": self.job.threads,
-                "INFERENCE_PRECISION_HINT": "bf16" if "bf16" in self.spec.precision else "f32",
-            },
-        )
+        hints = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self.job.threads,
+            "INFERENCE_PRECISION_HINT": "bf16" if "bf16" in self.spec.precision else "f32",
+        }
+        compiled = core.compile_model(core.read_model(self.folder / _FILE), "CPU", hints)
         self._inputs = tuple(port.any_name for port in compiled.inputs)
         self._properties = {name: str(compiled.get_property(name)) for name in ("INFERENCE_NUM_THREADS", "NUM_STREAMS")}
         self._model = compiled.create_infer_request()
@@ -68,12 +63,9 @@ class OpenVino(Engine):
 
     def describe(self) -> Mapping[str, Any]:
         """Add the quantization, and the plugin's settings after the hints."""
-        quantized = {"quantization": f"nncf, transformer preset, at most {SUBSET} texts"} if self._is_int8 else {}
-        return {**super().describe(), **quantized, "attention": ATTENTION, "properties": dict(self._properties)}
-
-    @property
-    def _is_int8(self) -> bool:
-        return self.spec.precision.startswith("int8")
+        int8 = "int8" in self.spec.precision
+        quantized = {"quantization": f"nncf, transformer preset, at most {SUBSET} texts"} if int8 else {}
+        return {**super().describe(), **quantized, "attention": ATTENTION, "properties": self._properties}
 
 
 def read_calibration(path: Path | None, count: int) -> list[str]:
@@ -82,22 +74,19 @@ def read_calibration(path: Path | None, count: int) -> list[str]:
     Raises:
         CheckpointError: The file is missing or empty.
     """
-    texts = [] if path is None else [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+    texts = [" ".join(line.split()) for line in lines if line.strip()]
     if not texts:
         raise CheckpointError("int8 needs calibration texts, and there are none: give a file with one text a line")
     return [texts[i * len(texts) // count] for i in range(count)] if len(texts) > count else texts
 
 
-def _convert(checkpoint: Path, file: Path) -> None:
+def _convert(checkpoint: Path, folder: Path) -> None:
     """Write transformers' module as OpenVINO's IR, in fp32, with dynamic batch and length."""
     openvino = _openvino()
     import torch
 
-    transformers = importlib.import_module("transformers")  # the package has the name of a file here
-
-    module = transformers.AutoModelForSequenceClassification.from_pretrained(
-        checkpoint, dtype=torch.float32, attn_implementation=ATTENTION, local_files_only=True
-    ).eval()
+    module = read_module(checkpoint, dtype=torch.float32, attn_implementation=ATTENTION).eval()
     names = accepted_inputs(module.forward)
     mask = torch.ones((2, 8), dtype=torch.int64)
     mask[1, 5:] = 0  # padding, so that the mask is not traced away
@@ -109,19 +98,18 @@ def _convert(checkpoint: Path, file: Path) -> None:
     )
     for port, name in zip(model.inputs, names, strict=True):
         port.get_tensor().set_names({name})  # tracing may have renamed an input
-    openvino.save_model(model, file, compress_to_fp16=False)
+    openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
 
 
-def _quantize(plain: Path, texts: Sequence[Batch], file: Path) -> None:
-    """Quantize a converted graph with NNCF, on texts one at a time."""
+def _quantize(plain: Path, texts: Sequence[Batch], folder: Path) -> None:
     import nncf
 
     openvino = _openvino()
-    model = openvino.Core().read_model(plain)
+    model = openvino.Core().read_model(plain / _FILE)
     names = [port.any_name for port in model.inputs]
     dataset = nncf.Dataset([text.arrays(names) for text in texts])
     quantized = nncf.quantize(model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=min(SUBSET, len(texts)))
-    openvino.save_model(quantized, file, compress_to_fp16=False)
+    openvino.save_model(quantized, folder / _FILE, compress_to_fp16=False)
 
 
 def _openvino() -> Any:

@@ -49,12 +49,10 @@ class Optimum(Engine):
         cuda = self.job.device == "cuda"
         if cuda:
             _need_cuda(onnxruntime)
+        provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
+        settings = {"file_name": _FILES[self.spec.precision], "provider": provider, "local_files_only": True}
         self._model = ORTModelForSequenceClassification.from_pretrained(
-            self.folder,
-            file_name=_FILES[self.spec.precision],
-            provider="CUDAExecutionProvider" if cuda else "CPUExecutionProvider",
-            session_options=self._session_options(),
-            local_files_only=True,
+            self.folder, session_options=self._session_options(), **settings
         )
         self._inputs = tuple(self._model.input_names)
 
@@ -76,15 +74,9 @@ class Optimum(Engine):
     def _export(self, folder: Path) -> None:
         from optimum.exporters.onnx import main_export
 
-        main_export(
-            str(self.checkpoint),
-            folder,
-            task="text-classification",
-            library_name="transformers",
-            dtype="fp32",
-            local_files_only=True,
-            do_validation=False,  # the benchmark checks every engine itself
-        )
+        model = {"task": "text-classification", "library_name": "transformers", "dtype": "fp32"}
+        # The benchmark checks every engine itself, so the export does not.
+        main_export(str(self.checkpoint), folder, **model, local_files_only=True, do_validation=False)
 
 
 class OptimumSession(Optimum):
@@ -138,11 +130,7 @@ class OptimizedSession(OptimumSession):
 
 
 def _need_cuda(onnxruntime: Any) -> None:
-    """Load CUDA's libraries from torch's packages, and fail without them: ONNX Runtime would silently take the CPU.
-
-    Raises:
-        DeviceError: ONNX Runtime has no CUDA provider.
-    """
+    """Load CUDA's libraries from torch's packages; a ``DeviceError`` without them: ONNX Runtime would silently take the CPU."""
     import torch  # noqa: F401  its libraries are found through it
 
     onnxruntime.preload_dlls()

@@ -1,4 +1,4 @@
-"""BERT models of any size with random weights, to measure with: checkpoints, and artifacts without the exporter's checks.
+"""BERT models of any size with random weights, to measure with: checkpoints, artifacts without the exporter's checks, texts.
 
 The speed of a graph does not depend on the values of its weights, so nothing has to be downloaded.
 """
@@ -6,14 +6,31 @@ The speed of a graph does not depend on the values of its weights, so nothing ha
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import Manifest, Parity, Source, Variant, write_manifest
+from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Parity, Source, Variant, write_manifest
+from fusedbert.engine.classifier import Classifier
+from fusedbert.engine.errors import DeviceError
+from fusedbert.engine.hardware.device import CPU, Choice, import_onnxruntime
+from fusedbert.engine.hardware.storage import staged_folder
+from fusedbert.engine.load import Options
+from fusedbert.engine.load.open import Loaded, load
+from fusedbert.engine.load.resolve import embedded_checkpoint
+from fusedbert.engine.model import Model
+from fusedbert.engine.run.cuda.graphs import GraphCache
+from fusedbert.engine.run.cuda.provider import RECORD
+from fusedbert.engine.run.cuda.runners import ChoosingRunner, PackedRunner, PaddedCudaRunner
+from fusedbert.engine.run.runner import Runner
+from fusedbert.engine.run.session import open_session
+from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.graph.bert import build
@@ -22,7 +39,10 @@ from fusedbert.export.graph.cuda_fp16 import CudaFp16
 from fusedbert.export.graph.cuda_fp16_packed import CudaFp16Packed
 from fusedbert.export.parity.graphs import PackedStandIn
 
+from .batches import read_vocabulary
+
 POSITIONS = 512
+_read_vocabulary = functools.cache(read_vocabulary)
 UNCHECKED = Parity(reference="none", texts=0, max_abs_logit=0.0, label_agreement=1.0, measured_on="nothing")
 
 
@@ -41,7 +61,7 @@ SMALL = ModelShape(layers=6, heads=12, hidden=384)
 TINY = ModelShape(layers=2, heads=2, hidden=32)
 
 
-def write_checkpoint(folder: Path, shape: ModelShape, tokenizer: Path) -> Path:
+def write_checkpoint(folder: Path, shape: ModelShape, tokenizer: Path) -> None:
     """Write a random BERT with two labels into a folder as transformers would save it.
 
     The tokenizer and the rest of its configuration are those of the checkpoint ``tokenizer``.
@@ -61,7 +81,6 @@ def write_checkpoint(folder: Path, shape: ModelShape, tokenizer: Path) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(_tensors(shape, config), folder / "model.safetensors")
-    return folder
 
 
 def _tensors(shape: ModelShape, config: dict[str, int]) -> dict[str, NDArray[np.float32]]:
@@ -124,3 +143,70 @@ def build_artifact(source: Path, folder: Path, *, on_cpu: bool) -> None:
         variants=tuple(variants),
     )
     write_manifest(folder, manifest)
+
+
+def open_on_cpu(folder: Path) -> Loaded:
+    """Open an artifact that ``build_artifact`` wrote with ``on_cpu``; its two fp16 graphs run as on a GPU, but on the CPU."""
+    runtime, loaded = import_onnxruntime(), load(folder, Options.parse(device="cpu", precision="fp32"))
+    labels, pad_id, choice = len(loaded.manifest.labels), loaded.tokenizer.pad_id, Choice(provider=CPU, why="a dry run")
+
+    def graphs(layout: str) -> GraphCache:
+        variant = loaded.manifest.variant(target="cuda", precision="fp16", layout=layout)
+        assert variant is not None
+        session = open_session(runtime, folder / variant.file, choice, threads=2, session_options={RECORD: "1"})
+        return GraphCache(runtime, session, labels=labels, device="cpu", graphs=True, pin=lambda *_: None)
+
+    padded = PaddedCudaRunner(graphs=graphs(PADDED), pad_id=pad_id, max_length=loaded.manifest.max_length)
+    runner = ChoosingRunner(padded=padded, packed=PackedRunner(graphs=graphs(PACKED), pad_id=pad_id))
+    described = dataclasses.replace(loaded.runtime, why="a dry run on the CPU")
+    return dataclasses.replace(loaded, runner=runner, runtime=described)
+
+
+def random_rows(lengths: Sequence[int], random: np.random.Generator) -> list[Row]:
+    """Draw tokenized texts of these lengths: random word pieces between [CLS] and [SEP]."""
+    v = _read_vocabulary(embedded_checkpoint())
+    drawn = [[v.first, *random.choice(v.ordinary, size=length - 2).tolist(), v.last] for length in lengths]
+    return [Row(ids=ids, types=[0] * len(ids)) for ids in drawn]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Models:
+    """Models in a folder, made once: ``mini``, which is the embedded one, and ``base`` and ``large`` with random weights."""
+
+    work: Path  # the folder, kept between runs
+    dry_run: bool  # of two layers, on the CPU
+
+    def checkpoint(self, name: str) -> Path:
+        """Return a model's checkpoint."""
+        folder = embedded_checkpoint() if name == "mini" else self.work / name
+        if not folder.exists():
+            shape = TINY if self.dry_run else {"base": BASE, "large": LARGE}[name]
+            with staged_folder(folder) as stage:
+                write_checkpoint(stage, shape, embedded_checkpoint())
+        return folder
+
+    def artifact(self, name: str) -> Path:
+        """Return a model's artifact."""
+        folder = self.work / f"{name}-artifact"
+        if not folder.exists():
+            with staged_folder(folder) as stage:
+                build_artifact(self.checkpoint(name), stage, on_cpu=self.dry_run)
+        return folder
+
+    def open(self, name: str) -> tuple[Loaded, dict[str, Any]]:
+        """Open an artifact on CUDA; return it, and its runners ``padded``, ``packed``, and ``engine``, which chooses.
+
+        Raises:
+            DeviceError: CUDA does not engage, or one of the graphs does not work there; the message says why.
+        """
+        folder = self.artifact(name)
+        loaded = open_on_cpu(folder) if self.dry_run else load(folder, Options.parse(device="cuda"))
+        runner = loaded.runner
+        if not isinstance(runner, ChoosingRunner):
+            raise DeviceError(f"{folder} runs without one of its graphs: {loaded.runtime.why}")
+        return loaded, {"engine": runner, "padded": runner.padded, "packed": runner.packed}
+
+
+def classifier(loaded: Loaded, runner: Runner) -> Classifier:
+    """Return a classifier that runs all its batches by one of the runners."""
+    return Classifier(Model(dataclasses.replace(loaded, runner=runner), Options()))

@@ -1,8 +1,4 @@
-"""The engines that can be measured, as data: name, environment, precision, devices.
-
-A benchmark makes a ``Job``, sends it as JSON to a process of the engine's environment, and calls ``make_engine`` there.
-Nothing of an engine is imported before that.
-"""
+"""The engines that can be measured, as data: name, environment, precision, devices."""
 
 from __future__ import annotations
 
@@ -37,7 +33,7 @@ def _spec(
 
 _FUSEDBERT, _TORCH, _OPTIMUM = "fusedbert:FusedBert", "transformers:Transformers", "optimum:Optimum"
 _OPENVINO, _CTRANSLATE2 = "openvino:OpenVino", "ctranslate2:CTranslate2"
-SPECS: tuple[EngineSpec, ...] = (
+SPECS: tuple[EngineSpec, ...] = (  # every engine, fusedbert first
     _spec("fusedbert-fp32", "fusedbert fp32", _FUSEDBERT, environment=OURS),
     _spec("fusedbert-int8", "fusedbert int8", _FUSEDBERT, environment=OURS),
     _spec("fusedbert-fp16", "fusedbert fp16", _FUSEDBERT, CUDA, environment=OURS),
@@ -60,7 +56,6 @@ SPECS: tuple[EngineSpec, ...] = (
     _spec("ctranslate2-fp32", "CTranslate2 fp32", _CTRANSLATE2),
     _spec("ctranslate2-int8", "CTranslate2 int8", _CTRANSLATE2),
 )
-"""Every engine, fusedbert first."""
 
 
 def names() -> tuple[str, ...]:
@@ -117,7 +112,7 @@ def registered(name: str) -> str:
 
 
 def make_engine(name: str, job: Job) -> Engine:
-    """Make an engine, in a process of its environment; nothing is converted or loaded yet.
+    """Import and make an engine, in a process of its environment; nothing is converted or loaded yet.
 
     Raises:
         OptionError: The name is unknown.

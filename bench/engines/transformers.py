@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ from .batches import Batch, Logits, accepted_inputs
 
 PIPELINE_BATCH = 8
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def read_module(checkpoint: Path, **settings: Any) -> Any:
+    """Read a checkpoint as a module of transformers; ``settings`` are those of ``from_pretrained``."""
+    transformers = importlib.import_module("transformers")  # the package has the name of this file
+    return transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True, **settings)
 
 
 class Transformers(Engine):
@@ -51,13 +58,8 @@ class Transformers(Engine):
         """Read the checkpoint as a module, ready to run."""
         import torch
 
-        transformers = importlib.import_module("transformers")  # the package has the name of a file here
-
         torch.set_num_threads(self.job.threads)
-        dtype = getattr(torch, _DTYPES[self.spec.precision])
-        module = transformers.AutoModelForSequenceClassification.from_pretrained(
-            self.checkpoint, dtype=dtype, local_files_only=True
-        )
+        module = read_module(self.checkpoint, dtype=getattr(torch, _DTYPES[self.spec.precision]))
         self._inputs = accepted_inputs(module.forward)
         self._attention = str(module.config._attn_implementation)
         return module.eval().to(self.job.device)
@@ -67,8 +69,7 @@ class Transformers(Engine):
 
         with torch.inference_mode():
             inputs = {name: torch.from_numpy(array).to(self.job.device) for name, array in batch.arrays(self._inputs).items()}
-            logits: Logits = module(**inputs).logits.float().cpu().numpy()  # [batch, labels]
-        return logits
+            return np.asarray(module(**inputs).logits.float().cpu())  # [batch, labels]
 
 
 class Pipeline(Transformers):
@@ -78,8 +79,7 @@ class Pipeline(Transformers):
         """Make the pipeline."""
         import torch
 
-        transformers = importlib.import_module("transformers")  # the package has the name of a file here
-
+        transformers = importlib.import_module("transformers")  # the package has the name of this file
         module = self._module()
         tokenizer = transformers.AutoTokenizer.from_pretrained(self.checkpoint, local_files_only=True)
         module.config.id2label = {i: str(i) for i in range(module.config.num_labels)}  # two labels may share a name
@@ -92,11 +92,7 @@ class Pipeline(Transformers):
         return self._call(self._open().model, batch)
 
     def texts(self, texts: Sequence[str], *, batch_size: int, max_length: int) -> Logits:
-        """Call the pipeline on texts in their order, always with the documentation's batch size.
-
-        Returns:
-            The scores before softmax, float32 [texts, labels].
-        """
+        """Return the pipeline's scores before softmax, float32 [texts, labels]; the batch size is the documentation's."""
         del batch_size
         model = self._open()
         results = model(

@@ -1,8 +1,4 @@
-"""``fusedbert bench latency``: the latency of engines by shape, from token ids to logits.
-
-Every round visits every shape, and every shape every engine, so that a machine that slows down half way shows in the
-differences between rounds, and not as a property of one shape or one engine.
-"""
+"""``fusedbert bench latency``: the latency of engines by shape, from token ids to logits."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import click
 
 from ..cli.benchmark import Benchmark, Round, execute
 from ..engines.batches import DEFAULT_SHAPES, Shape, parse_shapes, refuse_longer
-from ..report.text import busy_before, format_table, interval, milliseconds, name_noisy, render_absent, render_head
+from ..report.text import PERCENTILES, format_table, interval, milliseconds, pivot, render_document
 from ..run.interleave import EngineProcess, Run
 from ..run.process import EngineFailedError, Worker
 from ..run.setup import Lineup, Shared, Size, shared_options
@@ -45,12 +41,9 @@ class Visit:
     """One visit of an engine to a shape."""
 
     number: int  # of the round, from 0
-    seconds: tuple[float, ...]  # of each sample
+    seconds: Sequence[float]  # of each sample
     warm_up: dict[str, Any]
     others: float | None  # share of the CPUs that other processes had; None if unknown
-
-
-Visits = dict[str, dict[Shape, list[Visit]]]  # by engine and shape
 
 
 @click.command()
@@ -80,9 +73,9 @@ class Latency(Benchmark):
     kind, item = "latency", "shape"
 
     def __init__(self, lineup: Lineup, plan: Plan) -> None:
-        super().__init__(lineup)
-        self.plan, self.shapes, self.rounds = plan, plan.shapes, plan.rounds
-        self.visits: Visits = {}
+        super().__init__(lineup, plan.rounds)
+        self.plan, self.shapes = plan, plan.shapes
+        self.visits: dict[str, dict[Shape, list[Visit]]] = {}  # by engine and shape
         self._roofline: Roofline | None = None
         self._overhead: dict[str, Any] | None = None
 
@@ -92,8 +85,18 @@ class Latency(Benchmark):
         self._roofline = self._measure_roofline(run)
 
     def measure(self, run: Run) -> None:
-        """Visit the shapes; then measure the roofline again, and the overhead."""
-        measure(run, self.plan, self.visits)
+        """Visit every shape with every engine; then measure the roofline again, and the overhead."""
+        plan, places = self.plan, {shape: index for index, shape in enumerate(self.plan.shapes)}
+
+        def visit(process: EngineProcess, shape: Shape, number: int) -> None:
+            request = {"seed": [SEED, number, places[shape]], "seconds": plan.seconds, "samples": plan.samples}
+            timeout = run.settings.patience.visit + _PER_SHAPE * plan.seconds
+            sample = run.sample(process, "latency", timeout=timeout, **dataclasses.asdict(shape), **request)
+            if sample is not None:
+                made = Visit(number=number, others=sample.others, **sample.result)
+                self.visits.setdefault(process.name, {}).setdefault(shape, []).append(made)
+
+        run.interleave(plan.shapes, plan.rounds, visit)
         if any(process.spec.is_fusedbert for process in run.running) and self._roofline is not None:
             run.progress.step("measuring the roofline again")
             self._roofline = self._roofline.or_better(self._measure_roofline(run))
@@ -119,8 +122,20 @@ class Latency(Benchmark):
         return {"ceiling": None if self._roofline is None else self._roofline.entry(), "overhead": self._overhead}
 
     def cautions(self, document: Mapping[str, Any]) -> list[str]:
-        """Name what a reader should be careful about."""
-        return cautions(document)
+        """Name shapes whose warm-up did not settle, noisy rounds, and shares of the ceiling above 100 %."""
+        restless, above = [], []
+        entries = [(f"{each['name']} {entry['shape']}", entry) for each in document["contenders"] for entry in each["results"]]
+        for name, entry in entries:
+            if not all(visit["warm_up"]["converged"] for visit in entry["rounds"]):
+                restless.append(name)
+            if (entry["share_of_ceiling"] or 0) > 1:
+                above.append(f"{name} ({entry['share_of_ceiling']:.0%})")
+        found = super().cautions(document)
+        if restless:
+            found.insert(0, f"Still changing when the warm-up ran out of time, so read with care: {name_some(restless)}.")
+        if above:
+            found.append(f"Above the measured ceiling: work was left out, or the ceiling is too low: {name_some(above)}.")
+        return found
 
     def _measure_roofline(self, run: Run) -> Roofline:
         model, seconds = self.lineup.model, min(SECONDS, 2 * self.plan.seconds)
@@ -141,22 +156,6 @@ class Latency(Benchmark):
             return None
 
 
-def measure(run: Run, plan: Plan, visits: Visits) -> None:
-    """Visit every shape with every running engine; ``visits`` is filled on the way, so Ctrl-C keeps them."""
-    places = {shape: index for index, shape in enumerate(plan.shapes)}
-
-    def visit(process: EngineProcess, shape: Shape, number: int) -> None:
-        request = {"seed": [SEED, number, places[shape]], "seconds": plan.seconds, "samples": plan.samples}
-        timeout = run.settings.patience.visit + _PER_SHAPE * plan.seconds
-        sample = run.sample(process, "latency", timeout=timeout, **dataclasses.asdict(shape), **request)
-        if sample is not None:
-            seconds, warm_up = tuple(sample.result["seconds"]), sample.result["warm_up"]
-            made = Visit(number=number, seconds=seconds, warm_up=warm_up, others=sample.others)
-            visits.setdefault(process.name, {}).setdefault(shape, []).append(made)
-
-    run.interleave(plan.shapes, plan.rounds, visit)
-
-
 def results(
     visits: Mapping[Shape, list[Visit]], precision: str, roofline: Roofline | None, size: Size | None
 ) -> list[dict[str, Any]]:
@@ -166,38 +165,19 @@ def results(
         total = summarize([each for visit in made for each in visit.seconds], batch=shape.batch)
         single = [summarize(visit.seconds, batch=shape.batch) for visit in made]
         reasons = noise([each.p50_ms for each in single], [visit.others for visit in made])
-        share = None
-        if roofline is not None and size is not None:
-            share = roofline.share(size.flops(shape), total.p50_ms / 1e3, precision)
-        rounds = []
-        for visit, each, reason in zip(made, single, reasons, strict=True):
-            circumstances = {"warm_up": visit.warm_up, "others": visit.others, "noisy": reason}
-            rounds.append({"round": visit.number, **dataclasses.asdict(each), **circumstances})
+        share = None if roofline is None or size is None else roofline.share(size.flops(shape), total.p50_ms / 1e3, precision)
+        rounds = [
+            {"round": visit.number, **dataclasses.asdict(each), "warm_up": visit.warm_up, "others": visit.others, "noisy": why}
+            for visit, each, why in zip(made, single, reasons, strict=True)
+        ]
         figures = {**dataclasses.asdict(shape), **dataclasses.asdict(total), "share_of_ceiling": share}
         entries.append({"shape": str(shape), **figures, "rounds": rounds})
     return entries
 
 
-def cautions(document: Mapping[str, Any]) -> list[str]:
-    """Name what a reader should be careful about."""
-    restless, noisy, above = [], [], []
-    entries = ((each["name"], entry) for each in document["contenders"] for entry in each["results"])
-    for name, entry in ((f"{name} {entry['shape']}", entry) for name, entry in entries):
-        if not all(visit["warm_up"]["converged"] for visit in entry["rounds"]):
-            restless.append(name)
-        if (entry["share_of_ceiling"] or 0) > 1:
-            above.append(f"{name} ({entry['share_of_ceiling']:.0%})")
-        noisy += [f"{name} round {visit['round'] + 1} ({visit['noisy']})" for visit in entry["rounds"] if visit["noisy"]]
-    lines = [f"Still changing when the warm-up ran out of time, so read with care: {name_some(restless)}."] if restless else []
-    lines += name_noisy(noisy)
-    if above:
-        lines.append(f"Above the measured ceiling: work was left out, or the ceiling is too low: {name_some(above)}.")
-    return lines + busy_before(document)
-
-
 def render(document: Mapping[str, Any]) -> str:
     """Write a document of kind ``latency`` as text."""
-    parts = [render_head(document)]
+    parts = []
     measured = [each for each in document["contenders"] if each["results"]]
     if len(measured) == 1 and len(document["contenders"]) == 1:
         parts.append(_alone(measured[0]))
@@ -209,7 +189,7 @@ def render(document: Mapping[str, Any]) -> str:
             f"one text of {overhead['tokens']} tokens, {overhead['contender']}: Classifier {overhead['text_us']:.0f} us, bare "
             f"session {overhead['session_us']:.0f} us, overhead {overhead['overhead_us']:.0f} us with tokenizing"
         )
-    return "\n\n".join([*parts, *render_absent(document), *document["cautions"]])
+    return render_document(document, parts)
 
 
 def _alone(contender: Mapping[str, Any]) -> str:
@@ -217,7 +197,7 @@ def _alone(contender: Mapping[str, Any]) -> str:
     about += f"\n({contender['why']})" if contender["why"] else ""
     rows = []
     for entry in contender["results"]:
-        times = (milliseconds(entry[name]) for name in ("p50_ms", "p90_ms", "p99_ms"))
+        times = (milliseconds(entry[name]) for name in PERCENTILES)
         rate, share = f"{entry['sequences_per_second']:.0f}", _percent(entry["share_of_ceiling"])
         rows.append([entry["shape"], *times, rate, share, str(entry["samples"])])
     table = format_table(["shape", "p50 ms", "p90 ms", "p99 ms", "seq/s", "ceiling", "samples"], rows)
@@ -230,22 +210,17 @@ def _side_by_side(document: Mapping[str, Any], measured: Sequence[Mapping[str, A
         for each in measured
         for entry in each["results"]
     }
-    shapes = list(dict.fromkeys(shape for _, shape in cells))
-    rows = [[each["name"], *(cells.get((each["name"], shape), "-") for shape in shapes)] for each in measured]
+    shapes, rows = pivot(cells)
     title = f"p50 in ms, and the share of the ceiling of its precision; {document['settings']['threads']} threads each"
     return f"{title}\n\n{format_table(['', *shapes], rows)}"
 
 
 def _against(document: Mapping[str, Any], ours: str) -> str:
     ratios = {(each["peer"], each["shape"]): interval(each, "median") for each in document["ratios"] if each["ours"] == ours}
-    shapes = list(dict.fromkeys(shape for _, shape in ratios))
-    rows = [
-        [each["peer"], *(ratios.get((each["peer"], shape), "-") for shape in shapes), interval(each, "geometric_mean")]
-        for each in document["summary"]
-        if each["ours"] == ours
-    ]
+    summary = [each for each in document["summary"] if each["ours"] == ours]
+    columns, rows = pivot(ratios | {(each["peer"], "geometric mean"): interval(each, "geometric_mean") for each in summary})
     title = f"{ours} over each peer: time ratio, median of paired rounds with its 95 % interval (below 1: {ours} is faster)"
-    return f"{title}\n\n{format_table(['', *shapes, 'geometric mean'], rows)}"
+    return f"{title}\n\n{format_table(['', *columns], rows)}"
 
 
 def _percent(share: float | None) -> str:

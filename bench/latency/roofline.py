@@ -1,30 +1,27 @@
-"""The roofline: the best rate of a matrix product and of reading memory on this machine.
+"""The roofline: the best rate of a matrix product by ONNX Runtime, and of reading memory, on this machine.
 
 A result as a share of it says how much could still be won, and exposes what cannot be: an engine above 100 % leaves work out.
-The products have the sizes of a base model's feed-forward and of a large square; int8 runs as ``DynamicQuantizeMatMul``, fp16
-only on the GPU. They run in ONNX Runtime, with the threads of what is timed.
+The products have the sizes of a base model's feed-forward and of a large square, and the threads of what is timed; fp16 runs
+only on the GPU.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
-from collections.abc import Callable, Mapping
+import timeit
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fusedbert.engine.errors import MissingDependencyError
 from fusedbert.engine.hardware.device import CPU, CUDA
 
 from ..run.process import EngineFailedError, Worker
 from ..run.stats import sample
-
-if TYPE_CHECKING:
-    from ..run.worker import State
 
 SIZES = ((1024, 768, 3072), (1024, 3072, 768), (4096, 1024, 4096))  # rows, inner, columns
 BYTES = 256 << 20  # far beyond any cache
@@ -56,8 +53,7 @@ class Roofline:
         """Return the higher of each figure: a disturbance of one measurement, before or after a run, need not hit the other."""
         rates = {name: max(rate, other.gemm.get(name, 0.0)) for name, rate in {**other.gemm, **self.gemm}.items()}
         known = [each for each in (self.bandwidth, other.bandwidth) if each is not None]
-        how = self.how if self.gemm else other.how
-        return Roofline(gemm=rates, bandwidth=max(known, default=None), how=how)
+        return Roofline(gemm=rates, bandwidth=max(known, default=None), how=self.how if self.gemm else other.how)
 
     def share(self, flops: float, seconds: float, precision: str) -> float | None:
         """Return a result as a share of its precision's limit; None if that was not measured."""
@@ -68,21 +64,18 @@ class Roofline:
 def measure_roofline(device: str, threads: int, variables: Mapping[str, str], *, seconds: float = SECONDS) -> Roofline:
     """Measure in a separate process, each product for some ``seconds``."""
     try:
-        with tempfile.TemporaryDirectory(prefix="fusedbert-roofline-") as folder, Worker(None, variables) as worker:
-            products = write_products(Path(folder), device)
-            request = {"threads": threads, "provider": CUDA if device == "cuda" else CPU, "seconds": seconds}
-            found = worker.call("roofline", timeout=LIMIT, products=products, **request)
-    except (EngineFailedError, MissingDependencyError) as error:
+        with Worker(None, variables) as worker:
+            found = worker.call("roofline", timeout=LIMIT, device=device, threads=threads, seconds=seconds, sizes=SIZES)
+    except EngineFailedError as error:
         return Roofline(gemm={}, bandwidth=None, how=f"not measured: {error}")
     sizes = ", ".join("x".join(map(str, size)) for size in SIZES)
     return Roofline(gemm=found["gemm"], bandwidth=found["bandwidth"], how=HOW.format(sizes=sizes, threads=threads))
 
 
-def write_products(folder: Path, device: str) -> list[dict[str, Any]]:
+def write_products(folder: Path, device: str, sizes: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     """Write graphs that multiply their input ``a`` by a weight.
 
-    Returns:
-        For each the ``file``, ``rows`` and ``columns`` of ``a``, the ``operations`` of a run, and the ``precision``.
+    Returns for each the ``file``, ``rows`` and ``columns`` of ``a``, the ``operations`` of a run, and the ``precision``.
 
     Raises:
         MissingDependencyError: onnx, which writes graphs, is not installed.
@@ -91,7 +84,7 @@ def write_products(folder: Path, device: str) -> list[dict[str, Any]]:
 
     random = np.random.default_rng(0)
     products = []
-    for rows, inner, columns in SIZES:
+    for rows, inner, columns in sizes:
         for precision in ("fp32", "fp16") if device == "cuda" else ("fp32", "int8"):
             graph = Graph()
             dtype = "float16" if precision == "fp16" else "float32"
@@ -105,28 +98,27 @@ def write_products(folder: Path, device: str) -> list[dict[str, Any]]:
             graph.output("c", c, dtype, ["rows", columns])
             file = folder / f"{precision}-{rows}x{inner}x{columns}.onnx"
             graph.write(file, "product", opset=21, metadata={})
-            operations = 2.0 * rows * inner * columns
-            about = {"rows": rows, "columns": inner, "operations": operations, "precision": precision}
-            products.append({"file": str(file), **about})
+            size = {"rows": rows, "columns": inner, "operations": 2.0 * rows * inner * columns}
+            products.append({"file": str(file), "precision": precision, **size})
     return products
 
 
-def run_products(state: State, request: dict[str, Any]) -> dict[str, Any]:
+def run_products(_state: object, request: dict[str, Any]) -> dict[str, Any]:
     """Run matrix products, and read memory; a task of the worker. The best iteration counts: what was reached once.
 
-    Args:
-        state: Not used.
-        request: ``products``, as ``write_products`` returns them; ``threads``; ``provider``; ``seconds`` for each product.
-
-    Returns:
-        ``gemm``, the best operations per second of each precision; ``bandwidth``, bytes per second.
+    The request has ``device``, ``threads``, ``seconds`` for each product, and ``sizes`` of the products, as in ``SIZES``.
+    Returns ``gemm``, the best operations per second of each precision, and ``bandwidth``, bytes per second.
     """
-    del state
     gemm: dict[str, float] = {}
-    for product in request["products"]:
-        rate = product["operations"] / _product_seconds(product, request)
-        gemm[product["precision"]] = max(gemm.get(product["precision"], 0.0), rate)
-    bandwidth = _bandwidth(request["threads"], request["seconds"]) if request["provider"] == CPU else None
+    with tempfile.TemporaryDirectory(prefix="fusedbert-roofline-") as folder:
+        for product in write_products(Path(folder), request["device"], request["sizes"]):
+            rate = product["operations"] / _product_seconds(product, request)
+            gemm[product["precision"]] = max(gemm.get(product["precision"], 0.0), rate)
+    bandwidth = None
+    if request["device"] == "cpu":
+        parts = np.array_split(np.ones(BYTES // 8), request["threads"])
+        with ThreadPoolExecutor(request["threads"]) as pool:  # NumPy releases the interpreter's lock while it adds
+            bandwidth = BYTES / _fastest(lambda: list(pool.map(np.sum, parts)), request["seconds"])
     return {"gemm": gemm, "bandwidth": bandwidth}
 
 
@@ -137,10 +129,11 @@ def _product_seconds(product: dict[str, Any], request: dict[str, Any]) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request["threads"]
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(product["file"], sess_options=options, providers=[request["provider"]])
+    device = request["device"]
+    providers = [CUDA if device == "cuda" else CPU]
+    session = onnxruntime.InferenceSession(product["file"], sess_options=options, providers=providers)
     dtype = np.float16 if product["precision"] == "fp16" else np.float32
     a = np.random.default_rng(0).standard_normal((product["rows"], product["columns"])).astype(dtype)
-    device = "cpu" if request["provider"] == CPU else "cuda"
     binding = session.io_binding()
     binding.bind_ortvalue_input("a", onnxruntime.OrtValue.ortvalue_from_numpy(a, device, 0))
     binding.bind_output("c", device, 0)
@@ -152,20 +145,8 @@ def _product_seconds(product: dict[str, Any], request: dict[str, Any]) -> float:
     return _fastest(run, request["seconds"])
 
 
-def _bandwidth(threads: int, seconds: float) -> float:
-    """Sum an array of ``BYTES`` in as many threads, each its part; NumPy releases the interpreter's lock while it adds."""
-    parts = np.array_split(np.ones(BYTES // 8), threads)
-    with ThreadPoolExecutor(threads) as pool:
-        return BYTES / _fastest(lambda: list(pool.map(np.sum, parts)), seconds)
-
-
 def _fastest(run: Callable[[], object], seconds: float) -> float:
     """Return the seconds of the fastest iteration, after a warm-up."""
-
-    def once() -> float:
-        begun = perf_counter()
-        run()
-        return perf_counter() - begun
-
+    once = functools.partial(timeit.Timer(run).timeit, 1)
     sample(once, least_samples=3, least_seconds=seconds / 2, most_seconds=seconds)
     return min(sample(once, least_samples=5, least_seconds=seconds, most_seconds=2 * seconds))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..engines.batches import Shape, random_batch
 from ..run.stats import WARM_UP_SECONDS, WINDOW, WarmUp, sample, warm_up
-
-if TYPE_CHECKING:
-    from ..run.worker import State
+from ..run.worker import State
 
 MOMENT = 0.05  # seconds of warm-up of a later visit, at least one iteration
 MOST_WARM_UP = 15.0  # seconds of the first one: for two windows of iterations that last a second
@@ -29,13 +27,8 @@ def time_shape(state: State, request: dict[str, Any]) -> dict[str, Any]:
     CPU's caches and clock speed since. The timed batches are new in every iteration and the same for every engine: the tokens
     of the warm-up, whose length differs between engines, come from another generator.
 
-    Args:
-        state: Holds the loaded engine and the vocabulary; remembers which shapes are warm.
-        request: ``batch`` and ``tokens``; ``seed``, integers that are the same for every engine; ``seconds`` and
-            ``samples`` of the visit, at least.
-
-    Returns:
-        ``seconds`` of each iteration, and ``warm_up``.
+    The request has ``batch`` and ``tokens``; ``seed``, integers that are the same for every engine; ``seconds`` and
+    ``samples`` of the visit, at least. Returns ``seconds`` of each iteration, and ``warm_up``.
     """
     shape, seconds = Shape(batch=request["batch"], tokens=request["tokens"]), request["seconds"]
     once, before = _iteration(state, shape, [*request["seed"], 0]), state.warm.get(str(shape))
@@ -66,20 +59,15 @@ def _iteration(state: State, shape: Shape, seed: list[int]) -> Callable[[], floa
     return once
 
 
-def time_overhead(state: State, request: dict[str, Any]) -> dict[str, Any]:
+def time_overhead(_state: State, request: dict[str, Any]) -> dict[str, Any]:
     """Time a ``Classifier`` from one text to its label, and the bare session on the same tokens.
 
     They take turns in going first, and before each the next text is drawn, so that both find the caches and ONNX Runtime's
     threads, which spin for a while after a run, in the same state.
 
-    Args:
-        state: Not used: the classifier is a separate one.
-        request: ``artifact``, ``device``, ``precision``, ``threads``, ``tokens`` of the text, ``seconds`` to go on for.
-
-    Returns:
-        ``text_us`` and ``session_us``, the medians; ``overhead_us``, the median of the differences of pairs; ``pairs``.
+    The request has ``artifact``, ``device``, ``precision``, ``threads``, ``tokens`` of the text, and ``seconds`` to go on for.
+    Returns ``text_us`` and ``session_us``, the medians; ``overhead_us``, the median of the differences of pairs; ``pairs``.
     """
-    del state
     from fusedbert.engine import Classifier
     from fusedbert.engine.artifact import PACKED
     from fusedbert.engine.load import Options

@@ -12,17 +12,20 @@ from typing import Any
 import click
 import numpy as np
 
-from ..cli.benchmark import Benchmark, execute
+from ..cli.benchmark import FILE, Benchmark, execute
 from ..corpus.texts import Corpus, built_in, read_corpus
-from ..report.text import busy_before, format_table, milliseconds, per_second, render_absent, render_head
+from ..report.text import PERCENTILES, format_table, milliseconds, per_second, render_document
 from ..run.interleave import EngineProcess, Run, duration, round_robin
 from ..run.setup import Lineup, Shared, shared_options
 from ..run.stats import BUSY, name_some
-from .open_loop import Outcome
+from .open_loop import Outcome, pool
 from .sweep import RatePoint, RateSweep, parse_rates
 
 SEED = 0
 MODES = ("plain", "batcher")
+RATES_HELP = "Arrivals a second, with commas between; default: by search."
+MODE_HELP = "How fusedbert is called; default: both ways."
+BUDGET_MS = click.FloatRange(0.1, 60_000)
 SATURATE_SECONDS = 1.5
 LEAST_GRACE = 1.0  # seconds that answers may take after the last arrival, or twice the budget
 RETRIES = 2  # runs at a rate that are thrown away, if it was not held while other processes had the CPUs
@@ -62,41 +65,24 @@ class Record:
 
     alone_ms: float  # median time of a text while nothing else runs
     callers: int  # threads that call it in plain mode
-    one_caller: str  # why there is only one, or empty
+    one_caller: str = ""  # why there is only one, or empty
     sweeps: dict[str, RateSweep] = dataclasses.field(default_factory=dict)  # by mode
-
-
-Trial = tuple[EngineProcess, str, RateSweep]  # engine, mode, sweep
 
 
 @click.command("load")
 @shared_options(rounds="1, runs at each rate")
-@click.option(
-    "--budget-ms",
-    type=click.FloatRange(0.1, 60_000),
-    default=50.0,
-    show_default=True,
-    help="Budget of the 99th percentile.",
-)
+@click.option("--budget-ms", type=BUDGET_MS, default=50.0, show_default=True, help="Budget of the 99th percentile.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Length of a run.")
-@click.option("--rates", metavar="LIST", default="", help="Arrivals a second, with commas between; default: by search.")
-@click.option("--callers", type=click.IntRange(1, 512), default=16, show_default=True, help="Threads that call in plain mode.")
-@click.option("--mode", "modes", type=click.Choice(MODES), multiple=True, help="How fusedbert is called; default: both ways.")
 @click.option(
-    "--corpus", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of texts; else built-in ones."
+    "--rates", metavar="LIST", default="", callback=lambda _context, _option, text: parse_rates(text), help=RATES_HELP
 )
+@click.option("--callers", type=click.IntRange(1, 512), default=16, show_default=True, help="Threads that call in plain mode.")
+@click.option("--mode", "modes", type=click.Choice(MODES), multiple=True, default=MODES, help=MODE_HELP)
+@click.option("--corpus", type=FILE, help="File of texts; else built-in ones.")
 @click.option("--text-column", metavar="NAME", help="Column of the texts.")
 @click.option("--max-length", type=click.IntRange(3), help="Tokens at which texts are cut; default: the model's maximum.")
 def load(
-    shared: Shared,
-    budget_ms: float,
-    seconds: float,
-    rates: str,
-    callers: int,
-    modes: tuple[str, ...],
-    corpus: Path | None,
-    text_column: str | None,
-    max_length: int | None,
+    shared: Shared, budget_ms: float, corpus: Path | None, text_column: str | None, max_length: int | None, **how: Any
 ) -> None:
     """Send single texts at rising rates, and find the rate at which 99 of 100 are still answered within the budget.
 
@@ -104,7 +90,6 @@ def load(
     arrival. fusedbert is called in two ways: plain, from a pool of threads, and through Batcher; other engines in plain mode.
     """
     shared.options()  # a wrong value is reported before anything is read
-    wanted = parse_rates(rates)
     texts = built_in() if corpus is None else read_corpus(corpus, text_column=text_column)
 
     def make(lineup: Lineup) -> Load:
@@ -112,11 +97,8 @@ def load(
             corpus=texts,
             max_length=max_length or lineup.model.manifest.max_length,
             budget=budget_ms / 1e3,
-            seconds=seconds,
             rounds=shared.rounds or 1,
-            callers=callers,
-            modes=modes or MODES,
-            rates=wanted,
+            **how,  # seconds, rates, callers, modes
         )
         return Load(lineup, plan)
 
@@ -129,8 +111,8 @@ class Load(Benchmark):
     kind = "load"
 
     def __init__(self, lineup: Lineup, plan: Plan) -> None:
-        super().__init__(lineup)
-        self.plan, self.rounds = plan, plan.rounds
+        super().__init__(lineup, plan.rounds)
+        self.plan = plan
         self.records: dict[str, Record] = {}
 
     def measure(self, run: Run) -> None:
@@ -157,16 +139,16 @@ class Load(Benchmark):
         """Open an engine's texts, and keep it busy for a moment in each mode, to know which rates to try."""
         plan, patience = self.plan, run.settings.patience
         run.progress.step(f"{process.name}: looking for its saturation")
-        request = {"path": str(texts), "max_length": plan.max_length, "callers": plan.callers}
-        opened = process.call("load-open", timeout=patience.load, **request)
+        sizes = {"max_length": plan.max_length, "callers": plan.callers}
+        opened = process.call("load-open", timeout=patience.load, path=str(texts), **sizes)
         if opened is not None:
-            record = Record(alone_ms=opened["alone_ms"], callers=opened["callers"], one_caller=opened["why"])
+            record = Record(alone_ms=opened["alone_ms"], callers=plan.callers)
             for mode in (mode for mode in plan.modes if mode in opened["modes"]):
                 timeout = patience.visit + SATURATE_SECONDS
                 found = process.call("load-saturate", timeout=timeout, mode=mode, seconds=SATURATE_SECONDS)
                 if found is None:
                     break
-                record.callers, record.one_caller = found.get("callers", record.callers), found.get("why", record.one_caller)
+                record.callers, record.one_caller = found["callers"], found["why"]
                 record.sweeps[mode] = RateSweep(found["rate"], rates=plan.rates)
             else:
                 self.records[process.name] = record
@@ -174,26 +156,23 @@ class Load(Benchmark):
 
     def _step(self, run: Run, turn: int) -> bool:
         """Try the next rate of every sweep, round after round; return whether there was any."""
-        trials: list[tuple[Trial, RatePoint]] = []
-        for trial in self._sweeps(run, turn):
-            *_, sweep = trial
-            rate = sweep.next()
-            if rate is not None:
-                sweep.points.append(RatePoint(rate=rate))
-                trials.append((trial, sweep.points[-1]))
+        trials = []
+        for process, mode, sweep in self._sweeps(run, turn):
+            if (point := sweep.next()) is not None:
+                trials.append((process, mode, sweep, point))
         for number in range(self.rounds):
-            for (process, mode, _), point in trials:
+            for process, mode, _, point in trials:
                 run.progress.step(f"{process.name} {mode}, {point.rate:.3g} a second", left=self._left(run))
                 self._try(run, process, mode, point, [SEED, turn, number])
-        for (*_, sweep), point in trials:
+        for *_, sweep, point in trials:
             if point.outcomes:
-                sweep.record(point.rate, held=point.pooled.within(self.plan.budget))
+                point.held = pool(point.outcomes).within(self.plan.budget)
             else:  # the engine failed
                 sweep.points.remove(point)
         return bool(trials) and bool(run.running)
 
-    def _sweeps(self, run: Run, turn: int) -> Iterator[Trial]:
-        """Yield the sweeps of running engines, in an order that rotates."""
+    def _sweeps(self, run: Run, turn: int) -> Iterator[tuple[EngineProcess, str, RateSweep]]:
+        """Yield each running engine with its modes and their sweeps, in an order that rotates."""
         for process in round_robin([process for process in run.running if process.name in self.records], turn):
             for mode, sweep in self.records[process.name].sweeps.items():
                 yield process, mode, sweep
@@ -204,13 +183,11 @@ class Load(Benchmark):
         limits = {"seconds": plan.seconds, "grace": plan.grace, "give_up": plan.grace + LATE * plan.budget}
         timeout = run.settings.patience.visit + plan.run_seconds
         while True:
-            request = {"mode": mode, "rate": point.rate, "seed": seed, **limits}
-            sample = run.sample(process, "load-run", timeout=timeout, **request)
+            sample = run.sample(process, "load-run", timeout=timeout, mode=mode, rate=point.rate, seed=seed, **limits)
             if sample is None:
                 return
             outcome = Outcome(**{**sample.result, "latencies": np.array(sample.result["latencies"], dtype=np.float64)})
-            disturbed = sample.others is not None and sample.others > BUSY
-            if not disturbed or outcome.within(plan.budget) or point.dropped == RETRIES:
+            if (sample.others or 0.0) <= BUSY or outcome.within(plan.budget) or point.dropped == RETRIES:
                 break
             point.dropped += 1
             seed = [*seed, point.dropped]
@@ -235,21 +212,17 @@ class Load(Benchmark):
         record = self.records.get(process.name)
         if record is None:
             return {"results": [], "capacity": None}
-        sweeps = record.sweeps.items()
-        return {
-            "results": [self._result(mode, point) for mode, sweep in sweeps for point in sweep.tried],
-            "capacity": {mode: sweep.bounds.rate for mode, sweep in sweeps},
-            "search": {
-                mode: {"rate": sweep.bounds.rate, "beyond": sweep.bounds.beyond, "saturated": sweep.saturated}
-                for mode, sweep in sweeps
-            },
-            "alone_ms": record.alone_ms,
-            "callers": record.callers,
-            "one_caller": record.one_caller,
-        }
+        results, search = [], {}
+        for mode, sweep in record.sweeps.items():
+            rising = sorted(sweep.points, key=lambda point: point.rate)
+            results += [self._result(mode, point) for point in rising if point.outcomes]
+            search[mode] = {"rate": sweep.bounds.rate, "beyond": sweep.bounds.beyond, "saturated": sweep.saturated}
+        capacity = {mode: found["rate"] for mode, found in search.items()}
+        about = {"alone_ms": record.alone_ms, "callers": record.callers, "one_caller": record.one_caller}
+        return {"results": results, "capacity": capacity, "search": search, **about}
 
     def _result(self, mode: str, point: RatePoint) -> dict[str, Any]:
-        pooled = point.pooled
+        pooled = pool(point.outcomes)
         return {
             "mode": mode,
             "rate": point.rate,
@@ -261,60 +234,40 @@ class Load(Benchmark):
         }
 
     def cautions(self, document: Mapping[str, Any]) -> list[str]:
-        """Name what a reader should be careful about."""
+        """Name engines with one caller, and rates with few arrivals, a late sender, or busy other processes."""
         found, engines = [], document["contenders"]
-        points = [
-            (f"{each['name']} {entry['mode']} at {entry['rate']:.3g}/s", entry) for each in engines for entry in each["results"]
-        ]
-        single = [f"{each['name']} ({each['one_caller']})" for each in engines if each.get("one_caller")]
-        if single:
+        points = [(f"{each['name']} {one['mode']} at {one['rate']:.3g}/s", one) for each in engines for one in each["results"]]
+        if single := [f"{each['name']} ({each['one_caller']})" for each in engines if each.get("one_caller")]:
             found.append(f"Called from one thread, because it does not take several: {name_some(single)}.")
-        few = sum(entry["arrivals"] < FEW for _, entry in points)
-        if few:
-            found.append(
-                f"{few} of {len(points)} rates had fewer than {FEW} arrivals, so their 99th percentile rests on a few of them."
-            )
+        if few := sum(point["arrivals"] < FEW for _, point in points):
+            shares = f"{few} of {len(points)} rates had fewer than {FEW} arrivals"
+            found.append(f"{shares}, so their 99th percentile rests on a few of them.")
         limit = LATE_SHARE * document["settings"]["budget_ms"]
-        late = [f"{name} ({entry['late_p99_ms']:.0f} ms)" for name, entry in points if entry["late_p99_ms"] > limit]
-        if late:
+        if late := [f"{name} ({point['late_p99_ms']:.0f} ms)" for name, point in points if point["late_p99_ms"] > limit]:
             found.append(f"The sender itself was late (its 99th percentile, part of the latency): {name_some(late)}.")
-        noisy = [name for name, entry in points if any(share is not None and share > BUSY for share in entry["others"])]
-        if noisy:
+        if noisy := [name for name, point in points if any((share or 0.0) > BUSY for share in point["others"])]:
             found.append(f"Other processes had more than {BUSY:.0%} of the CPUs: {name_some(noisy)}.")
-        return found + busy_before(document)
+        return found
 
 
 def render(document: Mapping[str, Any]) -> str:
     """Write a document of kind ``load`` as text."""
     settings, measured = document["settings"], [each for each in document["contenders"] if each["results"]]
-    parts = [
-        f"{render_head(document)}\nload     {settings['input']}; {settings['seconds']:g} s a run, {settings['callers']} callers"
+    about = f"load     {settings['input']}; {settings['seconds']:g} s a run, {settings['callers']} callers"
+    held, points = [], []
+    for each in measured:
+        for mode, found in each["search"].items():
+            rates = (per_second(found[name]) for name in ("saturated", "rate", "beyond"))
+            held.append([f"{each['name']} {mode}", milliseconds(each["alone_ms"]), *rates])
+        for entry in each["results"]:
+            rates = (per_second(entry[name]) for name in ("rate", "achieved"))
+            times = (milliseconds(entry[name]) for name in PERCENTILES)
+            lost = (str(entry[name]) for name in ("errors", "unfinished"))
+            kept = "yes" if entry["within_budget"] else "no"
+            points.append([f"{each['name']} {entry['mode']}", *rates, *times, *lost, kept])
+    tables = [
+        f"texts per second with 99 % of them answered within {settings['budget_ms']:g} ms",
+        format_table(["", "idle ms", "never idle/s", "held/s", "not held/s"], held),
+        format_table(["", "rate/s", "answered/s", "p50 ms", "p90 ms", "p99 ms", "errors", "given up", "held"], points),
     ]
-    if measured:
-        held = [
-            [
-                f"{each['name']} {mode}",
-                milliseconds(each["alone_ms"]),
-                *(per_second(found[name]) for name in ("saturated", "rate", "beyond")),
-            ]
-            for each in measured
-            for mode, found in each["search"].items()
-        ]
-        points = [
-            [
-                f"{each['name']} {entry['mode']}",
-                *(per_second(entry[name]) for name in ("rate", "achieved")),
-                *(milliseconds(entry[name]) for name in ("p50_ms", "p90_ms", "p99_ms")),
-                *(str(entry[name]) for name in ("errors", "unfinished")),
-                "yes" if entry["within_budget"] else "no",
-            ]
-            for each in measured
-            for entry in each["results"]
-        ]
-        times = ["rate/s", "answered/s", "p50 ms", "p90 ms", "p99 ms"]
-        parts += [
-            f"texts per second with 99 % of them answered within {settings['budget_ms']:g} ms",
-            format_table(["", "idle ms", "never idle/s", "held/s", "not held/s"], held),
-            format_table(["", *times, "errors", "given up", "held"], points),
-        ]
-    return "\n\n".join([*parts, *render_absent(document), *document["cautions"]])
+    return render_document(document, tables if measured else [], about)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import threading
+import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 PERCENTILE = 99.0  # the one that the budget limits
 Floats = NDArray[np.float64]
+End = tuple[int, float, str]  # index of a request, the time at which it ended, and the kind of its error; empty if answered
 
 
 class Clock:
@@ -36,53 +37,6 @@ class Clock:
             time.sleep(left)
 
 
-class Log:
-    """The fate of each request; written from any thread, until it is closed.
-
-    Attributes:
-        sent: Time at which it was sent to the server, float64 [requests]; NaN before.
-        ended: Time of its answer, float64 [requests]; NaN without one.
-        errors: Kind of error of each request that failed.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.sent: Floats = np.full(count, np.nan)
-        self.ended: Floats = np.full(count, np.nan)
-        self.errors: dict[int, str] = {}
-        self._open = count
-        self._closed = False
-        self._condition = threading.Condition()
-
-    def answer(self, index: int, at: float) -> None:
-        """Record an answer."""
-        with self._condition:
-            if not self._closed:
-                self.ended[index] = at
-                self._count()
-
-    def fail(self, index: int, kind: str) -> None:
-        """Record an error."""
-        with self._condition:
-            if not self._closed:
-                self.errors[index] = kind
-                self._count()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until every request has ended, for ``seconds`` at most; return whether they have."""
-        with self._condition:
-            return self._condition.wait_for(lambda: self._open == 0, timeout=seconds)
-
-    def close(self) -> None:
-        """Record nothing more."""
-        with self._condition:
-            self._closed = True
-
-    def _count(self) -> None:
-        self._open -= 1
-        if self._open == 0:
-            self._condition.notify_all()
-
-
 class Server:
     """A server of futures: a pool of threads, or fusedbert's ``Batcher``.
 
@@ -91,30 +45,31 @@ class Server:
 
     def __init__(self, start: Callable[[int], Future[Any]], stop: Callable[[], object], clock: Clock) -> None:
         self._start, self._stop, self._clock = start, stop, clock
+        self._ends: queue.SimpleQueue[End] = queue.SimpleQueue()  # filled from any thread
 
-    def submit(self, index: int, log: Log) -> None:
-        """Start a request, and record its answer in the log later."""
+    def submit(self, index: int) -> None:
+        """Start a request."""
         try:
             future = self._start(index)
         except Exception as error:  # of this request only
-            log.fail(index, type(error).__name__)
-        else:
-            future.add_done_callback(functools.partial(self._record, index, log))
+            future = Future()
+            future.set_exception(error)
+        future.add_done_callback(functools.partial(self._record, index))
 
-    def drain(self, log: Log, seconds: float) -> None:
-        """Wait until all are answered, for ``seconds`` at most, and drop the rest."""
-        if not log.wait(seconds):
-            log.close()  # later answers do not count
-            self._stop()
+    def ends(self, count: int, seconds: float) -> Iterator[End]:
+        """Yield the ends of ``count`` requests, as they come within ``seconds``, and drop the rest."""
+        until = self._clock.now() + seconds
+        for _ in range(count):
+            try:
+                yield self._ends.get(timeout=max(0.0, until - self._clock.now()))
+            except queue.Empty:
+                self._stop()
+                return
 
-    def _record(self, index: int, log: Log, future: Future[Any]) -> None:
-        if future.cancelled():  # dropped
-            return
-        error = future.exception()
-        if error is None:
-            log.answer(index, self._clock.now())
-        else:
-            log.fail(index, type(error).__name__)
+    def _record(self, index: int, future: Future[Any]) -> None:
+        if not future.cancelled():  # by stop
+            error = future.exception()
+            self._ends.put((index, self._clock.now(), "" if error is None else type(error).__name__))
 
 
 def poisson_schedule(rate: float, seconds: float, random: np.random.Generator) -> Floats:
@@ -165,35 +120,35 @@ class Outcome:
 def drive(offsets: Floats, server: Server, clock: Clock, *, grace: float, give_up: float) -> Outcome:
     """Send requests by a schedule and wait for their answers.
 
-    Args:
-        offsets: Seconds from the start to each arrival, ascending, float64 [requests].
-        server: The receiver.
-        clock: The time.
-        grace: Seconds that answers may take after the last arrival.
-        give_up: Seconds that the sender may fall behind; then it stops, and those not sent count as given up.
+    ``offsets`` are the seconds from the start to each arrival, ascending, float64 [requests]. After the last one, answers may
+    take ``grace`` seconds. The sender stops when it is ``give_up`` seconds behind; those not sent count as given up.
     """
-    log = Log(len(offsets))
+    sent, ended = (np.full(len(offsets), np.nan) for _ in range(2))  # time of sending, and of the answer, [requests]
+    failed, kinds = np.zeros(len(offsets), dtype=bool), Counter[str]()
     start = clock.now()
     for index, offset in enumerate(offsets.tolist()):
         clock.wait_until(start + offset)
         now = clock.now()
         if now - start - offset > give_up:
             break
-        log.sent[index] = now
-        server.submit(index, log)
-    server.drain(log, grace)
-    log.close()
+        sent[index] = now
+        server.submit(index)
+    for index, at, kind in server.ends(len(offsets), grace):
+        if kind:
+            failed[index] = True
+            kinds[kind] += 1
+        else:
+            ended[index] = at
     end, intended = clock.now(), start + offsets
-    answered = ~np.isnan(log.ended)  # [requests]
-    failed = np.isin(np.arange(len(offsets)), list(log.errors))  # [requests]
-    latencies = np.where(answered, log.ended, end) - intended
-    last = float(np.nanmax(log.ended)) if answered.any() else end
-    late = (log.sent - intended)[~np.isnan(log.sent)]
+    answered = ~np.isnan(ended)  # [requests]
+    latencies = np.where(answered, ended, end) - intended
+    last = float(np.nanmax(ended)) if answered.any() else end
+    late = (sent - intended)[~np.isnan(sent)]
     return Outcome(
         arrivals=len(offsets),
         achieved=float(answered.sum() / max(last - start, float(offsets[-1]), 1e-9)),
         latencies=np.sort(np.maximum(latencies[~failed], 0.0)),
-        kinds=dict(Counter(log.errors.values())),
+        kinds=dict(kinds),
         unfinished=int((~answered & ~failed).sum()),
         late_ms=float(1e3 * np.percentile(late, 99)) if len(late) else 0.0,
     )

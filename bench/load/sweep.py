@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fusedbert.engine.errors import OptionError
 
-from .open_loop import Outcome, pool
+from .open_loop import Outcome
 
 LADDER = (0.3, 0.5, 0.7, 0.85, 1.0)  # of the rate of answers when the server is never idle
 RISES = (1.2, 1.5, 2.0, 2.0, 2.0, 2.0)  # steps if the whole ladder was held: the estimate was far too low
@@ -29,68 +29,52 @@ class RatePoint:
     """One rate of a sweep, with a run for each round."""
 
     rate: float  # arrivals a second
+    held: bool | None = None  # None until it was tried
     outcomes: list[Outcome] = dataclasses.field(default_factory=list)
     others: list[float | None] = dataclasses.field(default_factory=list)  # share of the CPUs that other processes had
     dropped: int = 0  # runs thrown away because other processes had the CPUs
 
-    @property
-    def pooled(self) -> Outcome:
-        """All rounds as one."""
-        return pool(self.outcomes)
-
 
 class RateSweep:
-    """Search for the highest rate within the budget: ask for the ``next`` rate, try it, ``record`` whether it was held.
+    """Search for the highest rate within the budget: ask for the ``next`` point, try it, and set whether it was ``held``.
 
     Args:
         saturated: Estimate of the rate of answers when the server is never idle, requests a second.
         rates: Rates to try instead, rising, and none in between; the search then ends early after two in a row that were not
             held.
 
-    Attributes:
-        saturated: As above.
-        most: Number of rates that are tried at most.
-        points: The rates so far, in the order in which they were tried; filled by the measurement.
-
     Example:
         >>> sweep = RateSweep(saturated=100.0)
-        >>> while (rate := sweep.next()) is not None:
-        ...     sweep.record(rate, held=rate <= 77)
+        >>> while (point := sweep.next()) is not None:
+        ...     point.held = point.rate <= 77
         >>> round(sweep.bounds.rate), round(sweep.bounds.beyond)
         (75, 77)
     """
 
     def __init__(self, saturated: float, *, rates: Sequence[float] = ()) -> None:
         self.saturated = saturated
-        self.most = len(rates) or len(LADDER) + max(HALVINGS, len(RISES)) + REFINEMENTS
-        self.points: list[RatePoint] = []
-        self._held: dict[float, bool] = {}
+        self.most = len(rates) or len(LADDER) + max(HALVINGS, len(RISES)) + REFINEMENTS  # rates that are tried at most
+        self.points: list[RatePoint] = []  # in the order in which they are tried
         self._rates = self._fixed(sorted(rates)) if rates else self._search(max(saturated, 0.1))
 
     @property
     def bounds(self) -> Bounds:
         """The result so far."""
-        beyond = min((rate for rate, held in self._held.items() if not held), default=None)
-        below = [rate for rate, held in self._held.items() if held and (beyond is None or rate < beyond)]
+        beyond = min((point.rate for point in self.points if point.held is False), default=None)
+        below = [point.rate for point in self.points if point.held and (beyond is None or point.rate < beyond)]
         return Bounds(rate=max(below, default=None), beyond=beyond)
 
-    @property
-    def tried(self) -> list[RatePoint]:
-        """The rates with results, rising."""
-        return sorted((point for point in self.points if point.outcomes), key=lambda point: point.rate)
-
-    def next(self) -> float | None:
-        """Return the next rate to try, or None at the end."""
-        return next(self._rates, None)
-
-    def record(self, rate: float, *, held: bool) -> None:
-        """Record whether a rate was held."""
-        self._held[rate] = held
+    def next(self) -> RatePoint | None:
+        """Add the next point to try, and return it; None at the end."""
+        for rate in self._rates:
+            self.points.append(RatePoint(rate=rate))
+            return self.points[-1]
+        return None
 
     def _fixed(self, rates: Sequence[float]) -> Iterator[float]:
         for rate in rates:
             yield rate
-            if list(self._held.values())[-2:] == [False, False]:
+            if [point.held for point in self.points[-2:]] == [False, False]:
                 return
 
     def _search(self, saturated: float) -> Iterator[float]:
@@ -100,7 +84,7 @@ class RateSweep:
                 break
         for rise in RISES:
             if self.bounds.beyond is None:
-                yield rise * max(self._held)
+                yield rise * self.points[-1].rate
         for _ in range(HALVINGS):
             rate, beyond = self.bounds
             if rate is None and beyond is not None:

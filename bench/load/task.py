@@ -5,21 +5,18 @@ Mode ``plain`` calls the engine from a pool of threads, as a service does; ``bat
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..run.worker import State
 from .open_loop import Clock, Server, drive, poisson_schedule
-
-if TYPE_CHECKING:
-    from ..run.worker import State
 
 KEY = "load"
 PLAIN, BATCHER = "plain", "batcher"
@@ -33,8 +30,7 @@ AT_ONCE = 64  # open requests while a Batcher is kept busy
 def open_texts(state: State, request: dict[str, Any]) -> dict[str, Any]:
     """Read the texts from ``path`` (JSON), with ``max_length`` and the number of ``callers`` of plain mode.
 
-    Returns ``alone_ms``, the median time of a text while nothing else runs; ``callers``, one if the engine does not take more;
-    ``why``, its failure then; and ``modes``, those it has.
+    Returns ``alone_ms``, the median time of a text while nothing else runs, and ``modes``, those it has.
     """
     texts = json.loads(Path(request["path"]).read_bytes())
     kept = state.kept[KEY] = {"texts": texts, "max_length": request["max_length"], "callers": request["callers"]}
@@ -48,11 +44,11 @@ def open_texts(state: State, request: dict[str, Any]) -> dict[str, Any]:
         times.append(perf_counter() - begun)
         if sum(times) > 3.0:
             break
-    why = takes_threads(lambda index: _logits(state, index), min(PROBED, len(texts)), request["callers"])
-    if why:
+    kept["why"] = takes_threads(lambda index: _logits(state, index), min(PROBED, len(texts)), request["callers"])
+    if kept["why"]:
         kept["callers"] = 1
     modes = [PLAIN] if _classifier(state) is None else [PLAIN, BATCHER]
-    return {"alone_ms": 1e3 * float(np.median(times)), "callers": kept["callers"], "why": why, "modes": modes}
+    return {"alone_ms": 1e3 * float(np.median(times)), "modes": modes}
 
 
 def takes_threads(call: Callable[[int], Any], count: int, callers: int) -> str:
@@ -79,22 +75,23 @@ def takes_threads(call: Callable[[int], Any], count: int, callers: int) -> str:
 
 
 def saturate(state: State, request: dict[str, Any]) -> dict[str, Any]:
-    """Keep the engine busy in ``mode`` for ``seconds``; return the ``rate`` of its answers a second.
+    """Keep the engine busy in ``mode`` for ``seconds``.
 
-    If it does not take several callers after all, ``callers`` and ``why`` say so, as for ``open_texts``.
+    Returns ``rate``, of its answers a second; ``callers``, one if the engine does not take more; and ``why``, its failure then.
     """
     kept, seconds = state.kept[KEY], request["seconds"]
-    if request["mode"] == BATCHER:
-        return {"rate": _batcher_rate(state, kept["texts"], seconds)}
     call, count = _caller(state), len(kept["texts"])
-    try:
-        return {"rate": _rate(call, count, kept["callers"], seconds)}
-    except Exception as error:  # the probe was too short to see it
-        if kept["callers"] == 1:
-            raise
-        kept["callers"] = 1
-        why = _one_line(error)
-    return {"rate": _rate(call, count, 1, seconds), "callers": 1, "why": why}
+    if request["mode"] == BATCHER:
+        rate = _batcher_rate(state, kept["texts"], seconds)
+    else:
+        try:
+            rate = _rate(call, count, kept["callers"], seconds)
+        except Exception as error:  # the probe was too short to see it
+            if kept["callers"] == 1:
+                raise
+            kept |= {"callers": 1, "why": _one_line(error)}
+            rate = _rate(call, count, 1, seconds)
+    return {"rate": rate, "callers": kept["callers"], "why": kept["why"]}
 
 
 def _batcher_rate(state: State, texts: list[str], seconds: float) -> float:
@@ -132,7 +129,7 @@ def run_rate(state: State, request: dict[str, Any]) -> dict[str, Any]:
     as for ``open_loop.drive``.
     """
     kept, clock, random = state.kept[KEY], Clock(), np.random.default_rng(request["seed"])
-    texts = kept["texts"]
+    texts, call = kept["texts"], _caller(state)
     offsets = poisson_schedule(request["rate"], request["seconds"], random)
     drawn = random.integers(0, len(texts), size=len(offsets)).tolist()
     limits = {"grace": request["grace"], "give_up": request["give_up"]}
@@ -141,7 +138,6 @@ def run_rate(state: State, request: dict[str, Any]) -> dict[str, Any]:
             server = Server(lambda n: batcher.submit(texts[drawn[n]]), lambda: batcher.close(drain=False), clock)
             outcome = drive(offsets, server, clock, **limits)
     else:
-        call = _caller(state)
         with ThreadPoolExecutor(kept["callers"]) as pool:
             server = Server(lambda n: pool.submit(call, drawn[n]), lambda: pool.shutdown(cancel_futures=True), clock)
             outcome = drive(offsets, server, clock, **limits)
@@ -166,16 +162,10 @@ def _classifier(state: State) -> Any:
     return getattr(state.open_engine(), "classifier", None)
 
 
-@contextlib.contextmanager
-def _batcher(state: State) -> Iterator[Any]:
-    """Open a ``Batcher`` with its defaults; texts that still wait at the end are dropped."""
+def _batcher(state: State) -> Any:
     from fusedbert.engine.batcher import Batcher
 
-    batcher = Batcher(_classifier(state))
-    try:
-        yield batcher
-    finally:
-        batcher.close(drain=False)
+    return Batcher(_classifier(state))
 
 
 def _one_line(error: Exception) -> str:

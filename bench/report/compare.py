@@ -32,19 +32,20 @@ FIGURES: Mapping[str, tuple[str, str, bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A figure in two documents: the median over rounds of each, as time, or as rate if more is better.
-
-    ``change`` is how much worse the second is, as a share (0.1 is 10 % slower, -0.1 is 10 % faster), ``low`` to ``high`` its
-    95 % interval.
-    """
+    """A figure in two documents, with the median over rounds of each: a time, or a rate if more is better."""
 
     contender: str
     item: str
     before: float
     after: float
-    change: float
-    low: float
+    change: float  # how much worse the second is, as a share: 0.1 is 10 % slower, -0.1 is 10 % faster
+    low: float  # of the change's 95 % interval
     high: float
+
+    @property
+    def name(self) -> str:
+        """The engine and the item."""
+        return f"{self.contender} {self.item}".strip()
 
     @property
     def verdict(self) -> str:
@@ -125,16 +126,13 @@ def render(
     changes: Sequence[Change], kind: str, differences: Sequence[str], regressions: Sequence[Change], limit: float | None
 ) -> str:
     """Write the changes as a table."""
-    figure = FIGURES[kind][1]
-    rows = []
+    figure, rows = FIGURES[kind][1], []
     for each in changes:
-        change, low, high = (f"{share:+.1%}" for share in (each.change, each.low, each.high))
-        times = milliseconds(each.before), milliseconds(each.after)
-        rows.append([f"{each.contender} {each.item}".strip(), *times, change, f"{low} to {high}", each.verdict])
+        times, interval = (milliseconds(each.before), milliseconds(each.after)), f"{each.low:+.1%} to {each.high:+.1%}"
+        rows.append([each.name, *times, f"{each.change:+.1%}", interval, each.verdict])
     lines = [format_table(["", f"A {figure}", f"B {figure}", "time", "95 % interval", "B is"], rows)]
     if differences:
         lines += ["", f"The two differ in more than time: {'; '.join(differences)}."]
     if limit is not None:
-        names = ", ".join(f"{each.contender} {each.item}".strip() for each in regressions)
-        lines += ["", f"slower by more than {limit:g} %: {names or 'nothing'}"]
+        lines += ["", f"slower by more than {limit:g} %: {', '.join(each.name for each in regressions) or 'nothing'}"]
     return "\n".join(lines)

@@ -32,12 +32,9 @@ _SUMMARY = "Geometric mean of the ratios of our time to the peer's, in paired ro
 
 
 def write_report(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``results.json``, ``index.html`` and ``NAME.svg`` for each plot into a folder, which is created.
+    """Write ``results.json``, ``index.html`` and ``NAME.svg`` for each plot into a folder; return the files in this order.
 
-    Files are replaced as a whole. Engines that were not measured are listed with the reason and not drawn.
-
-    Returns:
-        The files, ``results.json`` first; others of the folder stay.
+    The folder is created, files are replaced as a whole, and others stay. Engines that were not measured are not drawn.
 
     Raises:
         InputError: The document is of another schema or kind.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .svg import INK, WIDTH, clean
-from .text import MISSING, number, percent
+from .text import MISSING, PERCENTILES, number, percent
 
 COLOURS = {
     "fusedbert": "#3490ff",
@@ -25,7 +25,6 @@ COLOURS = {
 }
 OTHER = "#858a91"  # any other engine
 PHASES = {"interpreter_s": "#8a8175", "import_s": INK, "load_s": "#4a8fe0", "first_s": "#bb7e11"}
-PERCENTILES = ("p50_ms", "p90_ms", "p99_ms")
 FULL_WORK, WITHIN = 64, 1.5  # from this many tokens on, a token should cost at most this times the cheapest
 MEAN = "geometric mean"
 _LONGEST = 30  # letters of a name in a plot
@@ -51,12 +50,16 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
-    """An engine's results and its look in every plot; ``kind`` is its number among the series of the engine."""
+    """An engine's results and its look in every plot; ``kind`` is its number among the series of the engine.
+
+    For ``load`` there is one for each mode, with the ``capacity`` in it.
+    """
 
     name: str
     engine: str
     kind: int
     results: Sequence[Entry]
+    capacity: float | None = None
 
     @property
     def colour(self) -> str:
@@ -73,10 +76,13 @@ class Series:
 def plots(document: Entry) -> list[Plot]:
     """Draw a document, within ``svg.drawing()``: the main plot, the ratios to the peers, then the others."""
     shown: list[Series] = []
-    for each in document["contenders"]:
-        if each["results"] and each["status"] in ("measured", "interrupted"):  # figures of others do not hold
-            kind = sum(other.engine == each["engine"] for other in shown)
-            shown.append(Series(name=shorten(each["name"]), engine=each["engine"], kind=kind, results=each["results"]))
+    usable = [each for each in document["contenders"] if each["status"] in ("measured", "interrupted")]  # others do not hold
+    for each in usable:
+        for mode in dict.fromkeys(entry.get("mode") for entry in each["results"]):  # None except for load
+            name, engine = shorten(each["name"]) + (f", {mode}" if mode else ""), each["engine"]
+            results = [entry for entry in each["results"] if entry.get("mode") == mode]
+            kind, capacity = sum(other.engine == engine for other in shown), each.get("capacity", {}).get(mode)
+            shown.append(Series(name=name, engine=engine, kind=kind, results=results, capacity=capacity))
     if not shown:
         return []
     if document["kind"] == "load":
@@ -103,8 +109,7 @@ def _texts(count: object) -> str:
 
 def _table(entries: Iterable[Entry], *fields: str) -> dict[str, Any]:
     """Return the fields of ``Plot`` that hold a table: a row for each entry, a column for each field."""
-    units = {"_ms": " ms", "_mb": " MB", "_s": " s"}
-    head = tuple(re.sub("(_ms|_mb|_s)$", lambda unit: units[unit[0]], name).replace("_", " ") for name in fields)
+    head = tuple(name.replace("_mb", " MB").replace("_", " ") for name in fields)
     return {"head": head, "rows": [tuple(_cell(name, each.get(name, "")) for name in fields) for each in entries]}
 
 
@@ -276,26 +281,18 @@ def _ratios(document: Entry, shown: Sequence[Series]) -> Iterator[Plot]:
 
 
 def _load(document: Entry, shown: Sequence[Series]) -> Iterator[Plot]:
-    budget, served, capacity = document["settings"]["budget_ms"], list[Series](), list[float | None]()
-    for each in shown:
-        (rates,) = (other["capacity"] for other in document["contenders"] if shorten(other["name"]) == each.name)
-        for mode in dict.fromkeys(entry["mode"] for entry in each.results):
-            results = [entry for entry in each.results if entry["mode"] == mode]
-            kind = sum(other.engine == each.engine for other in served)
-            served.append(dataclasses.replace(each, name=f"{each.name}, {mode}", kind=kind, results=results))
-            capacity.append(rates[mode])
-    entries = _entries(served)
+    budget, entries = document["settings"]["budget_ms"], _entries(shown)
     overview, (first,) = _axes(1, 340)
-    details, panels = _axes(len(served), 280, sharey=True)
+    details, panels = _axes(len(shown), 280, sharey=True)
     first.set_title("99th percentile")
-    for axes, each, most in zip(panels, served, capacity, strict=True):
+    for axes, each in zip(panels, shown, strict=True):
         _rates(first, each, "p99_ms", each.style())
         for kind, name in enumerate(PERCENTILES):
             _rates(axes, each, name, dataclasses.replace(each, kind=kind, name=name[:3]).style())
         axes.set_title(each.name)
-        if most is not None:
-            axes.axvline(most, color=INK, linestyle=":")
-            axes.text(most, 0.02, f" {number(most)}/s", transform=axes.get_xaxis_transform())
+        if each.capacity is not None:
+            axes.axvline(each.capacity, color=INK, linestyle=":")
+            axes.text(each.capacity, 0.02, f" {number(each.capacity)}/s", transform=axes.get_xaxis_transform())
     for axes in (first, *panels):
         axes.axhline(budget, color=INK, linestyle=":")
         axes.set(xlabel="texts arriving per second", xlim=(0, 1.05 * max(entry["rate"] for entry in entries)))
@@ -326,9 +323,10 @@ def _corpus(shown: Sequence[Series]) -> Iterator[Plot]:
     rows = []
     for row, each in enumerate(shown):
         (entry,) = each.results
-        rate, rounds = entry["texts_per_second"], entry["rounds"]
+        rate = entry["texts_per_second"]
+        slowest, fastest = min(rate, *entry["rounds"]), max(rate, *entry["rounds"])  # the rounds may be rounded
         axes.barh(row, rate, height=0.6, color=each.colour, alpha=0.6)
-        axes.errorbar(rate, row, xerr=[[rate - min(rounds)], [max(rounds) - rate]], color=INK, capsize=4)
+        axes.errorbar(rate, row, xerr=[[rate - slowest], [fastest - rate]], color=INK, capsize=4)
         others = [value for size, value in entry["tried"].items() if size != str(entry["batch_size"])]
         axes.plot(others, [row] * len(others), "o", color=INK, markerfacecolor="none", markersize=6)
         _note(axes, row, number(rate) + ("" if entry["accuracy"] is None else f" · {percent(entry['accuracy'])}"))

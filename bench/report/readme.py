@@ -1,7 +1,6 @@
 """The README's tables of measurements, generated from ``bench/results/*.json``.
 
-A result is a document of ``fusedbert bench ... --json``, saved as ``bench/results/NAME.json``. Its table stands in README.md
-between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``:
+The table of ``NAME.json`` stands in README.md between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``:
 
     python -m fusedbert.bench.report.readme            writes the tables
     python -m fusedbert.bench.report.readme --check    exits with 1 if a table differs from its result
@@ -18,9 +17,10 @@ import click
 
 from fusedbert.engine.errors import InputError
 
-from .text import milliseconds, read_document
+from .text import milliseconds, pivot, read_document
 
 _BLOCK = re.compile(r"(?P<begin><!-- bench:(?P<name>[\w.-]+) -->\n)(?P<body>.*?)(?P<end><!-- /bench:(?P=name) -->)", re.DOTALL)
+_Table = tuple[list[str], list[list[str]]]  # head and rows
 
 
 def rewrite(page: str, results: Path) -> str:
@@ -45,9 +45,6 @@ def table(document: Mapping[str, Any]) -> str:
     return f"{markdown}\n{about}: `{' '.join(document['command'])}`\n"
 
 
-_Table = tuple[list[str], list[list[str]]]
-
-
 def _measured(document: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the results of the measured engines with the engines' titles."""
     measured = (each for each in document["contenders"] if each["status"] == "measured")
@@ -55,15 +52,13 @@ def _measured(document: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]
 
 
 def _latency(document: Mapping[str, Any]) -> _Table:
-    shapes = list(dict.fromkeys(entry["shape"] for _, entry in _measured(document)))
-    means = {(each["ours"], each["peer"]): f"{each['geometric_mean']:.2f}" for each in document["summary"]}
-    ours = list(dict.fromkeys(each["ours"] for each in document["summary"]))
-    rows = []
-    for each in (each for each in document["contenders"] if each["status"] == "measured"):
-        times = {entry["shape"]: milliseconds(entry["p50_ms"]) for entry in each["results"]}
-        ratios = (means.get((our, each["name"]), "") for our in ours)
-        rows.append([each["title"], *(times.get(shape, "") for shape in shapes), *ratios])
-    return ["p50, ms", *shapes, *(f"{our} / this engine" for our in ours)], rows
+    titles = {each["name"]: each["title"] for each in document["contenders"] if each["status"] == "measured"}
+    cells = {(title, entry["shape"]): milliseconds(entry["p50_ms"]) for title, entry in _measured(document)}
+    for each in document["summary"]:
+        if each["peer"] in titles:
+            cells[titles[each["peer"]], f"{each['ours']} / this engine"] = f"{each['geometric_mean']:.2f}"
+    columns, rows = pivot(cells, missing="")
+    return ["p50, ms", *columns], rows
 
 
 def _corpus(document: Mapping[str, Any]) -> _Table:

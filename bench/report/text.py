@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fusedbert.engine.errors import InputError
 
-from ..run.machine import load_average, record_machine
-from ..run.setup import BenchmarkModel
-from ..run.stats import name_some
-
 SCHEMA = "fusedbert.bench/2"
 KINDS = ("latency", "corpus", "load", "startup")
+PERCENTILES = ("p50_ms", "p90_ms", "p99_ms")
+MISSING = "–"
 CROWDED = 0.5  # load average per core above which the machine was busy before the run
-
-
-class Clock:
-    """The start of a run, and the load of the machine at that time."""
-
-    def __init__(self) -> None:
-        self.started, self.before = datetime.datetime.now(datetime.UTC), load_average()
-
-    def head(self, kind: str, model: BenchmarkModel, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the document's first part, at the end of the run."""
-        now = datetime.datetime.now(datetime.UTC)
-        return {
-            "schema": SCHEMA,
-            "kind": kind,
-            "command": ["fusedbert", *sys.argv[1:]],
-            "started": self.started.isoformat(timespec="seconds"),
-            "seconds": round((now - self.started).total_seconds(), 1),
-            "machine": {**record_machine(), "load_average": {"before": self.before, "after": load_average()}},
-            "model": model.describe(),
-            "settings": dict(settings),
-        }
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -70,24 +45,6 @@ def check_document(document: object, name: str = "the document") -> None:
         )
 
 
-def noisy_rounds(document: Mapping[str, Any]) -> list[str]:
-    """Name the noisy rounds of a document of kind ``corpus`` or ``startup``."""
-    return name_noisy(
-        [
-            f"{each['name']} round {number + 1} ({reason})"
-            for each in document["contenders"]
-            for entry in each["results"]
-            for number, reason in zip(entry["round_numbers"], entry["noisy"], strict=True)
-            if reason
-        ]
-    )
-
-
-def name_noisy(names: Sequence[str]) -> list[str]:
-    """Return the line that names noisy rounds; nothing without any."""
-    return [f"{len(names)} noisy rounds: {name_some(names)}."] if names else []
-
-
 def busy_before(document: Mapping[str, Any]) -> list[str]:
     """Report whether the machine was busy before the run, for a document of any kind."""
     load, cores = document["machine"]["load_average"]["before"], document["machine"]["cores"]
@@ -96,7 +53,15 @@ def busy_before(document: Mapping[str, Any]) -> list[str]:
     return []
 
 
-MISSING = "–"
+def pivot(cells: Mapping[tuple[str, str], str], missing: str = "-") -> tuple[list[str], list[list[str]]]:
+    """Arrange cells by the names of their row and column; return the names of the columns, and rows with their names first.
+
+    Example:
+        >>> pivot({("one", "1x16"): "0.5", ("two", "1x16"): "0.6", ("two", "8x128"): "14.2"})
+        (['1x16', '8x128'], [['one', '0.5', '-'], ['two', '0.6', '14.2']])
+    """
+    names, columns = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    return columns, [[name, *(cells.get((name, column), missing) for column in columns)] for name in names]
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -160,15 +125,8 @@ def engine_table(
 ) -> list[str]:
     """Write a row for the result of each engine, with a column for the ratio of each of fusedbert's entries to it.
 
-    Args:
-        document: The document; each engine has one result, or none.
-        head: Names of the result's columns.
-        cells: Writes a result.
-        notes: Explanations, below the table.
-        time: Which of the times the ratios are about.
-
-    Returns:
-        The table; nothing without a result.
+    Each engine has one result, or none. ``head`` names its columns, which ``cells`` writes; ``notes`` stand below the table;
+    the ratios are about ``time``. Nothing is returned without a result.
     """
     ours = list(dict.fromkeys(each["ours"] for each in document["summary"]))
     ratios = {(each["ours"], each["peer"]): interval(each, "geometric_mean") for each in document["summary"]}
@@ -183,8 +141,12 @@ def engine_table(
     return [f"{format_table(['', *head, *(f'{name}: time' for name in ours)], rows)}\n\n{notes}"] if rows else []
 
 
-def render_head(document: Mapping[str, Any]) -> str:
-    """Write the machine, the model and what was timed, for any kind of document."""
+def render_document(document: Mapping[str, Any], tables: Sequence[str], about: str = "") -> str:
+    """Write a document of any kind as text, with a line ``about`` its input.
+
+    First come the machine, the model and what was timed; after the tables the engines that were not measured to the end, with
+    the reasons, and the cautions.
+    """
     machine, model, settings = document["machine"], document["model"], document["settings"]
     quota = "no CPU quota" if machine["quota"] is None else f"CPU quota {machine['quota']:g}"
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -201,10 +163,8 @@ def render_head(document: Mapping[str, Any]) -> str:
         rates = ", ".join(f"{name} {rate:g} billion operations/s" for name, rate in ceiling["gemm"].items())
         memory = f"; memory {ceiling['bandwidth_gb_s']:g} GB/s" if ceiling["bandwidth_gb_s"] else ""
         lines.append(f"ceiling  {rates or ceiling['how']}{memory}")
-    return "\n".join(lines)
-
-
-def render_absent(document: Mapping[str, Any]) -> list[str]:
-    """Name the engines that were not measured to the end, with the reasons, for any kind of document."""
+    if about:
+        lines.append(about)
     absent = [each for each in document["contenders"] if each["status"] != "measured"]
-    return ["\n".join(f"{each['name']} {each['status']}: {each['why']}" for each in absent)] if absent else []
+    reasons = "\n".join(f"{each['name']} {each['status']}: {each['why']}" for each in absent)
+    return "\n\n".join(filter(None, ("\n".join(lines), *tables, reasons, *document["cautions"])))

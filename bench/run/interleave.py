@@ -1,8 +1,4 @@
-"""Interleaved measurement: every engine in its own process, visited in every round, in an order that rotates.
-
-A measurement goes round after round, within a round item after item (a shape, a corpus), and visits every engine that still
-runs: a slow spell of the machine hits all alike. A failure is reported, and the other engines go on.
-"""
+"""Interleaved measurement: every engine in its own process, visited in every round, in an order that rotates."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import dataclasses
 import enum
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -26,8 +21,10 @@ from ..engines.registry import registered
 from .machine import others_share, read_cpu_time
 from .process import EngineFailedError, Worker
 
+T = TypeVar("T")
 SLOW = 4.0  # seconds of a round from which it gets a line outside a terminal
 LONG = 30.0  # the same for the steps before the rounds
+CONVERTED = 2.0  # seconds from which a preparation has converted something
 
 
 class Progress:
@@ -35,35 +32,31 @@ class Progress:
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
-        self._bar: Any = None
-        self._last = time.monotonic()
+        self._bar: tqdm[Any] | None = None
+        self.begin()
 
     def update(self, text: str, *, left: float | None = None) -> None:
         """Show the current activity and the seconds left; only on a terminal."""
-        if not self._live:
-            return
-        if self._bar is None:
-            self._bar = tqdm(total=0, bar_format="{desc}", file=self._stream, leave=False, dynamic_ncols=True)
-        self._bar.set_description_str(_with_time(text, left))
+        if self._stream.isatty():
+            if self._bar is None:
+                self._bar = tqdm(total=0, bar_format="{desc}", file=self._stream, leave=False, dynamic_ncols=True)
+            self._bar.set_description_str(_with_time(text, left))
 
     def begin(self) -> None:
         """Restart the time that ``step`` measures."""
-        self._last = time.monotonic()
+        self._last = monotonic()
 
     def step(self, text: str, *, left: float | None = None, after: float = LONG) -> None:
         """Announce a step: like ``update`` on a terminal, elsewhere as a line if the last one is ``after`` seconds old."""
-        if self._live:
-            self.update(text, left=left)
-        elif time.monotonic() - self._last >= after:
+        self.update(text, left=left)
+        if not self._stream.isatty() and monotonic() - self._last >= after:
             self.write(_with_time(text, left))
-            self._last = time.monotonic()
+            self.begin()
 
     def write(self, text: str) -> None:
         """Write a line that stays."""
         self.clear()
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        print(text, file=self._stream, flush=True)
 
     def clear(self) -> None:
         """Remove the line."""
@@ -84,10 +77,6 @@ def duration(seconds: float) -> str:
         ('42 s', '10 min')
     """
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-T = TypeVar("T")
-CONVERTED = 2.0  # seconds from which a preparation has converted something
 
 
 class Status(enum.StrEnum):
@@ -112,36 +101,24 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Settings of the engines' processes.
-
-    ``python_path`` are folders at the front of the workers' module path; ``factories`` are the ``module:function`` of engines
-    outside the registry, by name.
-    """
+    """Settings of the engines' processes."""
 
     job: Job
     patience: Patience = Patience()
-    python_path: tuple[Path, ...] = ()
-    factories: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    python_path: tuple[Path, ...] = ()  # folders at the front of the workers' module path
+    factories: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> module:function, outside the registry
 
 
 @dataclasses.dataclass
 class EngineProcess:
-    """An engine in a run.
-
-    Attributes:
-        worker: Its process; None before it is started and after it has ended.
-        status: Interrupted until its measurement is complete.
-        why: The reason if it is not measured.
-        check: The document's ``check``; None before the check.
-        description: The engine's own description; empty before the model is open.
-    """
+    """An engine in a run."""
 
     spec: EngineSpec
-    worker: Worker | None = None
-    status: Status = Status.INTERRUPTED
-    why: str = "ended before it was measured to the end"
-    check: dict[str, Any] | None = None
-    description: dict[str, Any] = dataclasses.field(default_factory=dict)
+    worker: Worker | None = None  # its process; None before it is started and after it has ended
+    status: Status = Status.INTERRUPTED  # until its measurement is complete
+    why: str = "ended before it was measured to the end"  # the reason if it is not measured
+    check: dict[str, Any] | None = None  # the document's
+    description: dict[str, Any] = dataclasses.field(default_factory=dict)  # the engine's own, once the model is open
     load_seconds: float | None = None
 
     @property
@@ -151,20 +128,23 @@ class EngineProcess:
 
     def call(self, task: str, *, timeout: float, **request: Any) -> dict[str, Any] | None:
         """Request a task; None if it failed, with the reason in the status."""
-        if self.worker is None:
-            return None
-        try:
-            return self.worker.call(task, timeout=timeout, **request)
-        except EngineFailedError as error:
-            missing = error.kind in ("MissingDependencyError", "ModuleNotFoundError")
-            self.end(Status.MISSING if missing else Status.FAILED, str(error))
-            return None
+        if self.worker is not None:
+            try:
+                return self.worker.call(task, timeout=timeout, **request)
+            except EngineFailedError as error:
+                missing = error.kind in ("MissingDependencyError", "ModuleNotFoundError")
+                self.end(Status.MISSING if missing else Status.FAILED, str(error))
+        return None
 
     def end(self, status: Status, why: str) -> None:
         """Stop the process and record the status."""
         self.status, self.why = status, why
+        self.stop()
+
+    def stop(self, patience: float = 2.0) -> None:
+        """Stop the process, if it runs, by force after ``patience`` seconds."""
         if self.worker is not None:
-            self.worker.stop()
+            self.worker.stop(patience)
             self.worker = None
 
     def entry(self) -> dict[str, Any]:
@@ -188,20 +168,20 @@ class EngineProcess:
 
 
 class Sample(NamedTuple):
-    """The result of one visit, and the share of the CPUs that other processes had during it; None if unknown."""
+    """The result of one visit."""
 
     result: dict[str, Any]
-    others: float | None
+    others: float | None  # share of the CPUs that other processes had during it; None if unknown
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The engines of a run, how they are run, where steps are announced, and the folder of links to our packages."""
+    """The engines of a run, and how they are run."""
 
     processes: Sequence[EngineProcess]
     settings: RunSettings
-    progress: Progress
-    packages: Path
+    progress: Progress  # where steps are announced
+    packages: Path  # the folder of links to our packages
 
     @property
     def running(self) -> list[EngineProcess]:
@@ -236,10 +216,8 @@ class Run:
         pids = [process.worker.pid] if process.worker is not None else []
         before = read_cpu_time(pids)
         result = process.call(task, timeout=timeout or self.settings.patience.visit, **request)
-        if result is None:
-            self.report(process)
-            return None
-        return Sample(result, others_share(before, read_cpu_time(pids)))
+        self.report(process)
+        return None if result is None else Sample(result, others_share(before, read_cpu_time(pids)))
 
     def report(self, process: EngineProcess) -> None:
         """Write a line on why an engine has ended; nothing if it still runs."""
@@ -248,10 +226,9 @@ class Run:
 
     def variables(self, spec: EngineSpec) -> dict[str, str]:
         """Return the environment variables of an engine's process; fusedbert's uses our packages as they are installed."""
-        found = variables(self.packages, threads=self.settings.job.threads)
         inherited = os.environ.get("PYTHONPATH", "") if spec.environment == OURS else str(self.packages)
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, (*map(str, self.settings.python_path), inherited)))
-        return found
+        path = os.pathsep.join(filter(None, (*map(str, self.settings.python_path), inherited)))
+        return {**variables(self.packages, threads=self.settings.job.threads), "PYTHONPATH": path}
 
 
 def round_robin(engines: Sequence[T], turn: int) -> list[T]:
@@ -261,11 +238,9 @@ def round_robin(engines: Sequence[T], turn: int) -> list[T]:
         >>> round_robin(["a", "b", "c"], 1)
         ['b', 'a', 'c']
     """
-    if not engines:
-        return []
-    first = turn % len(engines)
+    first = turn % max(1, len(engines))
     order = [*engines[first:], *engines[:first]]
-    return order if turn % 2 == 0 else [order[0], *reversed(order[1:])]
+    return order if turn % 2 == 0 else [*order[:1], *reversed(order[1:])]
 
 
 @contextlib.contextmanager
@@ -278,9 +253,7 @@ def open_run(engines: Sequence[EngineSpec], settings: RunSettings, progress: Pro
         finally:
             progress.clear()
             for process in processes:
-                if process.worker is not None:
-                    process.worker.stop(patience=0.5)
-                    process.worker = None
+                process.stop(patience=0.5)
 
 
 def start(run: Run) -> None:
@@ -290,30 +263,28 @@ def start(run: Run) -> None:
         if python is None:
             process.status = Status.MISSING
             process.why = f"its environment is not built: fusedbert bench setup {process.spec.environment}"
-        else:
-            _start(process, python, run, f"({number} of {len(run.processes)})")
-            run.report(process)
-
-
-def _start(process: EngineProcess, python: Path, run: Run, of: str) -> None:
-    settings, patience = run.settings, run.settings.patience
-    request = {"engine": registered(process.name), "job": settings.job.to_json()}
-    for fresh in (False, True):
-        try:
-            process.worker = Worker(python, run.variables(process.spec))
-        except EngineFailedError as error:
-            process.end(Status.FAILED, str(error))
-            return
+            continue
+        of = f"({number} of {len(run.processes)})"
         run.progress.step(f"preparing {process.name} {of}")
-        factory = settings.factories.get(process.name)
-        prepared = process.call("prepare", timeout=patience.prepare, factory=factory, **request)
-        if prepared is None:
-            return
-        # A conversion leaves memory and threads behind that running its result does not need.
-        if prepared["seconds"] < CONVERTED or fresh:
-            break
-        process.worker.stop()
-    run.progress.step(f"loading {process.name} {of}")
-    opened = process.call("open", timeout=patience.load, tokenizer=str(settings.job.artifact))
-    if opened is not None:
-        process.description, process.load_seconds = opened["description"], opened["seconds"]
+        if _prepare(process, python, run) >= CONVERTED:
+            # A conversion leaves memory and threads behind that running its result does not need.
+            process.stop()
+            _prepare(process, python, run)
+        if process.worker is not None:
+            run.progress.step(f"loading {process.name} {of}")
+            opened = process.call("open", timeout=run.settings.patience.load, tokenizer=str(run.settings.job.artifact))
+            if opened is not None:
+                process.description, process.load_seconds = opened["description"], opened["seconds"]
+        run.report(process)
+
+
+def _prepare(process: EngineProcess, python: Path, run: Run) -> float:
+    """Start a process that makes and converts an engine; return the seconds of the conversion."""
+    try:
+        process.worker = Worker(python, run.variables(process.spec))
+    except EngineFailedError as error:
+        process.end(Status.FAILED, str(error))
+    settings, name = run.settings, registered(process.name)
+    request = {"engine": name, "job": settings.job.to_json(), "factory": settings.factories.get(process.name)}
+    prepared = process.call("prepare", timeout=settings.patience.prepare, **request)
+    return 0.0 if prepared is None else float(prepared["seconds"])

@@ -25,14 +25,8 @@ def record_machine() -> dict[str, Any]:
     ``logical`` CPUs and ``physical`` cores are those that the process may be scheduled on, ``quota`` is the control groups'
     limit in CPUs (None: no limit), ``cores`` those worth using, ``features`` the instructions that matter.
     """
-    machine = inspect_machine()
     return {
-        "cpu": machine.cpu,
-        "features": list(machine.features),
-        "logical": machine.logical,
-        "physical": machine.physical,
-        "quota": machine.quota,
-        "cores": machine.cores,
+        **dataclasses.asdict(inspect_machine()),
         "memory_bytes": _memory(),
         "gpus": gpus(),
         "system": platform.platform(),
@@ -42,11 +36,7 @@ def record_machine() -> dict[str, Any]:
 
 
 def need(package: str, purpose: str) -> None:
-    """Check that a package of the extra ``bench`` is installed, without importing it.
-
-    Raises:
-        MissingDependencyError: It is not installed; the message has ``purpose``.
-    """
+    """Raise a ``MissingDependencyError`` with ``purpose`` if a package of the extra ``bench`` is not installed."""
     if importlib.util.find_spec(package) is None:
         raise MissingDependencyError.of(package, "bench", purpose)
 
@@ -57,9 +47,9 @@ def gpus() -> list[dict[str, str]]:
         import pynvml
 
         handles = _open_gpus(pynvml)
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        texts = [pynvml.nvmlSystemGetDriverVersion(), *map(pynvml.nvmlDeviceGetName, handles)]
+        driver, *names = (text.decode() if isinstance(text, bytes) else text for text in texts)  # bytes in old versions
         memory = [f"{int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) >> 20} MiB" for handle in handles]
-        names = [_text(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
     except Exception:  # not installed, no driver, or no permission: NVMLError has a class for each
         return []
     return [{"name": name, "driver": driver, "memory": size} for name, size in zip(names, memory, strict=True)]
@@ -84,10 +74,6 @@ def _open_gpus(pynvml: Any) -> list[Any]:
     return [by_number(int(each)) if each.isdigit() else by_uuid(each) for each in wanted]
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def load_average() -> list[float] | None:
     """Return the run queue's length, averaged over 1, 5 and 15 minutes; None if the system does not report it."""
     try:
@@ -105,11 +91,11 @@ def _memory() -> int | None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CpuTime:
-    """CPU seconds until ``at``: ``busy`` of all ``cpus`` in reach, and ``own``, the part of the processes that measure."""
+    """CPU seconds until a moment."""
 
     at: float
-    busy: float
-    own: float
+    busy: float  # of all CPUs in reach
+    own: float  # the part of the processes that measure
     cpus: int
 
 

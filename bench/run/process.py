@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fusedbert.engine.errors import FusedBertError
 
@@ -25,15 +25,11 @@ LAST_WORDS = 4000  # bytes from the end of stderr that are searched for the last
 
 
 class EngineFailedError(FusedBertError, RuntimeError):
-    """An engine's process died, hung, or raised.
-
-    Attributes:
-        kind: Name of the exception that the engine raised; empty if it died or hung.
-    """
+    """An engine's process died, hung, or raised."""
 
     def __init__(self, reason: str, kind: str = "") -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.kind = kind  # name of the exception that the engine raised; empty if it died or hung
 
 
 class Worker:
@@ -45,10 +41,6 @@ class Worker:
 
     Raises:
         EngineFailedError: It cannot be started.
-
-    Example:
-        >>> with Worker() as worker:  # doctest: +SKIP
-        ...     worker.call("prepare", timeout=60, engine="fusedbert-fp32", job={...})
     """
 
     def __init__(self, python: Path | None = None, variables: Mapping[str, str] | None = None) -> None:
@@ -68,10 +60,10 @@ class Worker:
         except OSError as error:
             self._log.close()
             raise EngineFailedError(f"{python or sys.executable} cannot be started: {error.strerror or error}") from None
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         self._requests = self._process.stdin
         self._answers: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        threading.Thread(target=self._read, daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -90,11 +82,17 @@ class Worker:
             self._requests.flush()
         except (OSError, ValueError):
             raise EngineFailedError(self._obituary(task)) from None
-        answer = self._wait(task, timeout)
+        try:
+            line = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            self._kill()
+            raise EngineFailedError(f"{task}: no answer within {timeout:.0f} s, so its process was ended") from None
+        if line is None or not line.endswith("\n"):  # it ended, perhaps while it wrote
+            raise EngineFailedError(self._obituary(task))
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise EngineFailedError(f"{task}: {answer['kind']}: {answer['error']}", kind=answer["kind"])
-        result: dict[str, Any] = answer["result"]
-        return result
+        return dict(answer["result"])
 
     def stop(self, patience: float = 2.0) -> None:
         """End the process: by the end of its input, and by force after ``patience`` seconds; a second call does nothing."""
@@ -111,21 +109,10 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _wait(self, task: str, timeout: float) -> dict[str, Any]:
-        try:
-            line = self._answers.get(timeout=timeout)
-        except queue.Empty:
-            self._kill()
-            raise EngineFailedError(f"{task}: no answer within {timeout:.0f} s, so its process was ended") from None
-        if line is None or not line.endswith("\n"):  # it ended, perhaps while it wrote
-            raise EngineFailedError(self._obituary(task))
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _read(self, stream: IO[str]) -> None:
+    def _read(self) -> None:
         """Pass lines on, in a thread, because a pipe has no portable timeout; None marks the end."""
         with contextlib.suppress(ValueError, OSError):
-            for line in stream:
+            for line in self._process.stdout or ():
                 self._answers.put(line)
         self._answers.put(None)
 
@@ -136,8 +123,7 @@ class Worker:
             self._kill()
             status = self._process.wait()
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"left with status {status}"
-        words = self.last_words()
-        return f"{task}: its process {how}" + (f": {words}" if words else "")
+        return ": ".join(filter(None, (task, f"its process {how}", self.last_words())))
 
     def last_words(self) -> str:
         """Return the last line that the process wrote to stderr, or an empty text."""

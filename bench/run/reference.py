@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.errors import FusedBertError
 from fusedbert.engine.hardware.storage import read_cached, write_cached
-from fusedbert.engine.text.inputs import check_items
-from fusedbert.engine.text.tokenizer import TextTokenizer
+from fusedbert.engine.text.tokenizer import Row
 
 from ..engines.base import Tolerance
-from ..engines.batches import Shape, random_batch, read_vocabulary
+from ..engines.batches import Shape, TextBatches, random_batch, read_vocabulary
 from ..engines.environments import bench_folder
 from ..engines.registry import spec_of
 from .interleave import EngineProcess, Run, Status
@@ -48,51 +47,36 @@ LIMITS = {Tolerance.FP32: (0.001, 1.0), Tolerance.REDUCED: (0.15, 0.99), Toleran
 class Checks:
     """Token ids that every engine has to compute, and their logits.
 
-    Attributes:
-        batches: ``ids`` and ``types`` of each row of each batch; shorter rows are filled with ``pad``.
-        counted: Number of rows of each batch that are compared, from the first on.
-        reference: Logits of the counted rows, float64 [rows, labels].
-        computed_by: ``FLOAT64`` or ``OURS``.
-        problem_type: The model's. A regression, or a single logit, predicts no labels: each output is then compared relative
-            to its own spread.
+    A regression, or a single logit, predicts no labels: each output is then compared relative to its own spread.
     """
 
-    batches: tuple[dict[str, Any], ...]
-    counted: tuple[int, ...]
-    pad: int
-    reference: NDArray[np.float64]
-    computed_by: str
+    batches: tuple[dict[str, Any], ...]  # ids and types of each row
+    counted: tuple[int, ...]  # rows of each batch that are compared, from the first on
+    pad: int  # the id that fills shorter rows
+    reference: NDArray[np.float64]  # logits of the counted rows, [rows, labels]
+    computed_by: str  # FLOAT64 or OURS
     problem_type: str = SINGLE_LABEL
 
     @classmethod
     def of_logits(cls, logits: Any, problem_type: str) -> Checks:
         """Take fusedbert's fp32 logits [texts, labels] of texts as the reference for the same texts."""
-        reference = np.asarray(logits, dtype=np.float64)
-        counted = (len(reference),)
-        return cls(batches=(), counted=counted, pad=0, reference=reference, computed_by=OURS, problem_type=problem_type)
+        found = np.asarray(logits, dtype=np.float64)
+        return cls(batches=(), counted=(len(found),), pad=0, reference=found, computed_by=OURS, problem_type=problem_type)
 
     def count(self, logits: Sequence[Sequence[Sequence[float]]]) -> list[Sequence[float]]:
         """Return the rows that count among the logits of each batch."""
         return [row for rows, counted in zip(logits, self.counted, strict=True) for row in rows[:counted]]
 
-    def request(self) -> dict[str, Any]:
-        """Return the arguments of the task ``check``."""
-        return {"batches": list(self.batches), "pad": self.pad}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The result of comparing an engine's logits with the reference; an engine may be timed if ``why`` is empty.
+    """The result of comparing an engine's logits with the reference."""
 
-    ``texts`` rows were compared; ``max_abs_logit`` is the largest difference of a logit, ``tolerance`` the allowed one, and
-    ``label_agreement`` the share of the rows with the reference's label, among those where it is clear.
-    """
-
-    texts: int
-    max_abs_logit: float
-    tolerance: float
-    label_agreement: float
-    why: str
+    texts: int  # rows that were compared
+    max_abs_logit: float  # largest difference of a logit
+    tolerance: float  # the allowed one
+    label_agreement: float  # share of the rows with the reference's label, among those where it is clear
+    why: str  # empty if the engine may be timed
 
     @property
     def right(self) -> bool:
@@ -145,13 +129,13 @@ def check(run: Run, checks: Checks) -> None:
     """Compare every running engine with the reference; a wrong one is stopped."""
     for process in run.running:
         run.progress.step(f"checking {process.name}")
-        result = process.call("check", timeout=run.settings.patience.check, **checks.request())
+        result = process.call("check", timeout=run.settings.patience.check, batches=checks.batches, pad=checks.pad)
         if result is not None:
-            verdict = judge(result["logits"], checks, process.spec.tolerance)
-            names = ("texts", "max_abs_logit", "tolerance", "label_agreement")
-            process.check = {**{name: getattr(verdict, name) for name in names}, "reference": checks.computed_by}
-            if not verdict.right:
-                process.end(Status.WRONG, verdict.why)
+            verdict = dataclasses.asdict(judge(result["logits"], checks, process.spec.tolerance))
+            why = verdict.pop("why")
+            process.check = {**verdict, "reference": checks.computed_by}
+            if why:
+                process.end(Status.WRONG, why)
         run.report(process)
 
 
@@ -174,7 +158,7 @@ def find_reference(model: BenchmarkModel, shapes: Sequence[Shape], run: Run) -> 
     if exact is not None:
         return exact
     with open_ours(run) as worker:
-        found = worker.call("check", timeout=run.settings.patience.check, **checks.request())
+        found = worker.call("check", timeout=run.settings.patience.check, batches=checks.batches, pad=checks.pad)
     return dataclasses.replace(checks, reference=np.array(checks.count(found["logits"]), dtype=np.float64), computed_by=OURS)
 
 
@@ -193,13 +177,12 @@ def draw(model: BenchmarkModel, shapes: Sequence[Shape]) -> Checks:
     """Lay out the batches, without a reference yet."""
     from fusedbert.export.parity.texts import CHECK_TEXTS, ROUNDING_TEXTS
 
-    tokenizer = TextTokenizer.load(model.artifact, model.manifest.max_length)
-    rows = iter(tokenizer.encode(check_items([*CHECK_TEXTS, *ROUNDING_TEXTS])))
-    sizes = itertools.cycle(SIZES)
-    batches = []
+    texts = TextBatches.read(model.artifact)
+    rows = iter(texts.encode([*CHECK_TEXTS, *ROUNDING_TEXTS], max_length=model.manifest.max_length))
+    sizes, batches, counted = itertools.cycle(SIZES), [], []
     while part := list(itertools.islice(rows, next(sizes))):
-        batches.append({"ids": [row.ids for row in part], "types": [row.types for row in part]})
-    counted = [len(batch["ids"]) for batch in batches]
+        batches.append({"ids": [row.ids for row in part], "types": [row.type_ids for row in part]})
+        counted.append(len(part))
     vocabulary = read_vocabulary(model.artifact)
     for index, shape in enumerate(shapes):
         batch = random_batch(shape, vocabulary, np.random.default_rng([SEED, index]))
@@ -208,7 +191,7 @@ def draw(model: BenchmarkModel, shapes: Sequence[Shape]) -> Checks:
     return Checks(
         batches=tuple(batches),
         counted=tuple(counted),
-        pad=tokenizer.pad_id,
+        pad=texts.pad_id,
         reference=np.zeros((0, len(model.manifest.labels))),
         computed_by="",
         problem_type=model.manifest.problem_type,
@@ -232,13 +215,13 @@ def float64_reference(model: BenchmarkModel, checks: Checks) -> Checks | None:
 
 
 def _compute(checkpoint: Path, checks: Checks) -> NDArray[np.float64]:
-    from fusedbert.export.checkpoint.architecture import Encoded, describe, read_config
+    from fusedbert.export.checkpoint.architecture import describe, read_config
     from fusedbert.export.checkpoint.weights import Weights
     from fusedbert.export.parity.reference import forward
 
     architecture, layout = describe(read_config(checkpoint))
     texts = [
-        Encoded(tuple(ids), tuple(types))
+        Row(ids=ids, types=types)
         for batch, counted in zip(checks.batches, checks.counted, strict=True)
         for ids, types in zip(batch["ids"][:counted], batch["types"][:counted], strict=True)
     ]

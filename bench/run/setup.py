@@ -1,13 +1,8 @@
-"""The options that all benchmarks share, and the lineup of one: MODEL, for fusedbert and for the others, and the engines.
-
-Example:
-    >>> @click.command()
-    ... @shared_options(rounds="3")
-    ... def corpus(shared: Shared) -> None: ...
-"""
+"""The options that all benchmarks share, and the lineup of one: MODEL, for fusedbert and for the others, and the engines."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -31,24 +26,14 @@ from ..engines.batches import Shape
 from ..engines.registry import AGAIN, groups, select, spec_of
 from .machine import need
 
-# Names of each size in the model families.
-_SIZES = {
-    "layers": ("num_hidden_layers", "n_layers"),
-    "hidden": ("hidden_size", "dim"),
-    "intermediate": ("intermediate_size", "hidden_dim"),
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shared:
-    """The user's choices, as click validated them; None for the defaults that the help of the options names.
-
-    ``against`` has names and groups, and is empty for fusedbert only.
-    """
+    """The user's choices, as click validated them; None for the defaults that the help of the options names."""
 
     model: str | None
     checkpoint: Path | None
-    against: tuple[str, ...]
+    against: tuple[str, ...]  # names and groups; empty for fusedbert only
     threads: int | None
     device: str
     precision: str
@@ -57,11 +42,7 @@ class Shared:
     report: Path | None
 
     def options(self) -> Options:
-        """Return fusedbert's options.
-
-        Raises:
-            OptionError: A value is not valid.
-        """
+        """Return fusedbert's options; an ``OptionError`` if a value is not valid."""
         return Options.parse(device=self.device, precision=self.precision, threads=self.threads)
 
 
@@ -91,10 +72,7 @@ def shared_options(*, rounds: str) -> Callable[[Callable[..., None]], Callable[.
             values = {field.name: arguments.pop(field.name) for field in dataclasses.fields(Shared)}
             command(shared=Shared(**values), **arguments)
 
-        decorated: Callable[..., None] = run
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
+        return functools.reduce(lambda decorated, option: option(decorated), reversed(options), run)
 
     return decorate
 
@@ -105,11 +83,22 @@ def _split(_context: click.Context, _parameter: click.Parameter, names: str) -> 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-    """The sizes that determine the work of an encoder: its layers, and the widths of a token's vector and the feed-forward."""
+    """The sizes that determine the work of an encoder."""
 
     layers: int
-    hidden: int
-    intermediate: int
+    hidden: int  # width of a token's vector
+    intermediate: int  # width of the feed-forward
+
+    @classmethod
+    def read(cls, config: Path) -> Size | None:
+        """Read a ``config.json``; None if it does not have them. A damaged file is reported when the model is loaded."""
+        values: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            values = json.loads(config.read_bytes())
+        layers = values.get("num_hidden_layers", values.get("n_layers"))
+        hidden = values.get("hidden_size", values.get("dim"))
+        intermediate = values.get("intermediate_size", values.get("hidden_dim"))
+        return cls(layers=layers, hidden=hidden, intermediate=intermediate) if layers and hidden and intermediate else None
 
     def flops(self, shape: Shape) -> float:
         """Count the floating point operations of a batch; a multiplication and an addition are two.
@@ -126,16 +115,13 @@ class Size:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkModel:
-    """The model of a benchmark: its artifact, the checkpoint of the artifact if it is known, and where both run.
-
-    ``device`` is ``cpu`` or ``cuda``; ``size``, for the share of the roofline, is None if config.json does not have it.
-    """
+    """The model of a benchmark: its artifact, the checkpoint of the artifact if it is known, and where both run."""
 
     artifact: Path
     checkpoint: Path | None
     manifest: Manifest
-    size: Size | None
-    device: str
+    size: Size | None  # for the share of the roofline; None if config.json does not have it
+    device: str  # cpu or cuda
     threads: int
 
     def describe(self) -> dict[str, Any]:
@@ -166,10 +152,8 @@ def open_lineup(shared: Shared, *, max_length: int | None = None, without: Colle
     An entry of fusedbert's that is named among the engines to compare with runs a second time, as ``NAME-again``: how far two
     equal runs differ says what a difference means.
 
-    Args:
-        shared: The user's options.
-        max_length: Tokens at which texts are cut; None for the model's maximum.
-        without: Engines that cannot take part; dropped if only their group was named.
+    Texts are cut at ``max_length`` tokens, None for the model's maximum. Engines in ``without`` cannot take part; they are
+    dropped if only their group was named.
 
     Raises:
         FusedBertError: An option is wrong, a package of the extra ``bench`` is missing, or MODEL is not available.
@@ -181,7 +165,7 @@ def open_lineup(shared: Shared, *, max_length: int | None = None, without: Colle
     for name in set(shared.against).difference(groups()):
         spec_of(name)  # a wrong name is reported before anything is exported
     if shared.against:
-        need("scipy", "compare engines")  # before anything is measured
+        need("scipy", "compare engines")
     model = find_model(shared.model, shared.checkpoint, options)
     most = model.manifest.max_length
     if max_length is not None and max_length > most:
@@ -240,12 +224,15 @@ def find_model(model: str | None, checkpoint: Path | None, options: Options) -> 
         checkpoint = _checkpoint(model, options)
     else:
         checkpoint = checkpoint.absolute()
-        _compare(checkpoint, manifest, folder, options)
+        for name, digest in manifest.source.sha256.items():
+            file = checkpoint / name
+            if not file.is_file() or cached_sha256(file, cache_root(options.cache_dir)) != digest:
+                raise OptionError(f"{file} is not what {folder} was made from: give the checkpoint of {manifest.source.id}")
     return BenchmarkModel(
         artifact=folder.absolute(),
         checkpoint=checkpoint,
         manifest=manifest,
-        size=_read_size(folder / "config.json"),
+        size=Size.read(folder / "config.json"),
         device="cuda" if cuda else "cpu",
         threads=options.threads or inspect_machine().cores,
     )
@@ -258,24 +245,3 @@ def _checkpoint(model: str | None, options: Options) -> Path | None:
     if path.is_dir():
         return None if (path / MANIFEST).is_file() else path.absolute()
     return download(model, options)  # resolved before, so this reads the hub's cache
-
-
-def _compare(checkpoint: Path, manifest: Manifest, artifact: Path, options: Options) -> None:
-    """Refuse a checkpoint with other weights than the artifact's."""
-    root = cache_root(options.cache_dir)
-    for name, digest in manifest.source.sha256.items():
-        file = checkpoint / name
-        if not file.is_file() or cached_sha256(file, root) != digest:
-            raise OptionError(f"{file} is not what {artifact} was made from: give the checkpoint of {manifest.source.id}")
-
-
-def _read_size(config: Path) -> Size | None:
-    """Read the sizes; None if they are unknown. A damaged file is reported when the model is loaded."""
-    try:
-        values = json.loads(config.read_bytes())
-    except (OSError, ValueError):
-        return None
-    sizes: dict[str, Any] = {
-        size: next((values[name] for name in names if name in values), None) for size, names in _SIZES.items()
-    }
-    return None if None in sizes.values() else Size(**sizes)

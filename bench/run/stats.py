@@ -1,8 +1,7 @@
 """Timing and statistics: warm-up, samples, paired ratios with their bootstrap intervals, noisy rounds.
 
-Two engines that run one after the other differ for reasons of the machine, which slows down and speeds up. Interleaved, a
-slow spell hits both, and the ratio of the two samples of one round hardly moves. So the figure that counts is the median of
-the paired ratios, with a 95 % bootstrap interval (Efron 1979): how the median would scatter if other rounds had been drawn.
+A slow spell of the machine hits both engines of a round, so their ratio hardly moves. Its median over the rounds counts, with a
+95 % bootstrap interval (Efron 1979): how the median would scatter if other rounds had been drawn.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ Rounds = Mapping[int, tuple[float, bool]]  # round number -> its time, and wheth
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """Record of a warm-up: its iterations, their seconds, and whether the times settled before the limit."""
+    """Record of a warm-up."""
 
     iterations: int
-    seconds: float
-    converged: bool
+    seconds: float  # of all iterations
+    converged: bool  # whether the times settled before the limit
 
 
 def warm_up(run: Callable[[], float], *, cap: float = WARM_UP_SECONDS) -> WarmUp:
@@ -46,14 +45,14 @@ def warm_up(run: Callable[[], float], *, cap: float = WARM_UP_SECONDS) -> WarmUp
     """
     times: list[float] = []
     spent = 0.0
-    while spent < cap:
+    converged = False
+    while spent < cap and not converged:
         times.append(run())
         spent += times[-1]
         if len(times) >= 2 * WINDOW and len(times) % WINDOW == 0:
             before, now = np.median(times[-2 * WINDOW : -WINDOW]), np.median(times[-WINDOW:])
-            if abs(now - before) <= TOLERANCE * before:
-                return WarmUp(iterations=len(times), seconds=spent, converged=True)
-    return WarmUp(iterations=len(times), seconds=spent, converged=False)
+            converged = bool(abs(now - before) <= TOLERANCE * before)
+    return WarmUp(iterations=len(times), seconds=spent, converged=converged)
 
 
 def sample(run: Callable[[], float], *, least_samples: int, least_seconds: float, most_seconds: float) -> list[float]:
@@ -68,18 +67,14 @@ def sample(run: Callable[[], float], *, least_samples: int, least_seconds: float
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Latency of a batch in milliseconds, and the sequences per second that it amounts to.
-
-    ``p99_ms`` is interpolated; with fewer than 100 samples it rests on the slowest one. ``sequences_per_second`` is the batch
-    size divided by the mean latency.
-    """
+    """Latency of a batch in milliseconds, and the sequences per second that it amounts to."""
 
     samples: int
     p50_ms: float
     p90_ms: float
-    p99_ms: float
+    p99_ms: float  # interpolated; with fewer than 100 samples it rests on the slowest one
     mean_ms: float
-    sequences_per_second: float
+    sequences_per_second: float  # the batch size divided by the mean latency
 
 
 def summarize(seconds: Sequence[float], *, batch: int) -> Summary:
@@ -89,8 +84,8 @@ def summarize(seconds: Sequence[float], *, batch: int) -> Summary:
         >>> summarize([0.001, 0.002, 0.003], batch=8).p50_ms
         2.0
     """
-    milliseconds = 1e3 * np.asarray(seconds, dtype=np.float64)  # [samples]
-    p50, p90, p99 = (float(value) for value in np.percentile(milliseconds, [50, 90, 99]))
+    milliseconds = 1e3 * np.asarray(seconds)  # [samples]
+    p50, p90, p99 = np.percentile(milliseconds, [50, 90, 99]).tolist()
     mean = float(milliseconds.mean())
     rate = 1e3 * batch / mean
     return Summary(samples=len(milliseconds), p50_ms=p50, p90_ms=p90, p99_ms=p99, mean_ms=mean, sequences_per_second=rate)
@@ -109,8 +104,7 @@ class Ratio:
 def summarize_ratios(samples: Sequence[Sequence[float]]) -> Ratio:
     """Return the median of the ratios of paired rounds; over several shapes, the geometric mean of their medians.
 
-    Args:
-        samples: For each shape the ratio of each round. The interval comes from resampling the rounds of every shape.
+    ``samples`` has for each shape the ratio of each round; the interval comes from resampling the rounds of every shape.
 
     Example:
         >>> summarize_ratios([[0.5, 0.5, 0.5]])
@@ -135,34 +129,26 @@ def compare(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Compare each of fusedbert's entries with each of the other engines, in the rounds that both have.
 
-    Args:
-        rounds: By engine and item; times in any unit, the same for all of an item.
-        own: Names of fusedbert's entries.
-        item: The document's name of an item: ``shape`` or ``corpus``.
-
-    Returns:
-        The document's ``ratios`` and its ``summary``.
+    ``rounds`` are by engine and item, in any unit, the same for all of an item; ``own`` names fusedbert's entries; ``item`` is
+    the document's name of an item: ``shape`` or ``corpus``. Returns the document's ``ratios`` and its ``summary``.
     """
     all_ratios: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
     ours, peers = [name for name in own if name in rounds], [name for name in rounds if name not in own]
     for our, peer in itertools.product(ours, peers):
-        entries: list[dict[str, Any]] = []
-        samples: list[list[float]] = []
+        names, entries, samples = {"ours": our, "peer": peer}, [], []
         for place, made in rounds[our].items():
             theirs = rounds[peer].get(place, {})
             pairs = [(made[number], theirs[number]) for number in made if number in theirs]
             if pairs:
                 samples.append([time / other for (time, _), (other, _) in pairs])
                 noisy = sum(one or another for (_, one), (_, another) in pairs)
-                ratio = dataclasses.asdict(summarize_ratios(samples[-1:]))
-                entries.append({"ours": our, "peer": peer, item: place, **ratio, "noisy": noisy})
+                entries.append({**names, item: place, **dataclasses.asdict(summarize_ratios(samples[-1:])), "noisy": noisy})
         if entries:
             mean = summarize_ratios(samples)
             worst = max(entries, key=lambda each: each["median"])
             total = {"geometric_mean": mean.median, "low": mean.low, "high": mean.high}
-            place_of_worst = {item: worst[item], "median": worst["median"]}
-            summary.append({"ours": our, "peer": peer, **total, "worst": place_of_worst})
+            summary.append({**names, **total, "worst": {item: worst[item], "median": worst["median"]}})
         all_ratios += entries
     return all_ratios, summary
 
@@ -188,4 +174,5 @@ def noise(medians: Sequence[float], others: Sequence[float | None]) -> list[str 
 
 def name_some(parts: Sequence[str]) -> str:
     """List the first ``MOST_NAMED`` of many, and the number of the others."""
-    return "; ".join([*parts[:MOST_NAMED], *([f"and {len(parts) - MOST_NAMED} more"] if len(parts) > MOST_NAMED else [])])
+    more = [f"and {len(parts) - MOST_NAMED} more"] if len(parts) > MOST_NAMED else []
+    return "; ".join([*parts[:MOST_NAMED], *more])

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..engines.base import Job
 from ..engines.batches import pad, read_vocabulary
 from ..engines.registry import make_engine
-
-if TYPE_CHECKING:
-    from .worker import State
+from .worker import State
 
 
 def prepare(state: State, request: dict[str, Any]) -> dict[str, Any]:

@@ -43,22 +43,15 @@ TASKS = {  # name -> module and function, which takes a State and a request, and
 
 @dataclasses.dataclass
 class State:
-    """Objects that a worker keeps between tasks: the engine from ``prepare`` on, the tokens of random texts from ``open`` on.
+    """Objects that a worker keeps between tasks."""
 
-    ``warm`` has the warm-up of each shape so far; ``kept``, anything else that a task keeps for its next call.
-    """
-
-    engine: Engine | None = None
-    vocabulary: Vocabulary | None = None
-    warm: dict[str, Any] = dataclasses.field(default_factory=dict)
-    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+    engine: Engine | None = None  # from prepare on
+    vocabulary: Vocabulary | None = None  # of random texts, from open on
+    warm: dict[str, Any] = dataclasses.field(default_factory=dict)  # the warm-up of each shape so far
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)  # whatever else a task keeps for its next call
 
     def open_engine(self) -> Engine:
-        """Return the engine.
-
-        Raises:
-            RuntimeError: ``prepare`` was not requested before.
-        """
+        """Return the engine; a ``RuntimeError`` if ``prepare`` was not requested before."""
         if self.engine is None:
             raise RuntimeError("no engine here yet: the task prepare comes first")
         return self.engine
@@ -68,26 +61,18 @@ def serve(requests: IO[str], answers: IO[str], state: State) -> None:
     """Answer requests until the input ends. An exception of a task is an answer too; its traceback goes to stderr."""
     for line in requests:
         try:
-            text = json.dumps({"result": perform(state, **json.loads(line))})
+            asked = json.loads(line)
+            if asked["task"] not in TASKS:
+                raise ValueError(f"{asked['task']!r} is not the name of a task")
+            module, _, function = TASKS[asked["task"]].partition(":")
+            perform = getattr(importlib.import_module(f"fusedbert.bench.{module}"), function)
+            text = json.dumps({"result": perform(state, asked["request"])})
         except Exception as error:  # whatever an engine may raise
             traceback.print_exc()
             reason = " ".join(str(error).split()) or "no message"
             text = json.dumps({"error": reason[:1000], "kind": type(error).__name__})
         answers.write(text + "\n")
         answers.flush()
-
-
-def perform(state: State, task: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Run a task by name.
-
-    Raises:
-        ValueError: The name is unknown.
-    """
-    if task not in TASKS:
-        raise ValueError(f"{task!r} is not the name of a task")
-    module, _, function = TASKS[task].partition(":")
-    result: dict[str, Any] = getattr(importlib.import_module(f"fusedbert.bench.{module}"), function)(state, request)
-    return result
 
 
 def main() -> None:

@@ -7,18 +7,18 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from ..cli.benchmark import Benchmark, Round, execute
+from ..cli.benchmark import Benchmark, execute
 from ..engines.base import EngineSpec
 from ..engines.environments import python_of
 from ..engines.registry import registered, spec_of
-from ..report.text import busy_before, engine_table, noisy_rounds, render_absent, render_head
+from ..report.text import engine_table, render_document
 from ..run.interleave import EngineProcess, Run, Status, round_robin
 from ..run.machine import others_share, read_cpu_time
 from ..run.process import EngineFailedError, kill_group, last_line
@@ -30,7 +30,6 @@ ROUNDS = 9
 TEXT = "I really loved this movie."
 SCRIPT = Path(__file__).with_name("task.py")
 PHASES = ("interpreter_s", "import_s", "load_s", "first_s", "total_s")
-PLACE = "first answer"
 TIMED = "from the start of a process to its first answer, files in the page cache, one start before that is not counted"
 INSTALLED = "the distributions that the process imported something of, and all that these require"
 IMPORTS = {  # the first imports of an application, by engine
@@ -75,11 +74,11 @@ def startup(shared: Shared) -> None:
 class Startup(Benchmark):
     """The benchmark ``startup``."""
 
-    kind, item = "startup", "start"
+    kind, item, only = "startup", "start", "first answer"
 
     def __init__(self, lineup: Lineup, rounds: int, problem_type: str) -> None:
-        super().__init__(lineup)
-        self.rounds, self.problem_type = rounds, problem_type
+        super().__init__(lineup, rounds)
+        self.problem_type = problem_type
         self.records: dict[str, Record] = {}
 
     def measure(self, run: Run) -> None:
@@ -92,12 +91,17 @@ class Startup(Benchmark):
         """
         engines = run.running
         for process in engines:
-            if process.worker is not None:
-                process.worker.stop()
-                process.worker = None
+            process.stop()
         run.progress.step(f"starting {OURS}, for its answer")
         checks = Checks.of_logits(start_process(run, spec_of(OURS), device="cpu")["logits"], self.problem_type)
-        engines = [process for process in engines if self._first(run, process, checks)]
+        for process in engines:
+            run.progress.step(f"starting {process.name} once, not counted")  # which brings its files into memory
+            found = _attempt(run, process, sizes=True)
+            if found is not None and check_answer(process, found["logits"], checks, "the first answer: "):
+                self.records[process.name] = Record(found["installed_bytes"], found["environment_bytes"])
+            else:
+                run.report(process)
+        engines = [process for process in engines if process.name in self.records]
         spent = 0.0
         for number in range(self.rounds):
             left = spent / number * (self.rounds - number) if number else None
@@ -107,6 +111,7 @@ class Startup(Benchmark):
                 begun, before = time.monotonic(), read_cpu_time([])
                 found = _attempt(run, process)
                 if found is None:
+                    run.report(process)
                     engines.remove(process)
                     continue
                 others = others_share(before, read_cpu_time([]))
@@ -114,18 +119,6 @@ class Startup(Benchmark):
                 start = Start(number=number, seconds=phases(found), peak_bytes=found["peak_bytes"], others=others)
                 self.records[process.name].starts.append(start)
         run.complete(engines)
-
-    def _first(self, run: Run, process: EngineProcess, checks: Checks) -> bool:
-        """Start an engine for the first time, to bring its files into memory, and check its answer."""
-        run.progress.step(f"starting {process.name} once, not counted")
-        found = _attempt(run, process, sizes=True)
-        if found is None:
-            return False
-        if not check_answer(process, found["logits"], checks, "the first answer: "):
-            run.report(process)
-            return False
-        self.records[process.name] = Record(found["installed_bytes"], found["environment_bytes"])
-        return True
 
     def settings(self) -> dict[str, Any]:
         """Return the text, and the meaning of the figures."""
@@ -136,18 +129,6 @@ class Startup(Benchmark):
         record = self.records.get(process.name)
         return {"results": [result(record)] if record is not None and record.starts else []}
 
-    def rounds_of(self, result: Mapping[str, Any]) -> Iterator[Round]:
-        """Yield the total of each start."""
-        return zip(result["round_numbers"], result["rounds"], result["noisy"], strict=True)
-
-    def place_of(self, result: Mapping[str, Any]) -> str:
-        """Return the only item."""
-        return PLACE
-
-    def cautions(self, document: Mapping[str, Any]) -> list[str]:
-        """Name what a reader should be careful about."""
-        return noisy_rounds(document) + busy_before(document)
-
 
 def _attempt(run: Run, process: EngineProcess, *, sizes: bool = False) -> dict[str, Any] | None:
     """Start an engine; None if it failed, with the reason in its status."""
@@ -155,7 +136,6 @@ def _attempt(run: Run, process: EngineProcess, *, sizes: bool = False) -> dict[s
         return start_process(run, process.spec, sizes=sizes)
     except EngineFailedError as error:
         process.end(Status.FAILED, str(error))
-        run.report(process)
         return None
 
 
@@ -167,9 +147,8 @@ def phases(found: Mapping[str, Any]) -> dict[str, float]:
         >>> phases({**times, "first_at": 14.0})["total_s"]
         3.5
     """
-    parts = {name: found[name] for name in ("import_s", "load_s", "first_s")}
-    total = found["first_at"] - found["spawned"] - found["uncounted_s"]
-    return {"interpreter_s": found["begun"] - found["spawned"], **parts, "total_s": total}
+    parts = {"interpreter_s": found["begun"] - found["spawned"], **{name: found[name] for name in PHASES[1:4]}}
+    return {**parts, "total_s": found["first_at"] - found["spawned"] - found["uncounted_s"]}
 
 
 def start_process(run: Run, spec: EngineSpec, *, sizes: bool = False, device: str | None = None) -> dict[str, Any]:
@@ -243,7 +222,7 @@ def result(record: Record) -> dict[str, Any]:
 def render(document: Mapping[str, Any]) -> str:
     """Write a document of kind ``startup`` as text."""
     table = engine_table(document, COLUMNS, _cells, notes=f"installed MB: {INSTALLED}.", time="total")
-    return "\n\n".join([render_head(document), *table, *render_absent(document), *document["cautions"]])
+    return render_document(document, table)
 
 
 def _cells(result: Mapping[str, Any]) -> list[str]:

@@ -17,9 +17,7 @@ from pathlib import Path
 OURS = "fusedbert"
 _PACKAGES = ("engine", "export", "bench", "models")  # a wheel holds them all
 _TOOLS = ("pip", "setuptools", "wheel")
-_TOOL_FILES = re.compile(
-    r"(pip|setuptools|wheel)(-[0-9].*\.dist-info)?|pkg_resources|_distutils_hack|distutils-precedence\.pth"
-)
+_TOOL_FILES = r"(pip|setuptools|wheel)(-[0-9].*\.dist-info)?|pkg_resources|_distutils_hack|distutils-precedence\.pth"
 
 
 def environment_size(folders: Iterable[Path] | None = None) -> int:

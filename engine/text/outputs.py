@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import FusedBertError, OptionError
 
 Floats: TypeAlias = NDArray[np.float32]
+F = TypeVar("F", bound=np.floating[Any])
 Scored: TypeAlias = "dict[str, Any]"  # {"label": str, "score": float}
 
 
@@ -144,16 +145,16 @@ class Default(enum.Enum):
 UNSET: Final = Default.UNSET
 
 
-def apply(function: Function, logits: Floats) -> Floats:
-    """Return the scores ``[n, labels]`` of logits ``[n, labels]``, without overflow, in float32."""
+def apply(function: Function, logits: NDArray[F]) -> NDArray[F]:
+    """Return the scores ``[n, labels]`` of logits ``[n, labels]``, without overflow, in the type of the logits."""
     if function is Function.NONE:
         return logits
     if function is Function.SIGMOID:
         # exp only of negative numbers: 1 / (1 + exp(-x)) for x >= 0, exp(x) / (1 + exp(x)) else
         small = np.exp(-np.abs(logits))  # [n, labels]
-        return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32, copy=False)
+        return np.asarray(np.where(logits >= 0, 1 / (1 + small), small / (1 + small)))
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))  # [n, labels]
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def check_top_k(top_k: object) -> int | Default | None:

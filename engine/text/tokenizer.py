@@ -34,7 +34,7 @@ class Row:
 
     ids: list[int]  # special tokens included
     types: list[int]  # 0 for the first text, 1 for the second
-    truncated: bool  # whether tokens were cut off
+    truncated: bool = False  # whether tokens were cut off
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -36,14 +36,6 @@ _LARGEST = 2**31 - 1  # of a number in a config; a tensor is far smaller
 _LARGEST_EPS = 3.4e38  # a graph keeps it in float32
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """One text as the network gets it: token ids and segments ``[tokens]``."""
-
-    ids: tuple[int, ...]
-    types: tuple[int, ...]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
     """The facts of a model that every route needs."""
@@ -84,16 +76,23 @@ class Architecture(Shape):
 def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json``; raise ``CheckpointError`` if it is not a JSON object, or the folder is something else."""
     refuse(folder)
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no config.json: point to a folder that save_pretrained wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}): save the checkpoint again") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds {type(config).__name__}, expected an object: save the checkpoint again")
+    config = read_json(folder / "config.json", "checkpoint")
+    if config is None:
+        raise CheckpointError(f"{folder} holds no config.json: point to a folder that save_pretrained wrote")
     return config
+
+
+def read_json(path: Path, owner: str = "tokenizer") -> dict[str, Any] | None:
+    """Read a JSON object of a checkpoint, None if the file is missing; raise ``CheckpointError`` if it holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}): save the {owner} again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds {type(value).__name__}, expected an object: save the {owner} again")
+    return value
 
 
 def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
@@ -124,7 +123,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         heads=heads,
         hidden_size=hidden_size,
         intermediate_size=count("intermediate_size"),
-        embedding_size=count("embedding_size") if layout.has_embedding_size else hidden_size,
+        embedding_size=count("embedding_size") if "embedding_projection" in layout.embeddings else hidden_size,  # ELECTRA
         vocab_size=vocab_size,
         positions=positions,
         max_tokens=positions - offset,

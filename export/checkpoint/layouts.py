@@ -27,7 +27,6 @@ class Layout:
     aliases: tuple[str, ...] = ()  # config keys of BERT that win over the family's
     norm_eps: float | None = None  # epsilon of the normalizations, if not the config's ``layer_norm_eps``
     positions_follow_padding: bool = False  # positions count from ``padding_id + 1`` and skip padding (RoBERTa)
-    has_embedding_size: bool = False  # the config has ``embedding_size`` (ELECTRA)
     ignored: tuple[str, ...] = _BUFFERS  # patterns of tensors that a classifier does not use: buffers and heads of pre-training
 
 
@@ -93,7 +92,6 @@ ELECTRA = Layout(
     head={"head_dense": "classifier.dense", "classifier": "classifier.out_proj"},
     head_activation="gelu",
     defaults={**_DEFAULTS, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
-    has_embedding_size=True,
     ignored=(*_BUFFERS, r"^discriminator_predictions\.", r"^generator_"),
 )
 

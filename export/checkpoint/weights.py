@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,22 +69,6 @@ class Embeddings:
     token_type: Array | None
     norm: Norm
     projection: Dense | None
-
-
-class Parameters(Protocol):
-    """The parts of a model that a graph is built from, read one at a time."""
-
-    def embeddings(self) -> Embeddings:
-        """Return the embedding tables."""
-        ...
-
-    def layer(self, i: int) -> Layer:
-        """Return encoder layer ``i``."""
-        ...
-
-    def dense(self, name: str) -> Dense:
-        """Return a dense layer of the head: ``head_dense`` or ``classifier``."""
-        ...
 
 
 class Tensor(NamedTuple):

@@ -12,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 
 from ..checkpoint.architecture import Architecture
-from ..checkpoint.weights import Embeddings, Parameters
+from ..checkpoint.weights import Embeddings, Weights
 from .builder import Graph
+from .int8_weights import QuantizedWeights
 from .lowering import Lowering
 
 
-def build(a: Architecture, weights: Parameters, lowering: type[Lowering]) -> Graph:
+def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[Lowering]) -> Graph:
     """Build the graph of a classifier, whose output is ``logits`` ``[batch, labels]``; weights are read layer by layer."""
     graph = Graph()
     low = lowering(graph, a)

@@ -99,6 +99,10 @@ class Graph:
         self._nodes.append(helper.make_node(op_type, list(inputs), names, name=path, domain=domain, **attributes))
         return names
 
+    def cast(self, x: str, dtype: str) -> str:
+        """Convert ``x`` to another type."""
+        return self.op("Cast", x, to=_TYPES[dtype])
+
     def declare(self, value: str, dtype: str, shape: Sequence[int | str]) -> None:
         """Declare a value's type and shape if they cannot be inferred."""
         self._declared.append(helper.make_tensor_value_info(value, _TYPES[dtype], list(shape)))

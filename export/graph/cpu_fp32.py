@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm
 from .builder import Graph
-from .lowering import Lowering, activate
+from .lowering import Lowering, activate, count_positions
 
 MASKED = -1e9  # added to a score: exp() of it is exactly 0 in fp32, and it stays finite
 SLOWER = "up to 7 %"  # without the fused operator; bench/NOTES.md
@@ -86,7 +86,7 @@ class CpuFp32(Lowering):
     def _padding(self) -> str:
         """The bias of each key's scores, the same for every head and query: ``[batch, 1, 1, key]``."""
         g = self.graph
-        dropped = g.op("Sub", g.constant(1.0, "float32"), g.op("Cast", "attention_mask", to=1))  # [batch, seq], 1 = padding
+        dropped = g.op("Sub", g.constant(1.0, "float32"), g.cast("attention_mask", "float32"))  # [batch, seq], 1 = padding
         bias = g.op("Mul", dropped, g.constant(MASKED, "float32"))
         return g.op("Unsqueeze", bias, g.constant([1, 2], "int64"))
 
@@ -96,7 +96,8 @@ class CpuFp32(Lowering):
         x = self._words(tables.word)  # [batch, seq, width]
         table = self._stored("position", tables.position)
         if a.position_offset:
-            position = g.op("Gather", table, self._counted_positions())  # [batch, seq, width]
+            positions = count_positions(g, "input_ids", a.padding_id, "int64")
+            position = g.op("Gather", table, positions)  # [batch, seq, width]
         else:
             zero = g.constant([0], "int64")
             position = g.op("Slice", table, zero, self.length, zero)  # [seq, width]
@@ -119,14 +120,6 @@ class CpuFp32(Lowering):
 
     def _stored(self, name: str, array: NDArray[Any]) -> str:
         return self.graph.weight(name, array)
-
-    def _counted_positions(self) -> str:
-        """RoBERTa numbers tokens that are not padding from ``padding_id + 1`` up; padding has ``padding_id``."""
-        g, a = self.graph, self.architecture
-        padding = g.constant(a.padding_id, "int64")
-        real = g.op("Cast", g.op("Not", g.op("Equal", "input_ids", padding)), to=7)  # [batch, seq]
-        counted = g.op("Mul", g.op("CumSum", real, g.constant(1, "int64")), real)
-        return g.op("Add", counted, padding)
 
     def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
         """Three products, because splitting one copies its result, then softmax(q k^T / sqrt(d)) v by head in one node."""

@@ -48,7 +48,7 @@ class CpuInt8(CpuFp32):
         """
         g = self.graph
         count = g.op("ReduceSum", "attention_mask", g.constant([1], "int64"), keepdims=0)  # [batch]
-        last = g.op("ArgMax", g.op("Cast", "attention_mask", to=6), axis=1, keepdims=0, select_last_index=1)  # of the last 1
+        last = g.op("ArgMax", g.cast("attention_mask", "int32"), axis=1, keepdims=0, select_last_index=1)  # of the last 1
         behind = g.op("Equal", g.op("Add", last, g.constant(1, "int64")), count)
         self.tokens = g.op("Where", behind, count, g.constant(-1, "int64"))
 
@@ -160,14 +160,14 @@ class CpuInt8(CpuFp32):
         """Gather int8 rows and their scales: ``[batch, seq, width]``."""
         g = self.graph
         rows, scale = quantize_table(table)
-        words = g.op("Cast", g.op("Gather", g.weight("word", rows), "input_ids"), to=1)
+        words = g.cast(g.op("Gather", g.weight("word", rows), "input_ids"), "float32")
         return g.op("Mul", words, g.op("Gather", g.weight("word_scale", scale), "input_ids"))
 
     def _stored(self, name: str, array: NDArray[Any]) -> str:
         """Store a large weight as float16; ONNX Runtime widens it at load."""
         if array.size < HALF_FROM or float(np.abs(array).max(initial=0.0)) > FLOAT16_MAX:
             return self.graph.weight(name, array)
-        return self.graph.op("Cast", self.graph.weight(name, array.astype(np.float16)), to=1)
+        return self.graph.cast(self.graph.weight(name, array.astype(np.float16)), "float32")
 
 
 def _int8(dense: Dense) -> QuantizedDense:

@@ -19,7 +19,7 @@ from fusedbert.engine.errors import ExportError
 
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm
 from .builder import FLOAT16_MAX, MICROSOFT
-from .lowering import Lowering, activate, clip_activation
+from .lowering import Lowering, activate, clip_activation, count_positions
 
 _FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_10": "BiasGelu", "gelu_new": "FastGelu"}
 HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take
@@ -40,14 +40,14 @@ class CudaFp16(Lowering):
         g = self.graph
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if self.architecture.has_segments else [])]
         with g.scope("inputs"):
-            narrow = [g.op("Cast", g.input(name, "int64", ["batch", "sequence"]), to=6) for name in names]
+            narrow = [g.cast(g.input(name, "int64", ["batch", "sequence"]), "int32") for name in names]
         self.ids, self.mask = narrow[:2]
         self.types = narrow[2] if len(narrow) > 2 else ""
 
     def embed(self, tables: Embeddings) -> str:
         """One node: ``[batch, seq, hidden]``, and the length of each text, ``[batch]``."""
         g, a = self.graph, self.architecture
-        positions = [self._counted_positions()] if a.position_offset else []
+        positions = [count_positions(g, self.ids, a.padding_id, "int32")] if a.position_offset else []
         segments = "" if tables.token_type is None else self._half("token_type", tables.token_type)
         word, position = self._half("word", tables.word), self._half("position", tables.position)
         gamma, beta = self._half("norm.weight", tables.norm.weight), self._half("norm.bias", tables.norm.bias)
@@ -60,13 +60,6 @@ class CudaFp16(Lowering):
             return x
         product = self.graph.op("MatMul", x, self._half("projection.weight", tables.projection.weight))
         return self.graph.op("Add", product, self._half("projection.bias", tables.projection.bias))
-
-    def _counted_positions(self) -> str:
-        """As in ``CpuFp32``: ``[batch, seq]``."""
-        g = self.graph
-        padding = g.constant(self.architecture.padding_id, "int32")
-        real = g.op("Cast", g.op("Not", g.op("Equal", self.ids, padding)), to=6)  # [batch, seq]
-        return g.op("Add", g.op("Mul", g.op("CumSum", real, g.constant(1, "int64")), real), padding)
 
     def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
         """One fused node; for only [CLS], ``MultiHeadAttention`` after three products."""
@@ -96,9 +89,9 @@ class CudaFp16(Lowering):
         """Lengths of the keys, starts and end of the queries, starts and end of the keys: int32 ``[3 batch + 2]``."""
         g = self.graph  # by running sums, and not from the shape, so that no node leaves the GPU
         zero, axis = g.constant([0], "int32"), g.constant(0, "int64")
-        every = g.op("Cast", g.op("Equal", self.mask, self.mask), to=6)  # [batch, seq], ones
+        every = g.cast(g.op("Equal", self.mask, self.mask), "int32")  # [batch, seq], ones
         width = g.op("ReduceSum", every, g.constant([1], "int64"), keepdims=0)  # [batch], seq each
-        single = g.op("Cast", g.op("Equal", width, width), to=6)  # [batch], ones
+        single = g.cast(g.op("Equal", width, width), "int32")  # [batch], ones
         starts = (g.op("Concat", zero, g.op("CumSum", part, axis), axis=0) for part in (single, width))  # [batch + 1]
         return g.op("Concat", self.lengths, *starts, axis=0)
 
@@ -128,7 +121,7 @@ class CudaFp16(Lowering):
     def classify(self, pooled: str, weights: Dense) -> None:
         """``logits`` ``[batch, labels]``, in float32."""
         g = self.graph
-        wide = g.op("Cast", pooled, to=1)
+        wide = g.cast(pooled, "float32")
         product = g.op("MatMul", wide, g.weight("classifier.weight", weights.weight))
         logits = g.op("Add", product, g.weight("classifier.bias", weights.bias))
         g.output("logits", logits, "float32", ["batch", len(weights.bias)])

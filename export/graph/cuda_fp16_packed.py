@@ -62,11 +62,11 @@ class CudaFp16Packed(CudaFp16):
         return self._project(g.op("Squeeze", x, first), tables)  # [tokens, embedding] to [tokens, hidden]
 
     def _counted_positions(self) -> str:
-        """As in ``CpuFp32``: the running count, minus its value at the start of the row's text, ``[tokens]``."""
+        """As ``count_positions``: the running count, minus its value at the start of the row's text, ``[tokens]``."""
         g, axis = self.graph, self.graph.constant(0, "int64")
         padding = g.constant(self.architecture.padding_id, "int32")
-        real = g.op("Cast", g.op("Not", g.op("Equal", self.ids, padding)), to=6)
-        row = g.op("CumSum", g.op("Cast", g.op("Equal", self.ids, self.ids), to=6), axis, exclusive=1)
+        real = g.cast(g.op("Not", g.op("Equal", self.ids, padding)), "int32")
+        row = g.op("CumSum", g.cast(g.op("Equal", self.ids, self.ids), "int32"), axis, exclusive=1)
         before = g.op("CumSum", real, axis, exclusive=1)  # tokens that are not padding, in the rows above
         at_start = g.op("Gather", before, g.op("Sub", row, self.positions))
         count = g.op("Sub", g.op("Add", before, real), at_start)

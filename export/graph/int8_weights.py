@@ -164,7 +164,7 @@ class QuantizedDense(Dense):
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedWeights:
-    """A checkpoint's weights in int8.
+    """A checkpoint's weights in int8, read one part at a time as from ``Weights``.
 
     Residuals are shifted and smoothed too: they are multiplied back, and their shift is added to the product's bias.
     """

@@ -69,6 +69,13 @@ class Lowering(abc.ABC):
         """Compute the logits in float32, the graph's output."""
 
 
+def count_positions(g: Graph, ids: str, padding_id: int, dtype: str) -> str:
+    """RoBERTa numbers tokens that are not padding from ``padding_id + 1`` up, padding has ``padding_id``: ``[batch, seq]``."""
+    padding = g.constant(padding_id, dtype)
+    real = g.cast(g.op("Not", g.op("Equal", ids, padding)), dtype)  # [batch, seq]
+    return g.op("Add", g.op("Mul", g.op("CumSum", real, g.constant(1, "int64")), real), padding)
+
+
 GELU_SINCE = 20  # operator set; all other operators here are in opset 17
 CEILING = 10.0  # of gelu_10; its floor of -10 is never reached, since gelu stays above -0.17
 

@@ -42,9 +42,7 @@ from ..graph.cuda_fp16 import CudaFp16
 from ..graph.lowering import Lowering
 from ..parity.baseline import Baseline, Outputs, Progress, run_reference
 from ..parity.gates import check_parity, keep_if_passing
-from ..parity.texts import check_set
 from ..parity.tokenizer import show_notes
-from ..tokenizer import Tokenization
 from . import fusion, transformers_model
 
 TASK = "text-classification"
@@ -74,25 +72,19 @@ def make_variants(
     with tempfile.TemporaryDirectory(dir=stage) as scratch:  # on the artifact's file system, which has room for it
         progress(f"exporting with optimum-onnx {packages['optimum-onnx']}")
         graph = Path(scratch) / "model.onnx"
-        shape = transformers_model.describe(model, write_graph(model, graph))
-        tokens = Tokenization(checkpoint.folder, shape)
-        show_notes(tokens)
+        inputs = write_graph(model, graph)
         kinds = [kind for kind in GRAPHS if target in ("all", kind.target, kind.precision)]
-        rounded = any(kind.precision != "fp32" for kind in kinds)
-        checks = check_set(shape, tokens, rounded=rounded, pairs=outputs.by_order)
-        forward = functools.partial(transformers_model.forward, model, shape)
-        reference, golden = run_reference(forward, shape, tokens, outputs, checks, progress)
-        del model, forward
-        baseline = Baseline(
-            checkpoint=checkpoint,
-            files=files,
-            architecture=shape,
-            tokens=tokens,
-            outputs=outputs,
-            checks=checks,
-            reference=reference,
-            golden=golden,
+        baseline = run_reference(
+            functools.partial(transformers_model.forward, model, inputs),
+            checkpoint,
+            files,
+            transformers_model.describe(model, inputs),
+            outputs,
+            progress,
+            rounded=any(kind.precision != "fp32" for kind in kinds),
         )
+        del model
+        show_notes(baseline.tokens)
         variants: list[Variant] = []
         for kind in kinds:
             make = functools.partial(make_variant, baseline, graph, kind, stage, metadata, progress)

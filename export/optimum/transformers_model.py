@@ -6,9 +6,8 @@ safetensors, and a checkpoint's code is never run.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import CheckpointError, ExportError, MissingDependencyError
+from fusedbert.engine.text.tokenizer import Row, pad
 
 from ..checkpoint import IgnoredWarning
-from ..checkpoint.architecture import Encoded, Shape
+from ..checkpoint.architecture import Shape
 from ..checkpoint.weights import ignored, mismatch, refuse_wrapper, weight_files
 
 try:
@@ -28,16 +28,9 @@ except ImportError as error:
     raise MissingDependencyError.of(error.name or "transformers", "optimum", "read a checkpoint of this family") from None
 
 REFERENCE = "transformers float64"
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # that an artifact's graph may have
 LONGEST = 2048  # tokens that a float64 run checks in reasonable time and memory, so the longest text that is accepted
 _NO_TABLE = 512  # tokens, if positions are relative and the config names no limit
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Description(Shape):
-    """A model of any family; its exported graph declares ``inputs`` of ``INPUTS``."""
-
-    inputs: tuple[str, ...]
 
 
 def load(folder: Path) -> Any:
@@ -76,7 +69,7 @@ def load(folder: Path) -> Any:
     return model.eval()
 
 
-def describe(model: Any, inputs: Sequence[str]) -> Description:
+def describe(model: Any, inputs: Sequence[str]) -> Shape:
     """Describe a model whose graph has ``inputs``; raise ``CheckpointError`` for unknown inputs, or a config without sizes."""
     config = model.config
     strange = [name for name in inputs if name not in INPUTS]
@@ -90,7 +83,7 @@ def describe(model: Any, inputs: Sequence[str]) -> Description:
     if lacking:
         raise CheckpointError(f"the config of {config.model_type} names no {', '.join(lacking)}: it cannot be an artifact")
     padding_id = config.pad_token_id if isinstance(config.pad_token_id, int) else 0
-    return Description(
+    return Shape(
         family=config.model_type,
         layers=counts["num_hidden_layers"],
         heads=counts["num_attention_heads"],
@@ -99,7 +92,6 @@ def describe(model: Any, inputs: Sequence[str]) -> Description:
         token_types=int(getattr(config, "type_vocab_size", 0) or 0),
         max_tokens=_longest(model),
         padding_id=padding_id,
-        inputs=tuple(name for name in INPUTS if name in inputs),
     )
 
 
@@ -113,26 +105,22 @@ def _longest(model: Any) -> int:
     return min(rows - lost, LONGEST)
 
 
-def forward(model: Any, description: Description, texts: Sequence[Encoded]) -> NDArray[np.float64]:
+def forward(model: Any, inputs: Sequence[str], texts: Sequence[Row]) -> NDArray[np.float64]:
     """Compute the logits ``[texts, labels]``, text by text; raise ``ExportError`` if the model does not run in float64."""
     try:
         model.double()  # it stays so
-        return np.stack([_logits(model, description.inputs, text) for text in texts])
+        return np.stack([_logits(model, inputs, text) for text in texts])
     except (IndexError, RuntimeError, TypeError) as error:
         raise ExportError(
-            f"transformers' {description.family} model does not run in float64 ({_one_line(error)}), so that no graph of it "
-            "can be checked: nothing was written"
+            f"transformers' {model.config.model_type} model does not run in float64 ({_one_line(error)}), so that no graph of "
+            "it can be checked: nothing was written"
         ) from None
 
 
-def _logits(model: Any, inputs: Sequence[str], text: Encoded) -> NDArray[Any]:
-    rows: Mapping[str, tuple[int, ...]] = {
-        "input_ids": text.ids,
-        "attention_mask": (1,) * len(text.ids),
-        "token_type_ids": text.types,
-    }
+def _logits(model: Any, inputs: Sequence[str], text: Row) -> NDArray[Any]:
+    arrays = pad([text], 0)  # a text by itself has no padding
     with torch.inference_mode():
-        logits = model(**{name: torch.tensor([rows[name]]) for name in INPUTS if name in inputs}).logits  # [1, labels]
+        logits = model(**{name: torch.from_numpy(arrays[name]) for name in inputs}).logits  # [1, labels]
     return np.asarray(logits[0].numpy())
 
 

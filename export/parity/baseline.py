@@ -14,6 +14,7 @@ from fusedbert.engine.artifact import Golden
 from fusedbert.engine.artifact.limits import by_order
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.text.outputs import stated_function
+from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.architecture import Architecture, Shape, describe, read_config, read_labels, read_problem_type
@@ -90,46 +91,49 @@ def compute_baseline(
     progress(f"reading {checkpoint.id}")
     config = read_config(checkpoint.folder)
     architecture, layout = describe(config)
-    weights = Weights(checkpoint.folder, architecture, layout)
-    outputs = Outputs.read(config, weights.labels)
-    tokens = Tokenization(checkpoint.folder, architecture)
-    checks = check_set(architecture, tokens, rounded=rounded, pairs=outputs.by_order)
-    trace = Trace()
-    reference, golden = run_reference(
-        lambda texts: forward(architecture, weights, texts, trace), architecture, tokens, outputs, checks, progress
+    weights, trace = Weights(checkpoint.folder, architecture, layout), Trace()
+    common = run_reference(
+        lambda texts: forward(architecture, weights, texts, trace),
+        checkpoint,
+        weights.files,
+        architecture,
+        Outputs.read(config, weights.labels),
+        progress,
+        rounded=rounded,
     )
-    return DirectBaseline(
-        checkpoint=checkpoint,
-        files=weights.files,
-        architecture=architecture,
-        weights=weights,
-        tokens=tokens,
-        outputs=outputs,
-        checks=checks,
-        reference=reference,
-        golden=golden,
-        max_activation=trace.max_activation,
-        calibration=calibration,
-        terms=trace.terms,
-    )
+    fields: dict[str, Any] = {**vars(common), "terms": trace.terms}
+    return DirectBaseline(**fields, weights=weights, max_activation=trace.max_activation, calibration=calibration)
 
 
 def run_reference(
-    model: Callable[[Sequence[Any]], Float64],
+    model: Callable[[Sequence[Row]], Float64],
+    checkpoint: Checkpoint,
+    files: tuple[Path, ...],
     shape: Shape,
-    tokens: Tokenization,
     outputs: Outputs,
-    checks: CheckSet,
     progress: Progress,
-) -> tuple[Float64, tuple[Golden, ...]]:
-    """Return the logits of the check texts ``[texts, labels]``, and the golden texts with their logits.
+    *,
+    rounded: bool,
+) -> Baseline:
+    """Run a model in float64 on the check texts and the golden texts; graphs of less than fp32 (``rounded``) need more texts.
 
     Golden logits have six decimals, or the nine digits of a float32 if outputs have no unit.
     """
+    tokens = Tokenization(checkpoint.folder, shape)
+    checks = check_set(shape, tokens, rounded=rounded, pairs=outputs.by_order)
     progress(f"computing the reference: {shape.layers} layers in float64, {len(checks.texts)} texts")
     shown = tuple(filter(tokens.accepts, GOLDEN))
     logits = model([*checks.texts, *tokens.encode_all(shown)])
     split = len(checks.texts)
     last = logits[split:]
     rows = [[float(f"{value:.9g}") for value in row] for row in last.tolist()] if outputs.by_order else last.round(6).tolist()
-    return logits[:split], tuple(Golden(text=text, logits=tuple(row)) for text, row in zip(shown, rows, strict=True))
+    return Baseline(
+        checkpoint=checkpoint,
+        files=files,
+        architecture=shape,
+        tokens=tokens,
+        outputs=outputs,
+        checks=checks,
+        reference=logits[:split],
+        golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in zip(shown, rows, strict=True)),
+    )

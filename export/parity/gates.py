@@ -7,6 +7,7 @@ check texts, and the rounding of fp32 a share of an output's terms: a bias of a 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,12 +27,17 @@ from fusedbert.engine.artifact.limits import (
     passes,
 )
 from fusedbert.engine.errors import ExportError, MissingDependencyError
+from fusedbert.engine.text.outputs import Function, apply
+from fusedbert.engine.text.tokenizer import Row, pad
 
 from ..checkpoint import LeftOutWarning
-from ..checkpoint.architecture import Encoded
+from ..checkpoint.architecture import Architecture
+from ..checkpoint.weights import Weights
+from ..graph.bert import build
 from ..graph.builder import FLOAT16_MAX
+from ..graph.lowering import Lowering
 from .baseline import Baseline, Progress
-from .reference import Float64, sigmoid, softmax
+from .reference import Float64
 from .texts import CheckSet
 
 REFERENCE = "numpy float64"
@@ -45,17 +51,6 @@ ROUNDING = 2.0**-22
 # by 6e-7 if all products have one sign, so that the spread is as large.
 OF_TERMS = 2e-6
 _MAGNIFIES = "the model's weights magnify rounding, so that float32 does not settle its logits; if that is not so, "
-
-
-def batch_arrays(texts: Sequence[Encoded], padding_id: int) -> dict[str, NDArray[np.int64]]:
-    """Pad texts on the right into ``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 ``[batch, longest]``."""
-    shape = (len(texts), max(len(text.ids) for text in texts))
-    ids = np.full(shape, padding_id, dtype=np.int64)
-    mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    for row, text in enumerate(texts):
-        n = len(text.ids)
-        ids[row, :n], mask[row, :n], types[row, :n] = text.ids, 1, text.types
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
 def open_session(path: Path) -> Any:
@@ -77,6 +72,14 @@ def open_session(path: Path) -> Any:
         raise ExportError(f"ONNX Runtime cannot open {path.name}: {' '.join(str(error).split())}") from None
 
 
+def open_scratch(a: Architecture, weights: Weights, lowering: type[Lowering], folder: Path | None = None) -> Any:
+    """Build a graph that is not kept, and open it; it is written into ``folder``, or that of the system for temporary files."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fusedbert-") as scratch:
+        path = Path(scratch) / Path(lowering.file).name
+        build(a, weights, lowering).write(path, "scratch", opset=lowering.opset, metadata={})
+        return open_session(path)
+
+
 def run_batch(session: Any, outputs: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
     """Run one batch; arrays that the graph does not declare are left out."""
     declared = {item.name for item in session.get_inputs()}
@@ -87,7 +90,7 @@ def run_graph(
     session: Any,
     checks: CheckSet,
     padding_id: int,
-    arrange: Callable[[Sequence[Encoded], int], Mapping[str, NDArray[Any]]] = batch_arrays,
+    arrange: Callable[[Sequence[Row], int], Mapping[str, NDArray[Any]]] = pad,
 ) -> list[tuple[int, NDArray[np.float32]]]:
     """Run every batch, laid out by ``arrange``; return the row of each text with its logits ``[labels]``."""
     results = []
@@ -154,8 +157,9 @@ def compare(
         scale = max(np.abs(reference).max() / ORDINARY, rounding_error(reference, terms).max() / FP32_TOLERANCE)
         parity = dataclasses.replace(parity, scale=float(scale) if scale > 1.0 else None)
     if problem_type != "regression":
-        moved = np.abs(probabilities(logits, problem_type) - probabilities(expected, problem_type))  # [runs, labels]
-        kept = same_labels(logits, expected, problem_type)
+        function = Function.choose(None, problem_type, reference.shape[1])
+        moved = np.abs(apply(function, logits) - apply(function, expected))  # [runs, labels]
+        kept = same_labels(logits, expected, function)
         parity = dataclasses.replace(
             parity,
             label_agreement=float(np.mean([kept[rows == text].all() for text in texts])),
@@ -222,15 +226,9 @@ def _ranks(row: NDArray[np.floating]) -> Float64:
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
-def probabilities(logits: Float64, problem_type: str) -> Float64:
-    """Apply a sigmoid or softmax, by the problem type."""
-    independent = problem_type == "multi_label_classification" or logits.shape[1] == 1
-    return sigmoid(logits) if independent else softmax(logits)
-
-
-def same_labels(logits: Float64, expected: Float64, problem_type: str) -> NDArray[np.bool_]:
-    """Return for each text whether both choose the same labels."""
-    if problem_type == "multi_label_classification" or logits.shape[1] == 1:
+def same_labels(logits: Float64, expected: Float64, function: Function) -> NDArray[np.bool_]:
+    """Return for each text whether both choose the same labels: those above zero if scores are sigmoids, else the largest."""
+    if function is Function.SIGMOID:
         return np.asarray(((logits > 0) == (expected > 0)).all(axis=1))
     return np.asarray(logits.argmax(axis=1) == expected.argmax(axis=1))
 

@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import Parity
 from fusedbert.engine.errors import ExportError
+from fusedbert.engine.text.tokenizer import Row, pad
 
-from ..checkpoint.architecture import Encoded
 from ..checkpoint.weights import Layer
-from ..graph.bert import build
 from ..graph.cuda_fp16_packed import CudaFp16Packed
 from .baseline import DirectBaseline, Progress
-from .gates import batch_arrays, check_limits, compare, open_session, run_batch, run_graph
+from .gates import check_limits, compare, open_scratch, open_session, run_batch, run_graph
 from .reference import Float64, Trace, forward
 
 TOLERANCE = 1e-5  # of an attention weight
@@ -48,14 +45,10 @@ def check_attentions(path: Path, baseline: DirectBaseline, progress: Progress) -
     expected = {rows[i]: np.stack(heads).reshape(a.layers, a.heads, *heads[0].shape) for i, heads in recorded.items()}
     session = open_session(path)
     for batch in batches:
-        weights = _weights(session, batch_arrays([texts[row] for row in batch], a.padding_id))
+        arrays = pad([texts[row] for row in batch], a.padding_id)
+        (weights,) = run_batch(session, ["attentions"], arrays)  # [layers, batch, heads, query, key]
         for place, row in enumerate(batch):
             _compare(weights[:, place], expected[row], path.name)
-
-
-def _weights(session: Any, arrays: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Run one batch: ``[layers, batch, heads, query, key]``."""
-    return run_batch(session, ["attentions"], arrays)[0]
 
 
 def _compare(weights: NDArray[np.float32], expected: Float64, file: str) -> None:
@@ -80,11 +73,11 @@ class PackedStandIn(CudaFp16Packed):
         g = self.graph
         with g.scope("mask"):
             one, zero = g.constant([1], "int64"), g.constant([0], "int64")
-            row = g.op("CumSum", g.op("Cast", g.op("Equal", self.ids, self.ids), to=6), g.constant(0, "int64"), exclusive=1)
+            row = g.op("CumSum", g.cast(g.op("Equal", self.ids, self.ids), "int32"), g.constant(0, "int64"), exclusive=1)
             begun = g.op("GreaterOrEqual", g.op("Unsqueeze", row, one), g.op("Unsqueeze", self.ends, zero))  # [tokens, bounds]
-            text = g.op("ReduceSum", g.op("Cast", begun, to=6), one, keepdims=0)  # [tokens]: number of the row's text, from 1
+            text = g.op("ReduceSum", g.cast(begun, "int32"), one, keepdims=0)  # [tokens]: number of the row's text, from 1
             same = g.op("Equal", g.op("Unsqueeze", text, one), g.op("Unsqueeze", text, zero))  # [tokens, tokens]
-            apart = g.op("Cast", g.op("Not", same), to=10)
+            apart = g.cast(g.op("Not", same), "float16")
             self.mask = g.op("Mul", apart, g.constant(_MASKED, "float16"))
 
     def _attend_all(self, x: str, layer: Layer) -> str:
@@ -106,18 +99,14 @@ def check_packed(path: Path, baseline: DirectBaseline, progress: Progress) -> Pa
     """Compare a stand-in for the packed graph ``path`` with the reference; raise ``ExportError`` as ``check_parity``."""
     file = f"{path.parent.name}/{path.name}"
     progress(f"checking {file} by a stand-in against the reference")
-    graph = build(baseline.architecture, baseline.weights, PackedStandIn)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".stand-in.") as folder:
-        stand_in = Path(folder) / path.name
-        graph.write(stand_in, "stand-in", opset=PackedStandIn.opset, metadata={})
-        del graph
-        results = run_graph(open_session(stand_in), baseline.checks, baseline.architecture.padding_id, packed_arrays)
+    stand_in = open_scratch(baseline.architecture, baseline.weights, PackedStandIn, path.parent)
+    results = run_graph(stand_in, baseline.checks, baseline.architecture.padding_id, packed_arrays)
     parity = compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
     check_limits(parity, PackedStandIn.precision, file)
     return dataclasses.replace(parity, measured_on=MEASURED_ON)
 
 
-def packed_arrays(texts: Sequence[Encoded], padding_id: int) -> dict[str, NDArray[np.int32]]:
+def packed_arrays(texts: Sequence[Row], padding_id: int) -> dict[str, NDArray[np.int32]]:
     """Lay out texts without padding, as in ``graph.cuda_fp16_packed``."""
     lengths = np.array([len(text.ids) for text in texts])
     real = np.arange(lengths.max()) < lengths[:, None]  # [batch, longest]

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import MissingDependencyError
+from fusedbert.engine.text.tokenizer import Row
 
-from ..checkpoint.architecture import Architecture, Encoded
+from ..checkpoint.architecture import Architecture
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm, Weights
 
 try:
@@ -52,7 +53,7 @@ class Trace:
 def forward(
     a: Architecture,
     weights: Weights,
-    texts: Sequence[Encoded],
+    texts: Sequence[Row],
     trace: Trace | None = None,
     dtype: type[np.floating] = np.float64,
 ) -> Float64:
@@ -64,7 +65,7 @@ def forward(
     x = np.concatenate([embed(a, tables, text, dtype) for text in texts])  # [all tokens, hidden]
     del tables
     for i in range(a.layers):
-        layer = _typed(weights.layer(i), dtype)
+        layer = weights.layer(i)
         x = normalize(trace.observe(x + attention(a, layer, x, spans, trace)), layer.attention_norm, a.norm_eps)
         inner = ACTIVATIONS[a.activation](trace.observe(dense(x, layer.intermediate)))  # [all tokens, intermediate]
         x = normalize(trace.observe(x + trace.observe(dense(inner, layer.output))), layer.output_norm, a.norm_eps)
@@ -75,7 +76,7 @@ def forward(
     return dense(pooled, classifier)
 
 
-def embed(a: Architecture, tables: Embeddings, text: Encoded, dtype: type[np.floating] = np.float64) -> Float64:
+def embed(a: Architecture, tables: Embeddings, text: Row, dtype: type[np.floating] = np.float64) -> Float64:
     """Add word, position and segment vectors: ``[tokens, hidden]``."""
     ids = np.asarray(text.ids)
     positions = np.arange(len(ids))
@@ -172,8 +173,3 @@ ACTIVATIONS: dict[str, Callable[[Float64], Float64]] = {
     "mish": mish,
     "tanh": np.tanh,
 }
-
-
-def _typed(layer: Layer, dtype: type[np.floating]) -> Layer:
-    parts = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-    return Layer(**{name: type(part)(part.weight.astype(dtype), part.bias.astype(dtype)) for name, part in parts.items()})

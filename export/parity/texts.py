@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..checkpoint.architecture import Encoded, Shape
+from fusedbert.engine.text.tokenizer import Row
+
+from ..checkpoint.architecture import Shape
 from ..tokenizer import Tokenization
 
 CHECK_TEXTS: tuple[str, ...] = (
@@ -74,7 +76,7 @@ ROUNDING_PAIRS = tuple(
 class CheckSet:
     """Tokenized check texts; a batch has the rows of ``texts`` that are padded together."""
 
-    texts: tuple[Encoded, ...]
+    texts: tuple[Row, ...]
     batches: tuple[tuple[int, ...], ...]
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,12 @@ HARD_PAIRS = (
 FIRST_TOKENS, LAST_TOKENS = 8, 16  # of the added tokens, by id, that texts are made of
 MOST_SHOWN = 3  # differences in an error message
 SECONDS = 120  # that transformers may take
+# Of two texts that are too long, these versions of tokenizers give the odd token to the second, even if the first is longer.
+ODD_CUTS = frozenset({"0.23.1", "0.23.2"})
 # Prints [ids, segments] for each text; null for segments on which versions of transformers differ.
 _PROGRAM = """
 import json, sys
-import transformers
+import tokenizers, transformers
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1], local_files_only=True, trust_remote_code=False)
 request = json.load(sys.stdin)
 unsettled = int(transformers.__version__.split(".")[0]) < 5 and (
@@ -68,7 +70,8 @@ bare = tokenizer(request["bare"], add_special_tokens=False)["input_ids"]
 added = [token for token in tokenizer.get_added_vocab() if "mask" not in token.lower()]
 added = added[: request["first"]] + added[request["first"] :][-request["last"] :]
 own = [[text, encode(text, None)] for token in added for text in (token, "before " + token + " after")]
-print("\\n" + json.dumps({"version": transformers.__version__, "answers": answers, "bare": bare, "own": own}))
+versions = {"version": transformers.__version__, "tokenizers": tokenizers.__version__}
+print("\\n" + json.dumps({**versions, "answers": answers, "bare": bare, "own": own}))
 """
 _BARE = "a text without special tokens, café and 李白"
 
@@ -138,25 +141,25 @@ def against_transformers(folder: Path) -> Iterator[Callable[[Tokenization], list
         text=True,
     )
     try:
-        yield lambda tokens: _differences(process, tokens)
+        yield lambda tokens: differences(tokens, _ask(process, tokens))
     finally:
         process.kill()
         process.communicate()
 
 
-def _differences(process: subprocess.Popen[str], tokens: Tokenization) -> list[str]:
-    texts = check_texts(tokens)
-    request = {"limit": tokens.max_length, "bare": _BARE, "first": FIRST_TOKENS, "last": LAST_TOKENS}
-    answer = _answer(process, json.dumps({**request, "texts": [split_pair(text) for text in texts]}))
+def differences(tokens: Tokenization, answer: Mapping[str, Any] | None) -> list[str]:
+    """List the texts of which a tokenizer makes other rows than transformers; ``answer`` is what ``_PROGRAM`` prints."""
     if answer is None:
         return []
     lines = []
     # Our texts have no tokens that only transformers adds, so it makes texts of its added tokens as well.
-    for text, expected in [*zip(texts, answer["answers"], strict=True), *answer["own"]]:
+    for text, expected in [*zip(check_texts(tokens), answer["answers"], strict=True), *answer["own"]]:
         row = _row(tokens.runtime, text)
         if row is None or expected is None or not expected[0]:
             continue  # the model cannot take this text
         ids, types = expected
+        if answer["tokenizers"] in ODD_CUTS and not isinstance(text, str) and len(row[0]) == len(ids) == tokens.max_length:
+            continue  # cut by the library's fault, not by the checkpoint
         if row[0] != ids or (types is not None and tokens.segmented and row[1] != types):
             lines.append(f"{_short(text)} becomes {_start(row)}, in transformers {answer['version']} {_start((ids, types))}")
     bare = tokens.runtime.raw.encode(_BARE, add_special_tokens=False).ids
@@ -165,11 +168,13 @@ def _differences(process: subprocess.Popen[str], tokens: Tokenization) -> list[s
     return lines
 
 
-def _answer(process: subprocess.Popen[str], request: str) -> Any:
+def _ask(process: subprocess.Popen[str], tokens: Tokenization) -> Any:
+    """Return what transformers makes of the check texts; None if it fails, or takes too long."""
+    request = {"limit": tokens.max_length, "bare": _BARE, "first": FIRST_TOKENS, "last": LAST_TOKENS}
     killer = threading.Timer(SECONDS, process.kill)
     killer.start()
     try:
-        printed, _ = process.communicate(request)
+        printed, _ = process.communicate(json.dumps({**request, "texts": list(map(split_pair, check_texts(tokens)))}))
     except (OSError, ValueError):
         return None
     finally:

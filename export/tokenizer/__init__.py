@@ -13,11 +13,11 @@ from tokenizers import Tokenizer
 
 from fusedbert.engine.errors import CheckpointError, InputError
 from fusedbert.engine.text.inputs import Text
-from fusedbert.engine.text.tokenizer import TextTokenizer
+from fusedbert.engine.text.tokenizer import Row, TextTokenizer
 
-from ..checkpoint.architecture import Encoded, Shape
+from ..checkpoint.architecture import Shape, read_json
 from .classes import AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
-from .files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, read_json, token_text
+from .files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, token_text
 from .parts import Spec, differing, form_of, normal_form, to_json, without_segments
 
 TextOrPair = str | tuple[str, str]
@@ -58,13 +58,13 @@ class Tokenization:
         tokens = sorted(self._reading.tokenizer.get_added_tokens_decoder().items())
         return tuple(token.content for i, token in tokens if rows is None or i < rows)
 
-    def encode(self, text: str, text_pair: str | None = None) -> Encoded:
+    def encode(self, text: str, text_pair: str | None = None) -> Row:
         """Tokenize a text, cut at ``max_length``, in segments that the model has; raise ``InputError`` if it cannot take it."""
         (row,) = self.runtime.encode([Text(text=text, pair=text_pair, index=0)])
         last = max(self._token_types - 1, 0)
-        return Encoded(tuple(row.ids), tuple(min(kind, last) for kind in row.types))
+        return dataclasses.replace(row, types=[min(kind, last) for kind in row.types])
 
-    def encode_all(self, texts: Iterable[TextOrPair]) -> list[Encoded]:
+    def encode_all(self, texts: Iterable[TextOrPair]) -> list[Row]:
         """Tokenize texts and pairs, without those that the model cannot take, such as an empty one without [CLS]."""
         rows = []
         for text in texts:
@@ -76,7 +76,7 @@ class Tokenization:
         """Return whether the model can take a text or a pair."""
         return bool(self.encode_all([text]))
 
-    def repeat(self, words: str, tokens: int) -> Encoded:
+    def repeat(self, words: str, tokens: int) -> Row:
         """Make a text of exactly ``tokens`` tokens from ``words``."""
         raw = self._reading.tokenizer
         encoded, body = raw.encode(words), raw.encode(words, add_special_tokens=False).ids
@@ -84,7 +84,7 @@ class Tokenization:
         first, last = (special[:1], special[-1:]) if special else ([], [])
         inner = (body or encoded.ids) * (tokens // max(len(body), 1) + 1)
         ids = [*first, *inner[: max(tokens - len(first) - len(last), 0)], *last][:tokens]
-        return Encoded(tuple(ids), (0,) * len(ids))
+        return Row(ids=ids, types=[0] * len(ids))
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``."""

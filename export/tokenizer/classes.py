@@ -146,8 +146,8 @@ def _byte_level(files: TokenizerFiles, special: Mapping[str, str], stored: Spec 
     }
 
 
-def _unigram(files: TokenizerFiles, stored: Spec | None, unknown: Callable[[list[Any]], int]) -> Spec:
-    """XLM-RoBERTa's and CamemBERT's steps: words at white space, with a mark before each."""
+def _xlm_roberta(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
+    """XLM-RoBERTa's steps: words at white space, with a mark before each."""
     pieces = _vocabulary(files, stored, "Unigram")
     scheme = "always" if files.config.get("add_prefix_space", True) else "never"
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
@@ -155,17 +155,15 @@ def _unigram(files: TokenizerFiles, stored: Spec | None, unknown: Callable[[list
         "normalizer": _precompiled((stored or {}).get("normalizer")),
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
         "decoder": metaspace,
-        "model": {"type": "Unigram", "unk_id": unknown(pieces), "vocab": pieces, "byte_fallback": False},
+        "model": {"type": "Unigram", "unk_id": 3, "vocab": pieces, "byte_fallback": False},
     }
 
 
-def _xlm_roberta(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
-    return _unigram(files, stored, lambda _: 3)
-
-
 def _camembert(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
-    unknown = special.get("unk_token")
-    return _unigram(files, stored, lambda pieces: next((i for i, (piece, _) in enumerate(pieces) if piece == unknown), 0))
+    """XLM-RoBERTa's steps, with the unknown token found by its name."""
+    spec, unknown = _xlm_roberta(files, special, stored), special.get("unk_token")
+    spec["model"]["unk_id"] = next((i for i, (piece, _) in enumerate(spec["model"]["vocab"]) if piece == unknown), 0)
+    return spec
 
 
 def _precompiled(normalizer: Spec | None) -> Spec | None:

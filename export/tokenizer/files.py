@@ -7,7 +7,6 @@ present; else in special_tokens_map.json (over tokenizer_config.json), added_tok
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from tokenizers import AddedToken
 
 from fusedbert.engine.errors import CheckpointError
+
+from ..checkpoint.architecture import read_json
 
 Token = AddedToken | str
 CONFIG = "tokenizer_config.json"
@@ -97,19 +98,6 @@ def _unnamed(config: Mapping[str, Any], more: Mapping[str, Any]) -> tuple[dict[s
     additional = more.get("additional_special_tokens", additional)
     own = {name: _token(value) for name, value in {**typed, **explicit}.items()}
     return own, list(extra or []), list((extra if current else additional) or [])
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object, None if the file is missing; raise ``CheckpointError`` if it holds something else."""
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}): save the tokenizer again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds {type(value).__name__}, expected an object: save the tokenizer again")
-    return value
 
 
 def token_text(token: Token) -> str:

@@ -1,7 +1,7 @@
 import dataclasses
-import importlib.util
 from pathlib import Path
 
+import fake_engines
 import numpy as np
 import pytest
 
@@ -10,16 +10,11 @@ from fusedbert.bench.engines.environments import OURS
 from fusedbert.bench.run.interleave import Patience, RunSettings
 from fusedbert.bench.run.reference import Checks
 
-FOLDER = Path(__file__).parent
-
 
 @pytest.fixture(scope="session")
 def fakes():
     """The module with the fake engines; workers find it by PYTHONPATH."""
-    spec = importlib.util.spec_from_file_location("fake_engines", FOLDER / "fake_engines.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return fake_engines
 
 
 @pytest.fixture
@@ -43,19 +38,19 @@ def spec():
 
 @pytest.fixture
 def settings(fakes, checkpoint, tmp_path):
-    """How fakes are run: by the real worker."""
+    """Settings that run the fakes in the real worker."""
     job = Job(checkpoint=None, artifact=checkpoint, work=tmp_path, device="cpu", threads=1, max_length=64)
     return RunSettings(
         job=job,
         patience=Patience(prepare=60, load=60, check=60, visit=60),
-        python_path=(FOLDER,),
+        python_path=(Path(fake_engines.__file__).parent,),
         factories=dict.fromkeys(fakes.FAKES, "fake_engines:make"),
     )
 
 
 @pytest.fixture
 def checks(fakes):
-    """Twelve texts in batches of mixed lengths, and what a right fake makes of them."""
+    """Twelve texts in batches of mixed lengths, and the logits of a correct fake for them."""
     random = np.random.default_rng(0)
     rows = [random.integers(5, 1000, size=size).tolist() for size in (3, 9, 5, 12, 4, 30, 7, 8, 9, 3, 64, 5)]
     batches = [{"ids": part, "types": [[0] * len(row) for row in part]} for part in (rows[:1], rows[1:4], rows[4:])]

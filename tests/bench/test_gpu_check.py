@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from fusedbert.bench import gpu_check, gpu_steps
 from fusedbert.bench.gpu_check import STEPS, main, rounded
 from fusedbert.bench.gpu_steps import Check
 from fusedbert.engine.errors import InputError
+from fusedbert.engine.hardware import device
 from fusedbert.engine.hardware.device import gpu_present, import_onnxruntime, inspect_offer
 
 FIELDS = {
@@ -55,7 +57,7 @@ def test_a_dry_run_takes_every_step(tmp_path: Path, capfd: pytest.CaptureFixture
     assert set(steps["kernels"]["figures"]) == {"padded_1x128", "packed_1x128", "padded_2x128", "packed_2x128"}
 
 
-def test_resuming_skips_the_steps_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_skips_steps_that_succeeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     broken = ["latency"]
 
@@ -81,9 +83,9 @@ def test_resuming_skips_the_steps_that_are_there(tmp_path: Path, monkeypatch: py
 def test_a_step_that_fails_or_hangs_is_reported_in_one_line_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert check(tmp_path, "--steps", "latency,parity", "--sst2", str(tmp_path / "none.tsv")) == 1
+    assert check(tmp_path, "--steps", "throughput,parity", "--sst2", str(tmp_path / "none.tsv")) == 1
     steps = result(tmp_path)["steps"]
-    assert "none.tsv" in steps["latency"]["why"] and "\n" not in steps["latency"]["why"]
+    assert "none.tsv" in steps["throughput"]["why"] and "\n" not in steps["throughput"]["why"]
     assert {step["status"] for step in steps.values()} == {"failed"}
     monkeypatch.setattr(gpu_check, "STEPS", {"parity": (0.05, "")})
     assert check(tmp_path, "--steps", "parity") == 1
@@ -109,7 +111,7 @@ def test_without_a_gpu_it_says_so_at_once(tmp_path: Path, capsys: pytest.Capture
     assert "--dry-run" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
-def test_texts(tmp_path: Path) -> None:
+def test_texts_are_read_from_a_file_or_built_in(tmp_path: Path) -> None:
     def texts(file: Path | None, least: int = 1) -> list[str]:
         return Check(work=tmp_path, dry_run=False, sst2=file).texts(least)
 
@@ -137,51 +139,59 @@ def test_the_environment_links_the_packages_and_sees_those_of_an_outer_environme
     """Without a network and without pip: a new environment imports the engine, and what this interpreter has, twice over."""
     for name in ("env", "inner"):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / name)], check=True)
-    python = tmp_path / "env/bin/python"
-    folder = gpu_check.link(python)
-    assert gpu_check.link(python) == folder  # twice does no harm
+    python = gpu_check.make_environment(tmp_path / "env")
+    assert gpu_check.make_environment(tmp_path / "env") == python  # twice does no harm
+
+    def run(python: Path, code: str, **variables: str) -> str:
+        command = [str(python), "-c", f"from fusedbert.bench import gpu_check; {code}"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ, **variables}
+        )
+        return done.stdout
+
     code = "import fusedbert.engine.errors as e, fusedbert.bench as b; print(e.__file__, b.__path__)"
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert str(folder / "engine" / "errors.py") in done.stdout
-    assert (folder / "engine").resolve() == repository / "engine"
-    assert gpu_check.missing(python, gpu_check.DRY_RUN) == []  # by the .pth file: this is a virtual environment's interpreter
-    assert gpu_check.missing(python) == ["onnxruntime"]  # it is here, without CUDA
-    bare = [*gpu_check.NEEDED]
-    assert set(gpu_check.missing(tmp_path / "inner/bin/python")) == set(bare)
+    found, imports = run(python, code), repository / ".imports"
+    assert str(imports / "fusedbert" / "engine" / "errors.py") in found
+    assert (imports / "fusedbert" / "engine").resolve() == repository / "engine"
+    code = "print(gpu_check.missing(gpu_check.DRY_RUN), gpu_check.missing(gpu_check.NEEDED))"
+    # By the .pth file all is there, since this is a virtual environment's interpreter; onnxruntime is here without CUDA.
+    assert run(python, code) == "[] ['onnxruntime']\n"
+    code = "print(gpu_check.missing(gpu_check.NEEDED) == [*gpu_check.NEEDED])"
+    assert run(tmp_path / "inner/bin/python", code, PYTHONPATH=str(imports)) == "True\n"
 
 
 @pytest.mark.parametrize(
-    ("needed", "peers", "exits", "says"),
+    ("needed", "peers", "goes_on", "says"),
     [
-        (["onnxruntime"], [], 1, "WHEELS=FOLDER"),
-        ([], ["torch", "transformers"], 0, "torch, transformers could not be installed: the steps peers and kernels will fail"),
-        ([], [], 0, ""),
+        (["onnxruntime"], [], False, "WHEELS=FOLDER"),
+        (
+            [],
+            ["torch", "transformers"],
+            True,
+            "torch, transformers could not be installed: the steps peers and kernels will fail",
+        ),
+        ([], [], True, ""),
     ],
 )
 def test_what_is_missing_and_cannot_be_installed(
     needed: list[str],
     peers: list[str],
-    exits: int,
+    goes_on: bool,
     says: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(gpu_check.venv, "create", lambda *_, **__: None)
-    monkeypatch.setattr(gpu_check, "link", lambda _: tmp_path)
-    monkeypatch.setattr(gpu_check, "_sees_gpu", lambda _: True)
-    monkeypatch.setattr(gpu_check, "missing", lambda _, modules: peers if modules is gpu_check.PEERS else needed)
+    monkeypatch.setattr(device, "gpu_present", lambda: True)
+    monkeypatch.setattr(gpu_check, "missing", lambda modules: peers if modules is gpu_check.PEERS else needed)
     commands: list[list[str]] = []
     monkeypatch.setattr(gpu_check.subprocess, "run", lambda command, **_: commands.append(command))
-    assert gpu_check.make_environment(tmp_path / "env", Path("wheels"), dry_run=False) == exits
+    assert gpu_check.install_missing(Path("wheels"), dry_run=False) == goes_on
     assert says in capsys.readouterr().err
     asked = [command[command.index("--disable-pip-version-check") + 1 :] for command in commands]
     source = ["--no-index", "--find-links", "wheels"]
-    with_libraries, without = "onnxruntime-gpu[cuda,cudnn]>=1.31", "onnxruntime-gpu>=1.31"
-    assert asked == [
-        *([[*source, with_libraries], ["--no-deps", *source, without]] if needed else []),  # CUDA's may be the system's
-        *([[*source, "torch>=2.6", "transformers>=5"]] if peers else []),
-    ]
+    requirements = ["onnxruntime-gpu[cuda,cudnn]>=1.31"] if needed else ["torch>=2.6", "transformers>=5"] if peers else []
+    tries = [[*source, *requirements], [*source, "--no-deps", *requirements]]  # CUDA's libraries may be the system's
+    assert asked == (tries if requirements else [])
 
 
 def test_without_a_gpu_nothing_is_installed(repository: Path, tmp_path: Path) -> None:

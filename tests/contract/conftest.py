@@ -1,4 +1,4 @@
-"""The wheel, built once from a copy of the source, so that the working tree stays as it is and no stale build/ gets in."""
+"""The wheel, built once from a copy of the source, so that the working tree does not change and no old build/ gets in."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The artifact of a real export: names and keys as other tools expect them. Spelled out here, not taken from the code."""
+"""The artifact of a real export: names and keys as other tools expect them. Written out here, not taken from the code."""
 
 import hashlib
 import json
@@ -94,7 +94,7 @@ def test_each_variant_says_what_its_graph_is(artifact, manifest):
         assert {"reference", "texts", "max_abs_logit", "label_agreement"} <= set(entry["parity"])
 
 
-def test_the_fp32_graph_holds_the_gate_and_the_golden_texts(manifest):
+def test_the_fp32_graph_passes_the_gate_and_the_golden_texts(manifest):
     fp32 = next(entry for entry in manifest["variants"] if entry["precision"] == "fp32")
     assert fp32["parity"]["max_abs_logit"] <= 1e-4
     assert fp32["parity"]["label_agreement"] == 1.0

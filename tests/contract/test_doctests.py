@@ -1,4 +1,4 @@
-"""The examples of the docstrings, run as they stand: on the embedded default, in a folder with the files that they name."""
+"""The examples of the docstrings, run as they stand: on the embedded default, in a folder with the named files."""
 
 from __future__ import annotations
 

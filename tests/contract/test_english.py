@@ -1,4 +1,4 @@
-"""Docstrings, comments and messages are plain English: none has the phrases that made them hard to read, and they are short."""
+"""Docstrings, comments, messages and the names of tests are plain English, without phrases that are hard to read, and short."""
 
 import ast
 import io
@@ -8,6 +8,7 @@ import tokenize
 import pytest
 
 STAGES = ("engine", "export", "bench")
+EVERYTHING = (*STAGES, "tests")
 DATA = ("export/parity/texts.py",)  # the texts that graphs are checked on are not messages
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "engine/**/*.md", "bench/README.md")
 
@@ -30,9 +31,9 @@ PHRASES = {
 FIRST_WORDS = re.compile(r"(What|Which|Where|Whether|How|From|That|Whoever|Whatever)\b")
 
 
-def sources(repository):
-    for stage in STAGES:
-        yield from sorted((repository / stage).rglob("*.py"))
+def sources(repository, folders=STAGES):
+    for folder in folders:
+        yield from sorted((repository / folder).rglob("*.py"))
 
 
 def docstrings(tree):
@@ -54,6 +55,13 @@ def messages(tree):
             yield node.lineno, node.value
 
 
+def names(tree):
+    """Yield (line, words of the name) of every test."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
+
+
 def comments(text):
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -70,9 +78,9 @@ def found(text):
     return [f"{match[0]!r}: {advice}" for phrase, advice in PHRASES.items() for match in re.finditer(phrase, plain)]
 
 
-def complaints(repository, of, exempt=()):
+def complaints(repository, of, folders=EVERYTHING, exempt=()):
     lines = []
-    for path in sources(repository):
+    for path in sources(repository, folders):
         if path.relative_to(repository).as_posix() in exempt:
             continue
         text = path.read_text(encoding="utf-8")
@@ -82,17 +90,23 @@ def complaints(repository, of, exempt=()):
     return lines
 
 
-@pytest.mark.parametrize("of", ["docstrings", "messages", "comments"])
-def test_no_phrase_that_is_hard_to_read(repository, of):
-    read = {
-        "docstrings": lambda text: docstrings(ast.parse(text)),
-        "messages": lambda text: messages(ast.parse(text)),
-        "comments": comments,
-    }
-    assert complaints(repository, read[of], DATA if of == "messages" else ()) == []
+def test_no_docstring_has_a_phrase_that_is_hard_to_read(repository):
+    assert complaints(repository, lambda text: docstrings(ast.parse(text))) == []
 
 
-def test_no_page_has_one(repository):
+def test_no_comment_has_a_phrase_that_is_hard_to_read(repository):
+    assert complaints(repository, comments) == []
+
+
+def test_no_message_has_a_phrase_that_is_hard_to_read(repository):
+    assert complaints(repository, lambda text: messages(ast.parse(text)), folders=STAGES, exempt=DATA) == []
+
+
+def test_no_name_of_a_test_has_a_phrase_that_is_hard_to_read(repository):
+    assert complaints(repository, lambda text: names(ast.parse(text)), folders=("tests",)) == []
+
+
+def test_no_page_has_a_phrase_that_is_hard_to_read(repository):
     pages = [path for pattern in PAGES for path in repository.glob(pattern)]
     assert len(pages) > 10
     lines = []
@@ -105,7 +119,7 @@ def test_no_page_has_one(repository):
 def test_docstrings_name_the_thing_first(repository):
     lines = [
         f"{path.relative_to(repository)}:{line} {text.splitlines()[0]}"
-        for path in sources(repository)
+        for path in sources(repository, EVERYTHING)
         for line, text in docstrings(ast.parse(path.read_text(encoding="utf-8")))
         if FIRST_WORDS.match(text)
     ]
@@ -122,10 +136,10 @@ def test_docstrings_are_short(repository):
 @pytest.mark.parametrize(
     "text", ["It is no text.", "The CPU alone runs it.", "Files are held against it.", "A lock of its own."]
 )
-def test_such_a_phrase_would_be_found(text):
+def test_a_hard_phrase_is_detected(text):
     assert found(text)
 
 
 @pytest.mark.parametrize("text", ["It is no longer read.", "``is no text``", "Leave it alone.", "It is not a text."])
-def test_other_words_are_let_through(text):
+def test_other_phrases_pass(text):
     assert not found(text)

@@ -47,19 +47,19 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory, wheel, repository):
-    """The runtime alone: ``pip install "fusedbert[cpu]"``."""
+    """Only the runtime: ``pip install "fusedbert[cpu]"``."""
     made = Environment(tmp_path_factory.mktemp("environment"), repository / "constraints.txt")
     made.install(f"fusedbert[cpu] @ {wheel.as_uri()}")
     return made
 
 
-def test_the_runtime_s_environment_is_lean_and_complete(environment):
+def test_the_runtimes_environment_is_lean_and_complete(environment):
     assert {"fusedbert", "numpy", "tokenizers", "onnxruntime", "click", "tqdm"} <= environment.packages()
     assert environment.packages() & HEAVY == set()
     assert environment.run("python", "-m", "pip", "check").returncode == 0
 
 
-def test_an_artifact_needs_nothing_more(environment, artifact):
+def test_the_runtime_suffices_for_an_artifact(environment, artifact):
     done = environment.run("fusedbert", "classify", "-m", str(artifact), "I really loved this movie.")
     assert (done.returncode, done.stderr) == (0, "")
     assert "POSITIVE" in done.stdout

@@ -42,7 +42,7 @@ def within(name, allowed):
 
 
 def wrong_directions(root, stage):
-    """List every import of ours in a stage's folder that points the wrong way, as ``file:line name``."""
+    """List every import between stages that points in the wrong direction, as ``file:line name``."""
     found = []
     for path in sorted((root / stage).rglob("*.py")):
         relative = path.relative_to(root).with_suffix("")
@@ -59,7 +59,7 @@ def test_imports_point_one_way(repository, stage):
     assert wrong_directions(repository, stage) == []
 
 
-def test_an_import_that_points_back_would_be_found(tmp_path):
+def test_an_import_in_the_wrong_direction_is_detected(tmp_path):
     folder = tmp_path / "engine" / "cli"
     folder.mkdir(parents=True)
     (folder / "bad.py").write_text(
@@ -85,7 +85,7 @@ def test_the_engine_needs_no_more_than_the_runtime_when_it_is_imported(repositor
     for path in (repository / "engine").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
-            function.body = [ast.Pass()]  # what is imported when it is called does not count
+            function.body = [ast.Pass()]  # imports inside a function do not count
         guarded = {id(child) for node in ast.walk(tree) if is_type_checking(node) for child in ast.walk(node)}
         for line, name, node in imports(tree, "fusedbert.engine"):
             top = name.split(".")[0]
@@ -123,7 +123,7 @@ def test_every_folder_of_modules_is_a_package(repository):
     assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
 
 
-def test_type_checkers_find_every_stage_by_a_link(repository):
+def test_type_checkers_find_every_stage_through_a_link(repository):
     links = {path.name: path for path in (repository / ".imports" / "fusedbert").iterdir()}
     assert sorted(links) == sorted((*MAY_IMPORT, "models"))
     if all(path.is_symlink() for path in links.values()):  # a clone on Windows may have plain files in their place
@@ -133,7 +133,7 @@ def test_type_checkers_find_every_stage_by_a_link(repository):
 
 
 def test_imports_are_relative_inside_a_stage_and_absolute_across(repository):
-    """Relative ones are found without an installation; absolute ones are a sign at each border that is crossed."""
+    """Relative imports work without an installation; absolute ones show where a stage uses another."""
     found = [
         f"{path.relative_to(repository).as_posix()}:{node.lineno} {node.module}"
         for stage in MAY_IMPORT

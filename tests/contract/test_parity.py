@@ -1,4 +1,4 @@
-"""The whole way, texts to logits, against transformers on torch: the independent judge of tokenizer, graph and engine."""
+"""Texts to logits, compared with transformers on torch: an independent judge of tokenizer, graph and engine."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def classifier(artifact):
         yield loaded
 
 
-def test_labels_and_logits_are_those_of_transformers(classifier, expected):
+def test_labels_and_logits_equal_those_of_transformers(classifier, expected):
     logits = classifier.decision_function(TEXTS)
     assert logits.shape == expected.shape
     assert np.abs(logits - expected).max() <= 1e-4
@@ -86,7 +86,7 @@ def test_one_text_at_a_time_gives_what_the_batch_gives(classifier, expected):
     assert np.abs(alone - expected).max() <= 1e-4
 
 
-def test_scores_are_those_of_transformers_pipeline(classifier, checkpoint):
+def test_scores_equal_those_of_the_pipeline_of_transformers(classifier, checkpoint):
     from transformers import pipeline
 
     texts = TEXTS[:8]

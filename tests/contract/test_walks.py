@@ -1,4 +1,4 @@
-"""The length of the main walks: how many files a call passes through, and how often it crosses from one file to another."""
+"""The length of the main call paths: how many files a call enters, and how often it moves from one file to another."""
 
 import inspect
 import sys
@@ -63,7 +63,7 @@ def test_from_text_to_label(clf):
 
 def test_from_a_request_to_its_answer(clf):
     walk = Walk()
-    threading.setprofile(walk.profile)  # the workers', which start below
+    threading.setprofile(walk.profile)  # those of the workers, which start below
     try:
         with Batcher(clf, workers=1) as batcher:
             batcher.submit("I really loved this movie.").result(20)

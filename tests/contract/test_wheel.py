@@ -1,4 +1,4 @@
-"""What the wheel holds."""
+"""The content of the wheel."""
 
 import zipfile
 
@@ -11,7 +11,7 @@ def names(wheel):
         return set(archive.namelist())
 
 
-def test_every_module_of_every_stage_is_in_it(names, repository):
+def test_the_wheel_holds_every_module(names, repository):
     for stage in ("engine", "export", "bench", "models"):
         modules = {path.relative_to(repository).as_posix() for path in (repository / stage).rglob("*.py")}
         assert modules, stage
@@ -19,7 +19,7 @@ def test_every_module_of_every_stage_is_in_it(names, repository):
         assert f"fusedbert/{stage}/py.typed" in names
 
 
-def test_the_embedded_checkpoint_is_in_it_byte_for_byte(wheel, names, checkpoint):
+def test_the_wheel_holds_the_embedded_checkpoint_byte_for_byte(wheel, names, checkpoint):
     files = [path for path in checkpoint.iterdir() if path.is_file()]
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {path.name for path in files}
     with zipfile.ZipFile(wheel) as archive:
@@ -27,7 +27,7 @@ def test_the_embedded_checkpoint_is_in_it_byte_for_byte(wheel, names, checkpoint
             assert archive.read(f"fusedbert/models/{checkpoint.name}/{path.name}") == path.read_bytes()
 
 
-def test_the_licence_and_the_model_card_are_in_it(wheel, names):
+def test_the_wheel_holds_the_licence_and_the_model_card(wheel, names):
     found = [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert len(found) == 1
     with zipfile.ZipFile(wheel) as archive:
@@ -37,14 +37,14 @@ def test_the_licence_and_the_model_card_are_in_it(wheel, names):
     assert any(name.endswith(".dist-info/licenses/models/sst2-mini/README.md") for name in names)
 
 
-def test_nothing_else_is_in_it(names):
+def test_the_wheel_holds_nothing_else(names):
     stray = [name for name in names if not name.startswith(("fusedbert/engine/", "fusedbert/export/", "fusedbert/bench/"))]
     stray = [name for name in stray if not name.startswith("fusedbert/models/") and ".dist-info/" not in name]
     assert stray == []
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_every_entry_point_leads_to_a_module_in_it(wheel, names):
+def test_every_entry_point_of_the_wheel_names_a_module_in_it(wheel, names):
     with zipfile.ZipFile(wheel) as archive:
         (path,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
         lines = archive.read(path).decode().splitlines()

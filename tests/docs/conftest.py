@@ -1,4 +1,4 @@
-"""What the tests of pages with commands share: the commands, a clone to run them in, and how a long one is made short."""
+"""Fixtures for the tests of pages with commands: the commands, a clone to run them in, and shorter forms of long ones."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# What is added to a measurement so that it takes seconds; of an option that is given twice the last one counts.
+# Options that make a measurement take seconds; of an option given twice the last one counts.
 SHORT = {
     "latency": ["--shapes", "1x16", "--rounds", "1", "--seconds", "0.02", "--threads", "1"],
     "corpus": ["--limit", "4", "--rounds", "1", "--threads", "1"],
@@ -20,7 +20,7 @@ SHORT = {
 
 
 def shorten(command):
-    """Return a command of ``fusedbert bench`` with less to do: little to measure, on the embedded model."""
+    """Return a command of ``fusedbert bench`` that measures little, on the embedded model."""
     words = shlex.split(command)
     assert words[:2] == ["fusedbert", "bench"], command
     if words[2] == "checkpoint":
@@ -39,25 +39,25 @@ def shortened():
     return shorten
 
 
-@pytest.fixture(scope="module")
-def clone(artifact, repository, tmp_path_factory):
-    """What a clone looks like after ``make demo``, and a function that runs a command there with .venv active.
+class Clone:
+    """A clone after ``make demo``; a call runs a command there with .venv active.
 
-    No environment of another engine is built there, whatever this machine has; ``peers=True`` takes those that it has.
+    No environment of another engine is built there, whatever this machine has; ``peers=True`` uses those of this machine.
     """
-    folder = tmp_path_factory.mktemp("clone")
-    for name in ("models", "examples"):
-        (folder / name).symlink_to(repository / name)
-    shutil.copytree(artifact, folder / "artifacts" / "sst2-mini")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    plain = {name: value for name, value in os.environ.items() if not re.match("FUSEDBERT_BENCH", name)}
-    away = {"PATH": path, "FUSEDBERT_CACHE": str(folder / "cache")}
 
-    def run(*command, peers=False):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, *command, peers=False):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        variables = {**os.environ, "PATH": path}
+        if not peers:
+            variables = {name: value for name, value in variables.items() if not name.startswith("FUSEDBERT_BENCH")}
+            variables["FUSEDBERT_CACHE"] = str(self.folder / "cache")
         return subprocess.run(
             command,
-            cwd=folder,
-            env={**os.environ, "PATH": path} if peers else {**plain, **away},
+            cwd=self.folder,
+            env=variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -65,17 +65,24 @@ def clone(artifact, repository, tmp_path_factory):
             check=False,
         )
 
-    run.folder = folder
-    return run
+
+@pytest.fixture(scope="module")
+def clone(artifact, repository, tmp_path_factory):
+    """A ``Clone`` with the models, the examples and the exported artifact."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("models", "examples"):
+        (folder / name).symlink_to(repository / name)
+    shutil.copytree(artifact, folder / "artifacts" / "sst2-mini")
+    return Clone(folder)
 
 
 def is_setup(command):
-    """Tell whether a command builds environments."""
+    """Return whether a command builds environments."""
     return command.startswith("fusedbert bench setup ")
 
 
 def compares(command):
-    """Tell whether a command measures other engines than ours."""
+    """Return whether a command measures engines other than fusedbert."""
     named = re.search(r"--against (\S+)", command)
     return named is not None and not all(name.startswith("fusedbert-") for name in named[1].split(","))
 
@@ -91,5 +98,5 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def needs_peers():
-    """Tell whether a command needs another engine's environment."""
+    """Return a function that says whether a command needs another engine's environment."""
     return lambda command: is_setup(command) or compares(command)

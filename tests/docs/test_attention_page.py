@@ -1,4 +1,4 @@
-"""docs/attention.md tells the truth: its code runs, prints what it shows, and computes what the exported graph computes."""
+"""docs/attention.md is correct: its code runs, prints what it shows, and computes what the exported graph computes."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ NODE = "layer.0/attention/Attention"
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """What a clone looks like after the page's commands have run."""
+    """A clone after the commands of the page have run."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / "models").symlink_to(ROOT / "models")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -38,7 +38,7 @@ def clone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(clone):
-    """The page's code, run one block after the other: what each printed, and the names that are left."""
+    """The page's code, run block by block: the output of each, and the names defined at the end."""
     names: dict = {}
     printed = []
     before = Path.cwd()
@@ -56,7 +56,7 @@ def run(clone):
 
 @pytest.fixture(scope="module")
 def graph(clone, run, tmp_path_factory):
-    """What the exported graph has inside for the same tokens: the inputs and outputs of its first attention node."""
+    """The inputs and outputs of the exported graph's first attention node, for the same tokens."""
     model = onnx.load(clone / "artifacts" / "attentive" / "onnx" / "model_attentions.onnx")
     (node,) = [node for node in model.graph.node if node.name == NODE]
     names = dict(zip(("q", "k", "v", "context"), (*node.input[:3], node.output[0]), strict=True))
@@ -70,7 +70,7 @@ def graph(clone, run, tmp_path_factory):
     return found | {"attention": session.run(["attentions"], feeds)[0]}
 
 
-def test_each_block_of_code_has_its_output():
+def test_every_block_of_code_has_its_output():
     assert len(STEPS) == PAGE.count("```python") == PAGE.count("```text") >= 7
 
 
@@ -90,7 +90,7 @@ def test_each_step_is_what_the_graph_computes(run, graph):
     assert np.abs(names["scaled"] * np.sqrt(32) - names["scores"]).max() < 1e-12
 
 
-def test_what_is_said_of_two_heads_holds(run):
+def test_the_statements_on_two_heads_hold(run):
     weights = run[1]["shown"].weights
     assert weights[0, 2].argmax(axis=-1)[1:].tolist() == [0, 1, 2, 3]
     assert weights[1, 8].argmax(axis=-1)[1:-1].tolist() == [2, 3, 4]
@@ -116,6 +116,6 @@ def test_links_and_pictures_are_there():
     assert (ROOT / "docs" / "explain.png").stat().st_size < 200_000
 
 
-def test_the_page_command_wrote_a_page(clone):
+def test_the_command_of_the_page_writes_a_page(clone):
     assert shutil.which("bash")
     assert "action" in (clone / "artifacts" / "action.html").read_text(encoding="utf-8")

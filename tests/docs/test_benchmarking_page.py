@@ -1,9 +1,10 @@
-"""docs/benchmarking.md tells the truth: its commands are calls that there are, and each runs, with less to do."""
+"""docs/benchmarking.md is correct: its commands exist, and each runs in a shortened form."""
 
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import click
 import pytest
 
 from fusedbert.bench.cli import bench, setup
@@ -19,19 +20,21 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 
 def test_each_command_of_bench_is_on_the_page():
-    for name in bench.list_commands(None):
+    for name in bench.list_commands(click.Context(bench)):
         assert re.search(rf"^fusedbert bench {name} ", "\n".join(COMMANDS), flags=re.MULTILINE), name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_options_are_there(command, tmp_path, monkeypatch):
+def test_every_option_exists(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in re.findall(r"\S+\.(?:json|txt)", command):  # click looks whether files are there
+    for name in re.findall(r"\S+\.(?:json|txt)", command):  # click checks that files exist
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     _, stage, name, *arguments = command.split()
     assert stage == "bench"
-    bench.get_command(None, name).make_context(name, arguments)
+    found = bench.get_command(click.Context(bench), name)
+    assert found is not None
+    found.make_context(name, arguments)
 
 
 def test_every_command_runs_in_the_order_of_the_page(clone, shortened, needs_peers):
@@ -44,7 +47,7 @@ def test_every_command_runs_in_the_order_of_the_page(clone, shortened, needs_pee
     assert (clone.folder / "artifacts" / "bench" / "index.html").is_file()
 
 
-def test_setup_is_asked_for_environments_that_there_are(setup_command):
+def test_setup_commands_name_existing_environments(setup_command):
     for name in setup.make_context("setup", setup_command.split()[3:]).params["names"]:
         assert name == "all" or environment_of(name).requirements
 
@@ -74,7 +77,7 @@ def test_every_engine_is_in_the_table():
         assert f"`{name}`" in rows[group] or f"`{name.removeprefix(group)}`" in rows[group], name
 
 
-def test_the_schema_is_this_version_s():
+def test_the_schema_is_that_of_this_version():
     assert SCHEMA in PAGE
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def test_finetune_and_export(repository: Path, tmp_path: Path) -> None:
+def test_the_finetuning_example_trains_and_exports(repository: Path, tmp_path: Path) -> None:
     command = [sys.executable, "examples/finetune_and_export.py", "examples/tickets.csv", str(tmp_path / "tickets")]
     done = subprocess.run(
         [*command, "--epochs", "10"], cwd=repository, capture_output=True, text=True, check=False, timeout=240

@@ -1,4 +1,4 @@
-"""docs/bert-to-graph.md tells the truth: the nodes and tensors that it names are in the exported graphs."""
+"""docs/bert-to-graph.md is correct: the nodes and tensors that it names are in the exported graphs."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def rows():
 
 
 def scopes(title, last):
-    """Where in the graph a section's nodes are."""
+    """Return the pattern of the names of a section's nodes."""
     if title == "The last layer":
         return [f"layer.{last}/"]
     return {"Embeddings": ["embeddings/"], "Mask": ["mask/", "inputs/"], "Head": ["head/"]}.get(title, ["layer.0/"])
@@ -41,7 +41,7 @@ def test_the_page_has_a_row_for_every_graph():
 
 
 @pytest.mark.parametrize(("title", "short", "cells"), rows())
-def test_nodes_and_tensors_are_there(graphs, title, short, cells):
+def test_named_nodes_and_tensors_exist(graphs, title, short, cells):
     graph = graphs[short]
     last = max(int(match[1]) for node in graph.node if (match := re.match(r"layer\.(\d+)/", node.name)))
     inside = [node for node in graph.node if node.name.startswith(tuple(scopes(title, last)))]
@@ -50,11 +50,11 @@ def test_nodes_and_tensors_are_there(graphs, title, short, cells):
     known = weights | {each.name for each in graph.input}
     for span, star in re.findall(r"`([^`]+)`(\\\*)?", " ".join(cells)):
         if re.fullmatch(r"[A-Z][A-Za-z]{2,}", span):
-            assert (span, bool(star)) in types, f"{span} is no node of {title} in {short}"
+            assert (span, bool(star)) in types, f"{span} is not a node of {title} in {short}"
         elif re.fullmatch(r"(layer\.i|embeddings|head)/[a-z_.]+", span):
-            assert span.replace("layer.i", "layer.0") in weights, f"{span} is no tensor of {short}"
+            assert span.replace("layer.i", "layer.0") in weights, f"{span} is not a tensor of {short}"
         elif title == "The last layer" and re.fullmatch(r"(query|key|value|key_value)\.weight", span):
-            assert f"layer.{last}/attention/{span}" in weights, f"{span} is no tensor of {short}"
+            assert f"layer.{last}/attention/{span}" in weights, f"{span} is not a tensor of {short}"
         elif span in ("cumulative_lengths", "token_offset", "position_ids"):
             assert span in known
 
@@ -66,7 +66,7 @@ def test_the_scale_is_where_the_page_says(graphs):
         assert scales == ([] if short == "int8" else [pytest.approx(1.0 if short == "fp32" else 32**-0.5)])
 
 
-def test_links_lead_somewhere():
+def test_links_lead_to_existing_files():
     for page in (ROOT / "docs").glob("*.md"):
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

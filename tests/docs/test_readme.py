@@ -26,7 +26,7 @@ def test_installation_stands_on_the_first_screen_and_the_whole_is_short():
     assert len(README.splitlines()) <= 170
 
 
-def test_the_two_commands_of_a_newcomer_are_there():
+def test_the_readme_has_the_two_commands_of_a_newcomer():
     assert COMMANDS[-2:] == ["make demo", "make test"]
 
 
@@ -38,10 +38,10 @@ def test_make_knows_each_target(command):
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("pip ")])
-def test_pip_is_asked_for_extras_that_exist(command):
-    extras = re.fullmatch(r'pip install "\.\[([a-z,]+)\]"', command)[1].split(",")
+def test_pip_commands_name_existing_extras(command):
+    (extras,) = re.findall(r'^pip install "\.\[([a-z,]+)\]"$', command)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(extras) <= set(project["optional-dependencies"])
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
 def test_every_command_runs_in_the_order_of_the_page(clone, needs_peers):
@@ -69,7 +69,7 @@ def test_the_python_prints_what_its_comments_say(clone):
     assert printed[-1].startswith("cpu ")
 
 
-def test_the_service_s_python_prints_what_its_comments_say(clone):
+def test_the_python_of_the_service_prints_what_its_comments_say(clone):
     _, program = blocks("python")
     done = clone(sys.executable, "-W", "error", "-c", program)
     assert done.returncode == 0, done.stderr
@@ -88,8 +88,8 @@ def test_links_lead_to_files(page):
     assert [link for link in links if link and not (page.parent / link).exists()] == []
 
 
-def test_the_accuracy_is_the_model_card_s():
+def test_the_accuracy_is_that_of_the_model_card():
     card = (ROOT / "models" / "sst2-mini" / "README.md").read_text(encoding="utf-8")
-    measured = re.search(r"SST-2 dev \(872 sentences\) \| ([\d.]+)%", card)[1]
+    (measured,) = re.findall(r"SST-2 dev \(872 sentences\) \| ([\d.]+)%", card)
     row = next(line for line in MEASUREMENTS.splitlines() if line.startswith("| accuracy, SST-2 dev"))
     assert f"| {measured} % |" in row

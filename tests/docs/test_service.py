@@ -1,4 +1,4 @@
-"""examples/fastapi_service.py as a server, spoken to over HTTP; examples/threads.py as it stands."""
+"""examples/fastapi_service.py as a server, called over HTTP; examples/threads.py as it stands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytest.importorskip("uvicorn", reason='uvicorn is not installed: pip install "fu
 
 @pytest.fixture(scope="module")
 def server(repository: Path, artifact: Path) -> Iterator[str]:
-    """The address of a running service; it must end in order when it is told to."""
+    """The address of a running service, which must end in order at SIGINT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -71,7 +71,7 @@ def get(address: str, path: str) -> str:
         return answer.read().decode()
 
 
-def test_it_answers_as_text_embeddings_inference(server: str, artifact: Path) -> None:
+def test_the_service_answers_as_text_embeddings_inference(server: str, artifact: Path) -> None:
     with Classifier.from_pretrained(artifact, threads=1) as clf:
         for inputs, items in (
             ("I loved it.", "I loved it."),
@@ -103,7 +103,7 @@ def test_it_answers_as_text_embeddings_inference(server: str, artifact: Path) ->
         ({}, 422, "Validation"),
     ],
 )
-def test_what_it_refuses(server: str, body: Any, status: int, kind: str) -> None:
+def test_wrong_requests_are_refused(server: str, body: Any, status: int, kind: str) -> None:
     found, answer = post(server, body)
     assert (found, answer["error_type"]) == (status, kind) and answer["error"]
 
@@ -122,15 +122,15 @@ def test_a_long_text_may_be_cut(server: str) -> None:
     assert post(server, {"inputs": "word " * 600, "truncate": True})[0] == 200
 
 
-def test_many_requests_at_once(server: str) -> None:
+def test_many_requests_at_once_are_answered(server: str) -> None:
     texts = [f"{'good ' * (i % 7)}film" for i in range(64)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda text: post(server, {"inputs": text}), texts))
     assert {status for status, _ in found} == {200}
-    assert found[3] == found[10] == found[17]  # the same text, whatever ran beside it
+    assert found[3] == found[10] == found[17]  # the same text, whatever ran at the same time
 
 
-def test_info_metrics_and_page(server: str) -> None:
+def test_the_service_has_info_metrics_and_a_page(server: str) -> None:
     info = json.loads(get(server, "/info"))
     assert info["max_input_length"] == 512 and info["model_type"]["classifier"]["label2id"] == {"NEGATIVE": 0, "POSITIVE": 1}
     before = metrics(server)
@@ -149,7 +149,7 @@ def test_info_metrics_and_page(server: str) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(server: str, browser: Any, width: int, scheme: Any) -> None:
+def test_the_service_page_works_in_a_browser(server: str, browser: Any, width: int, scheme: Any) -> None:
     page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)
     wrong: list[str] = []
     asked: list[str] = []
@@ -162,7 +162,7 @@ def test_the_page_in_a_browser(server: str, browser: Any, width: int, scheme: An
     page.fill("#text", "An awful waste of <b>time</b>.")
     page.keyboard.press("Control+Enter")
     page.wait_for_function("document.querySelector('#result .name').textContent === 'NEGATIVE'")
-    assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing to scroll to the side for
+    assert page.evaluate("document.documentElement.scrollWidth") == width  # no horizontal scrolling
     assert wrong == [] and all(url.startswith(server) for url in asked)
     page.uncheck("#truncate")
     page.fill("#text", "word " * 600)
@@ -184,7 +184,7 @@ def metrics(server: str) -> dict[str, float]:
     return samples
 
 
-def test_threads(repository: Path, artifact: Path) -> None:
+def test_the_threads_example_gives_the_same_answers(repository: Path, artifact: Path) -> None:
     command = [sys.executable, "examples/threads.py", str(artifact), "examples/sentences.txt"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

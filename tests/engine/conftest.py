@@ -1,4 +1,4 @@
-"""A small but real artifact: a WordPiece tokenizer and a bag-of-embeddings graph, with its equations in NumPy beside it."""
+"""A small but real artifact: a WordPiece tokenizer and a bag-of-embeddings graph, with its equations in NumPy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ MAX_LENGTH = 32
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Of the mock model: logits = tanh(mean over real tokens of (E[id] + T[type])) W + b."""
+    """Weights of the mock model: logits = tanh(mean over real tokens of (E[id] + T[type])) W + b."""
 
     embedding: np.ndarray  # [vocabulary, hidden]
     types: np.ndarray  # [2, hidden]
@@ -59,7 +60,7 @@ class Weights:
         return cls(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
 
     def logits(self, ids: list[int], types: list[int]) -> np.ndarray:
-        """The equations, for one row without padding, in float64."""
+        """Compute the equations for one row without padding, in float64."""
         mean = (self.embedding.astype(np.float64)[ids] + self.types.astype(np.float64)[types]).mean(axis=0)
         return np.tanh(mean) @ self.weight + self.bias
 
@@ -111,9 +112,9 @@ def make_graph(weights: Weights, *, types: bool = True) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def make_variant(target: str = "cpu", precision: str = "fp32", **parity: float) -> Variant:
+def make_variant(target: str = "cpu", precision: str = "fp32", **parity: Any) -> Variant:
     suffix = "" if precision == "fp32" else f"_{precision}"
-    figures = {"max_abs_logit": 1e-6, "label_agreement": 1.0} | parity
+    figures: dict[str, Any] = {"max_abs_logit": 1e-6, "label_agreement": 1.0} | parity
     return Variant(
         file=f"onnx/model{suffix}.onnx",
         target=target,
@@ -209,7 +210,7 @@ def reference(tokenizer: Tokenizer) -> Callable[..., np.ndarray]:
     """Return a function from texts and pairs (that need no truncation) to the logits of the equations."""
 
     def logits(items: list[str | tuple[str, str]], labels: int = 2) -> np.ndarray:
-        encodings = [tokenizer.encode(*([item] if isinstance(item, str) else item)) for item in items]
+        encodings = [tokenizer.encode(item) if isinstance(item, str) else tokenizer.encode(*item) for item in items]
         return np.array([Weights.make(labels).logits(each.ids, each.type_ids) for each in encodings])
 
     return logits

@@ -1,4 +1,4 @@
-"""The runtime loads what it needs and nothing else, in a process of its own."""
+"""A fresh process with the runtime loads only the modules it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def loaded(code: str, *arguments: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_importing_the_package_is_light() -> None:
+def test_importing_the_package_loads_no_heavy_module() -> None:
     names = loaded("import fusedbert.engine")
     assert names.isdisjoint({*HEAVY, "numpy", "tokenizers", "onnxruntime", "click", "huggingface_hub"})
 
@@ -28,14 +28,14 @@ def test_importing_the_classifier_needs_no_onnxruntime() -> None:
     assert names.isdisjoint({*HEAVY, "onnxruntime", "click", "huggingface_hub"})
 
 
-def test_running_an_artifact_is_clean(artifact: Path) -> None:
+def test_running_an_artifact_loads_no_heavy_module(artifact: Path) -> None:
     code = "import sys\nfrom fusedbert.engine import Classifier\nprint(Classifier.from_pretrained(sys.argv[1])('good'))"
     names = loaded(code, str(artifact))
     assert "onnxruntime" in names
     assert names.isdisjoint({*HEAVY, "click", "huggingface_hub", "fusedbert.export"})
 
 
-def test_no_part_of_the_engine_reaches_the_other_stages(artifact: Path) -> None:
+def test_no_part_of_the_engine_imports_another_stage(artifact: Path) -> None:
     code = (
         "import sys, pkgutil, importlib, fusedbert.engine as engine\n"
         "for module in pkgutil.walk_packages(engine.__path__, 'fusedbert.engine.'): importlib.import_module(module.name)\n"
@@ -44,7 +44,7 @@ def test_no_part_of_the_engine_reaches_the_other_stages(artifact: Path) -> None:
     assert loaded(code).isdisjoint({*HEAVY, "huggingface_hub"})
 
 
-def test_names_of_the_package() -> None:
+def test_all_public_names_can_be_imported() -> None:
     import fusedbert.engine as engine
 
     assert all(getattr(engine, name) for name in engine.__all__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export import exporter
+from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.parity.gates import open_session
+from fusedbert.export.parity.texts import check_set
+from fusedbert.export.tokenizer import Tokenization
 
 WORDS = [
     "[PAD]",
@@ -104,7 +108,7 @@ Maker = Callable[..., Path]
 
 
 def write_tokenizer(folder: Path, family: str = "bert") -> None:
-    """Write a WordPiece tokenizer over ``WORDS``; RoBERTa's kinds keep padding at 1."""
+    """Write a WordPiece tokenizer over ``WORDS``; the RoBERTa families have padding at id 1."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     words = list(WORDS)
@@ -122,22 +126,6 @@ def write_tokenizer(folder: Path, family: str = "bert") -> None:
     if family in ("bert", "electra"):  # transformers 5 passes no segments of this class otherwise, 4 does
         config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-@pytest.fixture(scope="session")
-def tokenizers_at_random() -> Any:
-    """The module beside this one that makes random tokenizers; pytest's import mode leaves its folder off the path."""
-    spec = importlib.util.spec_from_file_location("random_tokenizers", Path(__file__).with_name("random_tokenizers.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def word_piece(tokenizers_at_random: Any) -> Callable[..., Any]:
-    """Return a function that makes BERT's usual tokenizer, with switches of its normalizer."""
-    return tokenizers_at_random.word_piece
 
 
 @pytest.fixture(autouse=True)
@@ -193,3 +181,20 @@ def judge() -> Callable[..., np.ndarray]:
             return model(**{name: torch.from_numpy(arrays[name]) for name in names}).logits.numpy()
 
     return logits
+
+
+@pytest.fixture(scope="session")
+def assert_logits(judge: Callable[..., np.ndarray]) -> Callable[[Path, Path], None]:
+    """Return a function that compares a graph with transformers, on the check texts: graph, then checkpoint."""
+
+    def compare(graph: Path, checkpoint: Path) -> None:
+        architecture, _ = describe(read_config(checkpoint))
+        checks = check_set(architecture, Tokenization(checkpoint, architecture))
+        session = open_session(graph)
+        names = {item.name for item in session.get_inputs()}
+        for batch in checks.batches:
+            arrays = pad([checks.texts[row] for row in batch], architecture.padding_id)
+            found = session.run(["logits"], {name: array for name, array in arrays.items() if name in names})[0]
+            np.testing.assert_allclose(found, judge(checkpoint, arrays), atol=1e-4, rtol=0)
+
+    return compare

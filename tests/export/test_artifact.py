@@ -1,4 +1,4 @@
-"""The artifact as a whole: the same bytes twice, nothing of the clock, readable by others."""
+"""The artifact as a whole: reproducible bytes without times, readable by other tools."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_twice_the_same_bytes(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
+def test_two_exports_give_the_same_bytes(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
     export_checkpoint(checkpoint, tmp_path / "two")
     assert contents(tmp_path / "two") == contents(artifact)
 
@@ -73,7 +73,7 @@ def test_a_changed_byte_is_found_and_named(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "onnx/../../outside", "a\\b", "C:/x", ""])
-def test_a_path_that_leads_out_is_refused(artifact: Path, tmp_path: Path, name: str) -> None:
+def test_an_artifact_path_outside_the_folder_is_refused(artifact: Path, tmp_path: Path, name: str) -> None:
     document = json.loads((artifact / "fusedbert.json").read_text())
     document["variants"][0]["file"] = name
     (tmp_path / "fusedbert.json").write_text(json.dumps(document))
@@ -81,7 +81,7 @@ def test_a_path_that_leads_out_is_refused(artifact: Path, tmp_path: Path, name: 
         read_manifest(tmp_path)
 
 
-def test_a_link_that_leads_out_is_refused(artifact: Path, tmp_path: Path) -> None:
+def test_an_artifact_link_outside_the_folder_is_refused(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "fusedbert.json").write_bytes((artifact / "fusedbert.json").read_bytes())
     (tmp_path / "onnx").symlink_to(artifact / "onnx")
     with pytest.raises(ArtifactError, match="link"):
@@ -102,16 +102,14 @@ def test_a_link_that_leads_out_is_refused(artifact: Path, tmp_path: Path) -> Non
     ],
     ids=str,
 )
-def test_a_manifest_of_another_form(artifact: Path, tmp_path: Path, change: dict, message: str) -> None:
+def test_a_manifest_of_another_form_is_refused(artifact: Path, tmp_path: Path, change: dict, message: str) -> None:
     document = json.loads((artifact / "fusedbert.json").read_text())
     (tmp_path / "fusedbert.json").write_text(json.dumps({**document, **change}))
     with pytest.raises(ArtifactError, match=message):
         read_manifest(tmp_path)
 
 
-def test_a_graph_that_computes_something_else_is_not_kept(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_that_computes_wrongly_is_not_kept(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = baseline.forward
     monkeypatch.setattr(baseline, "forward", lambda *arguments: forward(*arguments) + 2e-4)
     with pytest.raises(ExportError, match="differs from the reference"):
@@ -137,5 +135,5 @@ def test_a_killed_export_leaves_no_artifact(checkpoint: Path, tmp_path: Path) ->
     assert not output.exists()
     assert [path for path in tmp_path.iterdir() if (path / "fusedbert.json").exists()] == []
     begun = time.time()
-    export_checkpoint(checkpoint, output, target="cpu", required=False)  # and the next one is not in its way
+    export_checkpoint(checkpoint, output, target="cpu", required=False)  # and the next export is not blocked
     assert (output / "fusedbert.json").stat().st_mtime >= begun - 1

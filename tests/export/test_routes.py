@@ -1,4 +1,4 @@
-"""The two routes of an export: what is asked for is taken or refused by name, and the direct one is the default."""
+"""The two routes of an export: a requested one is taken or refused by name, and the direct one is the default."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_without_its_packages_the_optimum_route_names_the_extra(checkpoint: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_route_that_is_none(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_unknown_route_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="via is 'torch', expected one of direct, optimum"):
         export_checkpoint(checkpoint, tmp_path / "artifact", via="torch")
 
 
-def test_the_exporters_warnings_are_a_line_each_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_warning_of_the_exporter_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     with shown_warnings():
         for _ in range(2):
             warnings.warn("onnx/model_fp16.onnx is left out: why", LeftOutWarning, stacklevel=1)

@@ -1,27 +1,28 @@
 """ONNX Runtime's real CUDA provider on the fake CUDA device (``device/``): make test-cuda runs these.
 
-The provider does on the host all that it does on a GPU: it chooses nodes and kernels, copies, captures, and holds memory. Only
-the arithmetic is the fake device's.
+The provider does on the host all that it does on a GPU: it chooses nodes and kernels, copies, captures, and holds memory.
+Nothing is computed; tests/engine/run/cuda/test_gpu.py compares logits on a real GPU.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from fusedbert.bench.engines.packed_attention import CANDIDATES
+from fusedbert.bench.engines.cuda_timing import CANDIDATES
 from fusedbert.export import export_checkpoint
 
 pytestmark = pytest.mark.fake_cuda
-FOLDER = Path(__file__).parent / "device"
 
 # The beginning of every script: a GPU is visible, and report() writes the result as one line of JSON.
 BEGIN = """
@@ -30,9 +31,9 @@ import numpy as np
 import fusedbert.engine.hardware.device as device
 device.gpu_present = lambda root=None: True
 from fusedbert.engine import Classifier, FusedBertError
-from fusedbert.engine.run.cuda.runners import ChoosingRunner
 from fusedbert.engine.text.tokenizer import Row
 artifact = sys.argv[1]
+ROW = Row(ids=[7] * 48, types=[0] * 48, truncated=False)
 TEXTS = ["a gorgeous , witty , seductive movie", "bland", "it was not good , and far too long . " * 3, "very good !"]
 EVEN = ["bland and far too long"] * 12
 
@@ -41,7 +42,7 @@ def used():
     library.fake_cuda_used.restype = ctypes.c_size_t
     return library.fake_cuda_used()
 
-def kernels(run):
+def traced(run):
     trace = os.environ["FAKE_CUDA_TRACE"]
     start = os.path.getsize(trace)
     run()
@@ -49,25 +50,29 @@ def kernels(run):
         file.seek(start)
         return file.read().splitlines()
 
+def names(run):
+    return [line.split()[1] for line in traced(run) if line.startswith(("KERNEL", "GEMM"))]
+
 def report(**result):
     print(json.dumps(result))
 """
-
-
-def _device() -> ModuleType:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("fake_cuda_device", FOLDER / "__init__.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# A device that computes nothing is accepted: golden texts are not replayed, and doctor's one number is believed.
+UNCHECKED = """
+import fusedbert.engine.hardware.cuda_probe as probe
+import fusedbert.engine.load.open_cuda as opening
+opening.verify = lambda *_: "not verified, as nothing is computed"
+def believe(*arguments, try_cuda=probe.try_cuda):
+    found = try_cuda(*arguments)
+    return None if found and "computed wrongly" in found else found
+probe.try_cuda = believe
+"""
 
 
 @pytest.fixture(scope="session")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Mapping[str, str]]:
     """The environments with and without cuDNN."""
-    return {cudnn: _device().build(tmp_path_factory.mktemp("cuda"), cudnn=cudnn) for cudnn in (True, False)}
+    build = runpy.run_path(str(Path(__file__).parent / "device" / "__init__.py"))["build"]
+    return {cudnn: build(tmp_path_factory.mktemp("cuda"), cudnn=cudnn) for cudnn in (True, False)}
 
 
 @pytest.fixture(scope="session")
@@ -97,9 +102,7 @@ def start(libraries: dict[bool, Mapping[str, str]], repository: Path, tmp_path: 
             **{f"FAKE_CUDA_{name.upper()}": str(value) for name, value in settings.items()},
         }
         command = [sys.executable, *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=repository, timeout=280, check=False
-        )
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, check=False)
 
     return run
 
@@ -108,70 +111,60 @@ def start(libraries: dict[bool, Mapping[str, str]], repository: Path, tmp_path: 
 def do(start: Start, mini: Path) -> Do:
     """Return a function that runs a script there and returns what it reported."""
 
-    def run(script: str, *, artifact: Path | None = None, **settings: Any) -> Any:
-        done = start("-c", BEGIN + script, artifact or mini, **settings)
+    def run(script: str, *, artifact: Path | None = None, checked: bool = False, **settings: Any) -> Any:
+        done = start("-c", BEGIN + ("" if checked else UNCHECKED) + script, artifact or mini, **settings)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1]) | {"stderr": done.stderr}
 
     return run
 
 
-ANSWERS = """
-judge = Classifier.from_pretrained(artifact, device="cpu", precision="fp32")
+SHAPES = """
 clf = Classifier.from_pretrained(artifact, device="cuda")
-differences = [float(np.abs(clf.decision_function(texts) - judge.decision_function(texts)).max())
-               for texts in (TEXTS, TEXTS, TEXTS, TEXTS[::-1], EVEN, TEXTS[:1], TEXTS[1:2], TEXTS[:1], EVEN * 9, TEXTS * 5)]
-captured = clf.model.open().packed.graphs.captured
-report(differences=differences, why=clf.runtime.why, captured=captured)
+shapes = [clf.decision_function(texts).shape for texts in (*[TEXTS] * 3, EVEN, *[TEXTS[:1]] * 3, EVEN * 9, TEXTS * 5)]
+report(shapes=shapes, layout=clf.runtime.layout, captured=clf.model.open().packed.graphs.captured)
 """
 
 
 @pytest.mark.parametrize("capability", [75, 80, 89, 90])
-def test_logits_are_those_of_fp32_on_every_processor(do: Do, capability: int) -> None:
-    """Padded and packed, plain, captured and replayed: the provider passes the right arguments to its kernels."""
-    result = do(ANSWERS, capability=capability)
-    assert max(result["differences"]) < 0.01, result
-    assert "golden texts within" in result["why"] and result["captured"] >= 2
+def test_small_shapes_are_captured_on_every_processor(do: Do, capability: int) -> None:
+    result = do(SHAPES, capability=capability)
+    assert result["layout"] == "packed" and result["captured"] >= 2
+    assert result["shapes"] == [[n, 2] for n in (4, 4, 4, 12, 1, 1, 1, 108, 20)]
     assert result["stderr"] == ""  # nothing is printed on the user's screen
 
 
 def test_roberta(do: Do, checkpoint_at: Callable[..., Path], tmp_path: Path) -> None:
     """Its positions are counted on the device."""
     export_checkpoint(checkpoint_at(tmp_path / "roberta", family="roberta", positions=130), tmp_path / "a", required=True)
-    assert max(do(ANSWERS, artifact=tmp_path / "a")["differences"]) < 0.03
-
-
-@pytest.mark.parametrize(("heads", "hidden"), [(2, 24), (2, 12)])
-@pytest.mark.parametrize("capability", [80, 90])
-def test_heads_that_the_fused_kernel_of_the_last_layer_does_not_take(
-    do: Do, checkpoint_at: Callable[..., Path], tmp_path: Path, capability: int, heads: int, hidden: int
-) -> None:
-    """Of widths that are no multiple of 8: unfused, the last layer read the starts of the queries as those of the keys."""
-    source = checkpoint_at(tmp_path / "source", heads=heads, hidden=hidden, positions=130)
-    export_checkpoint(source, tmp_path / "a", required=True)
-    result = do(
-        """
-judge = Classifier.from_pretrained(artifact, device="cpu", precision="fp32")
-clf = Classifier.from_pretrained(artifact, device="cuda")
-differences = [clf.decision_function(texts) - judge.decision_function(texts) for texts in (TEXTS, TEXTS * 4)]
-report(worst=[float(np.abs(difference).max()) for difference in differences])
-""",
-        artifact=tmp_path / "a",
-        capability=capability,
-    )
-    assert max(result["worst"]) < 0.03
+    result = do(SHAPES, artifact=tmp_path / "a")
+    assert result["layout"] == "packed" and result["captured"] >= 2
 
 
 KERNELS = """
-clf = Classifier.from_pretrained(artifact, device="cuda")
-runner, result = clf.model.open(), {}
-row = Row(ids=[7] * 48, types=[0] * 48, truncated=False)
-for name, part in (("padded", runner.padded), ("packed", runner.packed)):
-    lines = kernels(lambda: part.execute(part.prepare([row] * 12)))
-    result[name] = [line.split()[1] for line in lines if line.startswith(("KERNEL", "GEMM"))]
-report(**result)
+runner = Classifier.from_pretrained(artifact, device="cuda").model.open()
+parts = {"padded": runner.padded, "packed": runner.packed} if hasattr(runner, "packed") else {"padded": runner}
+report(**{name: names(lambda: part.execute(part.prepare([ROW] * 12))) for name, part in parts.items()})
 """
-CUTLASS, TENSORRT, CUDNN = "attention_kernel_batched_impl", "fmha_v2", "cudnn"
+CUTLASS, TENSORRT, CUDNN, FLASH = "attention_kernel_batched_impl", "fmha_v2", "cudnn", "flash_fwd"
+
+
+@pytest.mark.parametrize(("hidden", "spans"), [(32, True), (24, False), (12, False)])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_heads_that_the_fused_kernel_of_the_last_layer_does_not_take(
+    do: Do, checkpoint_at: Callable[..., Path], tmp_path: Path, capability: int, hidden: int, spans: bool
+) -> None:
+    """Widths that are not a multiple of 8. The unfused one takes the queries' starts for the keys', so it gets only lengths."""
+    source = checkpoint_at(tmp_path / "source", heads=2, hidden=hidden, positions=130)
+    export_checkpoint(source, tmp_path / "a", required=True)
+    padded = do(KERNELS, artifact=tmp_path / "a", capability=capability)["padded"]
+    assert any("CumSum" in name for name in padded) == spans  # where the queries and the keys of each text start
+    assert any(CUTLASS in name for name in padded) == spans
+
+
+def attention(names: list[str]) -> list[str]:
+    """Return the kinds of the attention kernels among these."""
+    return [kind for name in names for kind in (CUTLASS, TENSORRT, CUDNN, FLASH) if kind in name]
 
 
 @pytest.mark.parametrize(
@@ -180,10 +173,6 @@ CUTLASS, TENSORRT, CUDNN = "attention_kernel_batched_impl", "fmha_v2", "cudnn"
 )
 def test_every_attention_node_gets_a_fused_kernel(do: Do, capability: int, padded: list[str], packed: list[str]) -> None:
     result = do(KERNELS, capability=capability)
-
-    def attention(names: list[str]) -> list[str]:
-        return [kind for name in names for kind in (CUTLASS, TENSORRT, CUDNN) if kind.lower() in name.lower()]
-
     assert attention(result["padded"]) == [*padded, CUTLASS]  # the last layer has one query a text
     assert attention(result["packed"]) == packed
     assert not any("softmax" in name.lower() for name in (*result["padded"], *result["packed"]))  # nothing is unfused
@@ -195,17 +184,14 @@ def test_a_small_batch_is_one_copy_in_a_replay_and_one_copy_out(do: Do) -> None:
 clf = Classifier.from_pretrained(artifact, device="cuda")
 for _ in range(3):
     clf.decision_function(TEXTS[:1])
-lines = kernels(lambda: clf.decision_function(TEXTS[:1]))
+lines = traced(lambda: clf.decision_function(TEXTS[:1]))
 report(kinds=[line.split()[:2] if line.startswith("COPY") else line.split()[:1] for line in lines])
 """)
     assert result["kinds"] == [["COPY", "1"], ["REPLAY"], ["COPY", "2"]]
 
 
 def test_memory_is_flat_and_given_back(do: Do) -> None:
-    result = do(
-        """
-import fusedbert.engine.load.open_cuda as opening
-opening.verify = lambda *_: "not verified, as nothing is computed"
+    result = do("""
 clf = Classifier.from_pretrained(artifact, device="cuda")
 rng, runner, seen = np.random.default_rng(0), clf.model.open(), []
 for number in range(1, 3001):
@@ -218,9 +204,7 @@ del runner
 clf.close()
 gc.collect()
 report(seen=seen, closed=used())
-""",
-        compute=0,
-    )
+""")
     first, *later = result["seen"]
     assert later == [first] * len(later), result
     assert result["closed"] < 8 << 20
@@ -228,20 +212,20 @@ report(seen=seen, closed=used())
 
 def test_threads_and_classifiers_do_not_spoil_each_others_captures(do: Do) -> None:
     result = do("""
-judge = Classifier.from_pretrained(artifact, device="cpu", precision="fp32")
 both = [Classifier.from_pretrained(artifact, device="cuda") for _ in range(2)]
-wanted = {n: judge.decision_function(TEXTS[:n]) for n in range(1, 5)}
-worst = []
+answers = []
 def work(n):
-    worst.extend(float(np.abs(both[i % 2].decision_function(TEXTS[:n]) - wanted[n]).max()) for i in range(8))
+    answers.extend(both[i % 2].decision_function(TEXTS[:n]).shape == (n, 2) for i in range(8))
 threads = [threading.Thread(target=work, args=(1 + n % 4,)) for n in range(8)]
-lines = kernels(lambda: ([t.start() for t in threads], [t.join() for t in threads]))
-report(worst=max(worst), answers=len(worst), spoiled=[line for line in lines if "SPOILED" in line])
+lines = traced(lambda: ([t.start() for t in threads], [t.join() for t in threads]))
+report(answers=answers, captured=[clf.model.open().packed.graphs.captured for clf in both],
+       replays=lines.count("REPLAY"), spoiled=[line for line in lines if "SPOILED" in line])
 """)
-    assert result["answers"] == 64 and result["worst"] < 0.01 and result["spoiled"] == []
+    assert result["answers"] == [True] * 64 and result["spoiled"] == []
+    assert min(result["captured"]) >= 3 and result["replays"] > 32, result
 
 
-def test_a_forked_child_is_told_and_does_not_wait_for_ever(do: Do) -> None:
+def test_a_forked_child_gets_the_reason_and_does_not_wait_for_ever(do: Do) -> None:
     """Also where another thread of the parent was on the GPU at the moment of the fork."""
     result = do("""
 import time
@@ -277,10 +261,7 @@ report(said=said, ended=os.waitpid(child, 0)[1])
 
 
 def test_a_limit_of_memory_holds(do: Do) -> None:
-    result = do(
-        """
-import fusedbert.engine.load.open_cuda as opening
-opening.verify = lambda *_: "not verified, as nothing is computed"
+    result = do("""
 def hold(mib):
     try:
         with Classifier.from_pretrained(artifact, device="cuda", session_options={"cuda.gpu_mem_limit": mib << 20}) as clf:
@@ -289,9 +270,7 @@ def hold(mib):
     except FusedBertError as error:
         return str(error)
 report(small=hold(4), large=hold(64))
-""",
-        compute=0,
-    )
+""")
     assert "no memory left" in result["small"], result
     assert isinstance(result["large"], int) and result["large"] <= 2 * 64 + 8, result  # of each of the two graphs
 
@@ -328,14 +307,14 @@ report(device=clf.runtime.device, layout=clf.runtime.layout, warned=[str(w.messa
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"wrong": 1}, "computes the golden texts wrongly"),
+        ({}, "computes the golden texts wrongly"),  # or nothing, as here
         ({"devices": 0}, "CUDA sees no device"),
         ({"driver_too_old": 1}, "the NVIDIA driver is older than the CUDA"),
         ({"memory": 8 << 20}, "the GPU has no memory left"),
     ],
 )
 def test_auto_falls_back_with_the_reason(do: Do, settings: dict[str, int], says: str) -> None:
-    result = do(WARNED, **settings)
+    result = do(WARNED, checked=True, **settings)
     assert result["device"] == "cpu" and result["label"] == "POSITIVE"
     assert len(result["warned"]) == 1 and says in result["warned"][0] and says in result["error"], result
 
@@ -352,17 +331,20 @@ main(["doctor", "-m", artifact, "--json"])
 
 
 @pytest.mark.parametrize(
-    ("settings", "cause"),
+    ("settings", "prepared", "cause"),
     [
-        ({}, None),
-        ({"cudnn": False}, "cudnn_missing"),
-        ({"devices": 0}, "no_device"),
-        ({"driver_too_old": 1}, "driver_too_old"),
+        ({}, UNCHECKED, None),
+        ({"cudnn": False}, UNCHECKED, "cudnn_missing"),
+        ({"devices": 0}, "", "no_device"),
+        ({"driver_too_old": 1}, "", "driver_too_old"),
+        ({}, "", "unknown"),  # the session computes wrongly
     ],
 )
-def test_doctor_tells_them_apart(start: Start, mini: Path, settings: dict[str, Any], cause: str | None) -> None:
+def test_doctor_distinguishes_them(
+    start: Start, mini: Path, settings: dict[str, Any], prepared: str, cause: str | None
+) -> None:
     """``fusedbert doctor`` as a user runs it."""
-    done = start("-c", BEGIN + DOCTOR, mini, **settings)
+    done = start("-c", BEGIN + prepared + DOCTOR, mini, **settings)
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["cuda"]["value"]["cause"] == cause, findings["cuda"]
     assert findings["cuda"]["value"]["works"] == (cause in (None, "cudnn_missing"))
@@ -371,54 +353,48 @@ def test_doctor_tells_them_apart(start: Start, mini: Path, settings: dict[str, A
 
 
 def test_the_tests_marked_gpu_pass(start: Start) -> None:
-    """So no line of them runs for the first time on a GPU. That of memory computes for minutes here; there is one above."""
-    done = start("-m", "pytest", "-q", "-m", "gpu", "-k", "not memory", "tests/engine/run/cuda/test_gpu.py")
+    """All but those that need numbers, so that few of their lines run for the first time on a GPU."""
+    done = start("-m", "pytest", "-q", "-m", "gpu", "-k", "not fp32", "tests/engine/run/cuda/test_gpu.py")
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-4000:]
 
 
 EACH = """
-import shutil
 from pathlib import Path
-from fusedbert.bench.engines.packed_attention import time_candidates
+from fusedbert.bench.engines.cuda_timing import time_candidates
 from fusedbert.engine.run.batches import FINE, pack, packed_bucket
-source = Path(shutil.copytree(sys.argv[2], sys.argv[3]))  # with trained weights: a wrong layout of theirs would show
 lengths = [5, 30, 17, 60, 2, 41]
 rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]
 batch = pack(rows, packed_bucket(lengths, fineness=FINE), 0)
-result = time_candidates(source, {"mixed": batch}, seconds=0.01, on_cpu=False)
-print(json.dumps({name: each["max_abs_difference"] for name, each in result.items()}))
+report(names=names(lambda: time_candidates(Path(artifact), {"mixed": batch}, seconds=0, on_cpu=False)))
 """
 
 
-def test_candidates_compute_the_same(start: Start, checkpoint: Path, tmp_path: Path) -> None:
+def test_candidates_get_the_kernels_that_they_are_named_after(do: Do, checkpoint: Path, tmp_path: Path) -> None:
     """The operators for packed attention that gpu-check compares."""
-    done = start("-c", BEGIN + EACH, "", checkpoint, tmp_path / "source")
-    assert done.returncode == 0, done.stderr
-    differences = json.loads(done.stdout.splitlines()[-1])
-    assert len(differences) == 4 and max(differences.values()) < 0.01, differences
+    kinds = attention(do(EACH, artifact=shutil.copytree(checkpoint, tmp_path / "source"))["names"])
+    assert [kind for kind, _ in itertools.groupby(kinds)] == [CUTLASS, FLASH, CUTLASS, FLASH]  # in the order of CANDIDATES
 
 
 CHECK = """
 from pathlib import Path
 from fusedbert.bench import gpu_steps
+from fusedbert.bench.engines import cuda_timing, random_models
+from fusedbert.engine.load import Options
 def on_cuda(function):
     return lambda *arguments, on_cpu, **named: function(*arguments, on_cpu=False, **named)
-for name in ("build_artifact", "CudaLayouts", "time_candidates"):
-    setattr(gpu_steps, name, on_cuda(getattr(gpu_steps, name)))
-check = gpu_steps.Check(work=Path(sys.argv[2]), dry_run=True, sst2=None)
+random_models.build_artifact = on_cuda(random_models.build_artifact)
+random_models.open_on_cpu = lambda folder: random_models.load(folder, Options.parse(device="cuda"))
+cuda_timing.time_candidates = on_cuda(cuda_timing.time_candidates)
+check = gpu_steps.Check(work=Path(artifact), dry_run=True, sst2=None)
 steps = ("parity", "latency", "throughput", "padding", "large", "candidates", "soak")
 report(**{name: getattr(gpu_steps, name)(check) for name in steps})
 """
 
 
-def test_the_steps_of_gpu_check_measure(start: Start, mini: Path, tmp_path: Path) -> None:
+def test_the_steps_of_gpu_check_measure(do: Do, tmp_path: Path) -> None:
     """The steps of ``make gpu-check`` with models of two layers: the figures mean nothing, and all are there."""
-    done = start("-c", BEGIN + CHECK, mini, tmp_path / "work")
-    assert done.returncode == 0, done.stderr
-    steps = json.loads(done.stdout.splitlines()[-1])
-    assert steps["parity"]["label_agreement"] == 1.0 and steps["latency"]["attention_nodes_on_cuda"] == 2
+    steps = do(CHECK, artifact=tmp_path / "work")
+    assert len(steps["parity"]["layouts"]) == 3 and steps["latency"]["attention_nodes_on_cuda"] == 2
     assert steps["throughput"]["packed_over_padded"] > 0 and steps["large"]["seq384_per_s"] > 0
-    assert len(steps["padding"]["crossover"]) == 6
+    assert len(steps["padding"]["crossover"]) == 6 and list(steps["candidates"]) == list(CANDIDATES)
     assert len(steps["soak"]["memory_used_mib"]) == 10 and steps["soak"]["batches"] == 30
-    assert list(steps["candidates"]) == list(CANDIDATES)
-    assert max(timed["max_abs_difference"] for timed in steps["candidates"].values()) < 0.01, steps["candidates"]

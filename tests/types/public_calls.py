@@ -1,6 +1,6 @@
 """Every public call of the engine, as a user's type checker sees it: ``make types`` checks this file, no test runs it.
 
-``assert_type`` says what a call gives; a line that stops being true is a change of the interface.
+``assert_type`` says what a call gives; a line that becomes wrong is a change of the interface.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def pipeline(clf: Classifier) -> None:
 
 
 def verbs(clf: Classifier) -> None:
-    """scikit-learn's verbs."""
+    """The methods of scikit-learn."""
     assert_type(clf.predict(["a"]), list[str] | list[list[str]])
     assert_type(clf.predict_proba(["a", ("a", "b")]), NDArray[np.float32])
     assert_type(clf.decision_function(text for text in "ab"), NDArray[np.float32])
@@ -85,7 +85,7 @@ def verbs(clf: Classifier) -> None:
 
 
 def account(clf: Classifier) -> None:
-    """What it says of itself."""
+    """Everything a classifier reports."""
     assert_type(clf.runtime, Runtime)
     assert_type(clf.runtime.device, str)
     assert_type(clf.runtime.file, Path)
@@ -103,7 +103,7 @@ def account(clf: Classifier) -> None:
 
 
 def metrics(clf: Classifier) -> None:
-    """Numbers out."""
+    """Counters."""
     assert_type(prometheus(clf), str)
     assert_type(prometheus({"reviews": clf}, prefix="nlp"), str)
 
@@ -157,7 +157,7 @@ def scoring() -> None:
 
 
 def errors(clf: Classifier) -> str:
-    """Ours, and the built-in ones that they are too."""
+    """fusedbert's errors, and the built-in ones that they derive from."""
     try:
         clf("text", truncation=False)
     except TextTooLongError as error:

@@ -1,4 +1,4 @@
-"""The end of a benchmark: what an engine says of itself does not hide whose it is, and the exit status goes by that."""
+"""The end of a benchmark: an engine's report keeps its name, and the exit status depends on fusedbert's entries."""
 
 import json
 
@@ -25,28 +25,28 @@ def document(**statuses):
     return {"contenders": [process(name.replace("_", "-"), status).entry() for name, status in statuses.items()]}
 
 
-def test_the_registry_says_whose_an_engine_is_and_itself_says_the_rest():
+def test_an_entry_joins_the_registry_and_the_report_of_the_engine():
     entry = process("fusedbert-fp32", Status.MEASURED).entry()
     assert (entry["name"], entry["engine"], entry["title"]) == ("fusedbert-fp32", "fusedbert", spec_of("fusedbert-fp32").title)
     assert (entry["threads"], entry["why"]) == (2, "so")
     assert process("openvino-int8", Status.MEASURED).entry()["engine"] == "openvino"
 
 
-def test_one_of_ours_that_was_measured_is_enough(capsys):
+def test_one_measured_entry_of_fusedbert_is_enough(capsys):
     shown = document(fusedbert_fp32=Status.WRONG, fusedbert_int8=Status.MEASURED)
     deliver(shown, shared(), str)
     assert json.loads(capsys.readouterr().out) == shown
 
 
 @pytest.mark.parametrize("status", [Status.WRONG, Status.FAILED, Status.MISSING])
-def test_none_of_ours_measured_is_a_failure_whatever_the_peers_did(status, capsys):
+def test_without_a_measured_entry_of_fusedbert_the_run_fails(status, capsys):
     with pytest.raises(click.exceptions.Exit) as left:
         deliver(document(fusedbert_fp32=status, openvino_fp32=Status.MEASURED), shared(), str)
     assert left.value.exit_code == 1
-    assert capsys.readouterr().out  # the results are there all the same
+    assert capsys.readouterr().out  # the results are kept
 
 
-def test_an_interrupted_run_says_so_and_leaves_with_130(capsys):
+def test_an_interrupted_run_says_so_and_exits_with_130(capsys):
     with pytest.raises(click.exceptions.Exit) as left:
         deliver(document(fusedbert_fp32=Status.INTERRUPTED), shared(), str, interrupted=True)
     assert left.value.exit_code == 130

@@ -3,15 +3,14 @@ import os
 import re
 import signal
 import subprocess
-import sys
 
 import onnxruntime
 import pytest
+from commands import FUSEDBERT
 
 from fusedbert.bench.latency.measure import render
 
 QUICK = ("bench", "latency", "--shapes", "1x8,2x16", "--rounds", "2", "--seconds", "0.02", "--threads", "1", "--device", "cpu")
-MAIN = "from fusedbert.engine.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def test_the_document_names_its_schema_and_what_was_measured(document, artifact)
     assert document["model"]["source"] == manifest["source"]["sha256"]
     assert document["model"]["size"] == {"layers": 3, "hidden": 384, "intermediate": 1536}
     assert document["settings"]["rounds"] == 2
-    assert document["settings"]["reference"] == "fusedbert-fp32"  # an artifact alone
+    assert document["settings"]["reference"] == "fusedbert-fp32"  # only an artifact
     assert document["command"][:3] == ["fusedbert", "bench", "latency"]
 
 
@@ -65,7 +64,7 @@ def test_ceiling_and_overhead_are_measured(document):
     assert overhead["session_us"] > 0
 
 
-def test_the_same_thing_against_itself_runs_twice_and_is_compared(document):
+def test_an_engine_compared_with_itself_runs_twice(document):
     assert [each["name"] for each in document["contenders"]] == ["fusedbert-fp32", "fusedbert-fp32-again"]
     assert [each["status"] for each in document["contenders"]] == ["measured"] * 2
     assert [(each["peer"], each["shape"], each["pairs"]) for each in document["ratios"]] == [
@@ -75,7 +74,7 @@ def test_the_same_thing_against_itself_runs_twice_and_is_compared(document):
     assert document["summary"][0]["low"] <= document["summary"][0]["geometric_mean"] <= document["summary"][0]["high"]
 
 
-def test_alone_it_is_a_table_that_names_device_precision_and_why(document):
+def test_without_peers_the_table_names_device_precision_and_why(document):
     text = render({**document, "contenders": document["contenders"][:1], "ratios": []})
     assert re.search(r"^shape +p50 ms +p90 ms +p99 ms +seq/s +ceiling +samples$", text, flags=re.MULTILINE)
     assert re.search(r"^1x8 +[\d.]+ +[\d.]+ +[\d.]+ +\d+ +\d+% +\d+$", text, flags=re.MULTILINE)
@@ -84,7 +83,7 @@ def test_alone_it_is_a_table_that_names_device_precision_and_why(document):
     assert re.search(r"overhead -?\d+ us with tokenizing", text)
 
 
-def test_an_engine_that_is_not_set_up_is_named_and_skipped(fusedbert, checkpoint, tmp_path):
+def test_an_engine_without_its_environment_is_named_and_skipped(fusedbert, checkpoint, tmp_path):
     arguments = ("--rounds", "1", "--against", "openvino-int8", "-m", checkpoint)
     done = fusedbert(*QUICK, *arguments, env={"FUSEDBERT_BENCH": str(tmp_path)})
     assert done.returncode == 0, done.stderr
@@ -94,12 +93,17 @@ def test_an_engine_that_is_not_set_up_is_named_and_skipped(fusedbert, checkpoint
 
 
 def test_ctrl_c_leaves_the_results_so_far(artifact, tmp_path):
-    command = [sys.executable, "-c", MAIN, *QUICK, "--rounds", "1000", "-m", str(artifact), "--json"]
-    environment = {**os.environ, "FUSEDBERT_CACHE": str(tmp_path)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    heeded = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background job ignores it
-    with subprocess.Popen(command, **pipes, **heeded) as process:
+    command = [*FUSEDBERT, *QUICK, "--rounds", "1000", "-m", str(artifact), "--json"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FUSEDBERT_CACHE": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    ) as process:
         try:
+            assert process.stderr is not None
             assert any(line.startswith("round") for line in process.stderr)  # the first slow rounds
             process.send_signal(signal.SIGINT)
             stdout, stderr = process.communicate(timeout=60)

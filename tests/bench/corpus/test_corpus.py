@@ -3,11 +3,11 @@ import io
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from fusedbert.bench.cli.benchmark import rounds_by_engine
 from fusedbert.bench.corpus import measure as corpus_run
 from fusedbert.bench.corpus.measure import CorpusBenchmark, Plan, Record, agreement, render
 from fusedbert.bench.corpus.task import best_size
@@ -15,6 +15,7 @@ from fusedbert.bench.corpus.texts import Corpus, accuracy, built_in, gold, lengt
 from fusedbert.bench.run import interleave
 from fusedbert.bench.run.interleave import Progress, open_run, start
 from fusedbert.bench.run.reference import check
+from fusedbert.bench.run.setup import Lineup
 from fusedbert.bench.run.stats import compare
 from fusedbert.engine.errors import InputError, OptionError, StorageError
 
@@ -30,7 +31,7 @@ def file_of(folder, name, content):
 # Reading
 
 
-def test_a_tsv_of_the_research_kind(tmp_path):
+def test_a_tsv_of_the_research_kind_is_read(tmp_path):
     corpus = read_corpus(file_of(tmp_path, "dev.tsv", "sentence\tlabel\nit 's charming .\t1\nbleak\t0\n"))
     assert corpus.texts == ("it 's charming .", "bleak")
     assert corpus.labels == ("1", "0")
@@ -71,6 +72,7 @@ def test_the_text_column_is_guessed_in_this_order(tmp_path):
 def test_the_limit_counts_texts(tmp_path):
     path = file_of(tmp_path, "a.csv", "text,label\n" + "".join(f"t{n},{n % 2}\n" for n in range(9000)))
     corpus = read_corpus(path, limit=5000)
+    assert corpus.labels is not None
     assert (len(corpus.texts), len(corpus.labels), corpus.texts[-1]) == (5000, 5000, "t4999")
 
 
@@ -85,13 +87,13 @@ def test_the_limit_counts_texts(tmp_path):
         ("a.md", "a\n", {}, OptionError, "name it .tsv"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, options, error, words):
+def test_an_unreadable_corpus_is_one_line(tmp_path, name, content, options, error, words):
     with pytest.raises(error, match=words) as caught:
         read_corpus(file_of(tmp_path, name, content), **options)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_corpus_is_refused(tmp_path):
     for name in ("a.txt", "a.csv"):
         with pytest.raises(StorageError, match="cannot be read"):
             read_corpus(tmp_path / name)
@@ -100,13 +102,18 @@ def test_a_file_that_is_not_there(tmp_path):
 # Labels
 
 
-def test_labels_by_name_in_any_case_or_by_number():
-    assert gold(["negative", " Positive ", "1", 0, 1.0, True], ["NEGATIVE", "POSITIVE"]).tolist() == [0, 1, 1, 0, 1, 1]
-    assert gold(["1", "two", 2, 3.5, "x", None], ["one", "two", "1"]).tolist() == [2, 1, 2, -1, -1, -1]
-    assert gold(["spam", "other", "2", 0], ["other", "spam", "Other"]).tolist() == [1, -1, 2, 0]  # which of two is not known
+def test_labels_are_matched_by_name_in_any_case_or_by_number():
+    def numbers(labels, names):
+        found = gold(labels, names)
+        assert found is not None
+        return found.tolist()
+
+    assert numbers(["negative", " Positive ", "1", 0, 1.0, True], ["NEGATIVE", "POSITIVE"]) == [0, 1, 1, 0, 1, 1]
+    assert numbers(["1", "two", 2, 3.5, "x", None], ["one", "two", "1"]) == [2, 1, 2, -1, -1, -1]
+    assert numbers(["spam", "other", "2", 0], ["other", "spam", "Other"]) == [1, -1, 2, 0]  # two labels are called other
 
 
-def test_labels_of_another_task_are_no_labels():
+def test_labels_of_another_task_are_ignored():
     assert gold(["5", "4", "1"], ["NEGATIVE", "POSITIVE"]) is None
     assert gold(None, ["a", "b"]) is None
 
@@ -129,7 +136,7 @@ def test_agreement_of_labels_and_logits():
 # Batch sizes
 
 
-def test_the_best_batch_size_is_found_and_the_search_ends_when_it_falls():
+def test_the_search_finds_the_best_batch_size_and_ends_when_throughput_falls():
     rates = {1: 10.0, 2: 15.0, 4: 20.0, 8: 19.0, 16: 12.0, 32: 99.0}
     best, tried = best_size(list(rates), rates.__getitem__)
     assert (best, list(tried)) == (4, [1, 2, 4, 8, 16])
@@ -159,7 +166,7 @@ def test_a_small_corpus_is_its_own_sample():
     assert length_blocks(["ccc", "a", "bb"], 1, 4) == [[1], [2], [0]]
 
 
-def test_sizes_by_engine(spec):
+def test_batch_sizes_follow_the_engine_and_the_option(spec):
     plan = Plan(corpus=Corpus(name="c", texts=TEXTS), tokens=400, max_length=64, rounds=1, device="cpu")
     assert len(plan.sizes(spec("right", engine="fusedbert"))) == 1
     assert plan.sizes(spec("transformers-pipeline")) == (8,)
@@ -230,7 +237,7 @@ def measured(settings, checks, spec, monkeypatch, tmp_path):
         right = np.arange(len(TEXTS)) % 2
         corpus = Corpus(name="c.tsv", texts=TEXTS)
         plan = Plan(corpus=corpus, tokens=400, max_length=64, rounds=rounds, device="cpu", labels=right, **changes)
-        benchmark = CorpusBenchmark(None, plan, {})
+        benchmark = CorpusBenchmark(Mock(Lineup), plan, {})
         with open_run([spec(name) for name in wanted], settings, Progress(io.StringIO())) as run:
             start(run)
             check(run, checks)
@@ -241,13 +248,13 @@ def measured(settings, checks, spec, monkeypatch, tmp_path):
 
 
 def paired(benchmark):
-    """Lay the rounds of all engines out by their numbers."""
+    """Arrange the rounds of all engines by number."""
     records = benchmark.records.items()
     results = {name: [benchmark.result(record)] if record.seconds else [] for name, record in records}
-    return rounds_by_engine(benchmark, [{"name": name, "results": found} for name, found in results.items()])
+    return benchmark.rounds_by_engine([{"name": name, "results": found} for name, found in results.items()])
 
 
-def test_each_is_measured_in_every_round_and_answers_come_back_in_order(measured):
+def test_each_engine_is_measured_in_every_round_and_answers_in_order(measured):
     processes, benchmark = measured("right", "other", seconds=0.0)
     assert [str(process.status) for process in processes.values()] == ["measured", "measured"]
     expected = (benchmark.reference.argmax(axis=1) == benchmark.plan.labels).mean()
@@ -264,21 +271,21 @@ def test_each_is_measured_in_every_round_and_answers_come_back_in_order(measured
     assert [list(rounds["c.tsv"]) for rounds in paired(benchmark).values()] == [[0, 1], [0, 1]]
 
 
-def test_one_whose_texts_come_back_in_another_order_is_wrong_and_is_not_timed(measured):
+def test_an_engine_that_reorders_texts_is_wrong_and_not_timed(measured):
     processes, benchmark = measured("turned", "right")
     assert (str(processes["turned"].status), str(processes["right"].status)) == ("wrong", "measured")
     assert processes["turned"].why.startswith("on the corpus, ")
     assert benchmark.entry(processes["turned"]) == {"results": []}
 
 
-def test_one_that_dies_keeps_the_rounds_that_it_had(measured):
+def test_an_engine_that_dies_keeps_its_earlier_rounds(measured):
     processes, benchmark = measured("dies", "right", rounds=30, seconds=0.0)
     assert (str(processes["dies"].status), str(processes["right"].status)) == ("failed", "measured")
     assert "status 9" in processes["dies"].why
     assert 0 <= len(benchmark.records["dies"].seconds) < 30 == len(benchmark.records["right"].seconds)
 
 
-def test_a_slow_engine_sits_out_later_rounds(measured, monkeypatch):
+def test_a_slow_engine_is_left_out_of_later_rounds(measured, monkeypatch):
     monkeypatch.setattr(corpus_run, "PATIENT", -1.0)
     _, benchmark = measured("right", rounds=3, seconds=0.0)
     assert benchmark.records["right"].seconds == {}
@@ -290,7 +297,7 @@ def test_a_slow_engine_sits_out_later_rounds(measured, monkeypatch):
 
 def test_ratios_pair_rounds_by_their_number():
     plan = Plan(corpus=Corpus(name="c", texts=TEXTS), tokens=400, max_length=64, rounds=3, device="cpu")
-    benchmark = CorpusBenchmark(None, plan, {})
+    benchmark = CorpusBenchmark(Mock(Lineup), plan, {})
     benchmark.records["ours"] = Record(seconds={0: 1.0, 1: 2.0, 2: 4.0}, others=dict.fromkeys(range(3)))
     benchmark.records["peer"] = Record(seconds={0: 2.0, 2: 8.0}, others=dict.fromkeys(range(3)))
     ratios, summary = compare(paired(benchmark), ["ours"], item="corpus")
@@ -324,7 +331,7 @@ def test_the_document_of_the_embedded_default(document):
     assert len(entry["rounds"]) == 2
 
 
-def test_the_table_says_the_same(document):
+def test_the_table_and_the_document_agree(document):
     text = render(document)
     (entry,) = document["contenders"][0]["results"]
     assert "few.tsv: 17 texts" in text
@@ -341,13 +348,13 @@ def test_cautions_name_labels_that_are_not_the_models(document):
     assert "3 rows" in said
 
 
-def test_a_wrong_call_is_said_before_anything_is_exported(fusedbert, tmp_path):
+def test_a_wrong_call_is_refused_before_any_export(fusedbert, tmp_path):
     done = fusedbert("bench", "corpus", file_of(tmp_path, "a.csv", "text\na\n"), "--against", "nobody")
     assert done.returncode == 2
     assert "unknown engine 'nobody'" in done.stderr
     assert fusedbert("bench", "corpus", tmp_path / "none.csv").returncode == 2
 
 
-def test_built_in_texts_are_there():
+def test_the_built_in_corpus_has_texts():
     assert len(built_in().texts) > 50
     assert all(text.strip() for text in built_in().texts)

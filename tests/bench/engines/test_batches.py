@@ -11,7 +11,7 @@ CHECKPOINT = Path(__file__).parents[3] / "models" / "sst2-mini"
 SPECIAL = {0, 1, 2, 3, 4}  # [PAD] [UNK] [CLS] [SEP] [MASK], as the model card says
 
 
-def test_the_vocabulary_is_all_pieces_but_the_special_ones():
+def test_the_vocabulary_is_all_tokens_but_the_special_ones():
     vocabulary = read_vocabulary(CHECKPOINT)
     pieces = (CHECKPOINT / "vocab.txt").read_text(encoding="utf-8").splitlines()
     assert (pieces[vocabulary.first], pieces[vocabulary.last]) == ("[CLS]", "[SEP]")
@@ -42,7 +42,7 @@ def test_two_draws_differ_and_a_seed_repeats():
     assert not np.array_equal(first.input_ids, random_batch(shape, vocabulary, one).input_ids)
 
 
-def test_padding_baked_into_the_tokenizer_does_not_confuse_the_frame(tmp_path):
+def test_padding_in_the_tokenizer_file_does_not_change_the_frame(tmp_path):
     document = json.loads((CHECKPOINT / "tokenizer.json").read_text(encoding="utf-8"))
     document["padding"] = {
         "strategy": {"Fixed": 128},
@@ -57,7 +57,7 @@ def test_padding_baked_into_the_tokenizer_does_not_confuse_the_frame(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"version": "1.0"}'])
-def test_a_broken_tokenizer_is_our_error_and_names_the_file(tmp_path, content):
+def test_a_broken_tokenizer_is_one_error_that_names_the_file(tmp_path, content):
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
@@ -72,7 +72,7 @@ def test_the_default_is_the_five_shapes_in_order():
     assert found == [(1, 16), (1, 128), (8, 128), (16, 32), (1, 512)]
 
 
-def test_spaces_capitals_and_repetition_are_taken():
+def test_shapes_may_have_spaces_capitals_and_repetitions():
     assert parse_shapes(" 2X8 ,2x8,1x3") == (Shape(batch=2, tokens=8), Shape(batch=1, tokens=3))
 
 

@@ -1,17 +1,19 @@
-"""The engines: ours and transformers' as they are, the others with a stand-in of their engine, or in their environments."""
+"""The engines: fusedbert and transformers as installed, the others with a stand-in or in their own environments."""
 
 import dataclasses
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from fusedbert.bench.engines.base import Engine, Job, Tolerance, converted, write_calibration
+from fusedbert.bench.engines.base import Engine, Job, Tolerance
 from fusedbert.bench.engines.batches import Shape, TextBatches, random_batch, read_vocabulary
-from fusedbert.bench.engines.environments import OURS, links, python_of, variables
+from fusedbert.bench.engines.environments import OURS, links, python_of, stage_folder, variables
+from fusedbert.bench.engines.fusedbert import FusedBert
 from fusedbert.bench.engines.openvino import read_calibration
 from fusedbert.bench.engines.registry import SPECS, make_engine, spec_of
 from fusedbert.bench.run.process import Worker
@@ -20,6 +22,7 @@ from fusedbert.engine.hardware.packages import versions
 from fusedbert.export.parity.texts import CHECK_TEXTS
 
 TEXTS = [text for text in CHECK_TEXTS if text]
+CALIBRATION = stage_folder("export") / "calibration.txt"
 LENGTH = 64
 
 
@@ -37,7 +40,7 @@ def padded(artifact):
 
 @pytest.fixture(scope="module")
 def expected(artifact):
-    """Our fp32 logits of ``TEXTS``, one text at a time: no padding anywhere."""
+    """fusedbert's fp32 logits of ``TEXTS``, one text at a time, so without padding."""
     job = Job(checkpoint=None, artifact=artifact, work=artifact, device="cpu", threads=1, max_length=LENGTH)
     engine = make_engine("fusedbert-fp32", job)
     engine.load()
@@ -47,20 +50,22 @@ def expected(artifact):
     return np.concatenate(rows)
 
 
-# Ours
+# fusedbert
 
 
-def test_the_classifier_of_ours_is_there_from_load_to_close(job):
+def test_the_classifier_exists_from_load_to_close(job):
     engine = make_engine("fusedbert-fp32", job)
+    assert isinstance(engine, FusedBert)
     assert engine.classifier is None
     engine.load()
-    assert engine.classifier.predict(["fine"]) == ["POSITIVE"]
+    loaded = engine.classifier
+    assert loaded is not None and loaded.predict(["fine"]) == ["POSITIVE"]
     engine.close()
     assert engine.classifier is None
 
 
 class Recorder:
-    """A tokenizer that notes when it is changed."""
+    """A tokenizer that records its changes."""
 
     def __init__(self):
         self.cut = []
@@ -75,8 +80,8 @@ class Recorder:
         return texts
 
 
-def test_the_tokenizer_is_changed_only_where_the_length_is_another_one():
-    tokenizer = Recorder()
+def test_the_tokenizer_is_changed_only_for_another_length():
+    tokenizer: Any = Recorder()
     batches = TextBatches(tokenizer, pad_id=0)
     for length in (64, 64, 32, 32, 64):
         batches.encode(["a text"], max_length=length)
@@ -91,7 +96,7 @@ def test_texts_may_be_tokenized_from_many_threads(artifact):
     assert all(each == alone for each in found)
 
 
-def test_the_logits_that_are_timed_are_those_of_the_graph(artifact, job):
+def test_the_timed_logits_are_those_of_the_graph(artifact, job):
     batch = random_batch(Shape(batch=3, tokens=12), read_vocabulary(artifact), np.random.default_rng(0))
     engine = make_engine("fusedbert-fp32", job)
     engine.prepare()
@@ -100,7 +105,7 @@ def test_the_logits_that_are_timed_are_those_of_the_graph(artifact, job):
     session = onnxruntime.InferenceSession(str(artifact / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
     feeds = {node.name: getattr(batch, node.name) for node in session.get_inputs()}
     assert found.shape == (3, 2)
-    assert np.abs(found - session.run(["logits"], feeds)[0]).max() <= 1e-5
+    assert np.abs(found - np.asarray(session.run(["logits"], feeds)[0])).max() <= 1e-5
     assert engine.describe()["threads"] == 1
     engine.close()
     with pytest.raises(FusedBertError, match="load"):
@@ -109,7 +114,7 @@ def test_the_logits_that_are_timed_are_those_of_the_graph(artifact, job):
 
 @pytest.mark.filterwarnings("ignore:text .* more tokens than max_length")
 @pytest.mark.parametrize(("name", "close"), [("fusedbert-fp32", 1e-5), ("fusedbert-int8", 0.5)])
-def test_ours_gives_the_same_logits_for_texts_and_for_a_padded_batch(name, close, job, padded, expected):
+def test_fusedbert_gives_the_same_logits_for_texts_and_a_padded_batch(name, close, job, padded, expected):
     engine = make_engine(name, job)
     engine.load()
     assert engine.name == name
@@ -125,7 +130,7 @@ def test_ours_gives_the_same_logits_for_texts_and_for_a_padded_batch(name, close
 
 
 @pytest.mark.parametrize(("name", "close"), [("transformers-fp32", 1e-4), ("transformers-bf16", 0.1)])
-def test_transformers_gives_the_same_logits_as_ours(name, close, job, padded, expected):
+def test_transformers_gives_the_logits_of_fusedbert(name, close, job, padded, expected):
     pytest.importorskip("transformers")
     engine = make_engine(name, job)
     engine.load()
@@ -150,7 +155,7 @@ def test_the_pipeline_gives_logits_in_the_order_of_texts_and_labels(job, expecte
 
 
 class Counting(Engine):
-    """Gives the number of tokens and their sum, without what the mask leaves out; remembers the batches."""
+    """Returns the number and the sum of unmasked tokens, and records the batches."""
 
     packages = ("numpy",)
 
@@ -163,7 +168,7 @@ class Counting(Engine):
         return np.stack([batch.attention_mask.sum(1), (batch.input_ids * batch.attention_mask).sum(1)], axis=1).astype("f4")
 
 
-def test_texts_run_sorted_by_length_and_come_back_in_their_order(job):
+def test_texts_run_sorted_by_length_and_return_in_order(job):
     counting = Counting(spec_of("openvino-fp32"), job)
     counting.load()
     found = counting.texts(TEXTS, batch_size=4, max_length=LENGTH)
@@ -188,35 +193,38 @@ def test_a_peer_without_a_checkpoint_or_before_load_says_so(job, padded):
 # Conversions
 
 
-def test_a_conversion_is_made_once_for_all_that_it_depends_on(tmp_path):
-    made = []
+def test_a_conversion_is_made_once_for_all_that_it_depends_on(job, tmp_path, monkeypatch):
+    made, engine = [], Counting(spec_of("openvino-fp32"), job)
 
     def make(folder):
         made.append(folder)
         (folder / "model").write_text("x")
 
-    first = converted(tmp_path, "engine", ["engine 1", "fp32"], make)
-    assert (first / "model").read_text() == "x"
-    assert converted(tmp_path, "engine", ["engine 1", "fp32"], make) == first
+    first = engine.converted("engine", make, "fp32")
+    assert (first / "model").read_text() == "x" and first.parent == tmp_path
+    assert engine.converted("engine", make, "fp32") == first
     assert len(made) == 1
-    assert converted(tmp_path, "engine", ["engine 2", "fp32"], make) != first
+    assert engine.converted("engine", make, "int8") != first
     assert len(made) == 2
+    monkeypatch.setattr("fusedbert.bench.engines.base.versions", lambda _: {"numpy": "another"})
+    assert engine.converted("engine", make, "fp32") != first
+    assert len(made) == 3
 
 
-def test_a_conversion_that_fails_leaves_nothing(tmp_path):
+def test_a_conversion_that_fails_leaves_nothing(job, tmp_path):
     def fail(folder):
         (folder / "half").touch()
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        converted(tmp_path, "engine", ["1"], fail)
+        Counting(spec_of("openvino-fp32"), job).converted("engine", fail)
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def test_calibration_texts_are_ours_and_spread_over_a_longer_file(tmp_path):
+def test_calibration_texts_are_spread_over_a_longer_file(tmp_path):
     from fusedbert.export.calibrate import built_in_texts
 
-    texts = read_calibration(write_calibration(tmp_path), 1000)
+    texts = read_calibration(CALIBRATION, 1000)
     assert texts == [line for line in (" ".join(text.split()) for text in built_in_texts()) if line]
     (tmp_path / "many.txt").write_text("".join(f"text {i}\n\n" for i in range(1000)))
     assert read_calibration(tmp_path / "many.txt", 4) == ["text 0", "text 250", "text 500", "text 750"]
@@ -252,7 +260,7 @@ def test_openvino_gets_the_hints_of_the_job_and_the_inputs_that_the_graph_has(jo
             return Compiled()
 
     monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(Core=Core))
-    monkeypatch.setattr("fusedbert.bench.engines.base.converted", lambda work, name, about, make: work / name)
+    monkeypatch.setattr(Engine, "converted", lambda engine, name, make, *about: engine.job.work / name)
     engine = make_engine("openvino-bf16", dataclasses.replace(job, threads=2))
     engine.load()
     assert seen["file"] == tmp_path / "openvino-fp32" / "model.xml"
@@ -264,14 +272,14 @@ def test_openvino_gets_the_hints_of_the_job_and_the_inputs_that_the_graph_has(jo
     for name, hint in (("openvino-int8", "f32"), ("openvino-int8-bf16", "bf16")):
         monkeypatch.setitem(seen, "config", {})
         seen.pop("file")
-        quantized = make_engine(name, dataclasses.replace(job, calibration=write_calibration(tmp_path)))
+        quantized = make_engine(name, dataclasses.replace(job, calibration=CALIBRATION))
         quantized.load()
         assert seen["config"]["INFERENCE_PRECISION_HINT"] == hint
         assert seen["file"] == tmp_path / "openvino-int8" / "model.xml"
         assert "nncf" in quantized.describe()["quantization"]
 
 
-def test_ctranslate2_gets_lengths_for_the_mask_and_its_head_is_ours(job, padded, monkeypatch, tmp_path):
+def test_ctranslate2_gets_lengths_for_the_mask_and_a_head_in_numpy(job, padded, monkeypatch, tmp_path):
     seen = {}
 
     class Encoder:
@@ -282,12 +290,13 @@ def test_ctranslate2_gets_lengths_for_the_mask_and_its_head_is_ours(job, padded,
 
         def forward_batch(self, ids, lengths, token_type_ids):
             seen.update(ids=ids, lengths=lengths, types=token_type_ids)
-            return types.SimpleNamespace(pooler_output=np.tile(np.float32([1, 2, 3]), (len(ids), 1)))
+            return types.SimpleNamespace(pooler_output=np.tile(np.array([1, 2, 3], dtype=np.float32), (len(ids), 1)))
 
     view = types.SimpleNamespace(from_array=lambda array: array)
     monkeypatch.setitem(sys.modules, "ctranslate2", types.SimpleNamespace(Encoder=Encoder, StorageView=view))
-    monkeypatch.setattr("fusedbert.bench.engines.base.converted", lambda *_: tmp_path)
-    np.savez(tmp_path / "head.npz", weight=np.float32([[1, 0], [0, 1], [1, 1]]), bias=np.float32([10, 20]))
+    monkeypatch.setattr(Engine, "converted", lambda *_: tmp_path)
+    weight, bias = (np.array(values, dtype=np.float32) for values in ([[1, 0], [0, 1], [1, 1]], [10, 20]))
+    np.savez(tmp_path / "head.npz", weight=weight, bias=bias)
     engine = make_engine("ctranslate2-int8", dataclasses.replace(job, threads=2))
     engine.load()
     assert (seen["compute_type"], seen["intra_threads"], seen["inter_threads"]) == ("int8_float32", 2, 1)
@@ -297,7 +306,7 @@ def test_ctranslate2_gets_lengths_for_the_mask_and_its_head_is_ours(job, padded,
     assert seen["types"] == padded.token_type_ids.tolist()
 
 
-def test_versions_are_those_of_what_is_installed():
+def test_versions_are_those_of_the_installed_packages():
     assert set(versions(("numpy", "no-such-package"))) == {"numpy"}
 
 
@@ -307,7 +316,7 @@ def test_versions_are_those_of_what_is_installed():
 @pytest.mark.peers
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if "cpu" in spec.devices], ids=lambda spec: spec.name)
-def test_an_engine_in_its_environment_agrees_with_ours(spec, checkpoint, artifact, padded, expected):
+def test_an_engine_in_its_environment_agrees_with_fusedbert(spec, checkpoint, artifact, padded, expected):
     python = python_of(spec.environment)
     if python is None:
         pytest.skip(f"run fusedbert bench setup {spec.environment}")

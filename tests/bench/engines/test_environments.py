@@ -26,7 +26,7 @@ ALL = (*ENVIRONMENTS, *CUDA_ENVIRONMENTS)
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder for environments that is nobody's."""
+    """A new folder for environments."""
     monkeypatch.setenv("FUSEDBERT_BENCH", str(tmp_path / "bench"))
     for name in ALL:
         monkeypatch.delenv(f"FUSEDBERT_BENCH_{name.upper().replace('-', '_')}", raising=False)
@@ -65,19 +65,19 @@ def test_every_version_is_pinned(name, folder):
     assert {"numpy", "tokenizers", "torch", "transformers"} <= set(packages)
 
 
-def test_the_environment_for_cuda_is_the_other_with_another_wheel(folder):
+def test_the_environment_for_cuda_differs_only_in_its_wheel(folder):
     cpu, cuda = (set(environment_of(name).requirements) for name in ("optimum", "optimum-cuda"))
     (removed,), (added,) = cpu - cuda, cuda - cpu
     assert (removed.split("==")[0], added.split("==")[0]) == ("onnxruntime", "onnxruntime-gpu")
     assert removed.split("==")[1] == added.split("==")[1]
 
 
-def test_the_runtime_of_the_peers_is_the_one_that_we_are_developed_with(repository, folder):
+def test_peers_use_the_onnxruntime_of_constraints_txt(repository, folder):
     pinned = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert {line for line in environment_of("optimum").requirements if line.startswith("onnxruntime")} <= set(pinned)
 
 
-def test_ours_is_this_interpreter_and_the_others_are_not_there_yet(folder):
+def test_fusedbert_runs_in_this_interpreter_and_the_others_are_not_built_yet(folder):
     assert str(python_of(OURS)) == sys.executable
     assert [python_of(name) for name in ALL] == [None] * len(ALL)
     assert not folder.exists()
@@ -85,7 +85,7 @@ def test_ours_is_this_interpreter_and_the_others_are_not_there_yet(folder):
         python_of("tensorrt")
 
 
-def test_an_interpreter_that_is_there_already_can_be_named(folder, monkeypatch):
+def test_an_existing_interpreter_can_be_named(folder, monkeypatch):
     monkeypatch.setenv("FUSEDBERT_BENCH_OPTIMUM_CUDA", sys.executable)
     assert str(python_of("optimum-cuda")) == sys.executable
     monkeypatch.setenv("FUSEDBERT_BENCH_OPENVINO", str(folder / "nothing"))
@@ -112,17 +112,17 @@ def test_other_requirements_are_another_environment(index):
 @pytest.mark.timeout(120)
 def test_an_environment_is_built_once_and_a_broken_one_again(index):
     index("fakeengine==1.0\n")
-    told = []
-    python = set_up("openvino", told.append)
+    messages = []
+    python = set_up("openvino", messages.append)
     assert python_of("openvino") == python
     assert ask(python, "import fakeengine; print(fakeengine.ANSWER)") == "42"
-    assert any("fakeengine==1.0" in line for line in told)
+    assert any("fakeengine==1.0" in line for line in messages)
 
-    told.clear()
-    assert set_up("openvino", told.append) == python
-    assert told == [f"openvino: already there, {python.parents[1]}"]
+    messages.clear()
+    assert set_up("openvino", messages.append) == python
+    assert messages == [f"openvino: already there, {python.parents[1]}"]
 
-    (python.parents[1] / ".made").unlink()  # as a build leaves it that was ended half way
+    (python.parents[1] / ".made").unlink()  # as an interrupted build leaves it
     (python.parents[1] / "rest").touch()
     assert python_of("openvino") is None
     assert set_up("openvino") == python
@@ -131,7 +131,7 @@ def test_an_environment_is_built_once_and_a_broken_one_again(index):
 
 
 @pytest.mark.timeout(120)
-def test_what_cannot_be_installed_is_told_in_one_line_and_leaves_no_environment(index):
+def test_a_failed_installation_is_one_line_and_leaves_no_environment(index):
     index("fakeengine==2.0\n")
     with pytest.raises(StorageError) as error:
         set_up("ctranslate2")
@@ -147,7 +147,7 @@ def test_setup_refuses_a_wrong_name_before_it_builds_anything(folder):
     assert not folder.exists()
 
 
-def test_setup_all_builds_each_once_and_prints_where(folder, monkeypatch):
+def test_setup_all_builds_each_environment_once_and_prints_where(folder, monkeypatch):
     built = []
     monkeypatch.setattr(
         environments,
@@ -160,7 +160,7 @@ def test_setup_all_builds_each_once_and_prints_where(folder, monkeypatch):
     assert done.stdout.splitlines() == [f"{name}  {folder / name / 'python'}" for name in ENVIRONMENTS]
 
 
-def test_a_process_that_has_none_of_our_packages_finds_them_by_the_links(tmp_path):
+def test_a_process_without_our_packages_finds_them_through_the_links(tmp_path):
     with links() as folder:
         assert sorted(path.name for path in (folder / "fusedbert").iterdir()) == ["bench", "engine", "export", "models"]
         environment = variables(folder, threads=3)

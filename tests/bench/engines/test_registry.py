@@ -11,7 +11,7 @@ from fusedbert.bench.engines.environments import CUDA_ENVIRONMENTS, ENVIRONMENTS
 from fusedbert.bench.engines.registry import SPECS, groups, make_engine, names, select, spec_of
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError, OptionError
 
-# Of every environment's packages these are what a worker may load before it knows which engine it is to run.
+# A worker may load only these packages of any environment before it knows its engine.
 LIGHT = {"fusedbert", "numpy", "tokenizers"}
 
 
@@ -20,7 +20,7 @@ def job(checkpoint, tmp_path):
     return Job(checkpoint=checkpoint, artifact=checkpoint, work=tmp_path, device="cpu", threads=1, max_length=64)
 
 
-def test_every_name_is_there_once_and_ours_come_first():
+def test_names_are_unique_and_fusedberts_come_first():
     assert len(set(names())) == len(SPECS)
     assert names()[:3] == ("fusedbert-fp32", "fusedbert-int8", "fusedbert-fp16")
     assert not set(names()) & set(groups())
@@ -37,7 +37,7 @@ def test_an_entry_says_all_that_a_run_needs(spec, repository):
     assert spec.is_fusedbert == (spec.environment == OURS)
 
 
-def test_groups_stand_for_what_runs_on_the_device():
+def test_groups_stand_for_the_engines_of_the_device():
     openvino = ["openvino-fp32", "openvino-bf16", "openvino-int8", "openvino-int8-bf16"]
     assert [spec.name for spec in select(["openvino"], device="cpu")] == openvino
     everything = {spec.name for spec in select(["all"], device="cpu")}
@@ -47,7 +47,7 @@ def test_groups_stand_for_what_runs_on_the_device():
     assert {"fusedbert-fp16", "transformers-fp16", "optimum-o4"} <= on_cuda and "openvino-int8" not in on_cuda
 
 
-def test_an_engine_that_is_asked_for_twice_runs_once():
+def test_an_engine_named_twice_runs_once():
     found = [spec.name for spec in select([" optimum-int8", "", "optimum", "optimum-int8"], device="cpu")]
     assert found == ["optimum-int8", "optimum-fp32"]
 
@@ -60,7 +60,7 @@ def test_an_engine_that_is_asked_for_twice_runs_once():
         ("ctranslate2", "cuda", "no engine of ctranslate2 runs on cuda"),
     ],
 )
-def test_a_wrong_name_is_told_with_the_right_ones(wanted, device, message):
+def test_a_wrong_name_is_refused_with_the_valid_ones(wanted, device, message):
     with pytest.raises(OptionError, match=message):
         select([wanted], device=device)
 
@@ -71,7 +71,7 @@ def test_a_job_survives_json(job, tmp_path):
     assert given.checkpoint is None and given.calibration == tmp_path / "texts.txt"
 
 
-def test_a_job_s_folder_is_the_checkpoint_s_and_holds_our_calibration_texts(checkpoint, tmp_path, monkeypatch):
+def test_the_folder_of_a_job_follows_the_checkpoint_and_holds_the_calibration_texts(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("FUSEDBERT_BENCH", str(tmp_path / "bench"))
     monkeypatch.setenv("FUSEDBERT_CACHE", str(tmp_path / "cache"))
     other = tmp_path / "other"
@@ -86,13 +86,14 @@ def test_a_job_s_folder_is_the_checkpoint_s_and_holds_our_calibration_texts(chec
     assert job == make(checkpoint)
     assert job.work.parent == tmp_path / "bench" / "converted"
     assert job.work != make(other).work
+    assert job.calibration is not None
     lines = job.calibration.read_text(encoding="utf-8").splitlines()
     assert len(lines) > 100 and max(map(len, lines)) > 200
     with pytest.raises(CheckpointError, match="no weights"):
         make(tmp_path / "cache")
 
 
-def test_what_is_not_installed_is_told_with_the_command_that_installs_it(job, monkeypatch):
+def test_a_missing_engine_is_reported_with_the_command_that_installs_it(job, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(name="openvino")
 

@@ -1,14 +1,15 @@
 import dataclasses
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from fusedbert.bench.cli.benchmark import rounds_by_engine
 from fusedbert.bench.engines.batches import Shape, Vocabulary
 from fusedbert.bench.latency import task
 from fusedbert.bench.latency.measure import Latency, Plan, Visit, results
 from fusedbert.bench.latency.roofline import Roofline
-from fusedbert.bench.run.setup import Size
+from fusedbert.bench.run.setup import Lineup, Size
 from fusedbert.bench.run.worker import State
 
 VOCABULARY = Vocabulary(first=2, last=3, ordinary=np.arange(5, 1000))
@@ -17,7 +18,7 @@ WARM = {"iterations": 10, "seconds": 0.1, "converged": True}
 
 
 class Recorder:
-    """An engine that remembers what it was given and takes no time to speak of."""
+    """An engine that records its batches and takes almost no time."""
 
     name = "recorder"
 
@@ -30,7 +31,9 @@ class Recorder:
 
 
 def state():
-    return State(engine=Recorder(), vocabulary=VOCABULARY)
+    """Return a worker's state, and the engine in it."""
+    engine: Any = Recorder()
+    return State(engine=engine, vocabulary=VOCABULARY), engine
 
 
 def visit(held, *, batch=1, tokens=8, seed=(0, 0, 0), seconds=0.001, samples=3):
@@ -38,39 +41,39 @@ def visit(held, *, batch=1, tokens=8, seed=(0, 0, 0), seconds=0.001, samples=3):
     return task.time_shape(held, request)
 
 
-def test_no_batch_is_seen_twice_and_each_has_the_shape():
-    held = state()
+def test_no_batch_repeats_and_each_has_its_shape():
+    held, engine = state()
     for round_number in range(2):
         for place, (batch, tokens) in enumerate([(1, 8), (4, 16)]):
             visit(held, batch=batch, tokens=tokens, seed=(0, round_number, place))
-    seen = held.engine.batches
+    seen = engine.batches
     assert {array.shape for array in seen} == {(1, 8), (4, 16)}
     assert len({array.tobytes() for array in seen}) == len(seen) > 30
 
 
-def test_what_is_timed_is_the_same_for_every_engine_however_long_it_warmed_up(monkeypatch):
-    one, two = state(), state()
+def test_every_engine_is_timed_on_the_same_batches(monkeypatch):
+    (one, engine), (two, other) = state(), state()
     first = visit(one, seed=(0, 3, 1))
     monkeypatch.setattr(task, "warm_up", lambda once, cap: [once() for _ in range(50)] and task.WarmUp(**WARM))
     second = visit(two, seed=(0, 3, 1))
-    timed = [held.engine.batches[-len(found["seconds"]) :] for held, found in ((one, first), (two, second))]
+    timed = [each.batches[-len(found["seconds"]) :] for each, found in ((engine, first), (other, second))]
     pairs = list(zip(*timed, strict=False))
     assert len(pairs) >= 3
     assert all(np.array_equal(left, right) for left, right in pairs)
 
 
-def test_only_the_first_visit_to_a_shape_waits_until_times_hold_still():
-    held = state()
+def test_only_the_first_visit_to_a_shape_warms_up():
+    held, _ = state()
     assert visit(held)["warm_up"]["iterations"] >= 10
     assert visit(held, tokens=9)["warm_up"]["iterations"] >= 10
     later = visit(held, seed=(0, 1, 0))["warm_up"]
     assert later["converged"] == held.warm["1x8"].converged
 
 
-def test_what_is_timed_is_the_engine(monkeypatch):
+def test_only_the_engine_is_timed(monkeypatch):
     clock = iter(range(1_000_000))
     monkeypatch.setattr(task, "perf_counter", lambda: next(clock) * 0.25)
-    found = visit(state(), seconds=0.5, samples=3)
+    found = visit(state()[0], seconds=0.5, samples=3)
     assert set(found["seconds"]) == {0.25}
     assert len(found["seconds"]) == 3
 
@@ -78,7 +81,7 @@ def test_what_is_timed_is_the_engine(monkeypatch):
 def test_a_slow_engine_has_fewer_samples(monkeypatch):
     clock = iter(range(1_000_000))
     monkeypatch.setattr(task, "perf_counter", lambda: next(clock) * 1.0)
-    assert len(visit(state(), seconds=0.25, samples=3)["seconds"]) == 2
+    assert len(visit(state()[0], seconds=0.25, samples=3)["seconds"]) == 2
 
 
 def rounds(*seconds, others=0.0):
@@ -86,19 +89,19 @@ def rounds(*seconds, others=0.0):
 
 
 def paired(entries):
-    """Lay the rounds of an engine's results out by their numbers."""
-    benchmark = Latency(None, Plan(shapes=(), rounds=1, seconds=1.0, samples=1))
-    return rounds_by_engine(benchmark, [{"name": "a", "results": entries}])["a"]
+    """Arrange the rounds of an engine's results by number."""
+    benchmark = Latency(Mock(Lineup), Plan(shapes=(), rounds=1, seconds=1.0, samples=1))
+    return benchmark.rounds_by_engine([{"name": "a", "results": entries}])["a"]
 
 
-def test_the_flops_are_those_of_the_products():
+def test_flops_are_those_of_the_matrix_products():
     assert BASE.flops(Shape(batch=1, tokens=1)) == 12 * (24 * 768**2 + 4 * 768) + 2 * 768**2
     tokens, h = 8 * 128, 768
     products = 4 * (2 * tokens * h * h) + 2 * (2 * tokens * 128 * h) + 2 * (2 * tokens * h * 4 * h)  # QKVO, attention, FFN
     assert BASE.flops(Shape(batch=8, tokens=128)) == pytest.approx(12 * products + 8 * 2 * h * h)
 
 
-def test_the_share_of_the_ceiling_is_of_the_precision_s_own_and_may_be_above_1():
+def test_the_share_of_the_ceiling_is_by_precision_and_may_exceed_1():
     shape = Shape(batch=8, tokens=128)
     roofline = Roofline(gemm={"fp32": 1e9 * 200, "int8": 1e9 * 1000}, bandwidth=None, how="")
     seconds = BASE.flops(shape) / 400e9

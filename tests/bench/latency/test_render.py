@@ -1,6 +1,10 @@
+from unittest.mock import Mock
+
 import pytest
 
-from fusedbert.bench.latency.measure import cautions, render
+from fusedbert.bench.latency.measure import Latency, Plan, render
+from fusedbert.bench.report.text import busy_before
+from fusedbert.bench.run.setup import Lineup
 from fusedbert.bench.run.stats import summarize
 
 
@@ -36,10 +40,11 @@ def document(*contenders, load=None, **more):
         "overhead": None,
         **more,
     }
-    return {**found, "cautions": cautions(found)}
+    benchmark = Latency(Mock(Lineup), Plan(shapes=(), rounds=1, seconds=1.0, samples=1))
+    return {**found, "cautions": [*benchmark.cautions(found), *busy_before(found)]}
 
 
-def test_a_shape_that_never_settled_is_named_under_the_table():
+def test_a_shape_that_never_converged_is_named_under_the_table():
     calm, restless = entry("1x8"), entry("4x16", converged=False)
     assert render(document(contender(calm, restless))).splitlines()[-1].endswith("read with care: ours 4x16.")
     assert "read with care" not in render(document(contender(calm)))
@@ -52,13 +57,13 @@ def test_the_table_and_the_document_hold_the_same_figures():
     assert row.split() == ["4x16", "20.0", "28.0", "29.8", "200", "82%", "3"]
 
 
-def test_a_quota_is_shown_and_so_is_its_absence():
+def test_a_cpu_quota_or_its_absence_is_shown():
     limited = document(contender(entry()))
     assert "CPU quota 1.5" in render(limited)
     assert "no CPU quota" in render({**limited, "machine": {**limited["machine"], "quota": None}})
 
 
-def test_side_by_side_every_contender_has_its_row_and_every_peer_its_ratio():
+def test_every_engine_has_its_row_and_every_peer_its_ratio():
     ratio = {"ours": "ours", "peer": "peer", "shape": "1x8", "median": 0.74, "low": 0.72, "high": 0.77, "pairs": 9, "noisy": 0}
     total = {"ours": "ours", "peer": "peer", "geometric_mean": 0.7444, "low": 0.73, "high": 0.76}
     missing = contender(name="gone", status="missing", why="bench setup gone")
@@ -71,12 +76,12 @@ def test_side_by_side_every_contender_has_its_row_and_every_peer_its_ratio():
     assert "gone missing: bench setup gone" in lines
 
 
-def test_nothing_measured_still_says_why():
+def test_without_any_measurement_the_reasons_are_shown():
     text = render(document(contender(status="failed", why="load: out of memory")))
     assert "ours failed: load: out of memory" in text
 
 
-def test_doubts_are_said_in_words():
+def test_cautions_are_sentences():
     loud = contender(entry(noisy="20 % above its median"), entry("1x8", share=1.3))
     said = document(loud, load=[3.0, 1.0, 1.0])["cautions"]
     assert said[0] == "1 noisy rounds: ours 4x16 round 1 (20 % above its median)."
@@ -97,7 +102,7 @@ def test_ceiling_and_overhead_and_gpu_are_printed():
 
 
 @pytest.mark.parametrize(("rounds", "said"), [(1, "timed    this; 1 round"), (9, "timed    this; 9 rounds")])
-def test_one_round_is_not_rounds(rounds, said):
+def test_one_round_is_written_in_the_singular(rounds, said):
     shown = document(contender(entry()))
     shown["settings"]["rounds"] = rounds
     assert said in render(shown).splitlines()

@@ -4,8 +4,9 @@ import io
 import json
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ import pytest
 from fusedbert.bench.corpus.texts import Corpus
 from fusedbert.bench.load import measure as load_run
 from fusedbert.bench.load.measure import Load, Plan, render
-from fusedbert.bench.load.open_loop import Clock, Log, Outcome, Server, drive, poisson_schedule, pool
+from fusedbert.bench.load.open_loop import Clock, Outcome, Server, drive, poisson_schedule, pool
 from fusedbert.bench.load.sweep import RateSweep, parse_rates
 from fusedbert.bench.load.task import takes_threads
 from fusedbert.bench.run import interleave
 from fusedbert.bench.run.interleave import Progress, open_run, start
 from fusedbert.bench.run.reference import check
+from fusedbert.bench.run.setup import Lineup
 from fusedbert.engine.errors import OptionError
 
 # Arrivals
@@ -44,10 +46,10 @@ def test_a_schedule_has_one_arrival_at_least_and_its_seed_decides():
     assert draw[0] == draw[1]
 
 
-# A simulated server: time goes on only where somebody waits for it
+# A simulated server: time passes only while something waits
 
 
-class FakeClock:
+class FakeClock(Clock):
     def __init__(self):
         self.time = 1000.0
 
@@ -58,29 +60,27 @@ class FakeClock:
         self.time = max(self.time, moment)
 
 
-class FakeServer:
-    """``channels`` servers of a known service time behind one queue, on a clock that is turned by hand."""
+class FakeServer(Server):
+    """``channels`` servers of a known service time behind one queue, on a clock that the test sets."""
 
     def __init__(self, clock, service, *, channels=1, refuse=None):
         self.clock, self.service, self.refuse = clock, service, refuse
         self.free = [clock.now()] * channels
-        self.ends = []
+        self.taken, self.refused = {}, []
 
-    def submit(self, index, log):
-        if self.refuse is not None and self.refuse(sum(end > self.clock.now() for end in self.ends)):
-            log.fail(index, "OverloadError")
+    def submit(self, index):
+        if self.refuse is not None and self.refuse(sum(end > self.clock.now() for end in self.taken.values())):
+            self.refused.append(index)
             return
         end = max(heapq.heappop(self.free), self.clock.now()) + self.service(index)
         heapq.heappush(self.free, end)
-        self.ends.append(end)
+        self.taken[index] = end
 
-    def drain(self, log, seconds):
+    def ends(self, count, seconds):
         last = self.clock.now() + seconds
-        done = [index for index in range(len(log.sent)) if not np.isnan(log.sent[index]) and index not in log.errors]
-        for index, end in zip(done, self.ends, strict=True):
-            if end <= last:
-                log.answer(index, end)
-        self.clock.wait_until(min(last, max([*self.ends, self.clock.now()])))
+        yield from ((index, self.clock.now(), "OverloadError") for index in self.refused)
+        yield from ((index, end, "") for index, end in self.taken.items() if end <= last)
+        self.clock.wait_until(min(last, max([*self.taken.values(), self.clock.now()])))
 
 
 def simulate(rate, seconds, service, *, seed=0, grace=1e9, give_up=1e9, **server):
@@ -119,8 +119,8 @@ def test_exponential_service_has_the_known_percentiles():
         assert np.percentile(outcome.latencies, share) == pytest.approx(expected, rel=0.15)
 
 
-def test_a_stall_is_charged_to_all_that_were_meant_to_arrive_meanwhile():
-    """A client that waits for answers would have seen one slow request; an open loop sees all that it kept waiting."""
+def test_a_stall_counts_for_all_requests_due_during_it():
+    """A client that waits for answers would see one slow request; an open loop sees every request that the stall delays."""
     outcome, offsets = simulate(100.0, 10.0, lambda index: 2.0 if index == 100 else 0.0001)
     stalled = offsets[100]
     hit = ((offsets >= stalled) & (offsets < stalled + 1.9)).sum()
@@ -129,7 +129,7 @@ def test_a_stall_is_charged_to_all_that_were_meant_to_arrive_meanwhile():
     assert outcome.latencies[-1] == pytest.approx(2.0)
 
 
-def test_a_sender_that_is_late_is_part_of_the_latency():
+def test_lateness_of_the_sender_is_part_of_the_latency():
     class Sleepy(FakeClock):
         def wait_until(self, moment):
             super().wait_until(moment)
@@ -142,19 +142,19 @@ def test_a_sender_that_is_late_is_part_of_the_latency():
     assert outcome.late_ms == pytest.approx(5.0)
 
 
-def test_errors_are_counted_and_are_no_answers():
+def test_errors_are_counted_and_are_not_answers():
     outcome, offsets = simulate(200.0, 20.0, 0.01, refuse=lambda waiting: waiting >= 5)
     errors = outcome.figures()["errors"]
     assert errors > 100
     assert outcome.kinds == {"OverloadError": errors}
     assert len(outcome.latencies) == outcome.arrivals - errors == len(offsets) - errors
-    assert outcome.latencies[-1] <= 0.0501 + 1e-9  # what is let in waits for four others at most
+    assert outcome.latencies[-1] <= 0.0501 + 1e-9  # an accepted request waits for four others at most
     assert not outcome.within(1.0)  # though every answer came in time
 
 
-def test_what_is_not_answered_in_time_is_given_up_and_is_not_within_any_budget():
+def test_unanswered_requests_are_given_up_and_exceed_every_budget():
     outcome, offsets = simulate(200.0, 5.0, 0.01, grace=1.0)
-    answered = 600  # six seconds of a hundred a second
+    answered = 600  # six seconds at 100 per second
     assert outcome.unfinished == pytest.approx(len(offsets) - answered, abs=2)
     assert len(outcome.latencies) == len(offsets)
     assert not outcome.within(1e6)
@@ -163,16 +163,16 @@ def test_what_is_not_answered_in_time_is_given_up_and_is_not_within_any_budget()
 
 def test_a_sender_that_falls_too_far_behind_stops():
     class Blocking(FakeServer):
-        def submit(self, index, log):
+        def submit(self, index):
             self.clock.time += 0.1
-            super().submit(index, log)
+            super().submit(index)
 
     clock = FakeClock()
     offsets = poisson_schedule(100.0, 10.0, np.random.default_rng(0))
     server = Blocking(clock, lambda _index: 0.001)
     outcome = drive(offsets, server, clock, grace=1.0, give_up=0.5)
-    assert len(server.ends) < 20
-    assert outcome.unfinished == len(offsets) - len(server.ends)
+    assert len(server.taken) < 20
+    assert outcome.unfinished == len(offsets) - len(server.taken)
 
 
 def outcome_of(latencies, errors=0, unfinished=0):
@@ -231,7 +231,7 @@ def test_a_pool_answers_every_request_once_and_leaves_no_thread():
     assert threading.active_count() == before
 
 
-def test_a_pool_drops_what_still_waits_when_the_time_is_over():
+def test_a_pool_drops_waiting_requests_when_time_is_up():
     release = threading.Event()
     seen = []
 
@@ -245,18 +245,20 @@ def test_a_pool_drops_what_still_waits_when_the_time_is_over():
     assert sorted(seen) == [0, 1]
 
 
-def test_a_closed_log_takes_no_more_notes():
-    log = Log(2)
-    log.answer(0, 5.0)
-    log.close()
-    log.answer(1, 6.0)
-    log.fail(1, "E")
-    assert log.ended[0] == 5.0
-    assert np.isnan(log.ended[1])
-    assert not log.errors
+def test_what_ends_when_the_time_is_over_does_not_count():
+    futures, stopped = [Future() for _ in range(3)], []
+    server = Server(futures.__getitem__, lambda: stopped.append(True), Clock())
+    for index in range(3):
+        server.submit(index)
+    futures[0].set_result("answer")
+    ended = list(server.ends(3, 0.05))
+    futures[1].set_result("answer")
+    futures[2].set_exception(KeyError())
+    assert [(index, kind) for index, _, kind in ended] == [(0, "")]
+    assert stopped == [True]
 
 
-def test_an_engine_that_does_not_stand_threads_is_found_out():
+def test_an_engine_that_fails_under_threads_is_detected():
     inside = threading.Semaphore(1)
 
     def fragile(index):
@@ -277,52 +279,54 @@ def test_an_engine_that_does_not_stand_threads_is_found_out():
 
 
 @pytest.mark.parametrize(("limit", "estimate"), [(77, 100), (100, 100), (250, 100), (19, 100), (5, 100), (1000, 100)])
-def test_the_search_closes_in_on_the_rate_that_is_held(limit, estimate):
+def test_the_search_converges_to_the_highest_rate_within_the_budget(limit, estimate):
     search, tried = RateSweep(float(estimate)), []
-    while (rate := search.next()) is not None:
-        tried.append(rate)
-        search.record(rate, held=rate <= limit)
+    while (point := search.next()) is not None:
+        tried.append(point.rate)
+        point.held = point.rate <= limit
     assert len(tried) == len(set(tried)) <= search.most
     found = search.bounds
     assert found.rate <= limit < found.beyond
     assert found.rate >= 0.85 * limit
 
 
-def test_nothing_that_is_held_is_a_capacity_of_none_and_everything_one_without_a_beyond():
+def test_capacity_is_none_below_every_rate_and_open_above_every_rate():
     for held in (False, True):
         search, count = RateSweep(100.0), 0
-        while (rate := search.next()) is not None:
-            search.record(rate, held=held)
+        while (point := search.next()) is not None:
+            point.held = held
             count += 1
         assert count <= search.most
         assert (search.bounds.rate is None, search.bounds.beyond is None) == (not held, held)
 
 
-def test_a_rate_that_is_held_above_one_that_is_not_does_not_count():
+def test_a_rate_within_the_budget_above_a_failed_one_does_not_count():
     search = RateSweep(100.0, rates=(10, 20, 30, 40, 50))
     for rate, held in ((10, True), (20, False), (30, True)):
-        assert search.next() == rate
-        search.record(rate, held=held)
+        point = search.next()
+        assert point is not None and point.rate == rate
+        point.held = held
     assert (search.bounds.rate, search.bounds.beyond) == (10, 20)
 
 
-def test_given_rates_end_after_two_that_are_not_held():
+def test_given_rates_end_after_two_that_fail():
     search, tried = RateSweep(1.0, rates=(30, 10, 20, 50, 40)), []
-    while (rate := search.next()) is not None:
-        tried.append(rate)
-        search.record(rate, held=rate < 20)
+    while (point := search.next()) is not None:
+        tried.append(point.rate)
+        point.held = point.rate < 20
     assert tried == [10, 20, 30]
 
 
 def test_the_search_over_a_simulated_queue_finds_its_capacity():
     """M/D/1 at 100 a second: with a budget of 10 services, p99 crosses it between loads of 0.7 and 0.9."""
     search = RateSweep(100.0)
-    while (rate := search.next()) is not None:
-        search.record(rate, held=simulate(rate, 100.0, 0.01)[0].within(0.1))
+    while (point := search.next()) is not None:
+        point.held = simulate(point.rate, 100.0, 0.01)[0].within(0.1)
+    assert search.bounds.rate is not None and search.bounds.beyond is not None
     assert 70 < search.bounds.rate < search.bounds.beyond < 95
 
 
-def test_rates_are_read():
+def test_rates_are_parsed():
     assert parse_rates("") == ()
     for wrong in ("10,x", "0", "-1", "nan", "inf"):
         with pytest.raises(OptionError, match="arrivals a second"):
@@ -375,7 +379,7 @@ def measured(settings, checks, spec, monkeypatch, tmp_path):
     def go(*wanted, **changes):
         plan = {"seconds": 0.2, "rounds": 2, "callers": 4, "rates": (50.0, 100.0), "budget": 30.0} | changes
         plan = Plan(corpus=Corpus(name="c", texts=("a", "bb")), max_length=64, modes=("plain", "batcher"), **plan)
-        benchmark, stream = Load(None, plan), io.StringIO()
+        benchmark, stream = Load(Mock(Lineup), plan), io.StringIO()
         with open_run([spec(name) for name in wanted], settings, Progress(stream)) as run:
             start(run)
             check(run, checks)
@@ -385,16 +389,16 @@ def measured(settings, checks, spec, monkeypatch, tmp_path):
     return go
 
 
-def test_each_is_tried_at_every_rate_and_the_time_is_told_beforehand(measured):
-    processes, benchmark, told = measured("right", "raises", "slow")
+def test_each_engine_runs_at_every_rate_and_the_time_is_announced(measured):
+    processes, benchmark, printed = measured("right", "raises", "slow")
     assert {name: str(process.status) for name, process in processes.items()} == {
         "right": "measured",
         "raises": "failed",
         "slow": "measured",
     }
     assert "no room" in processes["raises"].why
-    assert benchmark.announce() in told
-    assert "2 sweeps, at most 8 runs of 0.2 s" in told
+    assert benchmark.announce() in printed
+    assert "2 sweeps, at most 8 runs of 0.2 s" in printed
     for name in ("right", "slow"):
         entry = benchmark.entry(processes[name])
         found = entry["results"]
@@ -408,7 +412,9 @@ def test_each_is_tried_at_every_rate_and_the_time_is_told_beforehand(measured):
 
 def test_the_same_texts_arrive_at_the_same_times_for_all(measured):
     _, benchmark, _ = measured("right", "slow", rounds=1)
-    arrivals = [[point.pooled.arrivals for point in record.sweeps["plain"].points] for record in benchmark.records.values()]
+    arrivals = [
+        [pool(point.outcomes).arrivals for point in record.sweeps["plain"].points] for record in benchmark.records.values()
+    ]
     assert arrivals[0] == arrivals[1]
 
 
@@ -435,7 +441,7 @@ def test_the_document_of_the_embedded_default(document):
             assert 0 < entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
 
 
-def test_the_table_says_the_same(document):
+def test_the_table_and_the_document_agree(document):
     text = render(document)
     assert "within 20000 ms" in text
     assert "fusedbert-fp32 plain" in text

@@ -40,7 +40,7 @@ def run(tmp_path):
 STEADY = [1.0, 1.01, 0.99, 1.0, 1.02]
 
 
-def test_what_moved_beyond_its_interval_is_told_from_what_scatters(run):
+def test_a_change_beyond_its_interval_is_distinguished_from_noise(run):
     slower, scattered = [1.2 * each for each in STEADY], [0.8, 1.3, 1.0, 0.9, 1.25]
     done = run(document(one=STEADY, two=STEADY), document(one=slower, two=scattered))
     assert done.exit_code == 0
@@ -51,13 +51,13 @@ def test_what_moved_beyond_its_interval_is_told_from_what_scatters(run):
 
 
 @pytest.mark.parametrize(("limit", "status"), [("10", 1), ("25", 0)])
-def test_a_regression_beyond_the_limit_leaves_with_1(run, limit, status):
+def test_a_regression_beyond_the_limit_exits_with_1(run, limit, status):
     done = run(document(one=STEADY), document(one=[1.2 * each for each in STEADY]), "--fail-above", limit)
     assert done.exit_code == status
     assert f"slower by more than {limit} %: {'one 1x16' if status else 'nothing'}" in done.stdout
 
 
-def test_what_scatters_or_got_faster_is_no_regression(run):
+def test_noise_and_gains_are_not_regressions(run):
     for after in ([0.8, 1.4, 1.1, 0.9, 1.35], [0.5 * each for each in STEADY]):
         assert run(document(one=STEADY), document(one=after), "--fail-above", "5").exit_code == 0
 
@@ -102,7 +102,7 @@ def test_another_machine_is_named(run):
         (document(other=STEADY), "no engine and shape in common"),
     ],
 )
-def test_what_cannot_be_compared_is_our_error(run, second, says):
+def test_documents_that_cannot_be_compared_are_refused(run, second, says):
     done = run(document(one=STEADY), second)
     assert done.exit_code == 1
     assert says in str(done.exception)

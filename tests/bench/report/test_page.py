@@ -11,6 +11,7 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import documents
 import pytest
 from click.testing import CliRunner
 
@@ -19,10 +20,6 @@ from fusedbert.bench.report.page import write_report
 from fusedbert.bench.report.svg import clean
 from fusedbert.bench.report.text import number
 from fusedbert.engine.errors import InputError, MissingDependencyError, StorageError
-
-_SPEC = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
-documents = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(documents)
 
 SVG = "{http://www.w3.org/2000/svg}"
 KINDS = {name: functools.partial(getattr(documents, name), documents.FEW) for name in ("latency", "corpus", "load", "startup")}
@@ -49,7 +46,7 @@ def test_the_files_are_named_and_well_formed(report, tmp_path, kind):
         root = ET.fromstring(path.read_text(encoding="utf-8"))
         assert root.tag == f"{SVG}svg" and root.get("role") == "img"
         named = {each.get("id"): each for each in root.iter() if each.get("id")}
-        assert all(named[ident].text for ident in root.get("aria-labelledby").split())
+        assert all(named[ident].text for ident in root.get("aria-labelledby", "").split())
     page = written[1].read_text(encoding="utf-8")
     drawings = re.findall(r"<svg.*?</svg>", page, re.S)
     assert len(drawings) == len(written[2:])
@@ -66,7 +63,7 @@ def test_the_same_document_gives_the_same_bytes(report, kind):
     assert {path.name: path.read_bytes() for path in report(KINDS[kind]()).iterdir()} == first
 
 
-def test_figures_stand_in_the_plots_as_text(report):
+def test_figures_are_text_in_the_plots(report):
     document = KINDS["latency"]()
     texts = set(ET.fromstring((report(document) / "latency.svg").read_text(encoding="utf-8")).itertext())
     assert {each["name"] for each in document["contenders"][:-3]} <= texts
@@ -80,18 +77,18 @@ def test_results_are_the_document(report, kind):
 
 
 class Reader(html.parser.HTMLParser):
-    """What a browser would make of the page: its elements with their attributes, its text, its tables' cells."""
+    """A page as a browser reads it: elements with their attributes, the text, the cells of tables."""
 
     def __init__(self, path):
         super().__init__()
         self.elements, self.text, self.cells = [], [], []
         self.feed(path.read_text(encoding="utf-8"))
 
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
 
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
 
     def handle_data(self, data):
         self.text.append(data)
@@ -111,7 +108,7 @@ def test_every_plot_has_its_numbers_as_a_table(report):
         assert {number(ratio["median"]), number(ratio["low"]), number(ratio["high"])} <= set(reader.cells)
 
 
-def test_what_was_not_measured_is_listed_with_its_reason(report):
+def test_engines_that_were_not_measured_are_listed_with_the_reason(report):
     document = KINDS["latency"]()
     reader = Reader(report(document) / "index.html")
     for contender in document["contenders"][-3:]:
@@ -151,7 +148,7 @@ def test_hostile_names_are_only_text(report, kind):
     assert stored["contenders"][1]["name"] == documents.HOSTILE
 
 
-def test_one_engine_by_itself_has_no_ratios(report):
+def test_a_single_engine_has_no_ratios(report):
     folder = report(documents.latency(("fusedbert-int8",), others=False))
     assert not list(folder.glob("ratio*"))
     assert "Summary" not in (folder / "index.html").read_text(encoding="utf-8")
@@ -180,7 +177,7 @@ def test_another_document_is_refused_in_one_line(tmp_path, document, says):
     assert "\n" not in str(caught.value) and not (tmp_path / "report").exists()
 
 
-def test_without_matplotlib_the_line_that_installs_it_is_named(tmp_path, monkeypatch):
+def test_without_matplotlib_the_command_that_installs_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'matplotlib is needed .*pip install "fusedbert\[bench\]"'):
         write_report(KINDS["startup"](), tmp_path)
@@ -192,7 +189,7 @@ def test_a_command_with_a_report_checks_for_matplotlib_before_it_measures(tmp_pa
     assert isinstance(done.exception, MissingDependencyError) and done.stdout == ""
 
 
-def test_the_user_s_settings_and_home_change_nothing(report, tmp_path):
+def test_the_users_matplotlib_settings_change_nothing(report, tmp_path):
     """A matplotlibrc of other settings in the working folder, no display, and a home that cannot be written."""
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nbackend: TkAgg\nno.such.setting: 1\nsvg.fonttype: path\n")
     folder = report(KINDS["startup"]())
@@ -220,7 +217,7 @@ def test_a_file_is_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(StorageError, match=r"taken.* cannot be written"):
         write_report(KINDS["startup"](), tmp_path / "taken")

@@ -1,28 +1,24 @@
-"""The report in headless Chromium: drawn, in both schemes and at every width, without a script, a complaint or a request.
+"""The report in headless Chromium: drawn in both colour schemes and at every width, without a script, an error or a request.
 
-Needs playwright (``make test-browser`` installs it) and a Chromium of the system's; skipped with the reason where one is
+Needs playwright (``make test-browser`` installs it) and the system's Chromium; skipped with the reason where one is
 missing.
 """
 
 import base64
-import contextlib
-import importlib.util
-from pathlib import Path
+import functools
 
+import documents
 import pytest
+from pages import watched
 
 from fusedbert.bench.report.page import write_report
 
 pytestmark = pytest.mark.browser
 
-_SPEC = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
-documents = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(documents)
-
 DOCUMENTS = {
     "latency": documents.latency,
     "lengths": documents.lengths,
-    "alone": lambda: documents.latency(("fusedbert-int8",), others=False),
+    "without peers": lambda: documents.latency(("fusedbert-int8",), others=False),
     "corpus": documents.corpus,
     "load": documents.load,
     "startup": documents.startup,
@@ -45,22 +41,8 @@ DRAWN = """() => [...document.querySelectorAll("svg.plot")].map(svg => {
 
 @pytest.fixture
 def visit(browser):
-    """Return a context manager that opens a file; on leaving it, nothing may have been requested, logged or raised."""
-
-    @contextlib.contextmanager
-    def visiting(path, width=1280, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        wrong, asked = [], []
-        page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        yield page
-        assert wrong == []
-        assert asked == [path.as_uri()]
-        page.close()
-
-    return visiting
+    """Return a context manager that opens a file, watched."""
+    return functools.partial(watched, browser)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +55,7 @@ def reports(tmp_path_factory):
 
 
 def overlap(one, other):
-    """Return how far two boxes reach into each other, in the direction in which that is less."""
+    """Return how far two boxes overlap, in the direction with the smaller overlap."""
     return min(min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1]))
 
 
@@ -106,7 +88,7 @@ def test_no_text_lies_on_another(visit, reports, name):
 
 
 @pytest.mark.parametrize("name", ["latency", "load"])
-def test_the_page_follows_the_reader_s_scheme(visit, reports, name):
+def test_the_page_follows_the_readers_colour_scheme(visit, reports, name):
     seen = {}
     for scheme in ("light", "dark"):
         with visit(reports / name / "index.html", scheme=scheme) as page:
@@ -123,7 +105,7 @@ def test_the_page_follows_the_reader_s_scheme(visit, reports, name):
     assert brightness(seen["dark"][0]) < 100 < 500 < brightness(seen["dark"][2])
 
 
-def test_it_needs_no_script(browser, reports):
+def test_the_page_needs_no_script(browser, reports):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((reports / "latency" / "index.html").as_uri())
@@ -143,7 +125,7 @@ def test_hostile_names_are_shown_as_text(visit, reports):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_files_stand_alone_as_pictures(browser, reports, scheme):
+def test_the_files_are_complete_pictures(browser, reports, scheme):
     paths = [path for name in ("latency", "load", "hostile") for path in sorted((reports / name).glob("*.svg"))]
     pictures = (base64.b64encode(path.read_bytes()).decode("ascii") for path in paths)
     page = browser.new_page(color_scheme=scheme)

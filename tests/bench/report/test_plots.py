@@ -1,19 +1,14 @@
 """The plots show what the document says: the data of matplotlib's artists, colours, axes."""
 
-import importlib.util
 import itertools
-from pathlib import Path
 
+import documents
 import numpy as np
 import pytest
 
 from fusedbert.bench.report.plots import COLOURS, PHASES, WITHIN, plots
 from fusedbert.bench.report.svg import INK, drawing
 from fusedbert.bench.report.text import number
-
-_SPEC = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
-documents = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(documents)
 
 
 def drawn(document):
@@ -226,7 +221,7 @@ MACHADO = {
 
 
 @pytest.mark.parametrize(("ink", "papers"), [("#22252a", ["#fbfaf8", "#ffffff"]), ("#e6e4df", ["#14161a", "#1b1e23"])])
-def test_the_colours_keep_apart_under_every_sight(ink, papers):
+def test_the_colours_differ_under_every_colour_vision(ink, papers):
     for group in (COLOURS.values(), PHASES.values()):
         colours = [ink if colour == INK else colour for colour in group]
         for sight in MACHADO.values():

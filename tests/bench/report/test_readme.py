@@ -29,7 +29,7 @@ def latency():
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/measurements.md"])
-def test_the_pages_are_what_the_results_say(repository, name):
+def test_the_tables_of_the_pages_follow_from_the_results(repository, name):
     page = (repository / name).read_text(encoding="utf-8")
     assert "<!-- bench:" in page
     assert rewrite(page, repository / "bench" / "results") == page, "run make readme"
@@ -78,7 +78,7 @@ def test_the_tables_are_written_between_their_markers_and_a_second_time_changes_
     assert page.read_text() == written
 
 
-def test_a_figure_that_somebody_typed_is_found(page):
+def test_a_figure_typed_by_hand_is_detected(page):
     run(page)
     page.write_text(page.read_text().replace("6.10", "9.99"))
     assert "run make readme" in run(page, "--check").output

@@ -11,5 +11,5 @@ def test_columns_line_up():
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0414, "0.041"), (0.412, "0.412"), (8.314, "8.31"), (61.23, "61.2"), (432.7, "433")]
 )
-def test_milliseconds_have_three_digits_or_so(value, text):
+def test_milliseconds_have_about_three_digits(value, text):
     assert milliseconds(value) == text

@@ -3,14 +3,16 @@ import io
 import itertools
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fusedbert.bench.engines.batches import parse_shapes
-from fusedbert.bench.latency.measure import Plan, measure
+from fusedbert.bench.latency.measure import Latency, Plan
 from fusedbert.bench.run import interleave
 from fusedbert.bench.run.interleave import Patience, Progress, Status, duration, open_run, round_robin, start
 from fusedbert.bench.run.reference import check
+from fusedbert.bench.run.setup import Lineup
 
 SHAPES = parse_shapes("1x8,2x10")
 PLAN = Plan(shapes=SHAPES, rounds=3, seconds=0.01, samples=3)
@@ -22,15 +24,16 @@ def measured(settings, checks, spec, monkeypatch):
     monkeypatch.setattr(interleave, "python_of", lambda name: None if name == "absent" else Path(sys.executable))
 
     def go(*names, plan=PLAN, **changes):
-        visits, stream = {}, io.StringIO()
+        benchmark, stream = Latency(Mock(Lineup), plan), io.StringIO()
         specs = [spec(name) if isinstance(name, str) else name for name in names]
         with open_run(specs, dataclasses.replace(settings, **changes), Progress(stream)) as run:
             start(run)
             check(run, checks)
-            measure(run, plan, visits)
-            pids = [process.worker.pid for process in run.running]
+            benchmark.measure(run)
+            pids = [process.worker.pid for process in run.running if process.worker is not None]
+            assert len(pids) == len(run.running)
         assert not run.running
-        return {process.name: process for process in run.processes}, visits, stream.getvalue(), pids
+        return {process.name: process for process in run.processes}, benchmark.visits, stream.getvalue(), pids
 
     return go
 
@@ -38,7 +41,7 @@ def measured(settings, checks, spec, monkeypatch):
 def test_what_fails_is_reported_and_the_rest_is_measured(measured, spec):
     absent = spec("right", name="absent", environment="absent")
     names = ("right", "wrong", "no-mask", "nan", "crashes", "raises", "needs", "slow-start", absent)
-    processes, visits, told, _ = measured(*names)
+    processes, visits, printed, _ = measured(*names)
     statuses = {name: str(process.status) for name, process in processes.items()}
     assert statuses == {
         "right": "measured",
@@ -59,7 +62,7 @@ def test_what_fails_is_reported_and_the_rest_is_measured(measured, spec):
     assert processes["right"].check["max_abs_logit"] == pytest.approx(0, abs=1e-6)
     assert processes["slow-start"].load_seconds >= 0.3
     for name in ("wrong", "crashes", "raises"):
-        assert f"{name} {statuses[name]}: {processes[name].why}" in told
+        assert f"{name} {statuses[name]}: {processes[name].why}" in printed
         assert "\n" not in processes[name].why
 
 
@@ -70,16 +73,16 @@ def test_a_hang_costs_its_limit_and_no_more(measured):
     assert [len(rounds) for rounds in visits["right"].values()] == [3, 3]
 
 
-def test_one_that_crashes_while_it_is_timed_keeps_what_it_had(measured):
-    processes, visits, told, _ = measured("crashes-later", "right")
+def test_an_engine_that_crashes_while_timed_keeps_its_results(measured):
+    processes, visits, printed, _ = measured("crashes-later", "right")
     assert processes["crashes-later"].status is Status.FAILED
     assert "left with status 7" in processes["crashes-later"].why
     assert len(visits["crashes-later"][SHAPES[0]]) >= 1
     assert len(visits["right"][SHAPES[1]]) == 3
-    assert told.count("crashes-later") == 1
+    assert printed.count("crashes-later") == 1
 
 
-def test_a_slow_one_is_seen_to_be_slow_and_no_process_is_left(measured):
+def test_a_slow_engine_is_timed_and_no_process_is_left(measured):
     processes, visits, _, pids = measured("slow", "right")
     assert len(pids) == 2
     assert all(not Path(f"/proc/{pid}").exists() for pid in pids)
@@ -87,17 +90,17 @@ def test_a_slow_one_is_seen_to_be_slow_and_no_process_is_left(measured):
     assert processes["slow"].entry()["status"] == "measured"
 
 
-def test_everyone_is_visited_in_every_round_in_an_order_that_changes():
+def test_each_engine_is_visited_in_every_round_in_a_changing_order():
     orders = [tuple(round_robin("abc", turn)) for turn in range(6)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
     assert {order[0] for order in orders} == {"a", "b", "c"}
     followers = {pair for order in orders for pair in itertools.pairwise(order)}
-    assert len(followers) == 6  # each comes after each of the others at some time
+    assert len(followers) == 6  # each engine follows each of the others once
     assert round_robin([], 3) == []
 
 
-def test_ctrl_c_leaves_what_there_is(settings, checks, spec):
-    visits = {}
+def test_ctrl_c_keeps_the_results_so_far(settings, checks, spec):
+    benchmark = Latency(Mock(Lineup), PLAN)
 
     class Interrupting(Progress):
         calls = 0
@@ -111,10 +114,10 @@ def test_ctrl_c_leaves_what_there_is(settings, checks, spec):
         start(run)
         check(run, checks)
         with pytest.raises(KeyboardInterrupt):
-            measure(run, PLAN, visits)
+            benchmark.measure(run)
     (process,) = run.processes
     assert process.status is Status.INTERRUPTED
-    assert [len(rounds) for rounds in visits["right"].values()] == [1, 1]
+    assert [len(rounds) for rounds in benchmark.visits["right"].values()] == [1, 1]
 
 
 class Terminal(io.StringIO):
@@ -122,7 +125,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_one_line_that_is_written_over_with_the_time_left():
+def test_a_terminal_gets_one_updated_line_with_the_time_left():
     stream = Terminal()
     progress = Progress(stream)
     progress.update("openvino-int8 8x128, round 2 of 9", left=130)
@@ -132,7 +135,7 @@ def test_a_terminal_gets_one_line_that_is_written_over_with_the_time_left():
     assert "\n" not in stream.getvalue()
 
 
-def test_elsewhere_only_slow_rounds_get_a_line():
+def test_without_a_terminal_only_slow_rounds_get_a_line():
     stream = io.StringIO()
     progress = Progress(stream)
     progress.update("a visit")

@@ -11,7 +11,7 @@ from fusedbert.engine.hardware.cpu import affinity
 
 @pytest.fixture
 def proc(tmp_path):
-    """Write a /proc with CPU times in ticks: busy for every CPU in reach, and for some processes."""
+    """Write a /proc with CPU times in ticks: busy time of every usable CPU, and of some processes."""
 
     def write(busy, **processes):
         cpus = "\n".join(f"cpu{cpu} {busy} 0 0 12345 99 0 0 0 0 0" for cpu in affinity())
@@ -25,23 +25,25 @@ def proc(tmp_path):
     return write
 
 
-def test_only_the_cpus_in_reach_count_and_idle_is_not_busy(proc):
+def test_only_usable_cpus_count_and_idle_time_is_not_busy(proc):
     own = f"p{os.getpid()}"
     found = read_cpu_time([], root=proc(200, **{own: 50, "p1": 10}))
     ticks = os.sysconf("SC_CLK_TCK")
+    assert found is not None
     assert found.cpus == len(affinity())
     assert found.busy == pytest.approx(200 * found.cpus / ticks)
     assert found.own == pytest.approx(50 / ticks)
-    assert read_cpu_time([1], root=proc(200)).own == pytest.approx(60 / ticks)
+    with_worker = read_cpu_time([1], root=proc(200))
+    assert with_worker is not None and with_worker.own == pytest.approx(60 / ticks)
 
 
-def test_others_have_what_neither_we_nor_idling_had():
+def test_the_share_of_other_processes_leaves_out_our_time_and_idle_time():
     before = CpuTime(at=10.0, busy=100.0, own=30.0, cpus=2)
     after = CpuTime(at=12.0, busy=103.0, own=32.0, cpus=2)
     assert others_share(before, after) == pytest.approx(1.0 / 4.0)
 
 
-def test_nothing_is_said_of_a_moment_or_without_an_account(tmp_path):
+def test_no_load_is_reported_for_a_short_time_or_without_proc(tmp_path):
     one = CpuTime(at=1.0, busy=1.0, own=1.0, cpus=1)
     assert others_share(one, CpuTime(at=1.1, busy=1.1, own=1.0, cpus=1)) is None
     assert others_share(None, one) is None
@@ -59,7 +61,7 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeyp
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """Replace pynvml by one that sees two GPUs; returns what it was asked for."""
+    """Replace pynvml by a stand-in with two GPUs; returns the calls it received."""
     asked = []
     names = {0: "NVIDIA A", 1: b"NVIDIA B", "GPU-b": "NVIDIA B"}
 
@@ -81,7 +83,7 @@ def nvml(monkeypatch):
     return asked
 
 
-def test_the_gpus_are_those_that_are_visible(nvml, monkeypatch):
+def test_only_visible_gpus_are_listed(nvml, monkeypatch):
     assert [gpu["name"] for gpu in gpus()] == ["NVIDIA A", "NVIDIA B"]
     assert gpus()[0] == {"name": "NVIDIA A", "driver": "580.95.05", "memory": "81920 MiB"}
     for visible in ("1", "GPU-b"):

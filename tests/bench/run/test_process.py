@@ -24,7 +24,7 @@ def start(settings):
 
 @pytest.fixture
 def ask(settings):
-    """What ``prepare`` takes for a fake."""
+    """Return a function that makes the request of ``prepare`` for a fake."""
     return lambda name: {"engine": name, "job": settings.job.to_json(), "factory": "fake_engines:make"}
 
 
@@ -55,12 +55,12 @@ def test_an_exception_is_one_line_with_its_kind_and_the_worker_goes_on(start, as
 
 
 @pytest.mark.parametrize("task", ["nothing", "../escape", "os.path"])
-def test_a_task_that_there_is_not_is_an_error(start, task):
+def test_an_unknown_task_is_an_error(start, task):
     with pytest.raises(EngineFailedError, match=r"nothing|not the name of a task"):
         start().call(task, timeout=30)
 
 
-def test_a_crash_is_told_with_its_signal_and_last_words(start, ask, checkpoint):
+def test_a_crash_is_reported_with_its_signal_and_last_output(start, ask, checkpoint):
     worker = start()
     worker.call("prepare", timeout=30, **ask("crashes"))
     with pytest.raises(EngineFailedError, match="open: its process was ended by SIGABRT: about to go"):
@@ -69,7 +69,7 @@ def test_a_crash_is_told_with_its_signal_and_last_words(start, ask, checkpoint):
         worker.call("open", timeout=30, tokenizer=str(checkpoint))
 
 
-def test_leaving_is_told_with_its_status(start, ask, checkpoint):
+def test_an_exit_is_reported_with_its_status(start, ask, checkpoint):
     worker = start()
     worker.call("prepare", timeout=30, **ask("leaves"))
     with pytest.raises(EngineFailedError, match="left with status 1: SystemExit: 3"):
@@ -84,7 +84,7 @@ def test_a_hang_is_ended_after_the_limit(start, ask, checkpoint):
     assert gone(worker.pid)
 
 
-def test_an_interpreter_that_is_not_there_is_our_error(tmp_path):
+def test_a_missing_interpreter_is_one_error(tmp_path):
     with pytest.raises(EngineFailedError, match="cannot be started"):
         Worker(tmp_path / "python")
 
@@ -107,7 +107,7 @@ def test_no_worker_outlives_the_process_that_started_it():
     assert gone(pid)
 
 
-def test_a_worker_starts_with_the_standard_library_alone():
+def test_a_worker_starts_with_only_the_standard_library():
     program = "import fusedbert.bench.run.worker, sys; print({n.split('.')[0] for n in sys.modules} & {'numpy', 'tokenizers'})"
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"

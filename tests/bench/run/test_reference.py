@@ -16,7 +16,7 @@ CPU = Options.parse(device="cpu", threads=1)
 
 
 def logits(checks, change=lambda x: x):
-    """Lay the reference out as a engine's answer, with rows beyond the counted ones."""
+    """Return the reference as an engine's answer, with further rows after the counted ones."""
     found, start = [], 0
     for batch, counted in zip(checks.batches, checks.counted, strict=True):
         rows = change(checks.reference[start : start + counted])
@@ -26,7 +26,7 @@ def logits(checks, change=lambda x: x):
 
 
 @pytest.mark.parametrize("kind", list(Tolerance))
-def test_the_reference_itself_is_right_and_its_opposite_is_wrong(checks, kind):
+def test_the_reference_is_right_and_its_negation_is_wrong(checks, kind):
     assert judge(logits(checks), checks, kind).right
     verdict = judge(logits(checks, lambda x: -x), checks, kind)
     assert not verdict.right
@@ -62,8 +62,8 @@ def test_labels_count_where_the_reference_is_clear(checks):
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
 @pytest.mark.parametrize("kind", list(Tolerance))
-def test_a_regression_is_held_against_its_own_spread(checks, unit, kind):
-    values = (20.0 + np.arange(12.0)[:, None] / 3) * unit  # a reranker's: around 20, and a few units apart
+def test_a_regression_is_compared_by_its_spread(checks, unit, kind):
+    values = (20.0 + np.arange(12.0)[:, None] / 3) * unit  # scores of a reranker: around 20, and a few units apart
     one = dataclasses.replace(checks, reference=values)
     assert judge(logits(one), one, kind).right
     for change in (lambda x: x + 2.2 * unit, lambda x: 0 * x + values.mean()):
@@ -71,7 +71,7 @@ def test_a_regression_is_held_against_its_own_spread(checks, unit, kind):
         assert not verdict.right and verdict.label_agreement == 1.0
     two = dataclasses.replace(checks, reference=np.hstack([values * 1e6, values]), problem_type="regression")
     assert judge(logits(two), two, kind).right
-    assert not judge(logits(two, lambda x: x + np.array([0.0, 2.2 * unit])), two, kind).right  # wrong in the small output alone
+    assert not judge(logits(two, lambda x: x + np.array([0.0, 2.2 * unit])), two, kind).right  # wrong only in the small output
     first = dataclasses.replace(one, reference=values[:1], counted=(1, 0, 0))  # one text, as at a start
     assert judge(logits(first), first, kind).right and not judge(logits(first, lambda x: 2 * x), first, kind).right
 
@@ -92,14 +92,14 @@ def model(checkpoint, tmp_path_factory):
 def test_the_float64_reference_agrees_with_the_classifier_and_is_kept(model, checkpoint):
     checks = draw(model, parse_shapes("1x16,2x64"))
     found = float64_reference(model, checks)
-    assert found.computed_by == FLOAT64
+    assert found is not None and found.computed_by == FLOAT64
     texts = [*CHECK_TEXTS, *ROUNDING_TEXTS]
     with Classifier.from_pretrained(model.artifact, device="cpu", precision="fp32", threads=1) as clf:
         expected = clf.decision_function(texts)
     assert np.abs(found.reference[: len(texts)] - expected).max() <= 1e-4
     assert len(found.reference) == len(texts) + 1 + 2
     again = float64_reference(dataclasses.replace(model, checkpoint=checkpoint / "not-there"), checks)
-    assert np.array_equal(again.reference, found.reference)  # read, not computed
+    assert again is not None and np.array_equal(again.reference, found.reference)  # read, not computed
     assert float64_reference(dataclasses.replace(model, checkpoint=None), checks) is None
 
 
@@ -119,7 +119,7 @@ def test_batches_mix_lengths_so_that_a_mask_matters(model):
     assert sum(checks.counted) == len(CHECK_TEXTS) + len(ROUNDING_TEXTS)
 
 
-def test_the_checkpoint_is_found_or_taken_and_another_one_is_refused(model, checkpoint, tmp_path):
+def test_the_checkpoint_is_found_or_given_and_another_one_is_refused(model, checkpoint, tmp_path):
     assert model.checkpoint == checkpoint
     artifact = str(model.artifact)
     assert find_model(artifact, None, CPU).checkpoint is None

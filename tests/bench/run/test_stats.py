@@ -12,7 +12,7 @@ def paired(ours, peers):
     return summarize_ratios([[a / b for a, b in zip(ours, peers, strict=True)]])
 
 
-def test_the_median_is_that_of_the_pairs():
+def test_the_ratio_is_the_median_of_the_pairs():
     ours, peers = [1.0, 2.0, 9.0, 4.0], [2.0, 2.0, 10.0, 10.0]
     found = paired(ours, peers)
     assert found.median == pytest.approx(statistics.median(a / b for a, b in zip(ours, peers, strict=True)))
@@ -20,7 +20,7 @@ def test_the_median_is_that_of_the_pairs():
     assert found.low <= found.median <= found.high
 
 
-def test_the_interval_is_that_of_every_possible_draw():
+def test_the_interval_equals_that_of_all_possible_draws():
     ratios = [0.8, 0.9, 1.3]
     found = paired(ratios, [1.0] * 3)
     medians = [statistics.median(draw) for draw in itertools.product(ratios, repeat=3)]  # all 27, each equally likely
@@ -33,7 +33,7 @@ def test_a_machine_that_slows_down_for_both_does_not_move_the_ratio():
     assert (found.median, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
-def test_the_same_thing_against_itself_has_1_in_its_interval_as_often_as_95_percent_say():
+def test_an_engine_against_itself_has_1_in_95_percent_of_intervals():
     random = np.random.default_rng(1)
     inside = 0
     for _ in range(200):
@@ -43,14 +43,14 @@ def test_the_same_thing_against_itself_has_1_in_its_interval_as_often_as_95_perc
     assert inside >= 180
 
 
-def test_a_real_difference_is_outside():
+def test_a_real_difference_lies_outside_the_interval():
     random = np.random.default_rng(2)
     scatter = np.exp(0.03 * random.standard_normal((2, 9)))
     found = paired((0.8 * scatter[0]).tolist(), scatter[1].tolist())
     assert found.high < 1
 
 
-def test_a_round_that_one_lacks_is_no_pair():
+def test_a_round_that_one_engine_lacks_is_not_a_pair():
     ours, peer = rounds({0: 1.0, 2: 3.0, 3: 5.0}), rounds({0: 2.0, 1: 2.0})
     (ratio,), (total,) = compare({"ours": {"1x16": ours}, "peer": {"1x16": peer}}, ["ours"])
     assert (ratio["pairs"], ratio["median"], total["geometric_mean"]) == (1, 0.5, 0.5)
@@ -77,7 +77,7 @@ def rounds(times, noisy=()):
     return {number: (time, number in noisy) for number, time in times.items()}
 
 
-def test_every_entry_of_ours_is_compared_with_every_other_engine():
+def test_every_entry_of_fusedbert_is_compared_with_every_other_engine():
     times = {
         "ours-a": {"1x16": rounds({0: 1.0, 1: 1.0}), "8x128": rounds({0: 9.0, 1: 9.0})},
         "ours-b": {"1x16": rounds({0: 2.0, 1: 2.0})},
@@ -115,14 +115,14 @@ def replay(times):
     return iter(times).__next__
 
 
-def test_times_that_hold_still_from_the_start_need_two_windows():
+def test_steady_times_need_two_windows():
     found = warm_up(replay([0.01] * 100))
     assert found.converged
     assert found.iterations == 10
     assert found.seconds == pytest.approx(0.1)
 
 
-def test_warm_up_lasts_as_long_as_the_times_fall():
+def test_warm_up_lasts_while_times_fall():
     falling = [0.1 * 0.9**step for step in range(40)]
     found = warm_up(replay(falling + [falling[-1]] * 60))
     assert found.converged
@@ -133,7 +133,7 @@ def test_one_slow_iteration_does_not_prolong_the_warm_up():
     assert warm_up(replay([0.01, 0.01, 0.5, 0.01, 0.01, 0.01, 0.01, 0.01, 0.2, 0.01])).iterations == 10
 
 
-def test_the_cap_in_time_ends_a_warm_up_that_never_converges_and_says_so():
+def test_the_time_limit_ends_a_warm_up_that_never_converges():
     doubling = [0.001 * 2**step for step in range(30)]
     found = warm_up(replay(doubling), cap=1.0)
     assert not found.converged

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,6 +12,7 @@ from fusedbert.bench.run import interleave
 from fusedbert.bench.run.interleave import Progress, open_run, start
 from fusedbert.bench.run.process import EngineFailedError
 from fusedbert.bench.run.reference import check
+from fusedbert.bench.run.setup import Lineup
 from fusedbert.bench.startup import measure as startup_run
 from fusedbert.bench.startup.measure import Record, Start, Startup, phases, render, result, run_script
 from fusedbert.bench.startup.size import environment_size, needed_size, required
@@ -19,7 +21,7 @@ TOTALS = {"right": [0.20, 0.30, 0.25], "slow": [2.0, 3.0, 2.5]}
 
 
 def found(total, *, logits=((0.0, 1.0),), peak=100_000_000):
-    """What a process writes that took ``total`` seconds, and half a second more that do not count."""
+    """Return the output of a process that took ``total`` seconds, and half a second more that does not count."""
     parts = {"import_s": 0.5 * total, "load_s": 0.3 * total, "first_s": 0.1 * total}
     times = {"spawned": 100.0, "begun": 100.0 + 0.1 * total, "uncounted_s": 0.5, "first_at": 100.5 + total}
     sizes = {"installed_bytes": 2_000_000, "environment_bytes": 3_000_000}
@@ -28,7 +30,7 @@ def found(total, *, logits=((0.0, 1.0),), peak=100_000_000):
 
 @pytest.fixture
 def measured(settings, checks, spec, monkeypatch):
-    """Start fakes without a process and with times of their own; returns processes, benchmark, and the order of starts."""
+    """Start fakes without a process and with given times; returns processes, benchmark, and the order of starts."""
     monkeypatch.setattr(interleave, "python_of", lambda _name: Path(sys.executable))
 
     def go(*wanted, rounds=3, answers=None, fails=()):
@@ -38,7 +40,7 @@ def measured(settings, checks, spec, monkeypatch):
             if entry.name == "fusedbert-fp32":
                 assert device == "cpu"
                 return found(0.1)
-            assert all(process.worker is None for process in run.processes)  # nothing else of theirs runs
+            assert all(process.worker is None for process in run.processes)  # no other part of these engines runs
             started.append((entry.name, sizes))
             times = [name for name, sizes in started if name == entry.name and not sizes]
             if entry.name in fails and len(times) == 2:
@@ -47,7 +49,7 @@ def measured(settings, checks, spec, monkeypatch):
             return found(TOTALS[entry.name][len(times) - 1] if times else 99.0, logits=logits)
 
         monkeypatch.setattr(startup_run, "start_process", launch)
-        benchmark = Startup(None, rounds, "single_label_classification")
+        benchmark = Startup(Mock(Lineup), rounds, "single_label_classification")
         with open_run([spec(name) for name in wanted], settings, Progress(io.StringIO())) as run:
             start(run)
             check(run, checks)
@@ -64,7 +66,7 @@ def test_processes_start_in_turns_and_the_first_of_each_does_not_count(measured)
     assert [name for name, sizes in started if not sizes] == ["right", "slow", "slow", "right", "right", "slow"]
     for name, process in processes.items():
         (entry,) = benchmark.entry(process)["results"]
-        assert entry["rounds"] == pytest.approx(TOTALS[name])  # what does not count is left out
+        assert entry["rounds"] == pytest.approx(TOTALS[name])  # time that does not count is left out
         assert entry["total_s"] == pytest.approx(TOTALS[name][2])
         assert entry["import_s"] == pytest.approx(0.5 * TOTALS[name][2])
         assert entry["interpreter_s"] == pytest.approx(0.1 * TOTALS[name][2])
@@ -78,7 +80,7 @@ def test_a_wrong_answer_is_not_timed(measured):
     assert [name for name, sizes in started if not sizes] == ["right"] * 3
 
 
-def test_one_that_fails_keeps_what_it_had_and_the_rest_goes_on(measured):
+def test_an_engine_that_fails_keeps_its_starts_and_the_rest_goes_on(measured):
     processes, benchmark, _ = measured("right", "slow", fails=("right",))
     assert (str(processes["right"].status), str(processes["slow"].status)) == ("failed", "measured")
     assert len(benchmark.records["right"].starts) == 1
@@ -90,7 +92,7 @@ def test_the_phases_sum_up_to_the_total():
     assert sum(value for name, value in seconds.items() if name != "total_s") == pytest.approx(seconds["total_s"])
 
 
-def test_a_start_while_others_had_the_cpus_is_noisy():
+def test_a_start_on_a_busy_machine_is_noisy():
     one = Start(number=4, seconds=phases(found(1.0)), peak_bytes=5_000_000, others=0.5)
     entry = result(Record(installed_bytes=2, environment_bytes=3, starts=[one]))
     assert entry["round_numbers"] == [4]
@@ -122,13 +124,13 @@ def test_the_last_line_of_a_script_is_its_answer():
         ("pass", 60.0, "answered with something else"),
     ],
 )
-def test_a_script_that_goes_wrong_is_one_line(text, timeout, words):
+def test_a_failed_script_is_one_line(text, timeout, words):
     with pytest.raises(EngineFailedError, match=words) as caught:
         run_script(script(text), os.environ, timeout)
     assert "\n" not in str(caught.value)
 
 
-def test_the_peak_is_that_of_the_process_and_not_of_the_one_that_starts_it():
+def test_peak_memory_is_that_of_the_started_process():
     spec = str(startup_run.SCRIPT)
     code = (
         f"import runpy; peak = runpy.run_path({spec!r})['_peak']; {{}}; import json; print(json.dumps({{{{'peak': peak()}}}}))"
@@ -162,7 +164,7 @@ def test_the_document_of_the_embedded_default(document):
     assert 40 < entry["installed_mb"] <= 2_000
 
 
-def test_the_table_says_the_same(document):
+def test_the_table_and_the_document_agree(document):
     text = render(document)
     (entry,) = document["contenders"][0]["results"]
     assert f"{entry['total_s']:.3f}" in text
@@ -172,7 +174,7 @@ def test_the_table_says_the_same(document):
 # Size
 
 
-def test_a_hard_link_counts_once_and_pip_not_at_all(tmp_path):
+def test_size_counts_hard_links_once_and_leaves_pip_out(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_bytes(b"x" * 1000)
     os.link(tmp_path / "a" / "one", tmp_path / "two")
@@ -185,7 +187,7 @@ def test_a_hard_link_counts_once_and_pip_not_at_all(tmp_path):
     assert environment_size([tmp_path / "none"]) == 0
 
 
-def test_what_a_module_needs_is_its_distribution_and_what_that_requires():
+def test_a_module_needs_its_distribution_and_the_requirements_of_that():
     assert {"tokenizers", "huggingface-hub", "tqdm"} <= required(["tokenizers"])
     assert required(["no-such-distribution"]) == set()
     numpy, both = (needed_size(names, fusedbert=False) for names in (["numpy.linalg"], ["numpy", "tokenizers", "json"]))

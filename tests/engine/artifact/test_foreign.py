@@ -1,4 +1,4 @@
-"""Exports of other tools: run as they are, with what config.json tells, and nothing said to be verified."""
+"""Exports of other tools: they run unchanged, described by config.json, and are never reported as verified."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def quantize(model: onnx.ModelProto) -> None:
     model.graph.node.extend([zero, helper.make_node("MatMulInteger", ["zero", "zero"], ["unused"])])
 
 
-def test_it_runs_and_says_that_nothing_was_verified(plain: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_another_tools_export_runs_and_says_that_it_is_not_verified(plain: Path, reference: Callable[..., np.ndarray]) -> None:
     with Classifier.from_pretrained(plain, device="cpu") as clf:
         items = ["good movie", ("the plot", "was dull"), ""]
         np.testing.assert_allclose(clf.decision_function(items), reference(items), atol=1e-5)
@@ -62,7 +62,7 @@ def test_it_runs_and_says_that_nothing_was_verified(plain: Path, reference: Call
 
 
 @pytest.mark.parametrize("name", [name for name, (target, _) in KNOWN.items() if target == "cpu"])
-def test_every_name_that_others_use(plain: Path, name: str) -> None:
+def test_graphs_are_found_under_every_usual_name(plain: Path, name: str) -> None:
     _, precision = KNOWN[name]
     if name != "onnx/model.onnx":
         (plain / "onnx/model.onnx").rename(plain / name)
@@ -81,7 +81,7 @@ def test_auto_takes_the_least_rounded(plain: Path) -> None:
         assert clf.runtime.file.name == "model_quantized.onnx" and clf.predict(["good"])
 
 
-def test_a_quantized_graph_under_the_plain_name_is_told(plain: Path) -> None:
+def test_a_quantized_graph_under_the_plain_name_counts_as_int8(plain: Path) -> None:
     change(plain / "onnx/model.onnx", quantize)
     assert Classifier.from_pretrained(plain).runtime.precision == "int8"
     with pytest.raises(
@@ -90,7 +90,7 @@ def test_a_quantized_graph_under_the_plain_name_is_told(plain: Path) -> None:
         Classifier.from_pretrained(plain, precision="fp32")
 
 
-def test_a_graph_without_segments(make_artifact: Callable[..., Path]) -> None:
+def test_a_foreign_graph_may_lack_segments(make_artifact: Callable[..., Path]) -> None:
     folder = make_artifact(types=False)
     (folder / "fusedbert.json").unlink()
     configure(folder)
@@ -108,7 +108,9 @@ def test_a_graph_without_segments(make_artifact: Callable[..., Path]) -> None:
         (1, {"id2label": None, "problem_type": "regression"}, ("LABEL_0",)),
     ],
 )
-def test_labels(make_artifact: Callable[..., Path], labels: int, changes: Any, expected: tuple[str, ...]) -> None:
+def test_labels_come_from_config_json(
+    make_artifact: Callable[..., Path], labels: int, changes: Any, expected: tuple[str, ...]
+) -> None:
     folder = make_artifact(tuple(map(str, range(labels))))
     configure(folder, **changes)
     assert derive_manifest(folder).labels == expected
@@ -127,7 +129,7 @@ def test_labels(make_artifact: Callable[..., Path], labels: int, changes: Any, e
         ({"problem_type": "other"}, "problem_type 'other', expected one of"),
     ],
 )
-def test_a_config_that_does_not_fit(plain: Path, changes: Any, said: str) -> None:
+def test_a_config_that_does_not_fit_the_graph_is_refused(plain: Path, changes: Any, said: str) -> None:
     configure(plain, **changes)
     with pytest.raises(ArtifactError, match=said) as caught:
         Classifier.from_pretrained(plain)
@@ -147,7 +149,9 @@ def test_a_config_that_does_not_fit(plain: Path, changes: Any, said: str) -> Non
         ({"max_position_embeddings": None}, {}, 512),
     ],
 )
-def test_the_longest_text(plain: Path, changes: Any, tokenizer: Any, expected: int) -> None:
+def test_the_maximum_length_comes_from_the_tokenizer_and_the_config(
+    plain: Path, changes: Any, tokenizer: Any, expected: int
+) -> None:
     configure(plain, **changes)
     (plain / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     assert derive_manifest(plain).max_length == expected
@@ -185,7 +189,7 @@ def test_graphs_of_other_kinds_are_refused(plain: Path, edit: Callable[[onnx.Mod
         Classifier.from_pretrained(plain)
 
 
-def test_graphs_of_two_models(plain: Path, make_artifact: Callable[..., Path]) -> None:
+def test_graphs_of_two_models_are_refused(plain: Path, make_artifact: Callable[..., Path]) -> None:
     other = make_artifact(("a", "b", "c"), name="other")
     shutil.copy(other / "onnx/model.onnx", plain / "onnx/model_quantized.onnx")
     with pytest.raises(ArtifactError, match=r"graphs with \[2, 3\] labels"):
@@ -199,27 +203,27 @@ def test_graphs_of_two_models(plain: Path, make_artifact: Callable[..., Path]) -
         ("tokenizer.json", r"no tokenizer\.json: save it.*save_pretrained"),
     ],
 )
-def test_a_missing_file(plain: Path, name: str, said: str) -> None:
+def test_a_missing_config_or_tokenizer_is_refused(plain: Path, name: str, said: str) -> None:
     (plain / name).unlink()
     with pytest.raises(ArtifactError, match=said):
         Classifier.from_pretrained(plain)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 5000 + "]" * 5000])
-def test_a_damaged_config(plain: Path, content: str) -> None:
+def test_a_damaged_config_is_refused(plain: Path, content: str) -> None:
     (plain / "config.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"config\.json (cannot be read as JSON|is not a JSON object).*copy it again"):
         Classifier.from_pretrained(plain)
 
 
-def test_a_damaged_graph_does_not_keep_the_others_away(plain: Path) -> None:
+def test_a_damaged_graph_does_not_hide_the_others(plain: Path) -> None:
     (plain / "onnx/model_quantized.onnx").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert Classifier.from_pretrained(plain).runtime.precision == "fp32"
     with pytest.raises(ArtifactError, match=r"model_quantized\.onnx is not an ONNX graph"):
         Classifier.from_pretrained(plain, precision="int8")
 
 
-def test_weights_beside_the_graph(plain: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_weights_may_be_in_a_file_next_to_the_graph(plain: Path, reference: Callable[..., np.ndarray]) -> None:
     path = plain / "onnx/model.onnx"
     onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="model.onnx_data", size_threshold=200)
     with Classifier.from_pretrained(plain) as clf:
@@ -241,13 +245,13 @@ def test_a_link_out_of_the_folder_is_refused(plain: Path, name: str) -> None:
         Classifier.from_pretrained(plain)
 
 
-def test_an_artifact_is_read_as_one(artifact: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_manifest_is_read_as_an_artifact(artifact: Path, tmp_path: Path) -> None:
     assert manifest_of(artifact) == read_artifact(artifact) and manifest_of(artifact).verifiable
     with pytest.raises(ArtifactError, match="not an artifact"):
         manifest_of(tmp_path / "missing")
 
 
-def test_the_doctor_says_what_it_could_not_do(plain: Path) -> None:
+def test_the_doctor_says_which_checks_it_skipped(plain: Path) -> None:
     findings = {finding.name: finding for finding in examine(plain)}
     assert findings["model_files"].status is findings["model_golden"].status is Status.NOTE
     assert "model_works" not in findings

@@ -1,9 +1,10 @@
-"""What is read of a graph without onnx is what onnx reads, and nothing that is no graph gets through."""
+"""Graph headers read without onnx: they agree with onnx, and files that are not graphs are refused."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,11 +22,11 @@ def external(name: str, location: str) -> TensorProto:
     return tensor
 
 
-def value(name: str, shape: list[object], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+def value(name: str, shape: list[str | int | None], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def save(path: Path, nodes: list[onnx.NodeProto], weights: list[TensorProto] | None = None, **parts: object) -> Path:
+def save(path: Path, nodes: list[onnx.NodeProto], weights: list[TensorProto] | None = None, **parts: Any) -> Path:
     graph = helper.make_graph(
         nodes,
         "graph",
@@ -33,7 +34,7 @@ def save(path: Path, nodes: list[onnx.NodeProto], weights: list[TensorProto] | N
         [value("logits", ["batch", 2])],
         weights or [],
     )
-    for tensor in parts.pop("sparse", []):  # type: ignore[attr-defined]
+    for tensor in parts.pop("sparse", []):
         graph.sparse_initializer.append(tensor)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("", 21)], **parts
@@ -42,11 +43,11 @@ def save(path: Path, nodes: list[onnx.NodeProto], weights: list[TensorProto] | N
     return path
 
 
-def node(kind: str = "Identity", **attributes: object) -> onnx.NodeProto:
+def node(kind: str = "Identity", **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, ["input_ids"], ["logits"], **attributes)
 
 
-def test_the_same_as_onnx(artifact: Path) -> None:
+def test_a_header_is_read_as_onnx_reads_it(artifact: Path) -> None:
     path = artifact / "onnx/model.onnx"
     model, found = onnx.load(path).graph, read_header(path)
     kinds = [each.op_type for each in model.node]
@@ -56,7 +57,7 @@ def test_the_same_as_onnx(artifact: Path) -> None:
     assert (found.opset, found.data_files, found.half) == (18, (), False)
 
 
-def test_every_place_that_may_name_a_data_file(tmp_path: Path) -> None:
+def test_data_files_are_found_wherever_a_graph_may_name_them(tmp_path: Path) -> None:
     inner = helper.make_graph([node("Constant", value=external("in", "branch"))], "inner", [], [], [external("x", "inner")])
     sparse = onnx.SparseTensorProto(values=external("v", "values"), indices=external("i", "indices"), dims=[4])
     function = helper.make_function("own", "F", ["a"], ["b"], [node("Constant", value=external("f", "function"))], [])
@@ -93,7 +94,7 @@ def test_a_location_with_two_values_counts_twice(tmp_path: Path) -> None:
     assert {"first", "../a", "ok"} <= set(read_header(path).data_files)
 
 
-def test_half_precision(tmp_path: Path) -> None:
+def test_half_precision_is_recognized(tmp_path: Path) -> None:
     large, small = np.zeros(10, dtype=np.float16), np.zeros(2, dtype=np.float32)
     weights = [numpy_helper.from_array(array, str(number)) for number, array in enumerate((large, small))]
     assert read_header(save(tmp_path / "x.onnx", [node()], weights)).half
@@ -103,18 +104,18 @@ def test_half_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"garbage" * 50, b"\0" * 100, b"version https://git-lfs.github.com/spec/v1\n", b"\xff" * 64]
 )
-def test_what_is_no_graph(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_graphs_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.onnx").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"x\.onnx is not an ONNX graph, or damaged"):
         read_header(tmp_path / "x.onnx")
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_graph_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(FusedBertError, match="cannot be read"):
         read_header(tmp_path / "x.onnx")
 
 
-def test_damage_is_an_error_of_ours_or_none(artifact: Path, tmp_path: Path) -> None:
+def test_damage_is_a_fusedbert_error_or_harmless(artifact: Path, tmp_path: Path) -> None:
     whole = (artifact / "onnx/model.onnx").read_bytes()
     rng = random.Random(0)
     for _ in range(300):
@@ -127,7 +128,7 @@ def test_damage_is_an_error_of_ours_or_none(artifact: Path, tmp_path: Path) -> N
             assert "\n" not in str(error)
 
 
-def test_data_files_stand_beside_their_graph(tmp_path: Path) -> None:
+def test_data_files_must_be_inside_the_artifact(tmp_path: Path) -> None:
     assert data_files(tmp_path, "onnx/model.onnx", ("model.onnx_data", "./a/b")) == ("onnx/model.onnx_data", "onnx/a/b")
     for bad in ("", "/x", "../x", "a/../../x", "a\\b", "C:x", "*/_ORT_MEM_ADDR_/*", "a\0"):
         with pytest.raises(ArtifactError, match="not a path inside its folder"):

@@ -1,4 +1,4 @@
-"""What is loaded is what was exported: each file by its hash, nothing from outside the folder, and the verdict kept."""
+"""Verified loading: each file by its hash, nothing from outside the folder, and the verdict kept."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def artifact(make_artifact: Callable[..., Path], variant: Callable[..., Any]) ->
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest anew for files that a test has changed."""
+    """Write the manifest again for files that a test has changed."""
     write_manifest(folder, read_manifest(folder))
 
 
@@ -74,7 +74,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_flipped_bit_in_any_file_is_caught_with_its_name(artifact: Path, precision: str, aged: None) -> None:
+def test_a_flipped_bit_in_any_file_is_detected_and_named(artifact: Path, precision: str, aged: None) -> None:
     assert len(names(artifact)) == 8
     Classifier.from_pretrained(artifact, precision=precision).close()  # the verdict is kept, and must not be believed
     rng = np.random.default_rng(0)
@@ -88,9 +88,12 @@ def test_a_flipped_bit_in_any_file_is_caught_with_its_name(artifact: Path, preci
     Classifier.from_pretrained(artifact, precision=precision).close()
 
 
-def test_every_bit_of_the_manifest(make_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_flipped_bit_of_the_manifest_is_detected(
+    make_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = make_artifact(name="small")
-    monkeypatch.setattr(artifact_module, "inside", lambda *_, **__: None)  # it asks the file system, 9,000 times for each file
+    # It would ask the file system 9,000 times for each file.
+    monkeypatch.setattr(artifact_module, "inside", lambda *_, **__: None)
     manifest = artifact / MANIFEST
     whole = manifest.read_bytes()
     for bit in range(8 * len(whole)):
@@ -101,14 +104,14 @@ def test_every_bit_of_the_manifest(make_artifact: Callable[..., Path], monkeypat
             read_manifest(artifact)
 
 
-def test_a_manifest_that_another_tool_wrote_needs_no_hash_of_its_own(artifact: Path) -> None:
+def test_a_manifest_without_a_hash_is_accepted(artifact: Path) -> None:
     document = json.loads((artifact / MANIFEST).read_text())
     del document["sha256"]
     (artifact / MANIFEST).write_text(json.dumps(document))
     assert list(read_manifest(artifact).labels) == document["labels"]
 
 
-def test_damage_to_the_name_of_the_hash(artifact: Path) -> None:
+def test_a_damaged_hash_key_is_detected(artifact: Path) -> None:
     content = (artifact / MANIFEST).read_text()
     at = content.rindex('"sha256"')
     (artifact / MANIFEST).write_text(content[:at] + '"sha25v"' + content[at + 8 :])
@@ -124,7 +127,7 @@ def test_a_newer_format_says_so(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "tokenizer.json", "onnx/model.onnx", "onnx/model_fp16.onnx"])
-def test_a_missing_or_shorter_file(artifact: Path, name: str) -> None:
+def test_a_missing_or_truncated_file_is_refused(artifact: Path, name: str) -> None:
     content = (artifact / name).read_bytes()
     (artifact / name).write_bytes(content[:-1])
     with pytest.raises(ArtifactError, match=f"{name} has {len(content) - 1} bytes, the manifest says {len(content)}"):
@@ -157,9 +160,7 @@ def test_files_are_read_once(artifact: Path, own_cache: Path, aged: None, read: 
         assert len(read) == 7
 
 
-def test_what_a_load_reads_is_checked_before_it_is_read(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch, read: list[str]
-) -> None:
+def test_files_are_checked_before_they_are_loaded(artifact: Path, monkeypatch: pytest.MonkeyPatch, read: list[str]) -> None:
     def stop(*_: object, **__: object) -> None:
         assert {"config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "model.onnx"} <= set(read)
         raise RuntimeError("opened")
@@ -170,14 +171,16 @@ def test_what_a_load_reads_is_checked_before_it_is_read(
     assert "fusedbert-verify" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_file_that_just_changed_is_not_remembered(artifact: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_just_changed_is_not_recorded_as_verified(
+    artifact: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verify_module, "_TICK", 10**18)
     Classifier.from_pretrained(artifact).close()
     (record,) = (own_cache / "verdicts").iterdir()
     assert json.loads(record.read_text())["files"] == {}
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(
+def test_an_unwritable_cache_costs_only_time(
     artifact: Path, own_cache: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_cache.touch()  # a file where the folder should be: root may write to any folder
@@ -198,12 +201,12 @@ def _no_home(given: object) -> Path:
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "README.md"])
-def test_a_file_swapped_while_it_is_loaded(artifact: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_replaced_during_the_load_is_detected(artifact: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = loading_module.open_session
 
     def swap(*arguments: Any, **options: Any) -> Any:
         other = artifact / "other"
-        shutil.copy2(artifact / name, other)  # the same content and time: the inode tells
+        shutil.copy2(artifact / name, other)  # with the same content and time: only the inode differs
         other.replace(artifact / name)
         return real(*arguments, **options)
 
@@ -214,7 +217,7 @@ def test_a_file_swapped_while_it_is_loaded(artifact: Path, name: str, monkeypatc
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "onnx/../../outside", "a\\b", "C:/x", "", "a\0b"])
 @pytest.mark.parametrize("where", ["files", "variants"])
-def test_a_path_that_climbs_out_is_refused(artifact: Path, name: str, where: str) -> None:
+def test_a_path_outside_the_folder_is_refused(artifact: Path, name: str, where: str) -> None:
     (artifact.parent / "outside").write_bytes((artifact / "onnx/model.onnx").read_bytes())
     manifest = read_manifest(artifact)
     if where == "files":
@@ -247,7 +250,7 @@ def test_a_link_out_of_the_folder_is_refused(artifact: Path, name: str, absolute
         Classifier.from_pretrained(artifact)
 
 
-def test_links_inside_and_to_the_folder_pass(artifact: Path) -> None:
+def test_links_inside_the_folder_and_to_it_are_followed(artifact: Path) -> None:
     (artifact / "onnx/model.onnx").rename(artifact / "kept")
     (artifact / "onnx/model.onnx").symlink_to("../kept")
     link = artifact.parent / "link"
@@ -266,7 +269,7 @@ def as_snapshot(folder: Path, target: Path, owner: str = "models--org--name") ->
     return snapshot
 
 
-def test_the_hubs_cache_is_made_of_links(artifact: Path, tmp_path: Path) -> None:
+def test_the_links_of_the_hubs_cache_are_followed(artifact: Path, tmp_path: Path) -> None:
     snapshot = as_snapshot(with_data(artifact), tmp_path / "hub")
     with Classifier.from_pretrained(snapshot, precision="fp32") as clf:
         assert clf.predict(["good"])
@@ -280,7 +283,7 @@ def test_the_hubs_cache_is_made_of_links(artifact: Path, tmp_path: Path) -> None
 
 
 def with_data(folder: Path, location: str = "model.onnx_data") -> Path:
-    """Move the weights of the fp32 graph to a file beside it."""
+    """Move the weights of the fp32 graph to a file next to it."""
     path = folder / "onnx/model.onnx"
     onnx.save_model(onnx.load(path), path, save_as_external_data=True, location=location, size_threshold=200)
     seal(folder)
@@ -337,14 +340,14 @@ def test_external_data_through_a_link_is_refused(artifact: Path, location: str, 
         Classifier.from_pretrained(artifact, precision="fp32")
 
 
-def test_external_data_that_the_manifest_does_not_list(artifact: Path) -> None:
+def test_external_data_missing_from_the_manifest_is_refused(artifact: Path) -> None:
     pointing_to(artifact, "unlisted")
     shutil.copy(artifact / "onnx/model.onnx_data", artifact / "onnx/unlisted")
     with pytest.raises(ArtifactError, match="unlisted is not listed in the manifest"):
         Classifier.from_pretrained(artifact, precision="fp32")
 
 
-def test_a_graph_that_the_manifest_does_not_list(artifact: Path) -> None:
+def test_a_graph_missing_from_the_manifest_is_refused(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     files = {name: entry for name, entry in manifest.files.items() if name != "onnx/model.onnx"}
     _write_as_it_is(artifact, dataclasses.replace(manifest, files=files))
@@ -353,7 +356,7 @@ def test_a_graph_that_the_manifest_does_not_list(artifact: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read any file")
-def test_a_file_that_cannot_be_read(artifact: Path) -> None:
+def test_an_unreadable_file_is_one_error(artifact: Path) -> None:
     (artifact / "README.md").chmod(0)
     with pytest.raises(FusedBertError, match=r"README\.md cannot be read"):
         Classifier.from_pretrained(artifact)

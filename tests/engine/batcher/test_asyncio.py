@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +15,6 @@ from fusedbert.engine.errors import ClosedError, DeadlineError, InputError, Over
 from fusedbert.engine.model import Model
 
 TEXTS = ["good movie", "", "bad " * 20, "very dull plot", "fine"]
-
-
-@pytest.fixture
-def clf(artifact: Path) -> Iterator[Classifier]:
-    with Classifier.from_pretrained(artifact, threads=1) as classifier:
-        yield classifier
 
 
 @pytest.fixture
@@ -47,7 +40,7 @@ async def occupied(batcher: Batcher) -> asyncio.Task[Any]:
     return task
 
 
-def test_results_are_those_of_the_classifier(clf: Classifier) -> None:
+def test_classify_gives_the_results_of_the_classifier(clf: Classifier) -> None:
     async def ask() -> list[Any]:
         async with Batcher(clf) as batcher:
             return await asyncio.gather(*(batcher.classify(text, top_k=None) for text in TEXTS * 20))
@@ -57,7 +50,7 @@ def test_results_are_those_of_the_classifier(clf: Classifier) -> None:
             assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-6)
 
 
-def test_the_loop_stays_free(clf: Classifier, held: threading.Event) -> None:
+def test_the_event_loop_is_not_blocked(clf: Classifier, held: threading.Event) -> None:
     async def ask() -> int:
         ticks = 0
         async with Batcher(clf) as batcher:
@@ -102,7 +95,7 @@ def test_a_cancelled_task_gives_up_its_place(clf: Classifier, held: threading.Ev
             await waiting
         assert batcher.stats.cancelled == 1 and batcher.stats.waiting == 0
         other = asyncio.create_task(batcher.classify("good"))
-        first.cancel()  # runs already: its result goes nowhere, and harms nobody
+        first.cancel()  # runs already: its result is dropped without harm
         held.set()
         assert await other == clf("good")
         await batcher.aclose()
@@ -111,7 +104,7 @@ def test_a_cancelled_task_gives_up_its_place(clf: Classifier, held: threading.Ev
     asyncio.run(ask())
 
 
-def test_a_deadline_is_told_when_it_passes(clf: Classifier, held: threading.Event) -> None:
+def test_a_passed_deadline_is_reported_at_once(clf: Classifier, held: threading.Event) -> None:
     async def ask() -> None:
         async with Batcher(clf, workers=1) as batcher:
             first = await occupied(batcher)
@@ -125,7 +118,7 @@ def test_a_deadline_is_told_when_it_passes(clf: Classifier, held: threading.Even
     asyncio.run(ask())
 
 
-def test_bad_input_and_closing(clf: Classifier, held: threading.Event) -> None:
+def test_bad_input_and_a_closed_batcher_are_refused(clf: Classifier, held: threading.Event) -> None:
     async def ask() -> None:
         batcher = Batcher(clf, workers=1)
         with pytest.raises(InputError):
@@ -145,7 +138,7 @@ def test_bad_input_and_closing(clf: Classifier, held: threading.Event) -> None:
     asyncio.run(ask())
 
 
-def test_a_loop_that_ended_before_its_results_harms_nobody(clf: Classifier, held: threading.Event) -> None:
+def test_a_loop_closed_before_its_results_does_no_harm(clf: Classifier, held: threading.Event) -> None:
     with Batcher(clf, workers=1) as batcher:
 
         async def leave() -> None:

@@ -35,19 +35,13 @@ TEXTS = [" ".join(WORDS[(i * k) % 9] for k in range(1 + i % 17)) for i in range(
 
 
 @pytest.fixture
-def clf(artifact: Path) -> Iterator[Classifier]:
-    with Classifier.from_pretrained(artifact, threads=1) as classifier:
-        yield classifier
-
-
-@pytest.fixture
 def batcher(clf: Classifier) -> Iterator[Batcher]:
     with Batcher(clf, workers=1) as made:
         yield made
 
 
 class Gate:
-    """Holds up each run of the graph until it is opened, and notes the texts of the runs."""
+    """Holds each run of the graph until the gate is opened, and records the texts of the runs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
@@ -92,8 +86,9 @@ def hold(batcher: Batcher, gate: Gate) -> Future[Any]:
 
 def test_each_caller_gets_what_the_classifier_gives(batcher: Batcher, clf: Classifier) -> None:
     items: list[Any] = ["good movie", "", ("good", "bad"), {"text": "dull"}, {"text": "dull", "text_pair": "plot"}]
+    calls: list[dict[str, Any]] = [{}, {"top_k": None}, {"top_k": 1}, {"function_to_apply": "none"}, {"truncation": True}]
     for item in items:
-        for options in ({}, {"top_k": None}, {"top_k": 1}, {"function_to_apply": "none"}, {"truncation": True}):
+        for options in calls:
             same(batcher.submit(item, **options).result(20), clf(item, **options))
 
 
@@ -104,7 +99,7 @@ def test_many_texts_of_all_lengths_keep_their_results(batcher: Batcher, clf: Cla
     assert batcher.stats.answered == len(TEXTS) and batcher.stats.waiting == batcher.stats.running == 0
 
 
-def test_many_threads(clf: Classifier) -> None:
+def test_many_threads_get_their_own_results(clf: Classifier) -> None:
     expected = {text: clf(text)[0] for text in TEXTS}
     with Batcher(clf, workers=2) as batcher, ThreadPoolExecutor(16) as pool:
 
@@ -116,7 +111,7 @@ def test_many_threads(clf: Classifier) -> None:
         assert all(pool.map(ask, range(1600)))
 
 
-def test_what_arrives_during_a_run_is_the_next_batch_of_texts_alike_in_length(batcher: Batcher, gate: Gate) -> None:
+def test_texts_that_arrive_during_a_run_are_batched_by_length(batcher: Batcher, gate: Gate) -> None:
     first = hold(batcher, gate)
     long = " ".join(["good"] * 25)
     rest = [batcher.submit(text) for text in (long, "good", long + " bad", "bad")]
@@ -181,12 +176,12 @@ def test_expired_texts_make_room_in_a_full_queue(clf: Classifier, gate: Gate) ->
         late = [batcher.submit("bad", timeout=0.0) for _ in range(2)]
         time.sleep(0.002)
         kept = batcher.submit("good")  # takes the place of one
-        assert all(isinstance(each.exception(0), DeadlineError) for each in late)  # told at once
+        assert all(isinstance(each.exception(0), DeadlineError) for each in late)  # reported at once
         gate.open.set()
         kept.result(20)
 
 
-def test_a_bad_text_fails_its_own_caller_alone(artifact: Path, gate: Gate) -> None:
+def test_a_bad_text_fails_only_its_caller(artifact: Path, gate: Gate) -> None:
     with Classifier.from_pretrained(artifact, threads=1, long_text="error") as clf, Batcher(clf, workers=1) as batcher:
         first = hold(batcher, gate)
         for wrong, error in ((None, InputError), (["good"], InputError), ("\ud800", InputError), (b"good", InputError)):
@@ -207,7 +202,7 @@ def test_a_bad_text_fails_its_own_caller_alone(artifact: Path, gate: Gate) -> No
     "options", [{"top_k": 0}, {"top_k": True}, {"top_k": []}, {"function_to_apply": "max"}, {"truncation": 1}, {"timeout": -1}]
 )
 def test_wrong_options_are_refused(batcher: Batcher, options: dict[str, Any]) -> None:
-    batcher.submit("good", top_k=1, truncation=True).result(20)  # True equals 1, and is none
+    batcher.submit("good", top_k=1, truncation=True).result(20)  # True equals 1, but is a wrong top_k
     with pytest.raises(OptionError):
         batcher.submit("good", **options)
 
@@ -230,7 +225,7 @@ def test_where_the_graph_fails_for_one_text_the_others_get_their_results(batcher
     assert batcher.stats.failed == 1
 
 
-def test_an_error_of_a_batch_reaches_its_callers_alone(batcher: Batcher, gate: Gate) -> None:
+def test_an_error_of_a_batch_reaches_only_its_callers(batcher: Batcher, gate: Gate) -> None:
     gate.fail = lambda texts: MemoryError("no") if "bad" in texts else InferenceError("broken") if "dull" in texts else None
     first = hold(batcher, gate)
     long = " ".join(["plot"] * 25)
@@ -245,7 +240,7 @@ def test_an_error_of_a_batch_reaches_its_callers_alone(batcher: Batcher, gate: G
     batcher.submit("good").result(20)
 
 
-def test_a_callback_that_raises_harms_nobody(batcher: Batcher, gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_raises_does_no_harm(batcher: Batcher, gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     first = hold(batcher, gate)
     futures = [batcher.submit(text) for text in ("good", "bad")]
 
@@ -259,7 +254,7 @@ def test_a_callback_that_raises_harms_nobody(batcher: Batcher, gate: Gate, caplo
     assert "could not be delivered" in caplog.text
 
 
-def test_closing_drains(clf: Classifier, gate: Gate) -> None:
+def test_closing_finishes_the_queue(clf: Classifier, gate: Gate) -> None:
     batcher = Batcher(clf, workers=1)
     futures = [hold(batcher, gate), *(batcher.submit("good") for _ in range(5))]
     closer = threading.Thread(target=batcher.close)
@@ -273,7 +268,7 @@ def test_closing_drains(clf: Classifier, gate: Gate) -> None:
     batcher.close()
 
 
-def test_closing_may_drop(clf: Classifier, gate: Gate) -> None:
+def test_closing_may_drop_the_queue(clf: Classifier, gate: Gate) -> None:
     batcher = Batcher(clf, workers=1)
     first, second = hold(batcher, gate), batcher.submit("good")
     closer = threading.Thread(target=batcher.close, kwargs={"drain": False})
@@ -307,7 +302,7 @@ def test_a_forgotten_batcher_finishes_and_its_threads_end(clf: Classifier) -> No
         assert not thread.is_alive()
 
 
-def test_a_closed_classifier_is_told(artifact: Path) -> None:
+def test_a_closed_classifier_is_reported(artifact: Path) -> None:
     clf = Classifier.from_pretrained(artifact, threads=1)
     with Batcher(clf) as batcher:
         clf.close()
@@ -317,7 +312,7 @@ def test_a_closed_classifier_is_told(artifact: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_in_a_forked_child_it_says_so(batcher: Batcher) -> None:
+def test_a_batcher_in_a_forked_child_is_refused(batcher: Batcher) -> None:
     batcher.submit("good").result(20)
     reader, writer = os.pipe()
     child = os.fork()
@@ -331,8 +326,8 @@ def test_in_a_forked_child_it_says_so(batcher: Batcher) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
-    with os.fdopen(reader) as told:
-        message = told.read()
+    with os.fdopen(reader) as pipe:
+        message = pipe.read()
     assert "make one in each process" in message and message.endswith(" closed")
 
 
@@ -347,14 +342,14 @@ def test_a_program_that_does_not_close_it_ends_quietly(artifact: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.strip() in ("POSITIVE", "NEGATIVE")
 
 
-def test_long_texts_in_windows(artifact: Path) -> None:
+def test_long_texts_are_read_in_windows(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact, threads=1, long_text="window") as clf, Batcher(clf, workers=1) as batcher:
         texts = ["good", "bad plot " * 60, "dull", "the movie was " * 40]
         for future, text in zip([batcher.submit(text) for text in texts], texts, strict=True):
             same(future.result(20), clf(text))
 
 
-def test_repr_and_stats(batcher: Batcher) -> None:
+def test_repr_and_stats_describe_the_batcher(batcher: Batcher) -> None:
     batcher.submit("good").result(20)
     assert repr(batcher).startswith("Batcher(Classifier(")
     stats = batcher.stats

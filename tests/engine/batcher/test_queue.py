@@ -1,4 +1,4 @@
-"""The queue's policy without a model: shares, budgets, waiting for company, and the cost that it learns."""
+"""The queue's policy without a model: shares, budgets, waiting for other callers, and the cost that it learns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_worker_takes_its_share_in_order_of_arrival() -> None:
 
 @settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=40), tokens=st.integers(1, 2000), workers=st.integers(1, 4))
-def test_each_text_is_taken_once_within_the_budget(sizes: list[int], tokens: int, workers: int) -> None:
+def test_each_text_is_taken_once_and_within_the_budget(sizes: list[int], tokens: int, workers: int) -> None:
     queue = make_queue(tokens=tokens, workers=workers)
     jobs = [put(queue, "a" * size) for size in sizes]
     taken = []
@@ -50,16 +50,16 @@ def test_each_text_is_taken_once_within_the_budget(sizes: list[int], tokens: int
     assert taken == jobs
 
 
-def test_a_lone_caller_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_caller_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     queue = make_queue(max_wait=3600.0)
     for tokens in (10, 1000):
-        queue.cost.observe(tokens, 7200.0)  # a wait would pay, if there were anybody to wait for
+        queue.cost.observe(tokens, 7200.0)  # a wait would pay if there were other callers
     for _ in range(3):
         threading.Timer(0.01, put, [queue]).start()
         assert len(queue.take()) == 1
 
 
-def test_where_there_were_others_it_waits_for_as_many() -> None:
+def test_a_worker_waits_for_as_many_callers_as_before() -> None:
     queue = make_queue(max_wait=3600.0)
     for tokens in (10, 1000):
         queue.cost.observe(tokens, 7200.0)
@@ -77,7 +77,7 @@ def test_where_there_were_others_it_waits_for_as_many() -> None:
 
 
 @pytest.mark.parametrize(("max_wait", "fixed"), [(0.0, 7200.0), (3600.0, 0.0), (0.01, 7200.0), (3600.0, 0.01)])
-def test_it_waits_no_longer_than_allowed_and_than_what_it_saves(max_wait: float, fixed: float) -> None:
+def test_a_wait_ends_after_the_allowed_time_or_the_time_it_saves(max_wait: float, fixed: float) -> None:
     queue = make_queue(max_wait=max_wait)
     for tokens in (10, 1000):
         queue.cost.observe(tokens, fixed + tokens * 1e-6)
@@ -85,7 +85,7 @@ def test_it_waits_no_longer_than_allowed_and_than_what_it_saves(max_wait: float,
     put(queue)
     assert len(queue.take()) == 2
     threading.Timer(0.01, put, [queue]).start()
-    assert len(queue.take()) == 1  # an hour's wait would be killed by the timeout of the tests
+    assert len(queue.take()) == 1  # an hour's wait would exceed the time limit of the tests
 
 
 def test_closing_ends_a_wait() -> None:
@@ -132,14 +132,14 @@ def test_counts_add_up_under_many_threads() -> None:
 
 
 @given(fixed=st.floats(0, 1), slope=st.floats(1e-6, 1e-2), tokens=st.lists(st.integers(1, 4096), min_size=2, max_size=80))
-def test_the_fixed_cost_is_found(fixed: float, slope: float, tokens: list[int]) -> None:
+def test_the_fixed_cost_of_a_run_is_estimated(fixed: float, slope: float, tokens: list[int]) -> None:
     cost = RunCost()
     for count in (*tokens, 3, 300):
         cost.observe(count, fixed + slope * count)
     assert cost.fixed == pytest.approx(fixed, abs=1e-4 * (1 + slope * 4096))
 
 
-def test_the_fixed_cost_is_not_guessed() -> None:
+def test_the_fixed_cost_is_not_estimated_from_too_little() -> None:
     cost = RunCost()
     assert cost.fixed == 0
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Loading, scikit-learn's verbs, order, exactness, streams, threads, and what is refused."""
+"""Loading, the methods of scikit-learn, order, exactness, streams, threads, and refused calls."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_score_does_not_depend_on_its_batch(clf: Classifier) -> None:
     np.testing.assert_allclose(clf.decision_function(texts), alone, atol=1e-6)
 
 
-def test_verbs_of_scikit_learn(clf: Classifier, reference: Callable[..., np.ndarray]) -> None:
+def test_the_methods_of_scikit_learn_follow_the_equations(clf: Classifier, reference: Callable[..., np.ndarray]) -> None:
     logits = reference(TEXTS)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     probabilities = clf.predict_proba(TEXTS)
@@ -60,12 +60,12 @@ def test_verbs_of_scikit_learn(clf: Classifier, reference: Callable[..., np.ndar
 
 
 @pytest.mark.parametrize("verb", ["predict", "predict_proba", "decision_function", "stream"])
-def test_a_single_text_is_no_collection(clf: Classifier, verb: str) -> None:
+def test_a_single_text_is_not_accepted_as_a_collection(clf: Classifier, verb: str) -> None:
     with pytest.raises(InputError, match=r"\[text\]"):
         getattr(clf, verb)("good movie")
 
 
-def test_multi_label(make_artifact: Callable[..., Path], reference: Callable[..., np.ndarray]) -> None:
+def test_multi_label_scores_are_sigmoids(make_artifact: Callable[..., Path], reference: Callable[..., np.ndarray]) -> None:
     labels = tuple("abcdefgh")
     clf = Classifier.from_pretrained(make_artifact(labels, "multi_label_classification"))
     expected = [[label for label, logit in zip(labels, row, strict=True) if logit >= 0] for row in reference(TEXTS, 8)]
@@ -73,14 +73,14 @@ def test_multi_label(make_artifact: Callable[..., Path], reference: Callable[...
     assert len(set(map(tuple, expected))) > 1
 
 
-def test_regression(make_artifact: Callable[..., Path], reference: Callable[..., np.ndarray]) -> None:
+def test_regression_gives_values(make_artifact: Callable[..., Path], reference: Callable[..., np.ndarray]) -> None:
     clf = Classifier.from_pretrained(make_artifact(("value",), "regression"))
     np.testing.assert_allclose(clf.predict_proba(TEXTS), reference(TEXTS, 1), atol=1e-5)
     with pytest.raises(OptionError, match="decision_function"):
         clf.predict(TEXTS)
 
 
-def test_a_graph_without_segments_is_fed_what_it_declares(make_artifact: Callable[..., Path]) -> None:
+def test_a_graph_without_segments_gets_only_its_declared_inputs(make_artifact: Callable[..., Path]) -> None:
     clf = Classifier.from_pretrained(make_artifact(types=False))
     assert clf.decision_function(["good", ("good", "bad")]).shape == (2, 2)
 
@@ -113,7 +113,7 @@ def test_stream_names_the_place_of_a_bad_item(clf: Classifier) -> None:
         list(results)
 
 
-def test_truncation_is_counted_or_refused(artifact: Path, clf: Classifier) -> None:
+def test_truncated_texts_are_counted_or_refused(artifact: Path, clf: Classifier) -> None:
     long = "good " * 100
     clf([long, "bad", long])
     assert clf.truncated == 2
@@ -125,11 +125,11 @@ def test_truncation_is_counted_or_refused(artifact: Path, clf: Classifier) -> No
         assert strict(long, truncation=True)[0]["label"] in strict.classes_
 
 
-def test_a_megabyte_of_text(clf: Classifier) -> None:
+def test_a_megabyte_of_text_is_classified_quickly(clf: Classifier) -> None:
     assert clf("good movie, " * 90_000)[0]["label"] in clf.classes_
 
 
-def test_eight_threads_get_what_one_gets(clf: Classifier) -> None:
+def test_eight_threads_get_the_results_of_one(clf: Classifier) -> None:
     generator = random.Random(1)
     batches = [[generator.choice(TEXTS) for _ in range(generator.randrange(1, 12))] for _ in range(200)]
     expected = [clf.decision_function(batch) for batch in batches]
@@ -139,7 +139,7 @@ def test_eight_threads_get_what_one_gets(clf: Classifier) -> None:
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_runtime_and_repr(clf: Classifier, artifact: Path) -> None:
+def test_runtime_and_repr_describe_the_classifier(clf: Classifier, artifact: Path) -> None:
     runtime = clf.runtime
     assert (runtime.device, runtime.provider, runtime.precision) == ("cpu", "CPUExecutionProvider", "fp32")
     assert runtime.file == artifact / "onnx/model.onnx" and runtime.threads == 2
@@ -149,7 +149,7 @@ def test_runtime_and_repr(clf: Classifier, artifact: Path) -> None:
     assert "fp32 on cpu" in repr(clf) and "POSITIVE" in repr(clf)
 
 
-def test_closed(artifact: Path) -> None:
+def test_a_closed_classifier_is_refused(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact) as clf:
         clf("good")
     for call in (lambda: clf("good"), lambda: clf.predict(["good"]), lambda: list(clf.stream(["good"]))):
@@ -159,13 +159,13 @@ def test_closed(artifact: Path) -> None:
     assert "closed" in repr(clf)
 
 
-def test_close_lets_the_graph_go(artifact: Path) -> None:
+def test_closing_frees_the_graph(artifact: Path) -> None:
     clf = Classifier.from_pretrained(artifact)
     graph = weakref.ref(clf.model.open())
     clf.close()
     gc.collect()
     assert graph() is None
-    assert clf.classes_ and clf.max_length  # what is small stays
+    assert clf.classes_ and clf.max_length  # small objects stay
 
 
 @pytest.mark.parametrize(
@@ -186,23 +186,23 @@ def test_close_lets_the_graph_go(artifact: Path) -> None:
         ({"session_options": {"intra_op_num_threads": "two"}}, "intra_op_num_threads"),
     ],
 )
-def test_options_name_their_values(artifact: Path, options: dict[str, Any], named: str) -> None:
+def test_wrong_options_are_refused_with_the_valid_values(artifact: Path, options: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError) as caught:
         Classifier.from_pretrained(artifact, **options)
     assert named in str(caught.value)
 
 
-def test_calls_refuse_what_is_no_option(clf: Classifier) -> None:
+def test_calls_refuse_wrong_options(clf: Classifier) -> None:
     for options in ({"top_k": 0}, {"function_to_apply": "max"}, {"truncation": "longest_first"}):
         with pytest.raises(OptionError, match=next(iter(options))):
             clf("good", **options)  # type: ignore[arg-type]
 
 
-def test_parsed_devices_read_as_they_were_written() -> None:
+def test_devices_are_parsed_and_printed() -> None:
     assert [str(Device.parse(text)) for text in ("auto", "cpu", "cuda", "cuda:3")] == ["auto", "cpu", "cuda:0", "cuda:3"]
 
 
-def test_the_users_session_options_win(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_the_users_session_options_take_precedence(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
     own = onnxruntime.SessionOptions()
     own.intra_op_num_threads = 1
     mapping = {"intra_op_num_threads": 1, "session.intra_op.allow_spinning": "0"}
@@ -216,20 +216,20 @@ def test_the_users_session_options_win(artifact: Path, reference: Callable[..., 
     ("settings", "asked"),
     [(None, False), ({}, False), ({"fusedbert.kernels": "0"}, False), ({"intra_op_num_threads": 1}, True)],
 )
-def test_threads_are_as_asked_for_only_if_somebody_asked(artifact: Path, settings: Any, asked: bool) -> None:
+def test_the_runtime_says_threads_as_asked_for_only_on_request(artifact: Path, settings: Any, asked: bool) -> None:
     with Classifier.from_pretrained(artifact, session_options=settings) as clf:
         assert ("as asked for" in clf.runtime.why) == asked
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100, None])
-def test_a_damaged_graph(artifact: Path, content: bytes | None) -> None:
+def test_a_damaged_graph_is_refused(artifact: Path, content: bytes | None) -> None:
     graph = artifact / "onnx/model.onnx"
     whole = graph.read_bytes()
     graph.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(ArtifactError, match=r"model\.onnx has \d+ bytes, the manifest says"):
         Classifier.from_pretrained(artifact)
     graph.write_bytes(b"\xff" * len(whole))
-    _rewrite(artifact)  # as if it had been written so
+    _rewrite(artifact)  # as if the export had written it
     with pytest.raises(ArtifactError, match=r"model\.onnx (cannot be loaded|is not an ONNX graph).*export") as caught:
         Classifier.from_pretrained(artifact)
     assert "\n" not in str(caught.value)
@@ -238,14 +238,14 @@ def test_a_damaged_graph(artifact: Path, content: bytes | None) -> None:
         Classifier.from_pretrained(artifact)
 
 
-def test_a_path_that_climbs_out(artifact: Path) -> None:
+def test_a_manifest_path_outside_the_folder_is_refused(artifact: Path) -> None:
     manifest = artifact / "fusedbert.json"
     manifest.write_text(manifest.read_text().replace("onnx/model.onnx", "../model.onnx"))
     with pytest.raises(ArtifactError, match="not a path inside"):
         Classifier.from_pretrained(artifact)
 
 
-def test_a_graph_that_is_no_classifier(artifact: Path, make_artifact: Callable[..., Path]) -> None:
+def test_a_graph_that_is_not_a_classifier_is_refused(artifact: Path, make_artifact: Callable[..., Path]) -> None:
     import onnx
 
     graph = onnx.load(artifact / "onnx/model.onnx")
@@ -271,14 +271,14 @@ def test_nan_is_an_error_and_not_a_label(artifact: Path) -> None:
         clf(["good", "bad"])
 
 
-def test_labels_that_do_not_fit_the_graph(make_artifact: Callable[..., Path]) -> None:
+def test_labels_that_do_not_fit_the_graph_are_refused(make_artifact: Callable[..., Path]) -> None:
     folder = make_artifact(("a", "b", "c"))
     _rewrite(folder, labels=("a", "b", "c", "d"), golden=())
     with Classifier.from_pretrained(folder) as clf, pytest.raises(InferenceError, match="shape"):
         clf("good")
 
 
-def test_a_run_that_fails(artifact: Path) -> None:
+def test_a_failed_run_is_one_error(artifact: Path) -> None:
     tokenizer = artifact / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"good": 4', '"good": 4000'))  # beyond the embedding table
     _rewrite(artifact, golden=())
@@ -288,7 +288,7 @@ def test_a_run_that_fails(artifact: Path) -> None:
 
 
 def _rewrite(folder: Path, **changes: Any) -> None:
-    """Write the manifest anew for files that a test has changed, so that they are not taken for damaged."""
+    """Write the manifest again for files that a test has changed, so that they do not count as damaged."""
     from fusedbert.engine.artifact import read_manifest, write_manifest
 
     write_manifest(folder, dataclasses.replace(read_manifest(folder), **changes))

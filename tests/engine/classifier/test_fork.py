@@ -1,6 +1,6 @@
 """A classifier in a process that was forked after it was loaded: it works, ends, and counts for itself.
 
-Each case runs in an interpreter of its own: a fork of the test's would take its threads' locks along.
+Each case runs in a separate interpreter: a fork of the test process would inherit the locks of its threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def in_child(work):
 
 
 def run(code: str, artifact: Path, threads: int = 2) -> list[str]:
-    """Run a program; one that hangs fails by the time-out."""
+    """Run a program; one that hangs fails at the time limit."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HEAD + code, str(artifact), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
@@ -52,7 +52,7 @@ def test_a_child_answers_and_ends(artifact: Path, threads: int) -> None:
 
 
 def test_a_child_that_does_not_use_it_ends(artifact: Path) -> None:
-    # Threads of the child's own take the places of those that did not come along.
+    # New threads of the child replace those that a fork does not copy.
     code = """
 def work():
     workers = [threading.Thread(target=threading.Event().wait, daemon=True) for _ in range(8)]
@@ -63,7 +63,7 @@ print(in_child(work), in_child(lambda: True))
     assert run(code, artifact) == ["0", "0"]
 
 
-def test_many_threads_of_a_child_open_it_once(artifact: Path) -> None:
+def test_many_threads_of_a_child_open_the_graph_once(artifact: Path) -> None:
     code = """
 import fusedbert.engine.model as module
 opened = []
@@ -77,7 +77,7 @@ print(in_child(work))
     assert run(code, artifact) == ["0"]
 
 
-def test_a_fork_while_other_threads_are_at_work(artifact: Path) -> None:
+def test_a_fork_while_other_threads_run_is_safe(artifact: Path) -> None:
     code = """
 over = threading.Event()
 def busy():
@@ -93,12 +93,12 @@ over.set()
     assert run(code, artifact) == ["{0}"]
 
 
-def test_a_child_of_a_child(artifact: Path) -> None:
+def test_a_child_of_a_child_answers(artifact: Path) -> None:
     code = "print(in_child(lambda: same(clf.predict_proba(TEXTS)) and in_child(lambda: same(clf.predict_proba(TEXTS))) == 0))"
     assert run(code, artifact) == ["0"]
 
 
-def test_counts_are_the_processs_own(artifact: Path) -> None:
+def test_each_process_counts_for_itself(artifact: Path) -> None:
     code = """
 before = clf.stats
 print(in_child(lambda: clf.stats.texts == 0 and len(clf("good")) == 1 and clf.stats.texts == 1), clf.stats == before)
@@ -106,7 +106,7 @@ print(in_child(lambda: clf.stats.texts == 0 and len(clf("good")) == 1 and clf.st
     assert run(code, artifact) == ["0", "True"]
 
 
-def test_a_closed_one_stays_closed_and_a_child_may_close_its_own(artifact: Path) -> None:
+def test_a_closed_classifier_stays_closed_in_a_child_which_may_close_its_own(artifact: Path) -> None:
     code = """
 def close():
     clf.close()
@@ -121,7 +121,7 @@ print(in_child(close))
     assert run(code, artifact) == ["0", "True", "0"]
 
 
-def test_the_working_directory_may_be_another(artifact: Path) -> None:
+def test_a_child_may_change_its_working_directory(artifact: Path) -> None:
     code = """
 os.chdir(os.path.dirname(sys.argv[1]))
 clf = Classifier.from_pretrained(os.path.basename(sys.argv[1]), threads=1)
@@ -133,7 +133,7 @@ print(in_child(work))
     assert run(code, artifact) == ["0"]
 
 
-def test_a_graph_on_a_gpu_is_refused(artifact: Path) -> None:
+def test_a_forked_graph_on_a_gpu_is_refused(artifact: Path) -> None:
     code = """
 import dataclasses
 clf.model.runtime = dataclasses.replace(clf.runtime, provider="CUDAExecutionProvider", device="cuda:0")
@@ -147,7 +147,7 @@ print(in_child(work))
     assert run(code, artifact) == ["0"]
 
 
-def test_a_pool_of_forked_workers(artifact: Path) -> None:
+def test_a_pool_of_forked_workers_answers(artifact: Path) -> None:
     code = """
 def work(i):
     return same(clf.predict_proba(TEXTS)), os.getpid()
@@ -159,7 +159,7 @@ print(all(each for each, _ in found), os.getpid() not in {pid for _, pid in foun
 
 
 def test_onnxruntime_starts_no_thread_for_telemetry(artifact: Path) -> None:
-    # Its thread would not be in a child, and the child would wait for it at its end.
+    # A child would not have its thread, and would wait for it at the end.
     code = "print(len(os.listdir('/proc/self/task')), [name for name in os.environ if 'TELEMETRY' in name])"
     if Path("/proc/self/task").is_dir():
         assert run(code, artifact, threads=1) == ["1", "[]"]

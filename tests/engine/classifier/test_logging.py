@@ -12,12 +12,12 @@ import pytest
 from fusedbert.engine import Classifier, observe
 
 
-def test_nothing_is_said_by_default(artifact: Path) -> None:
+def test_nothing_is_logged_by_default(artifact: Path) -> None:
     code = (
         "import sys, logging\n"
         "from fusedbert.engine import Classifier, observe\n"
         "clf = Classifier.from_pretrained(sys.argv[1])\n"
-        "observe(clf, lambda batch: 1 / 0)\n"  # logged as a warning, which Python would print where nobody has a handler
+        "observe(clf, lambda batch: 1 / 0)\n"  # logged as a warning, which Python prints where there is no handler
         "clf('good')\n"
         "assert not logging.getLogger().handlers\n"
     )
@@ -25,7 +25,7 @@ def test_nothing_is_said_by_default(artifact: Path) -> None:
     assert done.stdout == "" and done.stderr == ""
 
 
-def test_what_happens_is_told_to_who_asks(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_loading_and_runs_are_logged_on_request(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="fusedbert"), Classifier.from_pretrained(artifact) as clf:
         observe(clf, lambda batch: 1 / 0)
         clf("good")
@@ -44,7 +44,7 @@ def test_texts_are_never_logged(artifact: Path, caplog: pytest.LogCaptureFixture
     assert "secret" not in caplog.text
 
 
-def test_the_library_leaves_levels_and_handlers_alone() -> None:
+def test_the_library_changes_no_log_level_or_handler() -> None:
     logger = logging.getLogger("fusedbert")
     assert logger.level == logging.NOTSET and logger.propagate
     assert sum(isinstance(handler, logging.NullHandler) for handler in logger.handlers) == 1

@@ -24,7 +24,7 @@ def model(artifact: Path) -> Iterator[Model]:
         yield clf.model
 
 
-def test_its_steps_give_what_a_call_gives(model: Model) -> None:
+def test_the_steps_of_a_model_give_what_a_call_gives(model: Model) -> None:
     texts = check_items(TEXTS)
     expected = model.logits(texts)
     tokens = model.tokenize(texts, LongText.WINDOW)
@@ -39,20 +39,20 @@ def test_its_steps_give_what_a_call_gives(model: Model) -> None:
     assert (stats.texts, stats.rows, stats.windowed) == (10, 8 + 8 + 4, 2)
 
 
-def test_options_of_a_call(model: Model) -> None:
+def test_options_of_a_call_are_resolved(model: Model) -> None:
     assert [model.long_text(each) for each in (None, True, False)] == [LongText.WINDOW, LongText.TRUNCATE, LongText.ERROR]
     assert model.function_for(None) is Function.SOFTMAX and model.function_for("NONE") is Function.NONE
     with pytest.raises(OptionError, match="truncation is 1: give True or False"):
         model.long_text(1)  # type: ignore[arg-type]
 
 
-def test_a_pickle_is_loaded_again(model: Model, reference: Callable[..., np.ndarray]) -> None:
+def test_an_unpickled_model_is_loaded_again(model: Model, reference: Callable[..., np.ndarray]) -> None:
     again = pickle.loads(pickle.dumps(model))
     assert again.options == model.options and again.counters.snapshot().texts == 0
     np.testing.assert_allclose(again.logits(check_items(["good movie"])), reference(["good movie"]), atol=1e-5)
 
 
-def test_a_closed_model(model: Model) -> None:
+def test_a_closed_model_is_refused(model: Model) -> None:
     model.close()
     for call in (model.open, model.attention_graph, lambda: model.logits(check_items(["good"])), lambda: pickle.dumps(model)):
         with pytest.raises(ClosedError, match="from_pretrained"):
@@ -60,7 +60,7 @@ def test_a_closed_model(model: Model) -> None:
     assert repr(model).endswith(", closed)")
 
 
-def test_checks_of_options() -> None:
+def test_options_are_checked() -> None:
     assert check_member(Aggregate, "aggregate", "max") is Aggregate.MAX
     for value in ("median", None, 3, []):
         with pytest.raises(OptionError, match=r"aggregate is .*: give one of mean, max"):

@@ -18,7 +18,7 @@ from fusedbert.engine import Classifier, ClosedError, ModelNotFoundError, Option
 TEXTS = ["good movie", "bad", "the plot was very dull", "good " * 50]
 
 
-def test_it_answers_as_before(artifact: Path) -> None:
+def test_an_unpickled_classifier_answers_as_before(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact, threads=1, max_length=20, long_text=Window(stride=2, aggregate="max")) as clf:
         expected = clf.predict_proba(TEXTS)
         for other in (pickle.loads(pickle.dumps(clf)), copy.deepcopy(clf)):
@@ -28,19 +28,19 @@ def test_it_answers_as_before(artifact: Path) -> None:
         assert len(pickle.dumps(clf)) < 2000  # a path and options
 
 
-def test_a_relative_path_is_found_from_elsewhere(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_found_from_another_folder(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(artifact.parent)
     pickled = pickle.dumps(Classifier.from_pretrained(artifact.name))
     monkeypatch.chdir(tmp_path)
     assert pickle.loads(pickled)("good")
 
 
-def test_the_access_token_stays(artifact: Path) -> None:
+def test_a_pickle_keeps_no_access_token(artifact: Path) -> None:
     pickled = pickle.dumps(Classifier.from_pretrained(artifact, token="hf_secret"))
     assert b"hf_secret" not in pickled and pickle.loads(pickled).model.options.token is None
 
 
-def test_what_cannot_be_pickled(artifact: Path) -> None:
+def test_a_session_options_object_and_a_closed_classifier_cannot_be_pickled(artifact: Path) -> None:
     clf = Classifier.from_pretrained(artifact, session_options=onnxruntime.SessionOptions())
     with pytest.raises(OptionError, match="give a mapping"):
         pickle.dumps(clf)
@@ -51,13 +51,13 @@ def test_what_cannot_be_pickled(artifact: Path) -> None:
         pickle.dumps(clf)
 
 
-def test_a_folder_that_is_not_there(artifact: Path, tmp_path: Path) -> None:
+def test_an_unpickled_classifier_without_its_folder_is_refused(artifact: Path, tmp_path: Path) -> None:
     clf = Classifier.from_pretrained(artifact)
     pickled = pickle.dumps(clf)
     artifact.rename(tmp_path / "elsewhere")
     with pytest.raises(ModelNotFoundError):
         pickle.loads(pickled)
-    assert clf("good")  # the one that is loaded needs its file no more
+    assert clf("good")  # the loaded one does not need its file any more
 
 
 SPAWN = """
@@ -78,8 +78,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="forkserver is not there")
-def test_spawned_workers(artifact: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs forkserver")
+def test_spawned_workers_answer(artifact: Path, tmp_path: Path) -> None:
     script = tmp_path / "spawn.py"
     script.write_text(SPAWN)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The same model as transformers' pipeline and as ours: the same shapes, labels, order and scores."""
+"""One model in transformers' pipeline and in fusedbert: the same shapes, labels, order and scores."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ WORDS = [
 ]
 TEXTS = st.one_of(
     st.lists(st.sampled_from(WORDS), max_size=45).map(" ".join),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),  # lone surrogates are no text
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),  # lone surrogates are not text
 )
 PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS})
 FULL_PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS.filter(bool)})
@@ -86,22 +86,23 @@ def both(
 
 
 def _theirs(labels: tuple[str, ...], problem_type: str, tokenizer: Any, weights: Any) -> Any:
-    """The mock's equations in a class that transformers' pipeline takes for a BERT."""
+    """The mock's equations in a class that transformers' pipeline accepts as a BERT."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, TextClassificationPipeline
     from transformers.modeling_outputs import SequenceClassifierOutput
 
     class Mock(BertForSequenceClassification):
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:  # type: ignore[override]
             embedding, types, weight, bias = (torch.from_numpy(array) for array in vars(weights).values())
             mask = attention_mask[..., None].float()
             mean = ((embedding[input_ids] + types[token_type_ids]) * mask).sum(1) / mask.sum(1)
             return SequenceClassifierOutput(logits=mean.tanh() @ weight + bias)
 
-    Mock.__name__ = BertForSequenceClassification.__name__  # the pipeline looks at it
+    Mock.__name__ = BertForSequenceClassification.__name__  # the pipeline reads it
+    about: Any = problem_type if len(labels) > 1 or problem_type == "regression" else None
     config = BertConfig(
         vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4,
-        max_position_embeddings=8, problem_type=problem_type if len(labels) > 1 or problem_type == "regression" else None,
+        max_position_embeddings=8, problem_type=about,
         id2label=dict(enumerate(labels)), label2id={label: index for index, label in enumerate(labels)},
     )  # fmt: skip
     judge = PreTrainedTokenizerFast(
@@ -111,7 +112,7 @@ def _theirs(labels: tuple[str, ...], problem_type: str, tokenizer: Any, weights:
     return TextClassificationPipeline(model=Mock(config), tokenizer=judge, device="cpu")
 
 
-def test_same_results(both: tuple[Any, Classifier]) -> None:
+def test_results_equal_those_of_transformers(both: tuple[Any, Classifier]) -> None:
     theirs, ours = both
     for inputs in INPUTS:
         for options in OPTIONS:
@@ -125,14 +126,16 @@ def test_same_results(both: tuple[Any, Classifier]) -> None:
     inputs=st.one_of(TEXTS, PAIRS, st.lists(st.one_of(TEXTS, FULL_PAIRS), min_size=1, max_size=5)),
     options=st.sampled_from(OPTIONS),
 )
-def test_same_results_for_anything(both: tuple[Any, Classifier], inputs: Any, options: dict[str, Any]) -> None:
+def test_results_of_random_texts_equal_those_of_transformers(
+    both: tuple[Any, Classifier], inputs: Any, options: dict[str, Any]
+) -> None:
     theirs, ours = both
     _same(ours(inputs, **options), theirs(inputs, truncation=True, **options))
 
 
 @PROPERTY
 @given(items=st.lists(st.one_of(TEXTS, FULL_PAIRS), max_size=12), seed=st.integers(0, 2**32))
-def test_neither_order_nor_batches_nor_the_interface_matter(both: tuple[Any, Classifier], items: list[Any], seed: int) -> None:
+def test_order_batches_and_interface_do_not_matter(both: tuple[Any, Classifier], items: list[Any], seed: int) -> None:
     _, ours = both
     expected = ours.predict_proba(items)
     assert expected.shape == (len(items), len(ours.classes_)) and expected.dtype == np.float32
@@ -147,13 +150,14 @@ def test_neither_order_nor_batches_nor_the_interface_matter(both: tuple[Any, Cla
     one_by_one = [ours([item], top_k=None)[0] for item in items]
     for results in (streamed, listed, one_by_one):
         for scores, row in zip(results, expected, strict=True):
+            assert isinstance(scores, list)
             found = {each["label"]: each["score"] for each in scores}
             np.testing.assert_allclose([found[label] for label in ours.classes_], row, atol=1e-6)
             assert [each["score"] for each in scores] == sorted(found.values(), reverse=True)
 
 
-def test_an_empty_second_text_is_a_text_in_lists_and_none_alone(artifact: Path, tokenizer: Any, weights: Any) -> None:
-    """As transformers' tokenizer has it in a batch; alone, and so in the pipeline, it takes ("a", "") for "a"."""
+def test_an_empty_second_text_counts_only_in_lists(artifact: Path, tokenizer: Any, weights: Any) -> None:
+    """As transformers' tokenizer does in a batch; for a single pair, and so in the pipeline, ("a", "") is the same as "a"."""
     from transformers import PreTrainedTokenizerFast
 
     names = ["input_ids", "token_type_ids", "attention_mask"]
@@ -184,15 +188,15 @@ def test_an_empty_second_text_is_a_text_in_lists_and_none_alone(artifact: Path, 
         assert ours.windows("good", "")[0].logits == pytest.approx(alone[0], abs=1e-5)
 
 
-def test_truncation_is_asked_for(both: tuple[Any, Classifier]) -> None:
-    _, ours = both  # theirs hands a text that is too long to the model, which fails in its own words
+def test_truncation_false_refuses_a_long_text(both: tuple[Any, Classifier]) -> None:
+    _, ours = both  # the pipeline passes a text that is too long to the model, which fails in its own words
     long = "very " * 100
     assert ours(long) == ours(long, truncation=True)
     with pytest.raises(TextTooLongError, match=r"text 1 has .* tokens, max_length is 32"):
         ours(["good", long], truncation=False)
 
 
-def test_arguments_that_are_none(both: tuple[Any, Classifier]) -> None:
+def test_wrong_arguments_are_refused(both: tuple[Any, Classifier]) -> None:
     _, ours = both
     for bad in (0, -1, 1.5, "all", True):
         with pytest.raises(OptionError, match="top_k"):

@@ -1,9 +1,10 @@
-"""A reranker whose checkpoint asks for its logits: they are its scores wherever scores are made, with digits to rank by."""
+"""A reranker whose checkpoint asks for logits: they are its scores everywhere, with enough digits to rank by."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 import pickle
 from collections.abc import Callable
@@ -38,40 +39,41 @@ def artifact(make_artifact: Callable[..., Path]) -> Path:
     return make_artifact(("LABEL_0",), function_to_apply="none")
 
 
-def test_its_scores_are_its_logits_wherever_scores_are_made(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_the_scores_of_a_reranker_are_its_logits_everywhere(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
     expected = reference(PAIRS, 1)[:, 0]
     with Classifier.from_pretrained(artifact, threads=1) as clf:
         assert clf.function_to_apply == "none"
-        close = {"abs": 1e-5}
-        assert [each["score"] for each in clf(PAIRS)] == pytest.approx(expected, **close)
-        assert [each["score"] for each in clf.stream(PAIRS)] == pytest.approx(expected, **close)
-        assert clf.predict_proba(PAIRS)[:, 0] == pytest.approx(expected, **close)
-        assert [w.scores["LABEL_0"] for w in clf.windows(*PAIRS[0])] == pytest.approx(expected[:1], **close)
+        close = functools.partial(pytest.approx, abs=1e-5)
+        streamed: list[Any] = list(clf.stream(PAIRS))
+        assert [each["score"] for each in clf(PAIRS)] == close(expected)
+        assert [each["score"] for each in streamed] == close(expected)
+        assert clf.predict_proba(PAIRS)[:, 0] == close(expected)
+        assert [w.scores["LABEL_0"] for w in clf.windows(*PAIRS[0])] == close(expected[:1])
         sigmoids = [each["score"] for each in clf(PAIRS, function_to_apply="sigmoid")]
-        assert sigmoids == pytest.approx(expit(expected), **close)
+        assert sigmoids == close(expit(expected))
         with pickle.loads(pickle.dumps(clf)) as other:
             assert other(PAIRS) == clf(PAIRS)
         with Batcher(clf) as batcher:
-            assert [batcher.submit(pair).result()["score"] for pair in PAIRS] == pytest.approx(expected, **close)
+            assert [batcher.submit(pair).result()["score"] for pair in PAIRS] == close(expected)
             (found,) = batcher.submit("good movie", function_to_apply="sigmoid").result()
-            assert found["score"] == pytest.approx(clf("good movie", function_to_apply="sigmoid")[0]["score"], **close)
+            assert found["score"] == close(clf("good movie", function_to_apply="sigmoid")[0]["score"])
 
 
-def test_without_the_key_it_is_the_sigmoid(make_artifact: Callable[..., Path], reference: Callable[..., np.ndarray]) -> None:
+def test_without_the_key_scores_are_sigmoids(make_artifact: Callable[..., Path], reference: Callable[..., np.ndarray]) -> None:
     with Classifier.from_pretrained(make_artifact(("LABEL_0",))) as clf:
         assert clf.function_to_apply == "sigmoid"
         assert [each["score"] for each in clf(PAIRS)] == pytest.approx(expit(reference(PAIRS, 1)[:, 0]), abs=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_files_and_columns(artifact: Path, reference: Callable[..., np.ndarray], tmp_path: Path, suffix: str) -> None:
+def test_scored_files_hold_logits(artifact: Path, reference: Callable[..., np.ndarray], tmp_path: Path, suffix: str) -> None:
     expected = reference(PAIRS, 1)[:, 0]
     source, output = tmp_path / "in.csv", tmp_path / f"out.{suffix}"
     source.write_text("query,text\n" + "".join(f"{query},{text}\n" for query, text in PAIRS))
     score_file(source, output, model=artifact, text_column="query", pair_column="text")
     lines = output.read_text().splitlines()
     rows: list[dict[str, Any]] = list(csv.DictReader(lines)) if suffix == "csv" else [json.loads(line) for line in lines]
-    # Read back as float32 they are the very logits.
+    # Read back as float32 they equal the logits.
     with Classifier.from_pretrained(artifact) as clf:
         own = clf.decision_function(PAIRS)[:, 0]
     assert np.array([np.float32(row["score"]) for row in rows]) == pytest.approx(expected, abs=1e-5)
@@ -112,7 +114,7 @@ def test_probabilities_keep_their_six_decimals() -> None:
     assert csv_value(1 / 3) == "0.333333"
 
 
-def test_the_command_shows_logits(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_classify_shows_the_logits_of_a_reranker(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
     logit = reference([PAIRS[0]], 1)[0, 0]
     shown = CliRunner().invoke(classify, [PAIRS[0][0], "--pair", PAIRS[0][1], "-m", str(artifact)])
     assert shown.exit_code == 0 and float(shown.stdout.split()[1]) == pytest.approx(logit, rel=1e-5)
@@ -126,7 +128,9 @@ def test_the_command_shows_logits(artifact: Path, reference: Callable[..., np.nd
         ({}, None),
     ],
 )
-def test_another_tools_export_says_it_in_its_config(artifact: Path, config: dict[str, Any], stated: str | None) -> None:
+def test_another_tools_export_names_its_function_in_config_json(
+    artifact: Path, config: dict[str, Any], stated: str | None
+) -> None:
     (artifact / "fusedbert.json").unlink()
     (artifact / "config.json").write_text(json.dumps({"num_labels": 1, **config}))
     assert derive_manifest(artifact).function_to_apply == stated
@@ -149,10 +153,10 @@ def test_a_manifest_with_another_function_is_refused(artifact: Path) -> None:
         ({"rank_correlation": 0.98}, "fp32", "limits 0.99, 2.00% and 20.00%"),
         ({"mean_of_spread": 0.03}, "fp32", "3.00% of their spread"),
         ({"max_of_spread": 0.3}, "fp32", "30.00% at most"),
-        ({"label_agreement": 0.5, "mean_abs_probability": 0.4}, "int8", "rank correlation"),  # which say nothing here
+        ({"label_agreement": 0.5, "mean_abs_probability": 0.4}, "int8", "rank correlation"),  # figures that do not count here
     ],
 )
-def test_auto_decides_on_order(
+def test_auto_takes_int8_for_a_reranker_by_the_order_of_its_scores(
     manifest: Callable[..., Any], variant: Callable[..., Any], changes: dict[str, float], precision: str, why: str
 ) -> None:
     held = manifest(("a",), "regression", variants=(variant(), variant(precision="int8", **FIGURES | changes)))
@@ -161,7 +165,7 @@ def test_auto_decides_on_order(
     assert ORDER["fp16"].mean_of_spread < ORDER["int8"].mean_of_spread
 
 
-def test_golden_texts_are_judged_on_the_outputs_own_scale(variant: Callable[..., Any]) -> None:
+def test_golden_texts_are_judged_on_the_scale_of_the_output(variant: Callable[..., Any]) -> None:
     thousandths = variant(max_abs_logit=1e-9, scale=1.1e-3, spread=1e-3, rank_correlation=1.0)
     assert 1e-7 < allowed(thousandths) < 1e-5
     assert allowed(dataclasses.replace(thousandths, precision="fp16")) < 2e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from fusedbert.engine import Batcher, Classifier
 
-# Any Unicode but surrogates, which are no text; and words of the vocabulary, so that lengths and scores differ.
+# Any Unicode but surrogates, which are not text; and words of the vocabulary, so that lengths and scores differ.
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=("Cs",)), max_size=60),
     st.lists(st.sampled_from(["good", "bad", "movie", "very", "dull", "not", "!", "\t"]), max_size=60).map(" ".join),
@@ -32,12 +33,14 @@ def clf(artifact: Path) -> Iterator[Classifier]:
 @pytest.mark.filterwarnings("ignore:text . has more tokens")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items=st.lists(ITEM, max_size=24), data=st.data())
-def test_the_same_results_whatever_the_way(clf: Classifier, items: list[str | tuple[str, str]], data: st.DataObject) -> None:
+def test_every_interface_gives_the_same_results(
+    clf: Classifier, items: list[str | tuple[str, str]], data: st.DataObject
+) -> None:
     batcher: Batcher = clf.batcher  # type: ignore[attr-defined]
     alone = [clf.predict_proba([item])[0] for item in items]
     expected = np.array(alone, dtype=np.float32).reshape(len(items), 2)
 
-    def scores(results: list[list[dict[str, float]]]) -> np.ndarray:
+    def scores(results: list[Any]) -> np.ndarray:
         rows = [[{each["label"]: each["score"] for each in found}[name] for name in clf.classes_] for found in results]
         return np.array(rows, dtype=np.float32).reshape(len(items), 2)
 
@@ -45,7 +48,7 @@ def test_the_same_results_whatever_the_way(clf: Classifier, items: list[str | tu
     shuffled = [items[i] for i in order]
     cut = data.draw(st.integers(0, len(items)))
 
-    async def ask() -> list[list[dict[str, float]]]:
+    async def ask() -> list[Any]:
         return await asyncio.gather(*(batcher.classify(item, top_k=None) for item in shuffled))
 
     futures = [batcher.submit(item, top_k=None) for item in shuffled]

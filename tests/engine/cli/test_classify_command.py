@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -14,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import FUSEDBERT
 
 from fusedbert.engine import InputError
 from fusedbert.engine.cli.classify import classify, read_batches
 
-COMMAND = [sys.executable, "-c", "from fusedbert.engine.cli import main; main()", "classify"]
+COMMAND = [*FUSEDBERT, "classify"]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run() -> Callable[..., subprocess.CompletedProcess[bytes]]:
     return call
 
 
-def test_jsonl(run: Any, artifact: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_classify_prints_jsonl(run: Any, artifact: Path, reference: Callable[..., np.ndarray]) -> None:
     texts = ["good movie", "dull — “plot” 😀", ""]
     done = run("-m", artifact, "--format", "jsonl", *texts)
     assert done.returncode == 0 and done.stderr == b""
@@ -43,7 +43,7 @@ def test_jsonl(run: Any, artifact: Path, reference: Callable[..., np.ndarray]) -
         assert [entry["scores"][label] for label in ("NEGATIVE", "POSITIVE")] == pytest.approx(list(expected), abs=1e-5)
 
 
-def test_pairs_and_top_k(run: Any, artifact: Path) -> None:
+def test_classify_takes_pairs_and_top_k(run: Any, artifact: Path) -> None:
     done = run("-m", artifact, "--format", "jsonl", "--pair", "not dull", "--top-k", "1", "good movie")
     entry = json.loads(done.stdout)
     assert entry["text_pair"] == "not dull" and len(entry["scores"]) == 1
@@ -51,19 +51,19 @@ def test_pairs_and_top_k(run: Any, artifact: Path) -> None:
     assert "good movie | not dull" in table and "NEGATIVE" in table and "POSITIVE" in table
 
 
-def test_table_shows_one_line_a_text(run: Any, artifact: Path) -> None:
+def test_a_table_shows_one_line_for_each_text(run: Any, artifact: Path) -> None:
     done = run("-m", artifact, "good\nmovie \x1b[31m", "x" * 500)
     lines = done.stdout.decode().splitlines()
     assert len(lines) == 2 and "good movie" in lines[0] and "\x1b" not in done.stdout.decode()
     assert lines[1].endswith("x…") and len(lines[1]) < 140
 
 
-def test_lines_of_stdin(run: Any, artifact: Path) -> None:
+def test_classify_reads_lines_of_stdin(run: Any, artifact: Path) -> None:
     done = run("-m", artifact, "--format", "jsonl", stdin="\ufeffgood\r\n\nbad\n caf\u00e9".encode())
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["good", "", "bad", " café"]
 
 
-def test_broken_utf8_names_its_line_after_the_ones_before(run: Any, artifact: Path) -> None:
+def test_broken_utf8_is_reported_with_its_line_after_earlier_answers(run: Any, artifact: Path) -> None:
     done = run("-m", artifact, "--format", "jsonl", stdin=b"good\nbad\ncaf\xe9\nmovie\n")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 2
@@ -83,7 +83,7 @@ def test_broken_utf8_names_its_line_after_the_ones_before(run: Any, artifact: Pa
         (("--no-such-option",), 2, "No such option"),
     ],
 )
-def test_errors_are_short(run: Any, artifact: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_errors_of_classify_are_short(run: Any, artifact: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
     model = () if "-m" in arguments else ("-m", artifact)
     done = run(*model, *arguments)
     assert done.returncode == status and done.stdout == b""
@@ -91,12 +91,12 @@ def test_errors_are_short(run: Any, artifact: Path, arguments: tuple[str, ...], 
     assert done.stderr.count(b"\n") <= 4  # click's own come with a line of usage
 
 
-def test_empty_stdin(run: Any, artifact: Path) -> None:
+def test_an_empty_stdin_is_an_error(run: Any, artifact: Path) -> None:
     done = run("-m", artifact)
     assert done.returncode == 1 and b"stdin is empty" in done.stderr
 
 
-def test_a_terminal_gets_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_texts_on_a_terminal_classify_gives_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     import click
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -121,7 +121,7 @@ def test_answers_come_before_stdin_ends(artifact: Path) -> None:
         process.wait(20)
 
 
-def test_a_reader_that_goes_away_is_no_error(artifact: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(artifact: Path) -> None:
     producer = subprocess.Popen(["yes", "good"], stdout=subprocess.PIPE)
     process = subprocess.Popen(
         [*COMMAND, "-m", str(artifact)], stdin=producer.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -136,7 +136,7 @@ def test_a_reader_that_goes_away_is_no_error(artifact: Path) -> None:
 
 
 class Trickle:
-    """A stream that gives a few bytes at a time."""
+    """A stream that returns a few bytes at a time."""
 
     def __init__(self, content: bytes, size: int) -> None:
         self.file, self.size = BytesIO(content), size
@@ -146,7 +146,7 @@ class Trickle:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_lines_are_the_same_however_they_arrive(size: int) -> None:
+def test_answers_do_not_depend_on_how_lines_arrive(size: int) -> None:
     content = "a\r\n\nß€😀\nlast\n\n".encode()
     batches = list(read_batches(Trickle(content, size)))  # type: ignore[arg-type]
     assert [text for batch in batches for text in batch] == ["a", "", "ß€😀", "last", ""]

@@ -1,4 +1,4 @@
-"""The doctor's findings, and that a model which is damaged or computes wrongly is found out."""
+"""The doctor's findings: it detects a model that is damaged or computes wrongly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def findings(model: Path | None = None) -> dict[str, Finding]:
     return {finding.name: finding for finding in examine(model)}
 
 
-def test_a_healthy_model(artifact: Path) -> None:
+def test_the_doctor_passes_a_healthy_model(artifact: Path) -> None:
     found = findings(artifact)
     assert all(finding.status is not Status.FAIL for finding in found.values())
     assert {"versions", "cpu", "cpu_features", "cores", "cache", "onnxruntime", "providers", "gpu", "choice"} <= set(found)
@@ -31,7 +31,7 @@ def test_a_healthy_model(artifact: Path) -> None:
     assert found["cores"].value["usable"] >= 1
 
 
-def test_a_model_that_computes_something_else(artifact: Path) -> None:
+def test_the_doctor_fails_a_model_that_computes_wrongly(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     golden = dataclasses.replace(manifest.golden[0], logits=tuple(logit + 0.1 for logit in manifest.golden[0].logits))
     write_manifest(artifact, dataclasses.replace(manifest, golden=(golden,)))
@@ -40,7 +40,7 @@ def test_a_model_that_computes_something_else(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "config.json", "tokenizer.json"])
-def test_a_flipped_bit_is_found_with_its_file(artifact: Path, name: str) -> None:
+def test_the_doctor_names_the_file_with_a_flipped_bit(artifact: Path, name: str) -> None:
     content = bytearray((artifact / name).read_bytes())
     content[len(content) // 2] ^= 1
     (artifact / name).write_bytes(content)
@@ -48,26 +48,26 @@ def test_a_flipped_bit_is_found_with_its_file(artifact: Path, name: str) -> None
     assert finding.status is Status.FAIL and finding.advice is not None and name in finding.advice
 
 
-def test_a_model_without_golden_texts(artifact: Path) -> None:
+def test_the_doctor_notes_missing_golden_texts(artifact: Path) -> None:
     write_manifest(artifact, dataclasses.replace(read_manifest(artifact), golden=()))
     assert findings(artifact)["model_golden"].status is Status.NOTE
 
 
-def test_an_unwritable_cache_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_fails_an_unwritable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("FUSEDBERT_CACHE", str(tmp_path / "file/cache"))
     finding = findings()["cache"]
     assert finding.status is Status.FAIL and finding.advice is not None and "FUSEDBERT_CACHE" in finding.advice
 
 
-def test_both_wheels_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_fails_both_wheels_of_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     wheels = tuple((name, "1.32.0") for name in device.WHEELS)
     monkeypatch.setattr(doctor_module, "inspect_offer", lambda _: Offer(providers=(CPU,), wheels=wheels, gpu=False))
     finding = findings()["onnxruntime_wheels"]
     assert finding.status is Status.FAIL and finding.advice is not None and "pip uninstall" in finding.advice
 
 
-def test_without_onnxruntime_the_rest_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime_the_doctor_still_reports_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
     found = findings()
@@ -80,7 +80,7 @@ def run() -> Callable[..., Any]:
     return lambda *arguments: CliRunner().invoke(doctor, list(map(str, arguments)), standalone_mode=False)
 
 
-def test_command(run: Callable[..., Any], artifact: Path) -> None:
+def test_the_doctor_command_prints_its_findings(run: Callable[..., Any], artifact: Path) -> None:
     result = run("-m", artifact)
     assert result.return_value == 0, result.output
     assert "model golden:" in result.output and "max abs logit" in result.output

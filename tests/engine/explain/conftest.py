@@ -60,7 +60,7 @@ def pair(clf):
 
 @pytest.fixture(scope="session")
 def of_length(clf):
-    """Return a function that shows a review of so many tokens, 512 at most, without its effects."""
+    """Return a function that explains a review of that many tokens, 512 at most, without effects."""
 
     def show(tokens):
         words = (REVIEW * 20).split()
@@ -73,7 +73,7 @@ def of_length(clf):
 
 @pytest.fixture(scope="session")
 def hostile(clf):
-    """A real text's numbers under tokens and words that no page should trip over."""
+    """The numbers of a real text, with tokens and words that could break a page."""
     real = clf.attentions(" ".join("abcdefghijklmno"), occlusion=False)
     tokens = ("[CLS]", *HOSTILE, "[SEP]")
     assert len(real.tokens) == len(tokens)

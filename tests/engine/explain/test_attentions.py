@@ -1,4 +1,4 @@
-"""``Classifier.attentions`` on the embedded model: weights, tokens, effects, rollout, and the ways out of Python."""
+"""``Classifier.attentions`` on the embedded model: weights, tokens, effects, rollout, and the formats to save them in."""
 
 import json
 
@@ -30,13 +30,13 @@ def test_weights_equal_those_of_transformers(clf, checkpoint, text):
     assert list(shown.probabilities.values()) == pytest.approx(scores.tolist(), abs=1e-5)
 
 
-def test_offsets_and_segments_lead_back_to_the_texts(pair):
+def test_offsets_and_segments_point_into_the_texts(pair):
     assert pair.segments == (None, 0, 0, 0, 0, None, 1, 1, 1, 1, 1, 1, None)
     for token, (start, end), segment in zip(pair.tokens, pair.offsets, pair.segments, strict=True):
         assert (start, end) == (0, 0) if segment is None else PAIR[segment][start:end].lower() == token
 
 
-def test_scores_lead_to_the_weights(shown):
+def test_the_softmax_of_the_scores_equals_the_weights(shown):
     for layer, head in ((0, 0), (2, 11)):
         powers = np.exp(shown.scores(layer, head).astype(np.float64) / np.sqrt(32))
         assert np.abs(powers / powers.sum(axis=1, keepdims=True) - shown.weights[layer, head]).max() < 1e-5
@@ -58,14 +58,14 @@ def test_effects_are_differences_of_predictions(clf, shown):
     assert found["fantastic"].change > 0.5 > 0 > found["didn't"].change
 
 
-def test_effects_of_a_pair_tell_the_texts_apart(clf, pair):
+def test_effects_of_a_pair_name_their_text(clf, pair):
     (worst,) = [effect for effect in pair.effects if effect.word == "worst"]
     assert (worst.segment, PAIR[1][worst.start : worst.end]) == (1, "worst")
     full, without = clf.predict_proba([PAIR, ("Is it good?", "It is the film.")])[:, 0]
     assert worst.change == pytest.approx(float(full - without), abs=1e-5)
 
 
-def test_a_long_text_is_left_out_in_runs_of_words_within_what_was_read(clf):
+def test_words_of_a_long_text_are_left_out_in_groups(clf):
     shown = clf.attentions("word " * 600 + "end")
     assert shown.truncated and len(shown.tokens) == 512
     assert 100 < len(shown.effects) <= 128
@@ -102,14 +102,14 @@ def test_json_and_npz_give_the_same_back(shown, tmp_path):
         shown.save_npz(tmp_path / "none" / "shown.npz")
 
 
-def test_what_is_no_text_is_refused(clf):
+def test_inputs_that_are_not_texts_are_refused(clf):
     with pytest.raises(InputError, match="text 0 is None"):
         clf.attentions(None)
     with pytest.raises(InputError, match="a list is a batch"):
         clf.attentions(["a"])
 
 
-def test_a_text_that_is_too_long_is_an_error_where_that_was_asked_for(attentive):
+def test_with_long_text_error_a_long_text_is_an_error(attentive):
     with (
         Classifier.from_pretrained(attentive, max_length=16, long_text="error") as clf,
         pytest.raises(TextTooLongError, match="max_length is 16"),
@@ -117,7 +117,7 @@ def test_a_text_that_is_too_long_is_an_error_where_that_was_asked_for(attentive)
         clf.attentions("word " * 20)
 
 
-def test_a_closed_classifier_shows_nothing(attentive):
+def test_a_closed_classifier_refuses_attentions(attentive):
     clf = Classifier.from_pretrained(attentive)
     clf.close()
     with pytest.raises(ClosedError, match="was closed"):

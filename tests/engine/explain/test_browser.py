@@ -1,6 +1,6 @@
-"""The page in headless Chromium: every control, by pointer and by keyboard, and nothing that it should not do.
+"""The page in headless Chromium: every control, by pointer and by keyboard, without errors or requests.
 
-Needs playwright (``make test-browser`` installs it) and a Chromium of the system's; skipped with the reason where one is
+Needs playwright (``make test-browser`` installs it) and the system's Chromium; skipped with the reason where one is
 missing.
 """
 
@@ -8,6 +8,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from pages import watched
 
 pytestmark = pytest.mark.browser
 
@@ -16,25 +17,16 @@ WIDTHS = (1280, 390)
 
 @pytest.fixture
 def visit(browser, tmp_path):
-    """Return a context manager that opens a page; on leaving it, nothing may have been requested, logged or raised."""
+    """Return a context manager that opens a page, watched."""
 
     @contextlib.contextmanager
     def visiting(content, width=1280, scheme="light"):
         path = tmp_path / "page.html"
         path.write_text(content, encoding="utf-8")
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        wrong, asked = [], []
-        page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready=yes]", timeout=20_000)
-        page.wait_for_selector("#grid[data-done=yes]", timeout=20_000)
-        yield page
-        assert wrong == []
-        assert asked == [path.as_uri()]
-        page.close()
+        with watched(browser, path, width=width, scheme=scheme) as page:
+            page.wait_for_selector("html[data-ready=yes]", timeout=20_000)
+            page.wait_for_selector("#grid[data-done=yes]", timeout=20_000)
+            yield page
 
     return visiting
 
@@ -59,7 +51,7 @@ def test_every_page_fits_its_window(visit, shown, pair, hostile, of_length, widt
             assert page.locator("#queries .token").count() == len(each.tokens)
 
 
-def test_layer_and_head_are_picked(visit, shown):
+def test_a_layer_and_a_head_can_be_picked(visit, shown):
     with visit(shown.to_html()) as page:
         before = page.locator("#lines").inner_html()
         page.select_option("#layer", "2")
@@ -101,7 +93,7 @@ def test_hovering_a_key_shows_who_attends_to_it(visit, shown):
         assert "as a key" in page.locator("#drawn").inner_text()
 
 
-def test_a_click_pins_and_another_lets_go(visit, shown):
+def test_a_click_pins_a_token_and_another_releases_it(visit, shown):
     with visit(shown.to_html()) as page:
         token = page.locator("#queries .token").nth(2)
         token.click()
@@ -146,7 +138,7 @@ def test_sentences_are_filtered(visit, pair, shown):
         assert not page.locator("#filter").is_visible()
 
 
-def test_words_tell_their_effect(visit, shown):
+def test_words_show_their_effect(visit, shown):
     (effect,) = [effect for effect in shown.effects if effect.word == "fantastic"]
     with visit(shown.to_html()) as page:
         page.locator("#text .word", has_text="fantastic").hover()
@@ -198,7 +190,7 @@ def test_the_keyboard_reaches_everything(visit, pair):
         assert any("chosen" in stop or stop == "BUTTON" for stop in stops[len(wanted) :])
 
 
-def test_tokens_are_walked_and_pinned_by_keys(visit, shown):
+def test_arrow_keys_move_over_tokens_and_pin_them(visit, shown):
     with visit(shown.to_html()) as page:
         page.locator("#hide").focus()
         page.keyboard.press("Tab")
@@ -216,7 +208,7 @@ def test_tokens_are_walked_and_pinned_by_keys(visit, shown):
         assert page.locator(".token.pinned").count() == 0
 
 
-def test_a_map_is_enlarged_and_opened(visit, shown):
+def test_a_map_can_be_enlarged_and_opened(visit, shown):
     with visit(shown.to_html()) as page:
         page.locator("#grid button").nth(12 + 8).click()
         assert page.locator("#large-title").inner_text() == "Layer 2, head 9"
@@ -281,7 +273,7 @@ def test_512_tokens_stay_usable(visit, of_length):
         assert page.evaluate("document.documentElement.scrollHeight") < 6000
 
 
-def test_it_runs_in_a_notebook_s_frame(visit, shown, browser, tmp_path):
+def test_the_page_runs_in_a_notebooks_frame(visit, shown, browser, tmp_path):
     path = tmp_path / "notebook.html"
     path.write_text(f"<!doctype html><meta charset=utf-8>{shown._repr_html_()}", encoding="utf-8")
     page = browser.new_page()

@@ -3,7 +3,7 @@
 import json
 
 
-def test_it_writes_a_page_and_prints_the_answer(fusedbert, attentive, tmp_path):
+def test_explain_writes_a_page_and_prints_the_answer(fusedbert, attentive, tmp_path):
     page = tmp_path / "new" / "page.html"
     done = fusedbert("explain", "The spaghetti was bland.", "-m", attentive, "-o", page, check=True)
     assert done.stdout.startswith("NEGATIVE  0.9")
@@ -38,14 +38,14 @@ def test_an_artifact_without_the_graph_names_the_command(fusedbert, artifact, tm
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_call_without_a_place_for_the_page_is_wrong(fusedbert, attentive, tmp_path):
+def test_a_call_without_an_output_is_refused(fusedbert, attentive, tmp_path):
     for arguments in (["fine"], ["fine", "-o", tmp_path], []):
         done = fusedbert("explain", *arguments, "-m", attentive)
         assert done.returncode == 2, arguments
         assert "Error:" in done.stderr
 
 
-def test_a_page_that_cannot_be_written_is_one_line(fusedbert, attentive, tmp_path):
+def test_an_unwritable_page_is_one_line(fusedbert, attentive, tmp_path):
     (tmp_path / "file").write_text("")
     done = fusedbert("explain", "fine", "-m", attentive, "-o", tmp_path / "file" / "page.html")
     assert done.returncode == 1

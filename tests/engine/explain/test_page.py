@@ -41,7 +41,7 @@ def unpacked(data):
 
 
 def close(found, expected, share):
-    """Tell whether weights agree to a share of their size; below 1e-25 they only have to be as small."""
+    """Return whether weights agree to a share of their size; those below 1e-25 only have to be as small."""
     large = expected > 1e-25
     return np.abs(found[large] / expected[large] - 1).max() < share and bool((found[~large] < 2e-25).all())
 
@@ -63,7 +63,7 @@ def test_128_tokens_fit_into_two_megabytes_whole(of_length, data_of):
     assert 500_000 < len(page.encode()) < 2_000_000
 
 
-def test_512_tokens_fit_too_and_the_page_says_what_it_left_out(of_length, data_of):
+def test_512_tokens_fit_and_the_page_says_what_is_left_out(of_length, data_of):
     shown = of_length(512)
     page = shown.to_html()
     assert len(page.encode()) <= 6_000_000
@@ -103,7 +103,7 @@ def test_hostile_tokens_stay_text(hostile, shown, data_of):
     assert page.count("<script") == page.count("</script>") == 2
 
 
-def test_nothing_is_loaded_and_only_its_own_script_runs(shown):
+def test_the_page_loads_nothing_and_runs_only_its_script(shown):
     page = shown.to_html()
     outline = Outline(page)
     addresses = [value for _, attrs in outline.elements for name, value in attrs.items() if name in ("src", "href")]
@@ -122,7 +122,7 @@ def test_the_page_says_what_attention_is_not(shown):
     assert "Jain and Wallace 2019" in text and "Wiegreffe and Pinter 2019" in text
 
 
-def test_a_notebook_gets_it_in_a_frame_without_rights(shown):
+def test_a_notebook_shows_the_page_in_a_sandboxed_frame(shown):
     ((tag, attrs),) = Outline(shown._repr_html_()).elements
     assert (tag, attrs["sandbox"]) == ("iframe", "allow-scripts")
     assert attrs["srcdoc"] == shown.to_html()

@@ -1,4 +1,4 @@
-"""Where words begin and end, in several scripts."""
+"""The begin and end of words, in several scripts."""
 
 import pytest
 from hypothesis import given
@@ -20,12 +20,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("text", CASES)
-def test_words(text):
+def test_words_are_split_at_their_ends(text):
     assert [text[start:end] for start, end in words(text)] == CASES[text]
 
 
 @given(st.text())
-def test_words_are_in_order_and_hold_all_letters(text):
+def test_words_are_in_order_and_cover_all_letters(text):
     found = words(text)
     ends = [0, *(end for _, end in found)]
     assert all(before <= start < end for before, (start, end) in zip(ends, found, strict=False))

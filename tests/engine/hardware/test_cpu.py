@@ -95,7 +95,7 @@ def test_quota_of_version_1_counts_the_groups_above(tmp_path: Path) -> None:
     assert cpu_quota(root) == 1.5
 
 
-def test_quota_of_a_machine_that_has_both_versions(tmp_path: Path) -> None:
+def test_quota_on_a_machine_with_both_versions(tmp_path: Path) -> None:
     # systemd's hybrid layout: the CPU controller is in version 1, version 2 only names the unit.
     mounts = V1_MOUNT + V2_MOUNT.replace("/sys/fs/cgroup rw", "/sys/fs/cgroup/unified rw")
     root = write(
@@ -110,7 +110,7 @@ def test_quota_of_a_machine_that_has_both_versions(tmp_path: Path) -> None:
     assert cpu_quota(root) == 2.0
 
 
-def test_quota_in_a_namespace_of_its_own(tmp_path: Path) -> None:
+def test_quota_in_a_separate_namespace(tmp_path: Path) -> None:
     root = write(
         tmp_path,
         {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": V2_MOUNT, "sys/fs/cgroup/cpu.max": "50000 100000\n"},
@@ -122,7 +122,7 @@ def test_quota_in_a_namespace_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(0.1, 1), (1.0, 1), (1.5, 1), (1.9, 2), (2.0, 2), (3.5, 3), (16.0, 16)])
-def test_a_fraction_of_a_core_is_no_thread(quota: float, cores: int) -> None:
+def test_a_quota_gives_whole_cores(quota: float, cores: int) -> None:
     assert usable_cores(quota) == cores
 
 
@@ -138,7 +138,7 @@ def test_hyperthreads_of_a_core_count_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
-def test_affinity_is_that_of_the_process() -> None:
+def test_affinity_is_read_from_the_process() -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
@@ -161,7 +161,7 @@ X86 = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz: x\nflags\t\t: fpu avx2 av
 ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm asimddp\nCPU implementer\t: 0x41\n\n"
 
 
-def test_cpu_features(tmp_path: Path) -> None:
+def test_cpu_features_are_read_from_cpuinfo(tmp_path: Path) -> None:
     name, features = cpu_model(write(tmp_path / "x86", {"proc/cpuinfo": X86}))
     assert name == "Some CPU @ 2 GHz: x"
     assert features == ("avx2", "avx512f", "avx512_vnni", "amx_int8")

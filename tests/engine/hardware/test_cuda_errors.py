@@ -1,4 +1,4 @@
-"""Each cause that people meet, told apart by the text that they really see; the texts are from bug reports and from runs."""
+"""Each known cause of a CUDA error, recognized by its real message; the messages are from bug reports and from runs."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("text", "name"), MESSAGES, ids=[f"{name}-{i}" for i, (_, name) in enumerate(MESSAGES)])
-def test_messages(text: str, name: str) -> None:
+def test_each_cuda_error_is_explained(text: str, name: str) -> None:
     cause = diagnose(text)
     assert cause is not None and cause.name == name
 
 
-def test_what_is_shown_begins_with_the_cause() -> None:
-    """And not with a function's signature, which would leave no room for it."""
+def test_the_shown_text_begins_with_the_cause() -> None:
+    """It does not begin with a function's signature, which would leave no room for the cause."""
     new = first_line(RuntimeError(CALL.format("CUDA failure 998: something new")))
     assert new.startswith("CUDA failure 998: something new")
     option = 'cuda_execution_provider_info.cc:63 FromProviderOptions() Parse Unknown provider option: "nonsense".'
@@ -104,7 +104,7 @@ def test_every_cause_has_a_message_and_a_way_out() -> None:
     assert all(cause.says and cause.way_out for cause in CAUSES)
 
 
-def test_libraries_of_another_cuda() -> None:
+def test_libraries_of_another_cuda_are_named() -> None:
     cuda_12 = (("nvidia-cublas-cu12", "12.9.1.4"), ("nvidia-cuda-runtime-cu12", "12.9.79"))
     cuda_13 = (("nvidia-cublas", "13.1.0.3"),)
     text = LOAD.format("libcublasLt.so.13")
@@ -118,7 +118,7 @@ def test_libraries_of_another_cuda() -> None:
     assert same is not None and same.name == "cuda_libraries_missing"
 
 
-def test_no_cause_is_made_up() -> None:
+def test_an_unknown_error_gets_no_invented_cause() -> None:
     assert diagnose("") is None and diagnose("ReduceMean: axes out of range") is None and explain("fine") is None
 
 
@@ -147,16 +147,16 @@ class Refusing:
         return [CUDA, CPU]
 
 
-def test_what_is_logged_below_python_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+def test_messages_logged_by_native_code_are_captured(capfd: pytest.CaptureFixture[str]) -> None:
     found = probe.try_cuda(Refusing("", LOAD.format("libcudnn.so.9")))
     assert found is not None and "libcudnn.so.9: cannot open" in found
     assert capfd.readouterr().err == ""
     os.write(2, b"afterwards\n")
-    assert capfd.readouterr().err == "afterwards\n"  # and stderr is as it was
+    assert capfd.readouterr().err == "afterwards\n"  # and stderr is restored
 
 
 @pytest.mark.parametrize(("device", "status"), [("auto", Status.NOTE), ("cuda", Status.FAIL)])
-def test_doctor_tells_the_cause(monkeypatch: pytest.MonkeyPatch, device: str, status: Status) -> None:
+def test_the_doctor_reports_the_cause(monkeypatch: pytest.MonkeyPatch, device: str, status: Status) -> None:
     fake = Refusing(MESSAGES[0][0])
     monkeypatch.setattr(doctor_module, "import_onnxruntime", lambda: fake)
     offer = Offer(providers=(CUDA, CPU), wheels=(("onnxruntime-gpu", "1.31.1"),), gpu=True)
@@ -166,8 +166,8 @@ def test_doctor_tells_the_cause(monkeypatch: pytest.MonkeyPatch, device: str, st
     assert found.advice is not None and "update the driver" in found.advice
 
 
-def test_a_systems_cuda_of_another_number_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image with CUDA 12 of its own and a build for CUDA 13: no package says so, the loader does."""
+def test_another_cuda_version_of_the_system_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image with CUDA 12 and a build for CUDA 13: no package says so, only the loader."""
 
     def load(name: str) -> object:
         if name != "libcublasLt.so.12":
@@ -181,8 +181,8 @@ def test_a_systems_cuda_of_another_number_is_told_apart(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("words", [None, "libcudnn.so.9: cannot open shared object file: No such file or directory"])
-def test_doctor_misses_cudnn_where_all_else_works(monkeypatch: pytest.MonkeyPatch, words: str | None) -> None:
-    """From 1.28 on ONNX Runtime starts without cuDNN, and says nothing."""
+def test_the_doctor_reports_a_missing_cudnn_where_all_else_works(monkeypatch: pytest.MonkeyPatch, words: str | None) -> None:
+    """ONNX Runtime from 1.28 on starts without cuDNN, without a message."""
     monkeypatch.setattr(doctor_module, "import_onnxruntime", lambda: Refusing(""))
     offer = Offer(providers=(CUDA, CPU), wheels=(("onnxruntime-gpu", "1.32.0"),), gpu=True)
     monkeypatch.setattr(doctor_module, "inspect_offer", lambda _: offer)
@@ -195,7 +195,7 @@ def test_doctor_misses_cudnn_where_all_else_works(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("message", [ARENA, "CUBLAS_STATUS_ALLOC_FAILED in cublasCreate", "CUDNN_STATUS_NOT_INITIALIZED"])
 def test_a_gpu_that_is_full_at_load_is_a_device_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, message: str) -> None:
-    """And so device='auto' falls back to the CPU."""
+    """So device='auto' falls back to the CPU."""
     from fusedbert.engine.errors import DeviceError
     from fusedbert.engine.run.session import open_session
 
@@ -208,7 +208,7 @@ def test_a_gpu_that_is_full_at_load_is_a_device_error(monkeypatch: pytest.Monkey
         open_session(fake, graph, Choice(provider=CUDA, why="x"), threads=1)  # type: ignore[arg-type]
 
 
-def test_a_session_that_is_refused_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_refused_session_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from fusedbert.engine.errors import DeviceError
     from fusedbert.engine.run.session import open_session
 

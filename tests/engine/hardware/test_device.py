@@ -1,4 +1,4 @@
-"""CUDA engages, fails with its reason, or falls back with it: each case with an environment made up for it."""
+"""CUDA engages, fails with its reason, or falls back with it: each case in a simulated environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def offer(*, cuda: bool, gpu: bool, wheels: tuple[tuple[str, str], ...]) -> Offe
     return Offer(providers=(CUDA, CPU) if cuda else (CPU,), wheels=wheels, gpu=gpu)
 
 
-def test_cuda_where_all_is_there() -> None:
+def test_cuda_is_chosen_where_everything_is_installed() -> None:
     full = offer(cuda=True, gpu=True, wheels=GPU_WHEEL)
     assert choose(Device.parse("auto"), full).device == "cuda:0"
     assert choose(Device.parse("cuda:1"), full).device == "cuda:1"
@@ -38,11 +38,12 @@ def test_cuda_where_all_is_there() -> None:
         (offer(cuda=False, gpu=True, wheels=CPU_WHEEL), r"no CUDA provider.*fusedbert\[gpu\]", True),
         (offer(cuda=False, gpu=True, wheels=CPU_WHEEL + GPU_WHEEL), "pip uninstall onnxruntime onnxruntime-gpu", True),
         (offer(cuda=False, gpu=False, wheels=CPU_WHEEL + GPU_WHEEL), "both installed", True),
-        (offer(cuda=True, gpu=False, wheels=CPU_WHEEL + GPU_WHEEL), "no NVIDIA GPU", True),  # the GPU's comes first on the path
+        # The GPU wheel comes first on the path.
+        (offer(cuda=True, gpu=False, wheels=CPU_WHEEL + GPU_WHEEL), "no NVIDIA GPU", True),
         (offer(cuda=True, gpu=False, wheels=GPU_WHEEL), "no NVIDIA GPU", True),
     ],
 )
-def test_obstacles(found: Offer, reason: str, expected: bool) -> None:
+def test_each_obstacle_to_cuda_is_named(found: Offer, reason: str, expected: bool) -> None:
     with pytest.raises(DeviceError, match=rf"device='cuda:0' cannot be used: .*{reason}"):
         choose(Device.parse("cuda"), found)
     choice = choose(Device.parse("auto"), found)
@@ -50,8 +51,8 @@ def test_obstacles(found: Offer, reason: str, expected: bool) -> None:
     assert choice.surprising == expected
 
 
-@pytest.mark.parametrize("name", ["nvidia0", "nvidia3"])  # a container may be given the fourth GPU alone
-def test_gpu_is_seen_by_its_files(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nvidia0", "nvidia3"])  # a container may have only the fourth GPU
+def test_a_gpu_is_detected_by_its_device_files(name: str, tmp_path: Path) -> None:
     assert not gpu_present(tmp_path)
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidiactl").touch()
@@ -60,7 +61,7 @@ def test_gpu_is_seen_by_its_files(name: str, tmp_path: Path) -> None:
     assert gpu_present(tmp_path)
 
 
-def test_installed_reads_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_packages_are_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime-1.30.0.dist-info", "onnxruntime_gpu-1.31.0.dist-info", "other-1.dist-info"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr("sys.path", [str(tmp_path), str(tmp_path / "missing")])
@@ -75,7 +76,7 @@ def test_without_onnxruntime_the_error_names_both_extras(monkeypatch: pytest.Mon
     assert isinstance(caught.value, ImportError)
 
 
-def test_a_half_removed_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_removed_onnxruntime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", SimpleNamespace())
     with pytest.raises(MissingDependencyError, match="uninstall"):
         import_onnxruntime()
@@ -108,7 +109,7 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("broken_cuda")
-def test_a_session_that_silently_lost_cuda(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_session_that_silently_fell_back_to_the_cpu_is_detected(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DeviceError, match=r"cuda:0 did not engage.*libcudnn\.so\.9"):
         Classifier.from_pretrained(artifact, device="cuda")
     with pytest.warns(RuntimeWarning, match="did not engage") as caught:
@@ -116,7 +117,7 @@ def test_a_session_that_silently_lost_cuda(artifact: Path, capfd: pytest.Capture
     assert len(caught) == 1 and caught[0].filename == __file__
     assert clf.runtime.device == "cpu" and "libcudnn" in clf.runtime.why
     assert clf("good movie")[0]["label"] in clf.classes_
-    assert capfd.readouterr().out == ""  # what ONNX Runtime prints does not reach stdout
+    assert capfd.readouterr().out == ""  # output of ONNX Runtime does not reach stdout
 
 
 def test_onnxruntime_is_imported_without_its_telemetry_unless_the_user_said_otherwise(
@@ -135,7 +136,7 @@ def test_onnxruntime_is_imported_without_its_telemetry_unless_the_user_said_othe
     imported_before = ModuleType("onnxruntime")
     imported_before.InferenceSession = imported_before.seen = os.environ  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "onnxruntime", imported_before)
-    assert seen() == [None, None]  # too late to say anything
+    assert seen() == [None, None]  # too late for the setting
     del sys.modules["onnxruntime"]
     assert seen() == ["1", "1"]
     assert not any(name in os.environ for name in names)

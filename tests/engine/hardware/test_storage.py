@@ -27,7 +27,7 @@ from fusedbert.engine.hardware.storage import (
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the XDG rules")
-def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: Path) -> None:
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: Path) -> None:
     assert cache_root() == own_cache
     assert cache_root(tmp_path / "given") == tmp_path / "given"
     monkeypatch.delenv("FUSEDBERT_CACHE")
@@ -38,7 +38,7 @@ def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: Path) 
     assert cache_root() == Path("/home/someone/.cache/fusedbert")
 
 
-def test_other_platforms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("FUSEDBERT_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -69,7 +69,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="flock")
-def test_who_does_not_wait_for_a_lock_is_told_that_it_is_held(tmp_path: Path) -> None:
+def test_a_held_lock_is_reported_without_waiting(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with lock_file(path), pytest.raises(BlockingIOError):
         lock_file(path, wait=False)
@@ -90,7 +90,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes")
-def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_whole(tmp_path / "file", b"content")
@@ -99,7 +99,7 @@ def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be written") as caught:
         write_whole(tmp_path / "file" / "below", b"content")
@@ -131,7 +131,7 @@ def test_big_files_are_hashed_once(tmp_path: Path, count_hashes: Callable[[], in
     assert cached_sha256(weights, root) == sha256_of(weights)
 
 
-def test_hashing_needs_no_right_to_write(tmp_path: Path) -> None:
+def test_files_are_hashed_without_a_writable_cache(tmp_path: Path) -> None:
     weights, root = tmp_path / "model.safetensors", tmp_path / "root"
     weights.write_bytes(b"\1" * (2 << 20))
     root.touch()

@@ -35,7 +35,7 @@ def run(node: str, *arrays: NDArray[np.float32], kernels: bool = True, threads: 
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 16), (2, 5, 37), (7, 384), (40, 768)])
-def test_layer_normalization(shape: tuple[int, ...]) -> None:
+def test_layer_normalization_agrees_with_its_equation(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(shape[-1])
     x = (rng.normal(size=shape) * 3 + 5).astype(np.float32)
     gamma, beta = (rng.normal(size=shape[-1]).astype(np.float32) for _ in range(2))
@@ -49,21 +49,21 @@ def test_layer_normalization(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(alone, y[:1])
 
 
-def test_gelu_to_the_last_digits_of_float32() -> None:
+def test_gelu_is_exact_to_the_last_digits_of_float32() -> None:
     x = np.concatenate([np.linspace(-20, 20, 40_003), [0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30, -300]]).astype(np.float32)[None]
     expected = np.array([[v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x[0].astype(np.float64)]])
     np.testing.assert_allclose(run("Gelu", x), expected, rtol=2e-6, atol=2e-7)
     assert np.isnan(run("Gelu", np.array([[np.nan]], dtype=np.float32))).all()
 
 
-def test_gelu_by_tanh() -> None:
+def test_gelu_by_tanh_agrees_with_its_equation() -> None:
     x = np.linspace(-20, 20, 5_001, dtype=np.float32)[None]
     u = math.sqrt(2 / math.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)
     np.testing.assert_allclose(run("Gelu", x, approximate="tanh"), 0.5 * x * (1 + np.tanh(u)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(run("Gelu", x, approximate="tanh"), run("Gelu", x, kernels=False, approximate="tanh"), atol=1e-5)
 
 
-def test_forms_that_the_exporter_does_not_write_are_refused() -> None:
+def test_node_forms_that_the_exporter_never_writes_are_refused() -> None:
     x, row = np.ones((2, 3, 4), dtype=np.float32), np.ones(4, dtype=np.float32)
     with pytest.raises(Exception, match="over the last axis"):
         run("LayerNormalization", x, np.ones((3, 4), dtype=np.float32), np.ones((3, 4), dtype=np.float32), axis=1, epsilon=1e-6)

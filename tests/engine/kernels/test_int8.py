@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ only_kernels = pytest.mark.skipif(not HAVE_KERNELS, reason="no kernels for produ
 
 @pytest.fixture(params=[pytest.param(True, marks=only_kernels, id="kernels"), pytest.param(False, id="functions")])
 def kernels(request: pytest.FixtureRequest) -> bool:
-    """Whether an operator runs on its kernel or as its function."""
+    """Run the test with an operator's kernel, and with its function."""
     return bool(request.param)
 
 
@@ -63,10 +64,10 @@ class Operator:
             cpu_kernels.register(options, None, cpu_kernels.Kernels.INT8)
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
-    def run(self, *, kernels: bool, threads: int = 2, **changed: Array) -> list[Array]:
+    def run(self, changed: Mapping[str, Array] = {}, /, *, kernels: bool, threads: int = 2) -> list[Array]:
         """Run it once, with some operands changed."""
         feeds = {name: changed.get(name, self.operands[name]) for name in self.inputs}
-        return list(self.open(kernels=kernels, threads=threads).run(None, feeds))
+        return [np.asarray(output) for output in self.open(kernels=kernels, threads=threads).run(None, feeds)]
 
 
 def dense(rows: int, inputs: int, outputs: int, name: str = "Dense", batch: int = 1) -> Operator:
@@ -74,12 +75,15 @@ def dense(rows: int, inputs: int, outputs: int, name: str = "Dense", batch: int 
     rng = np.random.default_rng(rows + inputs + outputs)
     operands: dict[str, Array] = {
         "x8": rng.integers(0, 256, (batch, rows, inputs), dtype=np.uint8),
-        "zero_point": np.uint8(117)[...],
+        "zero_point": np.array(117, dtype=np.uint8),
         "weight": to_panels(rng.integers(-127, 128, (inputs, outputs), dtype=np.int8)),
         "scale": rng.uniform(1e-5, 1e-4, outputs).astype(np.float32) / np.float32(math.sqrt(inputs)),
         "bias": rng.normal(size=outputs).astype(np.float32),
     }
-    to_eight: dict[str, Array] = {"y_scale": np.float32(0.031)[...], "y_zero_point": np.uint8(99)[...]}
+    to_eight: dict[str, Array] = {
+        "y_scale": np.array(0.031, dtype=np.float32),
+        "y_zero_point": np.array(99, dtype=np.uint8),
+    }
     if name == "Dense":
         return Operator(name, operands, ("x8",), {"y": np.float32})
     if name != "DenseAddNorm":
@@ -98,8 +102,8 @@ def attention(batch: int, queries: int, keys: int, heads: int, head: int, length
     parts = {n: (rng.normal(size=(batch, shape[n], heads * head)) * spread[n]).astype(np.float32) for n in shape}
     rest: dict[str, Array] = {
         "lengths": np.array(lengths, dtype=np.int64),
-        "y_scale": np.float32(0.02)[...],
-        "y_zero_point": np.uint8(128)[...],
+        "y_scale": np.array(0.02, dtype=np.float32),
+        "y_zero_point": np.array(128, dtype=np.uint8),
     }
     return Operator("Attention", parts | rest, ("q", "k", "v", "lengths"), {"y8": np.uint8}, {"num_heads": heads})
 
@@ -132,7 +136,7 @@ SIZES = [(1, 4, 1), (2, 64, 32), (14, 36, 48), (15, 128, 33), (29, 384, 96), (70
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), SIZES)
-def test_dense(rows: int, inputs: int, outputs: int, kernels: bool) -> None:
+def test_dense_equals_the_product(rows: int, inputs: int, outputs: int, kernels: bool) -> None:
     operator = dense(rows, inputs, outputs)
     (y,) = operator.run(kernels=kernels)
     np.testing.assert_allclose(y, product_in_float64(operator), rtol=1e-6, atol=1e-6)
@@ -140,7 +144,7 @@ def test_dense(rows: int, inputs: int, outputs: int, kernels: bool) -> None:
 
 @pytest.mark.parametrize("name", ["DenseGelu", "DenseGeluTanh", "DenseRelu"])
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), SIZES)
-def test_dense_activation(rows: int, inputs: int, outputs: int, name: str, kernels: bool) -> None:
+def test_dense_with_an_activation_equals_its_equation(rows: int, inputs: int, outputs: int, name: str, kernels: bool) -> None:
     operator = dense(rows, inputs, outputs, name)
     (y8,) = operator.run(kernels=kernels)
     expected = rounded(activate(name, product_in_float64(operator)), operator)
@@ -148,7 +152,7 @@ def test_dense_activation(rows: int, inputs: int, outputs: int, name: str, kerne
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), SIZES)
-def test_dense_add_norm(rows: int, inputs: int, outputs: int, kernels: bool) -> None:
+def test_dense_add_norm_equals_its_equation(rows: int, inputs: int, outputs: int, kernels: bool) -> None:
     operator = dense(rows, inputs, outputs, "DenseAddNorm", batch=2)
     o = operator.operands
     total = product_in_float64(operator) + o["residual"].astype(np.float64) * o["factor"]
@@ -171,7 +175,9 @@ def test_dense_add_norm(rows: int, inputs: int, outputs: int, kernels: bool) -> 
         (4, 5, 5, 4, 16, [5, 5, 2, 3]),  # as many texts as heads
     ],
 )
-def test_attention(batch: int, queries: int, keys: int, heads: int, head: int, lengths: list[int], kernels: bool) -> None:
+def test_attention_equals_its_equation(
+    batch: int, queries: int, keys: int, heads: int, head: int, lengths: list[int], kernels: bool
+) -> None:
     operator = attention(batch, queries, keys, heads, head, lengths)
     o = operator.operands
     q, k, v = (o[n].reshape(batch, -1, heads, head).transpose(0, 2, 1, 3).astype(np.float64) for n in ("q", "k", "v"))
@@ -190,23 +196,23 @@ def test_attention(batch: int, queries: int, keys: int, heads: int, head: int, l
 
 
 @only_kernels
-def test_a_row_is_the_same_to_the_last_bit_whatever_it_is_computed_with() -> None:
+def test_a_row_does_not_depend_on_its_batch_to_the_last_bit() -> None:
     for name in ("Dense", "DenseGelu", "DenseGeluTanh", "DenseAddNorm"):
         operator = dense(37, 100, 70, name)
         whole = operator.run(kernels=True)
         for first, last in ((0, 1), (3, 9), (20, 37)):
             part = {n: operator.operands[n][:, first:last] for n in operator.inputs}
-            for a, b in zip(operator.run(kernels=True, **part), whole, strict=True):
+            for a, b in zip(operator.run(part, kernels=True), whole, strict=True):
                 assert np.array_equal(a, b[:, first:last])
 
 
 @only_kernels
-def test_a_text_attends_the_same_whatever_pads_it() -> None:
+def test_attention_does_not_depend_on_padding() -> None:
     operator = attention(3, 60, 60, 4, 32, [41, 60, 3])
     (together,) = operator.run(kernels=True)
     for row, length in enumerate([41, 60, 3]):
-        alone = {n: operator.operands[n][row : row + 1, :length] for n in ("q", "k", "v")}
-        (single,) = operator.run(kernels=True, lengths=np.array([length]), **alone)
+        by_itself = {n: operator.operands[n][row : row + 1, :length] for n in ("q", "k", "v")}
+        (single,) = operator.run({"lengths": np.array([length]), **by_itself}, kernels=True)
         assert np.array_equal(single[0], together[row, :length])
 
 
@@ -227,27 +233,27 @@ def test_a_text_of_no_tokens_gives_zero() -> None:
 
 @only_kernels
 @pytest.mark.parametrize("length", [-1, 6])
-def test_a_length_that_cannot_be_is_refused(length: int) -> None:
+def test_an_impossible_length_is_refused(length: int) -> None:
     with pytest.raises(Exception, match=r"nonpad_kv_seqlen"):
-        attention(2, 5, 5, 2, 16, [5, 5]).run(kernels=True, lengths=np.array([5, length]))
+        attention(2, 5, 5, 2, 16, [5, 5]).run({"lengths": np.array([5, length])}, kernels=True)
 
 
 @only_kernels
 def test_sizes_that_do_not_fit_are_refused() -> None:
     product, norm, heads = dense(3, 64, 32), dense(3, 64, 32, "DenseAddNorm"), attention(2, 5, 5, 2, 16, [5, 5])
     with pytest.raises(Exception, match="as wide as its weights"):
-        product.run(kernels=True, x8=np.zeros((1, 3, 60), dtype=np.uint8))
+        product.run({"x8": np.zeros((1, 3, 60), dtype=np.uint8)}, kernels=True)
     with pytest.raises(Exception, match="the size of the product"):
-        norm.run(kernels=True, residual=np.zeros((1, 2, 32), dtype=np.float32))
+        norm.run({"residual": np.zeros((1, 2, 32), dtype=np.float32)}, kernels=True)
     with pytest.raises(Exception, match="differ in size"):
-        heads.run(kernels=True, v=np.zeros((2, 4, 32), dtype=np.float32))
+        heads.run({"v": np.zeros((2, 4, 32), dtype=np.float32)}, kernels=True)
     with pytest.raises(Exception, match="one length for each text"):
-        heads.run(kernels=True, lengths=np.array([5]))
+        heads.run({"lengths": np.array([5])}, kernels=True)
     with pytest.raises(Exception, match="differ in size"):  # as many numbers, laid out in another way
-        heads.run(kernels=True, v=np.zeros((1, 10, 32), dtype=np.float32))
+        heads.run({"v": np.zeros((1, 10, 32), dtype=np.float32)}, kernels=True)
     with pytest.raises(Exception, match="multiple of 16"):
         none = {n: np.zeros((1, 5, 0), dtype=np.float32) for n in ("q", "k", "v")}
-        heads.run(kernels=True, lengths=np.array([5]), **none)
+        heads.run({"lengths": np.array([5]), **none}, kernels=True)
     with pytest.raises(Exception, match="multiple of 16"):
         dataclasses.replace(heads, attributes={"num_heads": 4}).run(kernels=True)
 

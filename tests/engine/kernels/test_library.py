@@ -29,7 +29,7 @@ OFF = {cpu_kernels.SWITCH: "0"}
 
 @pytest.fixture(scope="module")
 def reference(artifact: Path) -> np.ndarray:
-    """Probabilities by the functions."""
+    """Probabilities computed by the functions."""
     with Classifier.from_pretrained(artifact, precision="int8", session_options=OFF) as clf:
         assert "as set in session_options" in clf.runtime.why
         return clf.predict_proba(TEXTS)
@@ -38,16 +38,18 @@ def reference(artifact: Path) -> np.ndarray:
 def test_kernels_and_functions_give_the_same_up_to_rounding(artifact: Path, reference: np.ndarray) -> None:
     with Classifier.from_pretrained(artifact, precision="int8") as clf:
         assert np.abs(clf.predict_proba(TEXTS) - reference).max() < 0.02
-        if cpu_kernels.library() is not None and cpu_kernels.level(cpu_kernels.library()) == 2:
+        library = cpu_kernels.library()
+        if library is not None and cpu_kernels.level(library) == 2:
             assert "fusedbert's kernels for products and attention" in clf.runtime.why
 
 
 def test_the_library_is_there_wherever_it_can_be_built() -> None:
-    if sys.platform != "linux" or cpu_kernels.library() is None:
+    library = cpu_kernels.library()
+    if sys.platform != "linux" or library is None:
         pytest.skip("not built here: no gcc, or not x86-64")
     features = set(inspect_machine().features)
     expected = -1 if "amx_int8" in features else 0 if "avx512_vnni" not in features else 1 + ("avx512_bf16" in features)
-    assert cpu_kernels.level(cpu_kernels.library()) == expected
+    assert library is not None and cpu_kernels.level(library) == expected
     standard = cpu_kernels.library(cpu_kernels.Kernels.FP32)
     assert standard is not None and cpu_kernels.level(standard) == int("avx512f" in features)
 
@@ -62,7 +64,7 @@ def test_the_library_is_there_wherever_it_can_be_built() -> None:
         (15, "use this CPU's AMX"),
     ],
 )
-def test_a_lesser_processor_runs_what_it_can_and_the_functions_for_the_rest(
+def test_a_lesser_processor_runs_its_kernels_and_functions_for_the_rest(
     artifact: Path,
     reference: np.ndarray,
     features: int,
@@ -72,7 +74,8 @@ def test_a_lesser_processor_runs_what_it_can_and_the_functions_for_the_rest(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if cpu_kernels.level(cpu_kernels.library()) < 2:
+    library = cpu_kernels.library()
+    if library is None or cpu_kernels.level(library) < 2:
         pytest.skip("no kernels here")
     other_processor = tmp_path / "cpu_features.c"
     other_processor.write_text(f"unsigned cpu_features(void) {{ return {features}; }}\n")
@@ -114,7 +117,7 @@ def test_threads_that_register_at_the_same_time_share_one_domain(build: Any, int
     assert sorted(released + used[:1]) == [1, 2, 3, 4]
 
 
-def test_other_kernels_are_verified_anew(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_kernels_are_verified_again(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "as verified at an earlier load"
     for kernels, seen in (("a", False), ("a", True), ("b", False)):
         monkeypatch.setattr("fusedbert.engine.load.golden.fingerprint", lambda _, kernels=kernels: kernels)
@@ -122,7 +125,7 @@ def test_other_kernels_are_verified_anew(artifact: Path, tmp_path: Path, monkeyp
             assert (words in clf.runtime.why) is seen
 
 
-def test_fp32_with_the_kernels_and_without(artifact: Path) -> None:
+def test_fp32_gives_the_same_with_and_without_the_kernels(artifact: Path) -> None:
     with (
         Classifier.from_pretrained(artifact, precision="fp32") as with_kernels,
         Classifier.from_pretrained(artifact, precision="fp32", session_options=OFF) as without,
@@ -145,7 +148,7 @@ def test_graphs_of_other_tools_keep_the_runtimes_kernels(artifact: Path) -> None
     assert kernels_for(dataclasses.replace(fp32, nodes=fused)) is None
 
 
-def test_session_options_of_ones_own_are_left_as_they_are(artifact: Path, reference: np.ndarray) -> None:
+def test_the_users_session_options_can_be_used_twice(artifact: Path, reference: np.ndarray) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     for _ in range(2):  # registered twice, a library is refused

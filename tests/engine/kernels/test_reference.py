@@ -139,7 +139,7 @@ def dense(
 
 @each("dense")
 @pytest.mark.parametrize("size", SIZES)
-def test_dense(library: ctypes.CDLL, kernel: str, size: tuple[int, int, int]) -> None:
+def test_the_kernel_of_dense_agrees_with_the_reference(library: ctypes.CDLL, kernel: str, size: tuple[int, int, int]) -> None:
     found, expected = (dense(library, each, size, IDENTITY, eight_bits=False) for each in (kernel, "reference"))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -147,14 +147,16 @@ def test_dense(library: ctypes.CDLL, kernel: str, size: tuple[int, int, int]) ->
 @each("dense")
 @pytest.mark.parametrize("activation", [IDENTITY, GELU, GELU_TANH, RELU])
 @pytest.mark.parametrize("size", SIZES)
-def test_dense_in_eight_bits(library: ctypes.CDLL, kernel: str, size: tuple[int, int, int], activation: int) -> None:
+def test_the_kernel_of_dense_in_eight_bits_agrees_with_the_reference(
+    library: ctypes.CDLL, kernel: str, size: tuple[int, int, int], activation: int
+) -> None:
     found, expected = (dense(library, each, size, activation, eight_bits=True) for each in (kernel, "reference"))
     assert_close_in_eight_bits(found, expected)
 
 
 @each("dense")
 @pytest.mark.parametrize("activation", [IDENTITY, GELU, GELU_TANH, RELU])
-def test_dense_saturates_and_has_a_place_for_nan(library: ctypes.CDLL, kernel: str, activation: int) -> None:
+def test_dense_saturates_and_maps_nan(library: ctypes.CDLL, kernel: str, activation: int) -> None:
     low = -11 if activation == GELU else -1e6  # the polynomial of eight bits is good for |x| < 12
     bias = np.array([1e6, low, 1e30, low, np.nan, 0.5] * 6, dtype=np.float32)
     found, expected = (
@@ -167,7 +169,9 @@ def test_dense_saturates_and_has_a_place_for_nan(library: ctypes.CDLL, kernel: s
 @each("norm")
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize(("rows", "width"), [(0, 16), (1, 1), (3, 16), (5, 37), (4, 384), (41, 768)])
-def test_norm(library: ctypes.CDLL, kernel: str, rows: int, width: int, residual: bool) -> None:
+def test_the_kernel_of_normalization_agrees_with_the_reference(
+    library: ctypes.CDLL, kernel: str, rows: int, width: int, residual: bool
+) -> None:
     rng = np.random.default_rng(rows + width)
     numbers = {n: rng.normal(size=(rows, width)).astype(np.float32) for n in ("x", "residual")}
     vectors = {n: rng.normal(size=width).astype(np.float32) for n in ("factor", "gamma", "beta")}
@@ -192,7 +196,9 @@ def test_norm(library: ctypes.CDLL, kernel: str, rows: int, width: int, residual
 @each("gelu")
 @pytest.mark.parametrize(("kind", "rtol"), [(GELU, 2e-6), (GELU_TANH, 1e-5)])
 @pytest.mark.parametrize("count", [0, 1, 37, 4096, 4097, 40_003])
-def test_gelu(library: ctypes.CDLL, kernel: str, count: int, kind: int, rtol: float) -> None:
+def test_the_kernel_of_gelu_agrees_with_the_reference(
+    library: ctypes.CDLL, kernel: str, count: int, kind: int, rtol: float
+) -> None:
     x = np.linspace(-20, 20, count, dtype=np.float32)
     x[5:10] = x[5:10] * 0 + [0.0, -0.0, 1e-30, -1e-30, np.nan] if count > 10 else x[5:10]
     found = {}
@@ -218,16 +224,18 @@ def test_gelu(library: ctypes.CDLL, kernel: str, count: int, kind: int, rtol: fl
     ],
 )
 @pytest.mark.parametrize("reach", [1.0, 30.0])  # the second saturates
-def test_attention(
+def test_the_kernel_of_attention_agrees_with_the_reference(
     library: ctypes.CDLL, kernel: str, batch: int, queries: int, keys: int, heads: int, head: int, lengths: Any, reach: float
 ) -> None:
     rng = np.random.default_rng(keys)
     sizes, spreads = {"q": queries, "k": keys, "v": keys}, {"q": 2 / math.sqrt(head), "k": 3.0, "v": reach}
-    arrays = {n: (rng.normal(size=(batch, sizes[n], heads * head)) * spreads[n]).astype(np.float32) for n in sizes}
+    arrays: dict[str, np.ndarray] = {
+        n: (rng.normal(size=(batch, sizes[n], heads * head)) * spreads[n]).astype(np.float32) for n in sizes
+    }
     if lengths:
         arrays["lengths"] = np.array(lengths, dtype=np.int64)
         for row, length in enumerate(lengths):
-            arrays["k"][row, length:] = arrays["v"][row, length:] = np.nan  # padding is read by nobody
+            arrays["k"][row, length:] = arrays["v"][row, length:] = np.nan  # nothing may read padding
     found = {}
     for name in (kernel, "reference"):
         y8 = Result((batch, queries, heads * head), np.uint8)

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def _make_in(folder: Path, source: str, log: str) -> None:
 
 
 def test_two_processes_make_one_artifact(tmp_path: Path, artifact: Path) -> None:
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     log = tmp_path / "log"
     arguments = (str(tmp_path / "root"), str(artifact), str(log))
     processes = [context.Process(target=_first_use, args=arguments) for _ in range(3)]
@@ -48,7 +49,7 @@ def test_two_processes_make_one_artifact(tmp_path: Path, artifact: Path) -> None
     assert log.read_text() == "made\n"
 
 
-def test_threads_wait_for_each_other_too(tmp_path: Path, artifact: Path) -> None:
+def test_several_threads_make_one_artifact(tmp_path: Path, artifact: Path) -> None:
     log = tmp_path / "log"
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: _first_use(str(tmp_path / "root"), str(artifact), str(log)), range(4)))
@@ -82,7 +83,7 @@ def test_an_unwritable_cache_names_the_variable(tmp_path: Path, artifact: Path) 
     assert isinstance(caught.value, OSError) and "\n" not in str(caught.value)
 
 
-def test_a_finished_artifact_needs_no_right_to_write(tmp_path: Path, artifact: Path) -> None:
+def test_a_finished_artifact_can_be_loaded_from_a_read_only_cache(tmp_path: Path, artifact: Path) -> None:
     root = tmp_path / "root"
     _first_use(str(root), str(artifact), str(tmp_path / "log"))
     shutil.rmtree(root / "locks")

@@ -1,4 +1,4 @@
-"""The golden texts at load: a graph that computes wrongly on this machine is found out, once, and not used."""
+"""The golden texts at load: a graph that computes wrongly on this machine is detected once and not used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def machine(cpu: str = "one", *features: str) -> Machine:
 
 @pytest.fixture(autouse=True)
 def fast_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU on which "auto" takes int8, whatever runs the tests."""
+    """Let the tests run as on a CPU where "auto" takes int8."""
     monkeypatch.setattr(loading_module, "inspect_machine", machine)
 
 
@@ -41,7 +41,7 @@ def artifact(make_artifact: Callable[..., Path], variant: Callable[..., Any]) ->
 
 
 def saturate(folder: Path, name: str = "onnx/model_int8.onnx", limit: float = 0.2) -> None:
-    """Have a graph compute as if its products had been cut off, and seal the artifact anew."""
+    """Have a graph compute as if its products had saturated, and write the manifest again."""
     model = onnx.load(folder / name)
     for tensor in model.graph.initializer:
         if tensor.name == "weight":
@@ -64,7 +64,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_auto_leaves_an_int8_graph_that_computes_wrongly(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_auto_skips_an_int8_graph_that_computes_wrongly(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
     saturate(artifact)
     with pytest.warns(RuntimeWarning, match=r"fp32, not in int8: onnx/model_int8\.onnx on this CPU \(one\)") as warned:
         clf = Classifier.from_pretrained(artifact)
@@ -74,7 +74,7 @@ def test_auto_leaves_an_int8_graph_that_computes_wrongly(artifact: Path, referen
     np.testing.assert_allclose(clf.decision_function(["good"]), reference(["good"]), atol=1e-5)
 
 
-def test_asked_for_by_name_it_is_an_error(artifact: Path) -> None:
+def test_a_requested_graph_that_computes_wrongly_is_an_error(artifact: Path) -> None:
     saturate(artifact)
     with pytest.raises(DeviceError, match=r"a logit is off by .*, at most 0\.02 is accepted: use precision='fp32'") as caught:
         Classifier.from_pretrained(artifact, precision="int8")
@@ -83,14 +83,16 @@ def test_asked_for_by_name_it_is_an_error(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_with_nothing_left_it_is_an_error(artifact: Path, precision: str) -> None:
+def test_a_model_without_a_working_graph_is_an_error(artifact: Path, precision: str) -> None:
     saturate(artifact)
     saturate(artifact, "onnx/model.onnx")
     with pytest.raises(WrongResultError, match=r"onnx/model\.onnx on this CPU.*fusedbert doctor"):
         Classifier.from_pretrained(artifact, precision=precision)
 
 
-def test_an_artifact_of_int8_alone(make_artifact: Callable[..., Path], variant: Callable[..., Any]) -> None:
+def test_an_artifact_with_only_a_wrong_int8_graph_is_refused(
+    make_artifact: Callable[..., Path], variant: Callable[..., Any]
+) -> None:
     folder = make_artifact(variants=(variant(precision="int8", **FITS),))
     Classifier.from_pretrained(folder).close()
     saturate(folder)
@@ -98,13 +100,13 @@ def test_an_artifact_of_int8_alone(make_artifact: Callable[..., Path], variant: 
         Classifier.from_pretrained(folder)
 
 
-def test_no_number_is_wrong_too(artifact: Path) -> None:
+def test_logits_that_are_not_numbers_are_wrong(artifact: Path) -> None:
     saturate(artifact, "onnx/model.onnx", limit=float("nan"))
     with pytest.raises(WrongResultError, match="off by nan"):
         Classifier.from_pretrained(artifact, precision="fp32")
 
 
-def test_replayed_once_for_all_that_it_depends_on(
+def test_golden_texts_are_replayed_once_for_each_setting(
     artifact: Path, replays: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def load(folder: Path = artifact, **options: Any) -> list[str]:
@@ -132,7 +134,7 @@ def test_replayed_once_for_all_that_it_depends_on(
     assert load() == ["model_int8.onnx"]
 
 
-def test_settings_that_cannot_be_told_apart_are_replayed_each_time(artifact: Path, replays: list[str]) -> None:
+def test_golden_texts_are_replayed_each_time_where_settings_cannot_be_compared(artifact: Path, replays: list[str]) -> None:
     import onnxruntime
 
     for _ in range(2):
@@ -153,7 +155,9 @@ def test_a_failure_is_not_remembered(artifact: Path, replays: list[str]) -> None
 
 
 @pytest.mark.parametrize("damage", ["garbage", "[]", "{}", '{"found": 1}'])
-def test_a_damaged_memory_costs_a_replay(artifact: Path, replays: list[str], own_cache: Path, damage: str) -> None:
+def test_a_damaged_record_of_a_replay_costs_another_replay(
+    artifact: Path, replays: list[str], own_cache: Path, damage: str
+) -> None:
     Classifier.from_pretrained(artifact).close()
     (record,) = (own_cache / "golden").iterdir()
     record.write_text(damage)
@@ -161,7 +165,7 @@ def test_a_damaged_memory_costs_a_replay(artifact: Path, replays: list[str], own
     assert len(replays) == 2
 
 
-def test_without_a_cache(artifact: Path, replays: list[str], own_cache: Path) -> None:
+def test_without_a_cache_golden_texts_are_replayed_each_time(artifact: Path, replays: list[str], own_cache: Path) -> None:
     own_cache.touch()
     for _ in range(2):
         Classifier.from_pretrained(artifact).close()
@@ -173,13 +177,13 @@ def test_a_shorter_max_length_does_not_cut_the_golden_texts(artifact: Path, repl
         assert replays and clf.max_length == 4
 
 
-def test_without_golden_texts_it_says_so(artifact: Path) -> None:
+def test_without_golden_texts_the_runtime_says_so(artifact: Path) -> None:
     write_manifest(artifact, dataclasses.replace(read_manifest(artifact), golden=()))
     with Classifier.from_pretrained(artifact) as clf:
         assert "not verified (the artifact has no golden texts)" in clf.runtime.why
 
 
-def test_golden_logits_of_another_model(artifact: Path) -> None:
+def test_golden_logits_of_another_shape_are_refused(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     golden = dataclasses.replace(manifest.golden[0], logits=(1.0, 2.0, 3.0))
     write_manifest(artifact, dataclasses.replace(manifest, golden=(golden,)))
@@ -193,7 +197,7 @@ def test_no_warning_where_nothing_is_wrong(artifact: Path) -> None:
         assert Classifier.from_pretrained(artifact, device="cpu").runtime.precision == "int8"
 
 
-def test_the_doctor_replays_each_time_and_tells(artifact: Path, replays: list[str]) -> None:
+def test_the_doctor_replays_golden_texts_each_time_and_reports_them(artifact: Path, replays: list[str]) -> None:
     for _ in range(2):
         findings = {finding.name: finding for finding in examine(artifact)}
         assert findings["model_golden"].status is Status.OK
@@ -201,10 +205,10 @@ def test_the_doctor_replays_each_time_and_tells(artifact: Path, replays: list[st
     saturate(artifact)
     findings = {finding.name: finding for finding in examine(artifact)}
     assert findings["model_warnings"].status is Status.NOTE and "int8" in str(findings["model_warnings"].advice)
-    assert findings["model_golden"].status is Status.OK  # fp32's
+    assert findings["model_golden"].status is Status.OK  # of fp32
 
 
-def test_how_much_is_allowed(variant: Callable[..., Any]) -> None:
+def test_the_allowed_difference_follows_the_measured_parity(variant: Callable[..., Any]) -> None:
     assert allowed(variant()) == 1e-3
     assert allowed(variant(max_abs_logit=0.01)) == 0.04
     assert allowed(variant(precision="int8", max_abs_logit=0.142)) == 0.284

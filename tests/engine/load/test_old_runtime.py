@@ -1,4 +1,4 @@
-"""An artifact on an ONNX Runtime that is too old for its graph: the error says which would do."""
+"""An artifact on an ONNX Runtime that is too old for its graph: the error names the needed version."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def require(artifact: Path, requires: dict) -> None:
         ("1.20.1", {"onnx/model_int8.onnx": NEEDS["onnx/model.onnx"]}, AGAIN),
     ],
 )
-def test_the_error_names_the_version(artifact: Path, monkeypatch, version: str, requires: dict, way_out: str) -> None:
+def test_an_onnxruntime_that_is_too_old_is_refused_with_the_needed_version(
+    artifact: Path, monkeypatch, version: str, requires: dict, way_out: str
+) -> None:
     def refuse(*args: object, **keywords: object) -> None:
         raise RuntimeError(REFUSAL)
 
@@ -52,7 +54,7 @@ def test_the_error_names_the_version(artifact: Path, monkeypatch, version: str, 
 @pytest.mark.parametrize(
     "entry", [{}, {"opset": 23}, {"opset": "23", "onnxruntime": "1.23"}, {"opset": 23, "onnxruntime": 1}, []]
 )
-def test_a_requirement_that_is_none(artifact: Path, entry: object) -> None:
+def test_a_malformed_minimum_version_is_refused(artifact: Path, entry: object) -> None:
     with pytest.raises(ArtifactError, match="does not have the form of a manifest"):
         require(artifact, {"onnx/model.onnx": entry})
         read_manifest(artifact)

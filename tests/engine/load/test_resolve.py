@@ -1,4 +1,4 @@
-"""What MODEL may be, what it may not, and that a checkpoint is exported once and its artifact needs no exporter."""
+"""MODEL: what it may be and may not be; a checkpoint is exported once, and its artifact needs no exporter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> list[Any]:
-    """Stand in for the exporter: it "exports" by copying the mock artifact, and remembers its calls."""
+    """Stand in for the exporter: it "exports" by copying the mock artifact, and records its calls."""
     calls: list[Any] = []
 
     def export(source: Path, output: Path, *, target: str, name: str | None, required: bool, **options: Any) -> None:
@@ -55,7 +55,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> list[Any]:
     return calls
 
 
-def test_an_artifact_is_itself(artifact: Path, exporter: list[Any]) -> None:
+def test_an_artifact_resolves_to_itself(artifact: Path, exporter: list[Any]) -> None:
     assert resolve_model(artifact, Options()) == resolve_model(str(artifact), Options()) == artifact
     assert not exporter
 
@@ -88,7 +88,9 @@ def test_without_an_exporter_the_error_names_the_extra(checkpoint: Path, monkeyp
         resolve_model(checkpoint, Options())
 
 
-def test_the_key_follows_what_an_export_depends_on(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_key_covers_all_that_an_export_depends_on(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = checkpoint_key(checkpoint, tmp_path, "cpu")
     moved = tmp_path / "moved"
     shutil.copytree(checkpoint, moved)
@@ -103,7 +105,9 @@ def test_the_key_follows_what_an_export_depends_on(checkpoint: Path, tmp_path: P
     assert len(keys) == 6
 
 
-def test_an_unwritable_cache(checkpoint: Path, exporter: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_one_error(
+    checkpoint: Path, exporter: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("FUSEDBERT_CACHE", str(tmp_path / "file/cache"))
     with pytest.raises(StorageError, match="FUSEDBERT_CACHE"):
@@ -125,7 +129,7 @@ def test_an_installation_without_the_embedded_default(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "name", ["./missing", "/no/such/folder", "a/b/c", "~/missing", "here/missing", "missing.onnx", "a b", "x/", "..\\x"]
 )
-def test_a_path_that_is_not_there_does_not_go_to_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_path_is_not_looked_up_on_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     monkeypatch.setattr(resolve_module, "download", lambda *_: pytest.fail("asked the hub"))
@@ -137,7 +141,7 @@ def test_a_path_that_is_not_there_does_not_go_to_the_hub(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\0b", b"bytes"])
-def test_names_that_are_none(name: Any) -> None:
+def test_invalid_model_names_are_refused(name: Any) -> None:
     with pytest.raises(ModelNotFoundError, match="leave MODEL out"):
         resolve_model(name, Options())
 
@@ -161,19 +165,21 @@ def folder_with(tmp_path: Path, *names: str) -> Path:
         (("config.json", "other.onnx"), ArtifactError, r"no fusedbert\.json.*rename one.*checkpoint"),
     ],
 )
-def test_folders_that_are_none(tmp_path: Path, names: tuple[str, ...], error: type[FusedBertError], said: str) -> None:
+def test_folders_without_a_model_are_refused(
+    tmp_path: Path, names: tuple[str, ...], error: type[FusedBertError], said: str
+) -> None:
     with pytest.raises(error, match=said):
         resolve_model(folder_with(tmp_path, *names), Options())
 
 
-def test_another_tools_export_is_itself(tmp_path: Path, exporter: list[Any]) -> None:
+def test_another_tools_export_resolves_to_itself(tmp_path: Path, exporter: list[Any]) -> None:
     folder = folder_with(tmp_path, "config.json", "tokenizer.json", "onnx/model_quantized.onnx")
     assert resolve_model(folder, Options()) == folder and not exporter
     (folder / "model.safetensors").touch()  # what is exported from weights is verified
     assert resolve_model(folder, Options()) != folder and exporter == [(folder, "cpu", None)]
 
 
-def test_files_in_place_of_folders(artifact: Path, tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_refused(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=f"give its folder, {artifact}"):
         resolve_model(artifact / "onnx/model.onnx", Options())
     lone = tmp_path / "lone.onnx"
@@ -231,7 +237,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | Exception], Hub]:
     return make
 
 
-def test_a_hub_id(checkpoint: Path, exporter: list[Any], hub: Any, tmp_path: Path) -> None:
+def test_a_hub_id_is_downloaded(checkpoint: Path, exporter: list[Any], hub: Any, tmp_path: Path) -> None:
     stand_in = hub(checkpoint)
     options = Options(revision="v1", token="secret", local_files_only=True, cache_dir=tmp_path / "own")
     folder = resolve_model("org/model", options)
@@ -247,7 +253,7 @@ def test_a_hub_id(checkpoint: Path, exporter: list[Any], hub: Any, tmp_path: Pat
     assert "secret" not in repr(options)
 
 
-def test_a_hub_that_says_no(hub: Any, tmp_path: Path) -> None:
+def test_errors_of_the_hub_are_one_line_with_a_way_out(hub: Any, tmp_path: Path) -> None:
     hub(OSError("404: no such repository\nmore\nlines"))
     with pytest.raises(ModelNotFoundError, match=r"org/model is not a folder.*404: no such repository.*hub id") as caught:
         resolve_model("org/model", Options())
@@ -286,7 +292,7 @@ def test_an_artifact_of_the_hub_is_downloaded_whole(artifact: Path, hub: Any, ex
         ({"precision": "fp16"}, "all", {"onnx/model_fp16.onnx"}),
     ],
 )
-def test_of_another_tools_export_only_what_may_run_is_downloaded(
+def test_only_the_files_that_may_run_of_another_tools_export_are_downloaded(
     tmp_path: Path, hub: Any, exporter: list[Any], options: dict[str, Any], target: str, fetched: set[str]
 ) -> None:
     graphs = ["model.onnx", "model.onnx_data", "model_quantized.onnx", "model_fp16.onnx", "model_q4.onnx"]
@@ -295,12 +301,12 @@ def test_of_another_tools_export_only_what_may_run_is_downloaded(
     assert files_in(folder) == {"config.json", "tokenizer.json"} | fetched and not exporter
 
 
-def test_a_hub_that_has_another_precision_alone(tmp_path: Path, hub: Any) -> None:
+def test_a_hub_model_with_only_another_precision_is_refused(tmp_path: Path, hub: Any) -> None:
     hub(folder_with(tmp_path, "config.json", "tokenizer.json", "onnx/model_int8.onnx", "onnx/model_q4.onnx"))
     assert "onnx/model_int8.onnx" in files_in(resolve_model("org/model", Options()))
 
 
-def test_relative_folders_and_links(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folders_and_links_are_resolved(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert resolve_model("artifact", Options()) == artifact
     (tmp_path / "link").symlink_to(artifact)

@@ -1,4 +1,4 @@
-"""Which graph runs: int8 only inside its gates and on a CPU that computes it exactly."""
+"""The choice of a graph: int8 only inside its gates and on a CPU that computes it exactly."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ FP32, INT8, FP16 = ("cpu", "fp32"), ("cpu", "int8"), ("cuda", "fp16")
         ((FP32,), GOOD, NEW, "cuda", "fp32", "no graph for CUDA"),
     ],
 )
-def test_automatic(held: Any, kinds: Any, parity: Any, machine: Machine, target: str, precision: str, why: str) -> None:
+def test_auto_takes_the_best_precision_that_passed_its_gates(
+    held: Any, kinds: Any, parity: Any, machine: Machine, target: str, precision: str, why: str
+) -> None:
     selection = select_variant(held(*kinds, **parity), target=target, precision=Precision.AUTO, machine=machine)
     assert selection.variant.precision == precision and why in selection.why
 
@@ -52,11 +54,11 @@ def test_automatic(held: Any, kinds: Any, parity: Any, machine: Machine, target:
     ("kinds", "target", "precision"),
     [((FP32,), "cpu", "int8"), ((FP32, FP16), "cpu", "fp16"), ((INT8,), "cuda", "auto"), ((FP16,), "cpu", "auto")],
 )
-def test_what_the_artifact_lacks(held: Any, kinds: Any, target: str, precision: str) -> None:
+def test_a_precision_that_the_artifact_lacks_is_refused(held: Any, kinds: Any, target: str, precision: str) -> None:
     with pytest.raises(OptionError) as caught:
         select_variant(held(*kinds), target=target, precision=Precision(precision), machine=NEW)
     assert all(f"{held_precision} for {held_target}" in str(caught.value) for held_target, held_precision in kinds)
-    # What is made for one device alone cannot be made for the other.
+    # A graph that is made for only one device cannot be made for the other.
     way_out = "fp16 runs only on CUDA" if (target, precision) == ("cpu", "fp16") else "fusedbert export SOURCE OUTPUT --for all"
     assert way_out in str(caught.value)
 
@@ -68,7 +70,7 @@ def test_int8_that_fails_its_gates_must_be_asked_for(held: Any) -> None:
     assert select_variant(bad, target="cpu", precision=Precision.INT8, machine=OLD).variant.precision == "int8"
 
 
-def test_asked_for_precision_runs_its_file(make_artifact: Callable[..., Path], variant: Callable[..., Any]) -> None:
+def test_a_requested_precision_runs_its_file(make_artifact: Callable[..., Path], variant: Callable[..., Any]) -> None:
     folder = make_artifact(variants=(variant(), variant("cpu", "int8", **GOOD)))
     with Classifier.from_pretrained(folder, precision="int8") as clf:
         assert clf.runtime.file.name == "model_int8.onnx" and clf.runtime.precision == "int8"

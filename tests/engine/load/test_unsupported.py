@@ -1,4 +1,4 @@
-"""Folders that are no checkpoint: named for what they are, in the same words by the classifier and by the export."""
+"""Folders that are not checkpoints: the classifier and the export name them in the same words."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ KINDS: list[tuple[dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("files", "said"), KINDS, ids=lambda value: "+".join(value) if isinstance(value, dict) else "")
-def test_every_kind_is_named_in_the_same_words(tmp_path: Path, files: dict[str, str], said: str) -> None:
+def test_every_unsupported_folder_is_named_in_the_same_words(tmp_path: Path, files: dict[str, str], said: str) -> None:
     folder = make(tmp_path, files)
     messages = []
     for call in (lambda: Classifier.from_pretrained(folder), lambda: export_checkpoint(folder, tmp_path / "out")):
@@ -115,7 +115,7 @@ def test_every_kind_is_named_in_the_same_words(tmp_path: Path, files: dict[str, 
     "files",
     [
         {"config.json": CLASSIFIER, "model.safetensors": "x"},
-        # It has a head; its tensors will tell.
+        # It has a head; the tensors decide.
         {"config.json": CLASSIFIER, **empty("model.safetensors", "modules.json", "1_Pooling/config.json")},
         empty("config.json", "model.safetensors", "modules.json", "1_Pooling/config.json"),
         {"config.json": CLASSIFIER, "model.safetensors": "x", "tf_model.h5": "", "pytorch_model.bin": "", **empty(*TRAINED)},
@@ -126,15 +126,15 @@ def test_every_kind_is_named_in_the_same_words(tmp_path: Path, files: dict[str, 
     ],
     ids="+".join,
 )
-def test_what_may_be_a_checkpoint_is_left_to_the_export(tmp_path: Path, files: dict[str, str]) -> None:
+def test_a_possible_checkpoint_is_left_to_the_export(tmp_path: Path, files: dict[str, str]) -> None:
     assert explain(make(tmp_path, files)) is None
 
 
-def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_explained(tmp_path: Path) -> None:
     assert explain(tmp_path / "missing") is None
 
 
-def test_a_pointer_beside_another_tools_graph(artifact: Path) -> None:
+def test_a_git_lfs_pointer_next_to_another_tools_graph_is_named(artifact: Path) -> None:
     (artifact / "fusedbert.json").unlink()
     (artifact / "config.json").write_text("{}")
     (artifact / "tokenizer.json").write_text(POINTER)
@@ -152,7 +152,9 @@ def test_a_pointer_beside_another_tools_graph(artifact: Path) -> None:
         ({**empty("config_setfit.json", "model.safetensors"), "config.json": BERT}, "^org/model is a SetFit model"),
     ],
 )
-def test_on_the_hub_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], said: str) -> None:
+def test_an_unsupported_hub_model_is_refused_by_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], said: str
+) -> None:
     import huggingface_hub
 
     folder = make(tmp_path, files)
@@ -165,7 +167,7 @@ def test_on_the_hub_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     assert asked
 
 
-def test_a_folder_above_says_which_is_the_newest_that_has_weights(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_parent_folder_names_its_newest_checkpoint_with_weights(tmp_path: Path, checkpoint: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint-7")
     with pytest.raises(CheckpointError) as caught:
         Classifier.from_pretrained(tmp_path / "run")
@@ -183,7 +185,7 @@ def test_long_lists_of_names_are_cut() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a": ' * 5000 + "1" + "}" * 5000, "[" * 5000 + "]" * 5000])
-def test_a_manifest_that_is_nested_too_deep(artifact: Path, text: str) -> None:
+def test_a_manifest_nested_too_deep_is_refused(artifact: Path, text: str) -> None:
     (artifact / "fusedbert.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"fusedbert\.json") as caught:
         Classifier.from_pretrained(artifact)

@@ -22,7 +22,6 @@ from fusedbert.engine.run.batches import (
     round_up,
 )
 from fusedbert.engine.text.tokenizer import Row
-from fusedbert.export.checkpoint.architecture import Encoded
 from fusedbert.export.parity.graphs import packed_arrays
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=20)
@@ -31,7 +30,7 @@ PAD = 7
 
 
 @given(lengths=st.lists(st.integers(2, 512), max_size=200), tokens=st.integers(1, 4096), rows=st.integers(1, 64))
-def test_plan(lengths: list[int], tokens: int, rows: int) -> None:
+def test_a_plan_covers_all_rows_within_the_budget(lengths: list[int], tokens: int, rows: int) -> None:
     budget = Budget(tokens=tokens, rows=rows)
     batches = list(plan(lengths, budget))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
@@ -83,7 +82,7 @@ def test_every_token_stands_where_the_plan_says(lengths: list[int], fineness: in
 def test_exporter_and_engine_make_the_same_plan(lengths: list[int]) -> None:
     rows = rows_of(lengths)
     bucket = Bucket(texts=len(rows), longest=max(lengths), tokens=sum(lengths))
-    expected = packed_arrays([Encoded(tuple(row.ids), tuple(row.types)) for row in rows], PAD)
+    expected = packed_arrays(rows, PAD)
     found = pack(rows, bucket, PAD).arrays
     assert found.keys() == expected.keys()
     for name, array in found.items():
@@ -92,7 +91,7 @@ def test_exporter_and_engine_make_the_same_plan(lengths: list[int]) -> None:
 
 @given(LENGTHS, FINENESS, st.integers(60, 64))
 @settings(max_examples=30, deadline=None)
-def test_padded_to_a_bucket(lengths: list[int], fineness: int, max_length: int) -> None:
+def test_batches_are_padded_to_a_bucket(lengths: list[int], fineness: int, max_length: int) -> None:
     rows, bucket = rows_of(lengths), padded_bucket(lengths, fineness=fineness, max_length=max_length)
     a = pad_to(rows, bucket, PAD).arrays
     assert max(lengths) <= bucket.longest <= max_length
@@ -109,7 +108,7 @@ def test_a_ladder_goes_up_by_small_steps(number: int, fineness: int) -> None:
     step = round_up(number, LEAST_TOKENS, fineness)
     assert step >= number and step % LEAST_TOKENS == 0
     assert step - number < max(LEAST_TOKENS, number / 2**fineness)
-    assert round_up(step, LEAST_TOKENS, fineness) == step  # a step is its own
+    assert round_up(step, LEAST_TOKENS, fineness) == step  # each step maps to itself
 
 
 def test_ladders_are_short() -> None:
@@ -118,5 +117,5 @@ def test_ladders_are_short() -> None:
 
 
 @pytest.mark.parametrize(("lengths", "share"), [([5], 0.0), ([10, 10], 0.0), ([1, 3], 1 / 3), ([8, 4, 4], 1 / 3)])
-def test_padding_share(lengths: list[int], share: float) -> None:
+def test_the_share_of_padding_is_counted(lengths: list[int], share: float) -> None:
     assert padding_share(lengths) == pytest.approx(share)

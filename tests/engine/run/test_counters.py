@@ -1,4 +1,4 @@
-"""Counts against what is known of the texts, from many threads; the text for Prometheus; the call after each batch."""
+"""Counts compared with the known texts, from many threads; the text for Prometheus; the call after each batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clf(artifact: Path) -> Classifier:
     return Classifier.from_pretrained(artifact, threads=1)
 
 
-def test_nothing_was_done_yet(clf: Classifier) -> None:
+def test_a_new_classifier_has_counted_nothing(clf: Classifier) -> None:
     assert clf.stats == Stats() and clf.stats.padding == 0.0
 
 
@@ -56,7 +56,7 @@ def test_every_call_is_counted(clf: Classifier) -> None:
     assert clf.stats.texts == clf.stats.rows == 16 and clf.stats.tokens == 3 * 16
 
 
-def test_truncations_and_windows(artifact: Path) -> None:
+def test_truncations_and_windows_are_counted(artifact: Path) -> None:
     long = " ".join(WORDS * 10)
     clf = Classifier.from_pretrained(artifact, long_text=Window(stride=6))
     clf(["good", long])
@@ -83,7 +83,7 @@ def test_threads_lose_no_count(clf: Classifier) -> None:
     assert stats.seconds.run == pytest.approx(sum(batch.run_seconds for batch in seen))
 
 
-def test_batches_are_told_until_it_is_ended(clf: Classifier) -> None:
+def test_an_observer_gets_batches_until_it_is_closed(clf: Classifier) -> None:
     first: list[Batch] = []
     second: list[Batch] = []
     forget = observe(clf, first.append)
@@ -109,7 +109,7 @@ def test_an_observer_that_fails_harms_no_prediction(clf: Classifier, caplog: pyt
 LINE = re.compile(r'^([a-z_]+)(\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*\})? ([0-9.]+)$')
 
 
-def test_the_text_for_prometheus(clf: Classifier, artifact: Path) -> None:
+def test_prometheus_text_has_every_counter(clf: Classifier, artifact: Path) -> None:
     clf(["good", "bad movie"])
     document = prometheus(clf)
     assert document.endswith("\n") and "fusedbert_texts_total 2\n" in document
@@ -133,7 +133,7 @@ def test_the_text_for_prometheus(clf: Classifier, artifact: Path) -> None:
     assert 'device="cpu"' in samples["nlp_info"][0] and kinds["nlp_info"] == "gauge"
 
 
-def test_prometheus_own_parser_reads_it(clf: Classifier) -> None:
+def test_the_parser_of_prometheus_reads_the_text(clf: Classifier) -> None:
     parser = pytest.importorskip("prometheus_client.parser")
     clf(["good", "bad movie"])
     families = {family.name: family for family in parser.text_string_to_metric_families(prometheus(clf))}

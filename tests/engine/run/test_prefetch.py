@@ -10,12 +10,12 @@ import pytest
 from fusedbert.engine.run.prefetch import prefetch
 
 
-def test_it_gives_the_same_items() -> None:
+def test_prefetching_gives_the_same_items() -> None:
     assert list(prefetch(iter(range(100)))) == list(range(100))
     assert list(prefetch(iter(()))) == []
 
 
-def test_it_works_while_its_reader_does() -> None:
+def test_prefetching_runs_while_the_reader_works() -> None:
     begun = threading.Event()
 
     def items() -> Iterator[int]:
@@ -25,11 +25,11 @@ def test_it_works_while_its_reader_does() -> None:
 
     source = prefetch(items())
     assert next(source) == 1
-    assert begun.wait(10)  # the second is made, and nobody has asked for it
+    assert begun.wait(10)  # the second is made before it is requested
     assert list(source) == [2]
 
 
-def test_it_raises_at_its_place() -> None:
+def test_an_error_is_raised_at_its_place() -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise KeyError("here")
@@ -40,7 +40,7 @@ def test_it_raises_at_its_place() -> None:
         next(items)
 
 
-def test_it_ends_when_it_is_left() -> None:
+def test_prefetching_ends_when_its_reader_stops() -> None:
     before = threading.active_count()
     items = prefetch(iter(range(10**9)), depth=1)
     assert next(items) == 0

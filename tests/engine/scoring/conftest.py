@@ -54,7 +54,7 @@ def nasty() -> list[dict[str, str]]:
 
 @pytest.fixture
 def variant(artifact: Path, tmp_path: Path) -> Any:
-    """Return a function that gives the artifact another problem type."""
+    """Return a function that copies the artifact with another problem type."""
 
     def make(problem_type: str) -> Path:
         folder = tmp_path / problem_type

@@ -18,7 +18,7 @@ from fusedbert.engine.scoring.ray import plan_actors
         ({"CPU": 1.0}, "cpu", None, 1, 1, {"num_cpus": 0.75}),
     ],
 )
-def test_actors_leave_room_for_the_reader(resources, device, requested, threads, actors, share) -> None:  # type: ignore[no-untyped-def]
+def test_actors_leave_a_cpu_for_the_reader(resources, device, requested, threads, actors, share) -> None:  # type: ignore[no-untyped-def]
     assert plan_actors(resources, device, requested, threads) == (actors, share)
     assert actors * share["num_cpus"] + 0.25 <= resources["CPU"]
 
@@ -31,7 +31,7 @@ def test_actors_leave_room_for_the_reader(resources, device, requested, threads,
         ({}, "cpu", None, "the cluster has 0 CPUs"),
     ],
 )
-def test_what_would_wait_for_ever_is_refused(resources, device, requested, said) -> None:  # type: ignore[no-untyped-def]
+def test_more_actors_than_the_cluster_can_hold_are_refused(resources, device, requested, said) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(DeviceError, match=said):
         plan_actors(resources, device, requested, 1)
 

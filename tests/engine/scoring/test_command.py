@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import MAIN
 
-MAIN = "from fusedbert.engine.cli import main; main()"
 WITHOUT_PYARROW = f"import sys; sys.modules['pyarrow'] = None; sys.modules['ray'] = None; {MAIN}"
 
 
-def test_json_is_the_summary_and_all_of_stdout(fusedbert: Any, artifact: Path, repository: Path, tmp_path: Path) -> None:
+def test_with_json_stdout_is_only_the_summary(fusedbert: Any, artifact: Path, repository: Path, tmp_path: Path) -> None:
     done = fusedbert("score", repository / "examples" / "reviews.csv", "-o", tmp_path / "out.jsonl", "-m", artifact, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     summary = json.loads(done.stdout)
@@ -29,7 +29,7 @@ def test_json_is_the_summary_and_all_of_stdout(fusedbert: Any, artifact: Path, r
     assert len((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()) == 5
 
 
-def test_it_says_nothing_where_no_one_looks(fusedbert: Any, artifact: Path, repository: Path, tmp_path: Path) -> None:
+def test_without_a_terminal_score_prints_nothing(fusedbert: Any, artifact: Path, repository: Path, tmp_path: Path) -> None:
     done = fusedbert("score", repository / "examples" / "reviews.csv", "-o", tmp_path / "out.csv", "-m", artifact)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -80,7 +80,9 @@ def test_a_terminal_gets_a_bar_and_a_summary(artifact: Path, repository: Path, t
         (("in.csv", "-o", "out.csv", "--actors", "2"), 2, "--on ray"),
     ],
 )
-def test_errors_are_one_line(fusedbert: Any, artifact: Path, tmp_path: Path, arguments: Any, status: int, said: str) -> None:
+def test_errors_of_score_are_one_line(
+    fusedbert: Any, artifact: Path, tmp_path: Path, arguments: Any, status: int, said: str
+) -> None:
     (tmp_path / "in.csv").write_text("a,b\ngood,bad\n", encoding="utf-8")
     (tmp_path / "old.csv").write_text("mine", encoding="utf-8")
     done = fusedbert("score", *arguments, "-m", artifact, cwd=tmp_path)

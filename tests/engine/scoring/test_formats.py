@@ -31,7 +31,7 @@ def as_text(value: bool) -> str:
 
 @pytest.mark.parametrize("output", FORMATS)
 @pytest.mark.parametrize("source", FORMATS)
-def test_nasty_contents(
+def test_unusual_contents_survive_every_format(
     source: str, output: str, nasty: Any, write: Any, read: Any, artifact: Path, classifier: Classifier, tmp_path: Path
 ) -> None:
     path = tmp_path / f"out.{output}"
@@ -54,7 +54,9 @@ def test_nasty_contents(
 
 
 @pytest.mark.parametrize("name", ["x.csv.gz", "x.tsv.zst", "x.jsonl.gz", "x.jsonl.zst"])
-def test_compressed(name: str, nasty: Any, write: Any, read: Any, artifact: Path, tmp_path: Path) -> None:
+def test_compressed_files_are_read_and_written(
+    name: str, nasty: Any, write: Any, read: Any, artifact: Path, tmp_path: Path
+) -> None:
     source = write(name, nasty)
     path = tmp_path / f"out.{name}"
     score_file(source, path, model=artifact, part_rows=5)
@@ -74,7 +76,7 @@ def test_text_formats_have_six_decimals_and_csv_strings_stay(write: Any, artifac
     assert len(first.split('"score": ')[1].split(",")[0]) == 8
 
 
-def test_jsonl_lines_keep_their_text(artifact: Path, tmp_path: Path) -> None:
+def test_a_jsonl_line_keeps_its_text(artifact: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     lines = [
         '{"n": 1.50, "big": 123456789012345678901234567890, "text":"caf\\u00e9"}',
@@ -117,7 +119,7 @@ def test_parquet_columns_keep_types_and_metadata(artifact: Path, tmp_path: Path)
     assert pyarrow.parquet.ParquetFile(tmp_path / "out.parquet").num_row_groups == 1  # small parts share one
 
 
-def test_parquet_to_text(artifact: Path, read: Any, tmp_path: Path) -> None:
+def test_a_parquet_can_be_scored_into_text_formats(artifact: Path, read: Any, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(TYPED, tmp_path / "in.parquet")
     score_file(tmp_path / "in.parquet", tmp_path / "out.csv", model=artifact)
     first, second, _ = read(tmp_path / "out.csv")
@@ -130,7 +132,7 @@ def test_parquet_to_text(artifact: Path, read: Any, tmp_path: Path) -> None:
     assert (first["n"], first["x"], first["tags"], second["n"], third["x"]) == (1, 0.1, ["a", None], None, None)
 
 
-def test_jsonl_to_tables(artifact: Path, read: Any, tmp_path: Path) -> None:
+def test_a_jsonl_can_be_scored_into_tables(artifact: Path, read: Any, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "fine", "n": 1}\n{"n": null, "text": "bad", "more": {"a": true}}\n', encoding="utf-8")
     score_file(source, tmp_path / "out.csv", model=artifact)
@@ -143,7 +145,7 @@ def test_jsonl_to_tables(artifact: Path, read: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("line", "said"), [('{"text": "x", "n": "one"}', "'n' was int64"), ('{"text": "x", "k": 1}', "'k'")])
-def test_a_table_s_columns_are_fixed_by_the_first_rows(line: str, said: str, artifact: Path, tmp_path: Path) -> None:
+def test_the_first_rows_fix_the_columns_of_a_table(line: str, said: str, artifact: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "x", "n": 1}\n' * 2 + line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=said) as caught:
@@ -151,7 +153,7 @@ def test_a_table_s_columns_are_fixed_by_the_first_rows(line: str, said: str, art
     assert "write .jsonl" in str(caught.value) and "row 3" in str(caught.value)
 
 
-def test_pairs(write: Any, read: Any, artifact: Path, classifier: Classifier, tmp_path: Path) -> None:
+def test_pairs_are_read_from_two_columns(write: Any, read: Any, artifact: Path, classifier: Classifier, tmp_path: Path) -> None:
     rows = [{"a": "Is it good?", "b": "It is."}, {"a": "Is it good?", "b": "It is not."}, {"a": "x", "b": ""}]
     score_file(write("in.csv", rows), tmp_path / "out.jsonl", model=artifact, text_column="a", pair_column="b")
     expected = classifier([(row["a"], row["b"]) for row in rows])
@@ -188,7 +190,7 @@ def test_regression_gives_values(variant: Any, write: Any, read: Any, tmp_path: 
         score_file(source, tmp_path / "p.jsonl", model=model, probabilities=True)
 
 
-def test_a_regression_of_one_value() -> None:
+def test_a_regression_with_one_output_adds_a_single_score() -> None:
     added = OutputColumns(labels=("LABEL_0",), problem_type="regression")
     assert added.names == ("score", "truncated")
     assert added.values(np.array([[2.5], [-1]], dtype=np.float32), [False, True]) == [[2.5, -1.0], [False, True]]
@@ -200,7 +202,7 @@ CELLS = st.lists(st.tuples(st.text(), st.text()), max_size=6)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=CELLS)
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
-def test_what_is_written_is_read_back(kind: str, rows: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_written_rows_are_read_back(kind: str, rows: list[tuple[str, str]], tmp_path: Path) -> None:
     added = OutputColumns(labels=("a", "b"), problem_type="single_label_classification").added
     columns = ("x", "text")
     delimiter = "\t" if kind == "tsv" else ","

@@ -1,4 +1,4 @@
-"""Input as it is found: each oddity has a decision, and each decision a test."""
+"""Malformed input: each case has a decision, and each decision a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fusedbert.engine.artifact import read_manifest, write_manifest
 
 @pytest.fixture
 def score(artifact: Path, tmp_path: Path, read: Any) -> Any:
-    """Return a function that scores bytes, and gives back the output's rows."""
+    """Return a function that scores bytes and returns the output's rows."""
 
     def call(content: bytes, name: str = "in.csv", output: str = "out.jsonl", **options: Any) -> list[dict[str, Any]]:
         source = tmp_path / name
@@ -34,18 +34,18 @@ def side(tmp_path: Path, output: str = "out.jsonl") -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_line_ends_and_byte_order_mark(score: Any, end: bytes) -> None:
+def test_a_csv_keeps_line_ends_and_byte_order_mark(score: Any, end: bytes) -> None:
     rows = score(b"\xef\xbb\xbftext,n" + end + b"good,1" + end + b'"two' + end + b'lines",2')
     assert [(row["text"], row["n"]) for row in rows] == [("good", "1"), (f"two{end.decode()}lines", "2")]
 
 
-def test_jsonl_line_ends_blank_lines_and_byte_order_mark(score: Any) -> None:
+def test_a_jsonl_keeps_line_ends_blank_lines_and_byte_order_mark(score: Any) -> None:
     content = b'\xef\xbb\xbf{"text": "good"}\r\n\r\n \n{"text": "bad"}\r\n'
     assert [row["text"] for row in score(content, "in.jsonl")] == ["good", "bad"]
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.jsonl", "out.parquet", "out.csv.gz"])
-def test_a_header_alone_gives_no_rows(score: Any, output: str, tmp_path: Path) -> None:
+def test_a_file_with_only_a_header_gives_no_rows(score: Any, output: str, tmp_path: Path) -> None:
     assert score(b"id,text\n", output=output) == []
     if output == "out.csv":
         assert (tmp_path / output).read_bytes() == b"id,text,label,score,truncated\n"
@@ -63,7 +63,7 @@ def test_a_csv_without_header_is_refused(score: Any, content: bytes) -> None:
         score(content)
 
 
-def test_blank_lines_are_rows_of_a_csv_with_one_column_alone(score: Any) -> None:
+def test_blank_lines_are_rows_only_in_a_csv_with_one_column(score: Any) -> None:
     assert [row["text"] for row in score(b"text\ngood\n\nbad\n")] == ["good", "", "bad"]
     assert [row["text"] for row in score(b"text,n\ngood,1\n\nbad,2\n\n", output="two.jsonl")] == ["good", "bad"]
 
@@ -83,7 +83,7 @@ def test_a_row_that_cannot_be_scored_stops_the_run_and_is_named(score: Any, tmp_
 
 
 @pytest.mark.parametrize("part_rows", [1, 2, 100])
-def test_null_keeps_it_without_a_score(score: Any, tmp_path: Path, part_rows: int) -> None:
+def test_null_keeps_a_bad_row_without_a_score(score: Any, tmp_path: Path, part_rows: int) -> None:
     rows = score(BROKEN, on_error="null", part_rows=part_rows)
     assert [(row["id"], row["text"]) for row in rows] == [
         ("1", "good"),
@@ -102,9 +102,7 @@ def test_null_keeps_it_without_a_score(score: Any, tmp_path: Path, part_rows: in
 
 
 @pytest.mark.parametrize("long_text", ["truncate", "error", "window"])
-def test_a_token_that_the_model_has_no_vector_for_is_a_fault_of_its_row(
-    artifact: Path, tmp_path: Path, read: Any, long_text: str
-) -> None:
+def test_a_token_without_a_vector_is_an_error_of_its_row(artifact: Path, tmp_path: Path, read: Any, long_text: str) -> None:
     folder = Path(shutil.copytree(artifact, tmp_path / "artifact"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_tokens(["<beyond>"])
@@ -120,13 +118,13 @@ def test_a_token_that_the_model_has_no_vector_for_is_a_fault_of_its_row(
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.jsonl", "out.parquet"])
-def test_skip_leaves_it_out(score: Any, tmp_path: Path, output: str) -> None:
+def test_skip_leaves_a_bad_row_out(score: Any, tmp_path: Path, output: str) -> None:
     rows = score(BROKEN, on_error="skip", output=output)
     assert [row["id"] for row in rows] == ["1", "5"]
     assert [entry["row"] for entry in side(tmp_path, output)] == [2, 3, 4]
 
 
-def test_bytes_that_are_not_utf8_leave_a_csv_as_they_came(score: Any, artifact: Path, tmp_path: Path) -> None:
+def test_a_csv_keeps_bytes_that_are_not_utf8(score: Any, artifact: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_bytes(b"id,text\n2,caf\xe9\n")
     score_file(source, tmp_path / "out.csv", model=artifact, on_error="null")
@@ -147,13 +145,13 @@ LINES = [
 
 @pytest.mark.parametrize(("line", "reason"), LINES, ids=range(len(LINES)))
 @pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "out.parquet"])
-def test_a_line_that_cannot_be_scored(score: Any, tmp_path: Path, line: bytes, reason: str, output: str) -> None:
+def test_a_jsonl_line_that_cannot_be_scored_is_named(score: Any, tmp_path: Path, line: bytes, reason: str, output: str) -> None:
     rows = score(b'{"text": "good"}\n' + line + b'\n{"text": "bad"}\n', "in.jsonl", output, on_error="null")
     assert [row["label"] or None for row in rows] == ["POSITIVE", None, "NEGATIVE"]
     assert [(entry["row"], entry["reason"]) for entry in side(tmp_path, output)] == [(2, reason)]
 
 
-def test_nulls_of_a_parquet(write: Any, artifact: Path, read: Any, tmp_path: Path) -> None:
+def test_nulls_in_parquet_are_rows_that_cannot_be_scored(write: Any, artifact: Path, read: Any, tmp_path: Path) -> None:
     source = write("in.parquet", [{"text": "good"}, {"text": None}, {"text": ""}])
     score_file(source, tmp_path / "out.parquet", model=artifact, on_error="null")
     assert [(row["text"], row["label"] is None) for row in read(tmp_path / "out.parquet")] == [
@@ -165,19 +163,19 @@ def test_nulls_of_a_parquet(write: Any, artifact: Path, read: Any, tmp_path: Pat
         score_file(source, tmp_path / "fail.parquet", model=artifact)
 
 
-def test_a_stale_side_file_goes_when_nothing_fails(score: Any, tmp_path: Path) -> None:
+def test_an_old_errors_file_is_removed_when_nothing_fails(score: Any, tmp_path: Path) -> None:
     score(BROKEN, on_error="skip")
     score(b"text\ngood\n", force=True)
     assert side(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b'text\n"good" movie\n', b'text,n\n"good,1\nbad,2\n', b'text\tn\n"Fat Girls" is bad\t1\n'])
-def test_quotes_that_do_not_fit_are_refused_and_not_guessed(score: Any, content: bytes) -> None:
+def test_misplaced_quotes_are_refused(score: Any, content: bytes) -> None:
     with pytest.raises(InputError, match=r"line \d+.*--no-quotes"):
         score(content, "in.tsv" if b"\t" in content else "in.csv")
 
 
-def test_without_quotes_a_tsv_is_read_and_written_as_it_is(artifact: Path, tmp_path: Path) -> None:
+def test_a_tsv_without_quoting_is_read_and_written_as_it_is(artifact: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.tsv"
     source.write_bytes(b'text\tn\n"Fat Girls" is bad\t1\n"open\t2\n')
     score_file(source, tmp_path / "out.tsv", model=artifact, quotes=False)
@@ -185,20 +183,20 @@ def test_without_quotes_a_tsv_is_read_and_written_as_it_is(artifact: Path, tmp_p
     assert lines[1].startswith(b'"Fat Girls" is bad\t1\tNEGATIVE\t') and lines[2].startswith(b'"open\t2\t')
 
 
-def test_a_tsv_without_quotes_cannot_hold_a_tab(score: Any) -> None:
+def test_a_tsv_without_quoting_cannot_hold_a_tab(score: Any) -> None:
     with pytest.raises(InputError, match="a tab or a newline"):
         score(b"text,n\na\tb,1\n", output="out.tsv", quotes=False)
 
 
 @pytest.mark.parametrize("name", ["in.csv.gz", "in.csv.zst", "in.parquet"])
-def test_a_copy_that_broke_off_is_an_error(name: str, write: Any, artifact: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(name: str, write: Any, artifact: Path, tmp_path: Path) -> None:
     source = write(name, [{"text": f"good {number}"} for number in range(2000)])
     source.write_bytes(source.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"damaged|cannot be read as parquet"):
         score_file(source, tmp_path / "out.csv", model=artifact)
 
 
-def test_what_is_no_gzip_is_an_error(score: Any) -> None:
+def test_a_file_that_is_not_gzip_is_an_error(score: Any) -> None:
     with pytest.raises(InputError, match="damaged"):
         score(b"text\ngood\n", "in.csv.gz")
 
@@ -215,7 +213,7 @@ def test_what_is_no_gzip_is_an_error(score: Any) -> None:
         (b"text,m_label", {"prefix": "m_"}, "'m_label' already"),
     ],
 )
-def test_columns_that_are_not_clear_are_refused_with_a_list(score: Any, header: bytes, options: Any, said: str) -> None:
+def test_ambiguous_columns_are_refused_with_a_list(score: Any, header: bytes, options: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         score(header + b"\ngood,x\n", **options)
 
@@ -230,16 +228,16 @@ def test_columns_that_are_not_clear_are_refused_with_a_list(score: Any, header: 
         (b"text,p_POSITIVE", {}),
     ],
 )
-def test_columns_that_are_clear_are_found(score: Any, header: bytes, options: Any) -> None:
+def test_the_usual_columns_are_found(score: Any, header: bytes, options: Any) -> None:
     (row,) = score(header + b"\ngood,good\n", **options)
     assert row[f"{options.get('prefix', '')}label"] == "POSITIVE"
 
 
-def test_the_only_column_needs_no_usual_name(score: Any) -> None:
+def test_a_single_column_may_have_any_name(score: Any) -> None:
     assert score(b"whatever\ngood\n")[0]["label"] == "POSITIVE"
 
 
-def test_a_key_like_ours_in_a_later_line_is_refused(score: Any) -> None:
+def test_an_added_key_that_a_later_line_has_already_is_refused(score: Any) -> None:
     with pytest.raises(InputError, match="row 2 has a key 'label' already"):
         score(b'{"text": "good"}\n{"text": "bad", "label": 1}\n', "in.jsonl", part_rows=1)
 
@@ -268,7 +266,9 @@ def test_a_text_column_must_hold_strings(artifact: Path, tmp_path: Path) -> None
         ("in.csv", "out.csv", {"actors": 2}, "on='ray'"),
     ],
 )
-def test_a_wrong_call(source: str, output: str, options: Any, said: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_wrong_calls_of_score_file_are_refused(
+    source: str, output: str, options: Any, said: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.csv").write_bytes(b"text\ngood\n")
     with pytest.raises(OptionError, match=said):
@@ -276,7 +276,7 @@ def test_a_wrong_call(source: str, output: str, options: Any, said: str, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_files_that_cannot_be_read_or_written(artifact: Path, tmp_path: Path) -> None:
+def test_unreadable_and_unwritable_files_are_one_error(artifact: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_bytes(b"text\ngood\n")
     (tmp_path / "folder.csv").mkdir()
@@ -294,5 +294,5 @@ def test_files_that_cannot_be_read_or_written(artifact: Path, tmp_path: Path) ->
     assert (tmp_path / "new" / "folders" / "out.csv").is_file()
 
 
-def test_a_gzip_of_nothing(score: Any) -> None:
+def test_an_empty_gzip_gives_no_rows(score: Any) -> None:
     assert score(gzip.compress(b"text\n"), "in.csv.gz") == []

@@ -18,7 +18,7 @@ from fusedbert.engine.scoring.options import ModelOptions
 from fusedbert.engine.scoring.pipeline import distinct, load_model, run, timed, tokenize
 
 
-def test_each_item_s_time_is_reported() -> None:
+def test_the_time_of_each_item_is_reported() -> None:
     def slow() -> Iterator[int]:
         for number in range(3):
             time.sleep(0.02)
@@ -92,7 +92,7 @@ def test_identical_texts_run_once(classifier: Classifier, model: Model) -> None:
     assert logits == pytest.approx(classifier.decision_function(["good", "bad", "good film"]), abs=1e-5)
 
 
-def test_a_pair_is_the_same_where_both_are() -> None:
+def test_pairs_are_identical_only_in_both_texts() -> None:
     texts, places = distinct(rows_of(["a", "a", "a"], ["x", "y", "x"]))
     assert [(text.text, text.pair) for text in texts] == [("a", "x"), ("a", "y")] and places == [0, 1, 0]
 
@@ -105,7 +105,7 @@ def test_padding_is_counted(model: Model) -> None:
     assert counts.tokens == sum(lengths) <= counts.padded <= 2 * lengths[1]
 
 
-def test_progress(artifact: Path, write: Any, tmp_path: Path) -> None:
+def test_progress_is_reported(artifact: Path, write: Any, tmp_path: Path) -> None:
     seen = []
     source = write("in.csv", [{"text": f"good {number % 3}"} for number in range(1000)])
     score_file(source, tmp_path / "out.csv", model=artifact, part_rows=100, progress=seen.append)
@@ -116,7 +116,7 @@ def test_progress(artifact: Path, write: Any, tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path) -> None:
     """Peak allocations of Python objects while a file twelve times as long is read and written.
 
-    How many chunks wait at once depends on which stage is quicker just then, so that the peak moves by half either way;
+    How many chunks wait at once depends on which stage is faster at that moment, so the peak varies by half either way;
     a tenth of the file held in memory would double it.
     """
     import tracemalloc

@@ -25,7 +25,7 @@ def ray() -> Any:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """100,000 rows, of some hundred texts, in an order that shows when it is lost."""
+    """100,000 rows of a few hundred texts, in an order that makes a mix-up visible."""
     path = tmp_path / "in.csv"
     with path.open("w", encoding="utf-8") as file:
         file.write("id,text\n")
@@ -53,7 +53,7 @@ def actor_processes() -> list[int]:
     return found
 
 
-def test_an_actor_is_killed_on_the_way(ray: Any, many: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_killed_actor_does_not_change_the_output(ray: Any, many: Path, artifact: Path, tmp_path: Path) -> None:
     score_file(many, tmp_path / "local.csv", model=artifact)
     killed: list[int] = []
 
@@ -68,7 +68,7 @@ def test_an_actor_is_killed_on_the_way(ray: Any, many: Path, artifact: Path, tmp
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
-def test_a_run_goes_from_ray_to_local_and_back(ray: Any, many: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_run_may_change_between_ray_and_local(ray: Any, many: Path, artifact: Path, tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
@@ -89,7 +89,7 @@ def test_a_run_goes_from_ray_to_local_and_back(ray: Any, many: Path, artifact: P
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
-def test_errors_are_ours(ray: Any, artifact: Path, tmp_path: Path) -> None:
+def test_errors_on_ray_are_those_of_fusedbert(ray: Any, artifact: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "good"}\n{"text": null}\n', encoding="utf-8")
     with pytest.raises(InputError, match="row 2 cannot be scored: 'text' is null"):
@@ -115,7 +115,7 @@ def test_a_scorer_maps_a_dataset(ray: Any, artifact: Path) -> None:
     assert [row["score"] for row in rows] == pytest.approx(list(expected["score"]), abs=1e-5)
 
 
-def test_an_address_that_leads_nowhere(artifact: Path, tmp_path: Path) -> None:
+def test_a_wrong_ray_address_is_one_error(artifact: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     ray.shutdown()
     source = tmp_path / "in.csv"

@@ -9,24 +9,24 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import FUSEDBERT
 
 import fusedbert.engine.scoring.journal as journal_module
 from fusedbert.engine import InputError, OptionError, StorageError, score_file
 
 ROWS = 600
 PART = 20
-COMMAND = [sys.executable, "-c", "from fusedbert.engine.cli import main; main()", "score"]
+COMMAND = [*FUSEDBERT, "score"]
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, str]]:
-    """Rows that differ, some of which cannot be scored."""
+    """Different rows, some of which cannot be scored."""
     rng = random.Random(5)
     words = ["good", "bad", "film", "plot", "dull", "bright", "not", "very"]
     return [{"id": f"{n:04d}", "text": " ".join(rng.choices(words, k=rng.randrange(1, 40)))} for n in range(ROWS)]
@@ -42,7 +42,7 @@ def options(artifact: Path, **more: Any) -> dict[str, Any]:
 
 
 class Stop(Exception):
-    """Stands in for a kill, in this process."""
+    """Raised in place of a kill, in this process."""
 
 
 def stopped(source: Path, output: Path, after: int, **more: Any) -> None:
@@ -74,7 +74,7 @@ def test_a_run_that_was_stopped_often_ends_with_the_same_bytes(name: str, source
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == []
 
 
-def test_kill_9(source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_run_killed_by_sigkill_resumes(source: Path, artifact: Path, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
     score_file(source, whole, **options(artifact))
     arguments = ["-m", artifact, "--part-rows", PART, "--on-error", "null", "--threads", 1, "--resume", "--json"]
@@ -103,7 +103,9 @@ def journal_size(output: Path) -> int:
 
 
 @pytest.mark.parametrize("step", ["joined", "errors", "unlink", "rmtree"])
-def test_killed_while_it_ends(step: str, source: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stopped_at_its_end_resumes(
+    step: str, source: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
     score_file(source, whole, **options(artifact))
 
@@ -127,7 +129,7 @@ def test_killed_while_it_ends(step: str, source: Path, artifact: Path, tmp_path:
     assert not output.with_name("out.csv.parts").exists()
 
 
-def test_a_finished_output_is_left_alone(source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_finished_output_is_left_unchanged(source: Path, artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     score_file(source, output, resume=True, **options(artifact))  # without a journal it starts
     before = output.stat()
@@ -141,7 +143,7 @@ def test_a_finished_output_is_left_alone(source: Path, artifact: Path, tmp_path:
     assert output.stat().st_ino != before.st_ino
 
 
-def test_an_unfinished_run_is_not_dropped_by_accident(source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_not_overwritten_by_accident(source: Path, artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     stopped(source, output, 100, **options(artifact))
     with pytest.raises(StorageError, match=r"unfinished run.*--resume.*--force"):
@@ -150,7 +152,7 @@ def test_an_unfinished_run_is_not_dropped_by_accident(source: Path, artifact: Pa
     assert summary.resumed == 0 and summary.rows == ROWS
 
 
-def test_an_old_output_stays_until_the_new_one_is_whole(source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_an_old_output_stays_until_the_new_one_is_complete(source: Path, artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     output.write_text("old", encoding="utf-8")
     stopped(source, output, 100, force=True, **options(artifact))
@@ -168,7 +170,7 @@ def test_an_old_output_stays_until_the_new_one_is_whole(source: Path, artifact: 
         ({"on_error": "skip"}, "--on-error null"),
     ],
 )
-def test_other_options_are_refused(change: Any, said: str, source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_options_is_refused(change: Any, said: str, source: Path, artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     stopped(source, output, 100, **options(artifact))
     with pytest.raises(OptionError, match=f"the unfinished run in .* had .*{said}"):
@@ -176,7 +178,7 @@ def test_other_options_are_refused(change: Any, said: str, source: Path, artifac
     score_file(source, output, resume=True, **options(artifact))
 
 
-def test_another_input_or_model_is_refused(source: Path, artifact: Path, variant: Any, tmp_path: Path) -> None:
+def test_resuming_with_another_input_or_model_is_refused(source: Path, artifact: Path, variant: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     stopped(source, output, 100, **options(artifact))
     content = source.read_bytes()
@@ -192,7 +194,7 @@ def test_another_input_or_model_is_refused(source: Path, artifact: Path, variant
         score_file(source, output, resume=True, **options(artifact, model=other))
 
 
-def test_rows_that_failed_may_be_let_through_on_the_way(source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_resuming_may_turn_failed_rows_into_nulls(source: Path, artifact: Path, tmp_path: Path) -> None:
     strict = options(artifact, on_error="fail")
     with pytest.raises(InputError, match="row 51 cannot be scored"):
         score_file(source, tmp_path / "out.csv", **strict)
@@ -200,7 +202,7 @@ def test_rows_that_failed_may_be_let_through_on_the_way(source: Path, artifact: 
     assert summary.resumed == 40 and summary.errors == 6
 
 
-def test_a_line_that_was_torn_off_does_not_count(source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_half_written_line_of_the_journal_does_not_count(source: Path, artifact: Path, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
     score_file(source, whole, **options(artifact))
     stopped(source, output, 200, **options(artifact))
@@ -223,7 +225,7 @@ def test_an_unfinished_file_of_a_killed_run_is_removed(source: Path, artifact: P
 
 
 @pytest.mark.parametrize("damage", ["part", "journal"])
-def test_damage_is_found(damage: str, source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_damaged_unfinished_run_is_refused(damage: str, source: Path, artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     stopped(source, output, 200, **options(artifact))
     folder = output.with_name("out.csv.parts")
@@ -246,7 +248,7 @@ def test_two_processes_do_not_write_one_output(source: Path, artifact: Path, tmp
 
 
 @pytest.mark.parametrize("where", ["part", "join"])
-def test_a_full_disk_is_one_line_and_the_rest_goes_on(
+def test_a_full_disk_is_one_line_and_the_run_can_resume(
     where: str, source: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
@@ -268,7 +270,7 @@ def test_a_full_disk_is_one_line_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("limit", [3000, 12_000, 60_000])
-def test_files_that_may_not_grow(limit: int, source: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_run_that_hits_the_file_size_limit_can_be_resumed(limit: int, source: Path, artifact: Path, tmp_path: Path) -> None:
     """A real write that breaks off in the middle: of a part, of the journal, of the joined output."""
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
     score_file(source, whole, **options(artifact))

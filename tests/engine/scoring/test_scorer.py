@@ -46,7 +46,7 @@ def test_a_pickle_works_in_another_process(artifact: Path) -> None:
         assert list(pool.apply(scorer, ({"text": TEXTS},))["label"]) == list(scorer({"text": TEXTS})["label"])
 
 
-def test_threads_share_one_model(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_a_scorer_share_one_model(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     real = scorer_module.load_model
     monkeypatch.setattr(scorer_module, "load_model", lambda *a, **k: loads.append(1) or real(*a, **k))
@@ -56,7 +56,7 @@ def test_threads_share_one_model(artifact: Path, monkeypatch: pytest.MonkeyPatch
     assert len(loads) == 1 and all(list(each["label"]) == list(results[0]["label"]) for each in results)
 
 
-def test_rows_that_cannot_be_scored(artifact: Path) -> None:
+def test_a_scorer_names_rows_that_cannot_be_scored(artifact: Path) -> None:
     texts = ["fine", None, float("nan"), 5, "\ud83d"]
     with pytest.raises(InputError, match="row 1 of the batch cannot be scored: 'text' is null"):
         Scorer(artifact)({"text": texts})
@@ -67,7 +67,7 @@ def test_rows_that_cannot_be_scored(artifact: Path) -> None:
     assert list(Scorer(artifact, on_error="null")({"text": [None]})["label"]) == [None]
 
 
-def test_lists_of_a_multi_label_model(variant: Any) -> None:
+def test_a_multi_label_scorer_returns_lists(variant: Any) -> None:
     found = Scorer(variant("multi_label_classification"))({"text": TEXTS})
     assert all(
         isinstance(label, list) and len(label) == len(score)
@@ -75,7 +75,7 @@ def test_lists_of_a_multi_label_model(variant: Any) -> None:
     )
 
 
-def test_pairs_and_empty_batches(artifact: Path, classifier: Classifier) -> None:
+def test_a_scorer_takes_pairs_and_empty_batches(artifact: Path, classifier: Classifier) -> None:
     scorer = Scorer(artifact, text_column="a", pair_column="b")
     found = scorer({"a": ["Is it?"], "b": ["It is."]})
     assert found["score"][0] == pytest.approx(classifier([("Is it?", "It is.")])[0]["score"], abs=1e-5)
@@ -84,7 +84,7 @@ def test_pairs_and_empty_batches(artifact: Path, classifier: Classifier) -> None
         scorer({"a": ["x"], "b": []})
 
 
-def test_wrong_calls(artifact: Path) -> None:
+def test_wrong_calls_of_a_scorer_are_refused(artifact: Path) -> None:
     with pytest.raises(OptionError, match="keeps every row"):
         Scorer(artifact, on_error="skip")
     with pytest.raises(InputError, match="a mapping of columns"):

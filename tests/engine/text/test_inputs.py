@@ -1,4 +1,4 @@
-"""What is no text is refused, with its index, what was found, and the way out."""
+"""Inputs that are not texts are refused, with the index, the value found, and a way out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fusedbert.engine.text.inputs import check_item, check_items
         (("fine", "\ud83d"), "U+D83D", "replace"),
     ],
 )
-def test_refused_with_index_and_way_out(bad: object, found: str, way_out: str) -> None:
+def test_wrong_inputs_are_refused_with_their_index_and_a_way_out(bad: object, found: str, way_out: str) -> None:
     with pytest.raises(InputError) as caught:
         check_items(["good", "", bad])
     message = str(caught.value)
@@ -38,17 +38,17 @@ def test_refused_with_index_and_way_out(bad: object, found: str, way_out: str) -
 
 
 @pytest.mark.parametrize("bad", ["one text", b"bytes", {"text": "a"}, None, 3])
-def test_a_single_thing_is_no_collection(bad: object) -> None:
+def test_a_single_item_is_not_accepted_as_a_collection(bad: object) -> None:
     with pytest.raises(InputError, match=r"list of texts.*\[text\]"):
         check_items(bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "\0", "a\0b", "😀", "\u202e", "x" * 100_000])
-def test_odd_texts_are_legal(text: str) -> None:
+def test_unusual_texts_are_accepted(text: str) -> None:
     assert check_item(text, 0).text == text
 
 
-def test_pairs_and_strings_of_numpy() -> None:
+def test_numpy_strings_and_pairs_are_accepted() -> None:
     assert check_item(("a", "b"), 0).pair == "b"
     assert check_item({"text": "a", "text_pair": "b"}, 0).pair == "b"
     assert check_item({"text": "a", "text_pair": None}, 0).pair is None

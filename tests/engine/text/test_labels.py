@@ -1,4 +1,4 @@
-"""Two labels of one name: accepted, and nothing lost where an output tells labels apart by name."""
+"""Two labels of one name: accepted, and kept apart where an output has labels by name."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
         ([], ()),
     ],
 )
-def test_names_of_their_own(labels: list[str], names: tuple[str, ...]) -> None:
+def test_labels_of_the_same_name_are_numbered(labels: list[str], names: tuple[str, ...]) -> None:
     assert distinct(labels) == names and len(set(distinct(labels))) == len(labels)
 
 
-def test_names_stay_as_they_are() -> None:
+def test_label_names_are_read_unchanged() -> None:
     assert names_by_id(None) == {} and names_by_id({"0": "😀 👩\u200d💻", "2": ""}) == {0: "😀 👩\u200d💻", 2: ""}
     assert names_by_id({"0": 5}) == {0: "5"}
 
@@ -59,7 +59,7 @@ def test_a_list_of_answers_holds_both(shared: Path) -> None:
             assert [(each["label"], each["score"]) for each in answers] == [(LABELS[i], pytest.approx(row[i])) for i in order]
 
 
-def test_the_scores_of_a_window(shared: Path) -> None:
+def test_the_scores_of_a_window_number_labels_of_the_same_name(shared: Path) -> None:
     with Classifier.from_pretrained(shared) as clf:
         (window,) = clf.windows(TEXTS[0])
         assert list(window.scores) == ["other", "spam", "other (2)"]
@@ -78,7 +78,7 @@ def test_classify_as_json(shared: Path, reference: Callable[..., np.ndarray], to
         assert entry["scores"] == {names[i]: pytest.approx(row[i], abs=1e-5) for i in order}
 
 
-def test_a_column_for_each(shared: Path, tmp_path: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_scored_files_have_a_column_for_each_label(shared: Path, tmp_path: Path, reference: Callable[..., np.ndarray]) -> None:
     (tmp_path / "in.csv").write_text("text\n" + "".join(f"{text}\n" for text in TEXTS))
     score_file(tmp_path / "in.csv", tmp_path / "out.csv", model=shared, probabilities=True)
     expected = softmax(reference(TEXTS, labels=3))

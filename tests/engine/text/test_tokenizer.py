@@ -1,4 +1,4 @@
-"""Ids, segments and truncation are those of transformers; the cut of very long texts changes none of them."""
+"""Ids, segments and truncation equal those of transformers; cutting very long texts first changes none of them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,13 @@ def load(artifact: Path) -> Callable[[int], TextTokenizer]:
     return lambda max_length: TextTokenizer.load(artifact, max_length)
 
 
-@pytest.fixture
-def judge(tokenizer: Tokenizer) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]")
-
-
 def words(count: int) -> str:
     return " ".join(["good", "movie", "plot"][i % 3] for i in range(count))
 
 
-def test_padding_and_truncation_of_the_file_are_cleared(load: Callable[[int], TextTokenizer], tokenizer: Tokenizer) -> None:
+def test_padding_and_truncation_in_the_tokenizer_file_are_ignored(
+    load: Callable[[int], TextTokenizer], tokenizer: Tokenizer
+) -> None:
     row = load(32).encode(check_items([words(10)]))[0]  # the file pads to 16 and cuts at 8
     assert row.ids == tokenizer.encode(words(10)).ids and len(row.ids) == 12
     assert not row.truncated
@@ -45,12 +40,12 @@ def test_padding_and_truncation_of_the_file_are_cleared(load: Callable[[int], Te
 
 @given(first=st.integers(0, 30), second=st.one_of(st.none(), st.integers(0, 30)), max_length=st.integers(3, 25))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_truncation_is_that_of_transformers(
+def test_truncation_equals_that_of_transformers(
     load: Callable[[int], TextTokenizer], judge: Any, first: int, second: int | None, max_length: int
 ) -> None:
     text, pair = words(first), None if second is None else words(second)
     ours = load(max_length).encode(check_items([text if pair is None else (text, pair)]))[0]
-    pairs = None if pair is None else [pair]  # as a batch: alone, transformers takes an empty pair for none
+    pairs = None if pair is None else [pair]  # as a batch: transformers ignores an empty second text of a single pair
     theirs = judge([text], pairs, truncation=True, max_length=max_length, return_token_type_ids=True)
     assert ours.ids == theirs["input_ids"][0]
     assert ours.types == theirs["token_type_ids"][0]
@@ -58,7 +53,7 @@ def test_truncation_is_that_of_transformers(
 
 
 @given(first=st.integers(0, 12), second=st.integers(0, 12), room=st.integers(0, 24))
-def test_room_is_shared_without_waste(first: int, second: int, room: int) -> None:
+def test_a_truncated_pair_uses_all_tokens(first: int, second: int, room: int) -> None:
     kept = share_room(first, second, room)
     assert sum(kept) == min(first + second, room)
     assert kept[0] <= first and kept[1] <= second
@@ -80,31 +75,33 @@ def test_a_megabyte_is_cut_before_it_is_tokenized(load: Callable[[int], TextToke
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, " " * 5000, "\x01" * 3000 + " good", "a " * 20 + " " * 4000 + "good"])
-def test_long_texts_of_few_tokens_lose_none(load: Callable[[int], TextTokenizer], tokenizer: Tokenizer, text: str) -> None:
+def test_long_texts_of_few_tokens_are_not_truncated(
+    load: Callable[[int], TextTokenizer], tokenizer: Tokenizer, text: str
+) -> None:
     assert load(32).encode(check_items([text]))[0].ids == tokenizer.encode(text).ids
 
 
-def test_too_long_without_truncation_names_the_length(load: Callable[[int], TextTokenizer]) -> None:
+def test_without_truncation_a_long_text_is_refused_with_its_length(load: Callable[[int], TextTokenizer]) -> None:
     with pytest.raises(TextTooLongError, match="text 1 has 42 tokens, max_length is 32"):
         load(32).encode(check_items(["good", words(40)]), truncate=False)
     with pytest.raises(TextTooLongError, match="more than"):
         load(32).encode(check_items([words(100_000)]), truncate=False)
 
 
-def test_no_room_for_a_pair(load: Callable[[int], TextTokenizer]) -> None:
+def test_a_limit_too_short_for_a_pair_is_refused(load: Callable[[int], TextTokenizer]) -> None:
     assert load(3).encode(check_items([("good", "bad")]))[0].types == [0, 0, 1]
     with pytest.raises(InputError, match="separators"):
         load(2).encode(check_items([("good", "bad")]))
 
 
-def test_truncation_side_of_the_checkpoint(artifact: Path, tokenizer: Tokenizer) -> None:
+def test_the_checkpoint_decides_which_end_is_cut(artifact: Path, tokenizer: Tokenizer) -> None:
     (artifact / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
     whole = tokenizer.encode(words(50)).ids
     assert TextTokenizer.load(artifact, 10).encode(check_items([words(50)]))[0].ids == [whole[0], *whole[-9:]]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "garbage", '{"model": null}'])
-def test_damaged_files(artifact: Path, content: str) -> None:
+def test_a_damaged_tokenizer_is_refused(artifact: Path, content: str) -> None:
     (artifact / "tokenizer.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"tokenizer\.json cannot be read"):
         TextTokenizer.load(artifact, 32)
@@ -113,7 +110,7 @@ def test_damaged_files(artifact: Path, content: str) -> None:
         TextTokenizer.load(artifact, 32)
 
 
-def test_input_names_without_segments(artifact: Path) -> None:
+def test_segments_are_zero_where_the_input_names_lack_them(artifact: Path) -> None:
     pair = check_items([("good", "bad film")])
     assert TextTokenizer.load(artifact, 32).encode(pair)[0].types == [0, 0, 0, 1, 1, 1]
     (artifact / "tokenizer_config.json").write_text('{"model_input_names": ["input_ids", "attention_mask"]}')
@@ -162,7 +159,7 @@ def test_pad_id_follows_the_pad_token(artifact: Path) -> None:
     assert TextTokenizer.load(artifact, 32).pad_id == 7
 
 
-def test_only_steps_that_look_at_one_word_allow_the_cut(artifact: Path, tokenizer: Tokenizer) -> None:
+def test_only_tokenizers_that_work_word_by_word_allow_cutting_the_text_first(artifact: Path, tokenizer: Tokenizer) -> None:
     from tokenizers import normalizers, pre_tokenizers
 
     def safe() -> bool:

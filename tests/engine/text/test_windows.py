@@ -1,11 +1,10 @@
-"""Long text in windows: those of transformers' tokenizers, aggregated, and nothing of it dropped in silence."""
+"""Long texts in windows: equal to those of transformers' tokenizers, aggregated, and nothing dropped without a warning."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import FUSEDBERT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
 from fusedbert.engine import Classifier, OptionError, TextTooLongError, Window
 from fusedbert.engine.text.inputs import check_items
@@ -29,16 +28,9 @@ def words(count: int, seed: int = 0) -> str:
     return " ".join(np.random.default_rng(seed).choice(WORDS, size=count).tolist())
 
 
-@pytest.fixture
-def judge(tokenizer: Tokenizer) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]")
-
-
 @given(count=st.integers(0, 90), max_length=st.integers(4, 24), stride=st.integers(0, 21))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_windows_are_those_of_transformers(artifact: Path, judge: Any, count: int, max_length: int, stride: int) -> None:
+def test_windows_equal_those_of_transformers(artifact: Path, judge: Any, count: int, max_length: int, stride: int) -> None:
     stride = min(stride, max_length - 3)
     text = words(count)
     ours = tokenize_windows(TextTokenizer.load(artifact, max_length), check_items([text]), Window(stride=stride))
@@ -48,7 +40,7 @@ def test_windows_are_those_of_transformers(artifact: Path, judge: Any, count: in
 
 @given(first=st.integers(0, 60), second=st.integers(0, 60), max_length=st.integers(8, 24), stride=st.integers(0, 6))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_of_a_pair_the_longer_text_is_read_in_windows(
+def test_the_longer_text_of_a_pair_is_read_in_windows(
     artifact: Path, judge: Any, first: int, second: int, max_length: int, stride: int
 ) -> None:
     pair = check_items([(words(first), words(second, 1))])
@@ -69,7 +61,7 @@ def test_of_a_pair_the_longer_text_is_read_in_windows(
             return_overflowing_tokens=True,
             return_token_type_ids=True,
         )
-        # Alone, transformers takes an empty second text for none.
+        # transformers ignores an empty second text of a single pair.
         if second:
             assert [row.ids for row in tokens.rows] == theirs["input_ids"]
             assert [row.types for row in tokens.rows] == theirs["token_type_ids"]
@@ -102,14 +94,15 @@ def test_logits_are_the_aggregate_of_the_windows(artifact: Path, reference: Call
         np.testing.assert_allclose(clf.decision_function(texts), expected, atol=1e-5)
         np.testing.assert_allclose(clf.decision_function(texts[::-1]), expected[::-1], atol=1e-5)
         assert clf.predict(texts) == [clf.classes_[i] for i in expected.argmax(axis=1)]
-        assert [each["label"] for each in clf.stream(iter(texts))] == clf.predict(texts)
+        streamed: list[Any] = list(clf.stream(iter(texts)))
+        assert [each["label"] for each in streamed] == clf.predict(texts)
         assert clf(texts[1], top_k=None)[0]["label"] == clf.predict(texts)[1]
         assert clf.truncated == 0
         windows = [len(in_windows(text, 4)) for text in texts]
         assert (clf.stats.windowed, clf.stats.windows) == (6 * 3 + 1, 6 * sum(n for n in windows if n > 1) + windows[1])
 
 
-def test_the_overlap_is_a_quarter_where_none_is_given(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_the_default_overlap_is_a_quarter(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
     text = words(100)
     with Classifier.from_pretrained(artifact, threads=1, long_text="window") as clf:
         expected = reference(in_windows(text, 30 // 4)).mean(axis=0)
@@ -125,7 +118,7 @@ def test_more_texts_than_are_tokenized_together(artifact: Path, reference: Calla
     np.testing.assert_allclose(found[some], expected, atol=1e-5)
 
 
-def test_each_window_has_scores_of_its_own(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
+def test_each_window_has_its_own_scores(artifact: Path, reference: Callable[..., np.ndarray]) -> None:
     text = f"  {words(70)}  "
     with Classifier.from_pretrained(artifact, threads=1, long_text=Window(stride=10)) as clf:
         found = clf.windows(text)
@@ -142,13 +135,13 @@ def test_each_window_has_scores_of_its_own(artifact: Path, reference: Callable[.
         ]
 
 
-def test_windows_can_be_seen_whatever_becomes_of_long_text(artifact: Path) -> None:
+def test_windows_can_be_listed_without_long_text_window(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact, threads=1) as clf, warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(clf.windows(words(70))) == 3 and clf.truncated == 0
 
 
-def test_a_call_may_ask_for_something_else(artifact: Path) -> None:
+def test_a_call_may_override_long_text(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact, threads=1, long_text="window") as clf:
         cut = clf(words(90), truncation=True)
         assert clf.truncated == 1 and clf.stats.windows == 0
@@ -166,19 +159,19 @@ def test_a_call_may_ask_for_something_else(artifact: Path) -> None:
         ({"aggregate": "median"}, "mean, max"),
     ],
 )
-def test_options_name_their_values(options: dict[str, Any], named: str) -> None:
+def test_wrong_options_are_refused_with_the_valid_values(options: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         Window(**options)
 
 
-def test_a_stride_leaves_a_way_forward(artifact: Path) -> None:
+def test_a_stride_must_leave_room_to_advance(artifact: Path) -> None:
     with pytest.raises(OptionError, match="stride is 8: a window has 8 tokens of text"):
         Classifier.from_pretrained(artifact, max_length=10, long_text=Window(stride=8))
     with Classifier.from_pretrained(artifact, max_length=10, long_text=Window(stride=7)) as clf:
         assert len(clf.windows(words(20))) == 13
 
 
-def test_a_cut_is_warned_of_once(artifact: Path) -> None:
+def test_truncation_is_warned_of_once(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact, threads=1) as clf:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -194,7 +187,7 @@ def test_a_cut_is_warned_of_once(artifact: Path) -> None:
         assert clf.truncated == 4
 
 
-def test_a_pair_of_two_long_texts_is_warned_of(artifact: Path) -> None:
+def test_a_pair_of_two_long_texts_gives_a_warning(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact, threads=1, long_text="window") as clf:
         with pytest.warns(UserWarning, match="the shorter one was cut"):
             clf((words(90), words(80)))
@@ -202,11 +195,10 @@ def test_a_pair_of_two_long_texts_is_warned_of(artifact: Path) -> None:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from fusedbert.engine.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*FUSEDBERT, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_on_the_command_line(artifact: Path, tmp_path: Path) -> None:
+def test_the_commands_take_the_options_of_long_texts(artifact: Path, tmp_path: Path) -> None:
     text = words(90)
     with Classifier.from_pretrained(artifact, long_text=Window(stride=3, aggregate="max")) as clf:
         expected = clf(text, top_k=None)[0]
@@ -229,7 +221,7 @@ def test_on_the_command_line(artifact: Path, tmp_path: Path) -> None:
     assert rows[1]["label"] == expected["label"] and rows[1]["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
-def test_scoring_refuses_a_long_text_as_a_row(artifact: Path, tmp_path: Path) -> None:
+def test_scoring_reports_a_refused_long_text_by_its_row(artifact: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     table.write_text("".join(json.dumps({"text": each}) + "\n" for each in ("good", words(90), "bad", words(90))))
     refused = run("score", table, "-o", out, "-m", artifact, "--long-text", "error")

@@ -1,14 +1,14 @@
-"""What a checkpoint can lack or get wrong: one line each, and nothing left behind."""
+"""Incomplete and wrong checkpoints: each is refused in one line, and nothing is left behind."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_edits import edit_config, edit_tensors
 from click.testing import CliRunner
 
 from fusedbert.engine.errors import CheckpointError, FusedBertError, ModelNotFoundError, OptionError, StorageError
@@ -21,25 +21,7 @@ def checkpoint(make_checkpoint) -> Path:
     return make_checkpoint("bert", num_hidden_layers=2)
 
 
-@pytest.fixture
-def copy(checkpoint: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
-
-
-def edit_config(folder: Path, **values: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
-def edit_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors")
-
-
-def refuse(folder: Path, error: type[FusedBertError] = CheckpointError, **options: object) -> str:
+def refuse(folder: Path, error: type[FusedBertError] = CheckpointError, **options: Any) -> str:
     output = folder.parent / "out" / "artifact"
     with pytest.raises(error) as caught:
         export_checkpoint(folder, output, **options)
@@ -65,13 +47,13 @@ def test_every_fault_of_the_tensors_is_listed_at_once(copy: Path) -> None:
     assert "unknown bert.encoder.layer.0.adapter.weight" in message
 
 
-def test_fewer_layers_than_the_config_says(copy: Path) -> None:
+def test_fewer_layers_than_in_the_config_are_refused(copy: Path) -> None:
     edit_config(copy, num_hidden_layers=3)
     assert "config.json has num_hidden_layers = 3, and the tensors are those of 2" in refuse(copy)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_weight_that_is_no_number(copy: Path, value: float) -> None:
+def test_a_weight_that_is_nan_or_infinite_is_refused(copy: Path, value: float) -> None:
     def spoil(tensors: dict[str, np.ndarray]) -> None:
         tensors["bert.encoder.layer.0.intermediate.dense.weight"][0, 0] = value
 
@@ -80,7 +62,7 @@ def test_a_weight_that_is_no_number(copy: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 3000])
-def test_truncated_weights(copy: Path, size: int) -> None:
+def test_truncated_weights_are_refused(copy: Path, size: int) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     assert "cannot be read as safetensors" in refuse(copy)
@@ -92,13 +74,13 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(copy: Path) -> No
     assert "pickle" in message and "save_pretrained" in message
 
 
-def test_no_weights_at_all(copy: Path) -> None:
+def test_a_checkpoint_without_weights_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     assert "no weights (*.safetensors)" in refuse(copy)
 
 
 @pytest.mark.parametrize("name", ["../elsewhere.safetensors", "absent.safetensors", "/etc/passwd"])
-def test_an_index_that_names_files_elsewhere(copy: Path, name: str) -> None:
+def test_an_index_that_names_files_elsewhere_is_refused(copy: Path, name: str) -> None:
     (copy / "model.safetensors").rename(copy.parent / "elsewhere.safetensors")
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     assert name in refuse(copy)
@@ -106,7 +88,7 @@ def test_an_index_that_names_files_elsewhere(copy: Path, name: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00"])
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_json_that_is_none(copy: Path, file: str, text: str) -> None:
+def test_malformed_json_is_refused(copy: Path, file: str, text: str) -> None:
     (copy / file).write_text(text)
     assert file in refuse(copy)
 
@@ -128,13 +110,13 @@ def test_json_that_is_none(copy: Path, file: str, text: str) -> None:
     ],
     ids=lambda values: "-".join(f"{key}={value}" for key, value in values.items()),
 )
-def test_a_config_that_cannot_be_built(copy: Path, values: dict) -> None:
+def test_a_config_that_cannot_be_built_is_refused(copy: Path, values: dict) -> None:
     edit_config(copy, **values)
     message = refuse(copy)
     assert next(iter(values)) in message or str(next(iter(values.values()))) in message
 
 
-def test_a_tokenizer_of_another_model(copy: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(copy: Path) -> None:
     path = copy / "tokenizer.json"
     document = json.loads(path.read_text())
     document["model"]["vocab"]["stranger"] = 5000
@@ -143,17 +125,17 @@ def test_a_tokenizer_of_another_model(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json"])
-def test_a_damaged_tokenizer(copy: Path, text: str) -> None:
+def test_a_damaged_tokenizer_file_is_refused(copy: Path, text: str) -> None:
     (copy / "tokenizer.json").write_text(text)
     assert "tokenizer.json" in refuse(copy)
 
 
-def test_where_it_is_not(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     message = refuse(tmp_path / "nowhere", ModelNotFoundError)
     assert "does not exist" in message
 
 
-def test_an_artifact_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
+def test_an_artifact_is_not_accepted_as_a_checkpoint(copy: Path, tmp_path: Path) -> None:
     export_checkpoint(copy, tmp_path / "first", target="cpu", required=False)
     with pytest.raises(CheckpointError, match="artifact already"):
         export_checkpoint(tmp_path / "first", tmp_path / "second")
@@ -172,7 +154,7 @@ def test_an_existing_output_is_kept_unless_forced(copy: Path, tmp_path: Path) ->
     assert (output / "mine.txt").read_text() == "precious", "a failed export must not touch what stands"
 
 
-def test_force_replaces_whole(copy: Path, tmp_path: Path) -> None:
+def test_force_replaces_the_whole_output(copy: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
     output.mkdir()
     (output / "old.txt").write_text("old")
@@ -188,7 +170,7 @@ def test_the_checkpoint_is_never_overwritten(copy: Path, output: str) -> None:
     assert (copy / "model.safetensors").exists()
 
 
-def test_an_output_below_a_file(copy: Path) -> None:
+def test_an_output_below_a_file_is_refused(copy: Path) -> None:
     with pytest.raises(StorageError, match="written"):
         export_checkpoint(copy, copy / "config.json" / "artifact", target="cpu", required=False)
 

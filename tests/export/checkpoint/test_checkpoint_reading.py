@@ -1,11 +1,10 @@
-"""Tensors by name: what transformers ignores is ignored and told, what a wrapper put before them is named, lists are short."""
+"""Tensors by name: those that transformers ignores are reported, a wrapper's prefix is named, lists are short."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -15,39 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_edits import Tensors, edit_config, edit_tensors
 
 from fusedbert.engine.errors import CheckpointError
+from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint import ExportWarning, IgnoredWarning
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.parity.gates import batch_arrays, open_session
+from fusedbert.export.parity.gates import open_session
 from fusedbert.export.parity.texts import check_set
 from fusedbert.export.tokenizer import Tokenization
-
-Tensors = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(make_checkpoint) -> Path:
     return make_checkpoint("bert", num_hidden_layers=2, num_labels=3)
-
-
-@pytest.fixture
-def copy(checkpoint: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
-
-
-def edit(folder: Path, change: Callable[[Tensors], Tensors | None]) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    save_file(change(tensors) or tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def configure(folder: Path, **values: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def read(folder: Path) -> Weights:
@@ -64,11 +46,11 @@ def refused(folder: Path) -> str:
 
 
 def as_transformers(folder: Path, output: Path, judge: Callable[..., np.ndarray]) -> None:
-    """Export, and hold the graph against transformers' own reading of the folder."""
+    """Export, and compare the graph with transformers' reading of the folder."""
     export_checkpoint(folder, output, target="fp32", force=True)
     architecture, _ = describe(read_config(folder))
     checks = check_set(architecture, Tokenization(folder, architecture))
-    arrays = batch_arrays(checks.texts[:6], architecture.padding_id)
+    arrays = pad(checks.texts[:6], architecture.padding_id)
     found = open_session(output / "onnx/model.onnx").run(["logits"], arrays)[0]
     np.testing.assert_allclose(found, judge(folder, arrays), atol=1e-4, rtol=0)
 
@@ -90,26 +72,26 @@ EXTRAS = {
 
 
 @pytest.mark.parametrize("kind", EXTRAS)
-def test_what_transformers_ignores_is_ignored_and_told(copy: Path, tmp_path: Path, judge, kind: str) -> None:
+def test_tensors_that_transformers_ignores_are_ignored_and_reported(copy: Path, tmp_path: Path, judge, kind: str) -> None:
     before = set(read(copy).tensors)
-    edit(copy, EXTRAS[kind])
-    with pytest.warns(IgnoredWarning) as told:
+    edit_tensors(copy, EXTRAS[kind])
+    with pytest.warns(IgnoredWarning) as caught:
         as_transformers(copy, tmp_path / "artifact", judge)
-    (message,) = [str(each.message) for each in told if issubclass(each.category, ExportWarning)]
+    (message,) = [str(each.message) for each in caught if issubclass(each.category, ExportWarning)]
     with warnings.catch_warnings(action="ignore"):
         added = sorted(set(read(copy).tensors) - before)
     assert all(name in message for name in added) and f"holds {len(added)} tensors" in message and "\n" not in message
 
 
-def test_layers_beyond_the_count_are_ignored_and_told(copy: Path, tmp_path: Path, judge) -> None:
-    edit(copy, extra(a_loss__weight=np.ones(3, np.float32)))
-    configure(copy, num_hidden_layers=1)
+def test_layers_beyond_the_count_are_ignored_and_reported(copy: Path, tmp_path: Path, judge) -> None:
+    edit_tensors(copy, extra(a_loss__weight=np.ones(3, np.float32)))
+    edit_config(copy, num_hidden_layers=1)
     with pytest.warns(IgnoredWarning, match=r"holds 17 tensors .*: bert\.encoder\.layer\.1\.\S+, .* and 12 more$"):
         as_transformers(copy, tmp_path / "artifact", judge)
 
 
-def test_buffers_and_heads_of_pre_training_are_no_surprise(copy: Path) -> None:
-    edit(
+def test_buffers_and_heads_of_pre_training_give_no_warning(copy: Path) -> None:
+    edit_tensors(
         copy,
         extra(
             bert__embeddings__position_ids=np.arange(40)[None],
@@ -121,24 +103,26 @@ def test_buffers_and_heads_of_pre_training_are_no_surprise(copy: Path) -> None:
         assert read(copy).labels == 3
 
 
-def test_a_pooler_that_no_head_uses(make_checkpoint) -> None:
+def test_an_unused_pooler_is_reported_as_transformers_does(make_checkpoint) -> None:
     for family, names in (("distilbert", ["distilbert.pooler.dense.weight"]), ("roberta", [])):
         source = make_checkpoint(family)
-        edit(source, lambda held, family=family: held.update({f"{family}.pooler.dense.weight": np.ones((48, 48), np.float32)}))
-        with warnings.catch_warnings(record=True, action="always") as told:
+        edit_tensors(
+            source, lambda held, family=family: held.update({f"{family}.pooler.dense.weight": np.ones((48, 48), np.float32)})
+        )
+        with warnings.catch_warnings(record=True, action="always") as caught:
             read(source)
-        # transformers keeps quiet about RoBERTa's, which its base model has
-        assert [str(each.message).rpartition(": ")[2] for each in told] == names
+        # transformers does not report RoBERTa's, which its base model has
+        assert [str(each.message).rpartition(": ")[2] for each in caught] == names
 
 
-def test_a_tensor_that_is_used_has_to_be_of_floats(copy: Path) -> None:
-    edit(copy, extra(bert__encoder__layer__0__output__dense__bias=np.arange(48)))
+def test_a_used_tensor_must_hold_floats(copy: Path) -> None:
+    edit_tensors(copy, extra(bert__encoder__layer__0__output__dense__bias=np.arange(48)))
     assert "bert.encoder.layer.0.output.dense.bias is I64, expected one of F64, F32, F16, BF16" in refused(copy)
 
 
-def test_a_tensor_under_two_names(copy: Path) -> None:
-    """transformers 5 takes the older name of the two, 4.57 the newer."""
-    edit(copy, extra(bert__embeddings__LayerNorm__gamma=np.ones(48, np.float32)))
+def test_a_tensor_under_two_names_is_refused(copy: Path) -> None:
+    """transformers 5 takes the older of the two names, 4.57 the newer one."""
+    edit_tensors(copy, extra(bert__embeddings__LayerNorm__gamma=np.ones(48, np.float32)))
     assert "LayerNorm.weight and bert.embeddings.LayerNorm.gamma are two names of one tensor" in refused(copy)
 
 
@@ -147,16 +131,16 @@ PREFIXES = ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model.model
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_prefix_is_named_with_the_command_that_takes_it_off(copy: Path, tmp_path: Path, judge, prefix: str) -> None:
-    edit(copy, lambda held: {prefix + name: tensor for name, tensor in held.items()})
+    edit_tensors(copy, lambda held: {prefix + name: tensor for name, tensor in held.items()})
     message = refused(copy)
     assert message.startswith(f"{copy} has {prefix!r} before its tensors' names") and "missing" not in message
     _run(message)
     as_transformers(copy, tmp_path / "artifact", judge)
 
 
-def test_a_prefix_beside_a_loss_and_before_bare_names(copy: Path, tmp_path: Path, judge) -> None:
-    """Lightning keeps the loss beside the model, and a wrapper may hold names without the family's own prefix."""
-    edit(
+def test_a_prefix_is_recognized_next_to_a_loss_and_before_bare_names(copy: Path, tmp_path: Path, judge) -> None:
+    """Lightning keeps the loss next to the model, and a wrapper may hold names without the family's prefix."""
+    edit_tensors(
         copy,
         lambda held: {
             **{f"model.{name.removeprefix('bert.')}": tensor for name, tensor in held.items()},
@@ -169,7 +153,7 @@ def test_a_prefix_beside_a_loss_and_before_bare_names(copy: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_prefix_in_shards_of_half_precision(make_checkpoint, tmp_path: Path, judge, dtype: str) -> None:
+def test_a_prefix_in_half_precision_shards_is_recognized(make_checkpoint, tmp_path: Path, judge, dtype: str) -> None:
     from safetensors.torch import load_file, save_file
 
     source = make_checkpoint("roberta", dtype=dtype, num_hidden_layers=2)
@@ -208,25 +192,25 @@ def _run(message: str) -> None:
     ids=str,
 )
 def test_absurd_sizes_are_refused_at_once(copy: Path, values: dict, said: str) -> None:
-    configure(copy, **values)
+    edit_config(copy, **values)
     assert re.search(said, refused(copy))
 
 
-def test_a_name_with_an_absurd_number(copy: Path) -> None:
-    edit(copy, extra(bert__encoder__layer__999999999__output__dense__bias=np.ones(48, np.float32)))
-    configure(copy, num_hidden_layers=10**9)
+def test_a_tensor_name_with_an_absurd_number_is_refused(copy: Path) -> None:
+    edit_tensors(copy, extra(bert__encoder__layer__999999999__output__dense__bias=np.ones(48, np.float32)))
+    edit_config(copy, num_hidden_layers=10**9)
     assert "num_hidden_layers = 1000000000, and the tensors are those of 2" in refused(copy)
 
 
 def test_five_names_are_listed_and_the_rest_counted(copy: Path) -> None:
-    edit(copy, lambda held: {name.replace("attention.self", "attention.mine"): tensor for name, tensor in held.items()})
+    edit_tensors(copy, lambda held: {name.replace("attention.self", "attention.mine"): tensor for name, tensor in held.items()})
     message = refused(copy)
     assert message.count("missing ") == 5 and "; and 7 more; unknown bert.encoder.layer.0.attention.mine" in message
     assert message.count("attention.mine") == 5 and " and 7 more; was it fine-tuned" in message
 
 
 def test_a_name_of_several_lines_does_not_break_the_warning(copy: Path) -> None:
-    edit(copy, lambda held: held.update({"a\nb": np.ones(1, np.float32)}))
+    edit_tensors(copy, lambda held: held.update({"a\nb": np.ones(1, np.float32)}))
     with pytest.warns(IgnoredWarning, match=r"'a\\nb'$"):
         read(copy)
 
@@ -234,7 +218,7 @@ def test_a_name_of_several_lines_does_not_break_the_warning(copy: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 5000 + "]" * 5000, "[]", "{}", '{"weight_map": 5}', '{"weight_map": {"a": 5}}', "{", "\x00"]
 )
-def test_an_index_that_is_none(copy: Path, text: str) -> None:
+def test_a_malformed_index_is_refused(copy: Path, text: str) -> None:
     (copy / "model.safetensors").unlink()
     (copy / "model.safetensors.index.json").write_text(text)
     assert re.search("cannot be read as an index of shards|names shards that are not in the folder", refused(copy))
@@ -243,8 +227,8 @@ def test_an_index_that_is_none(copy: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "said"), [((0, 48), r"classifier\.weight is \[0, 48\]"), ((48,), r"classifier\.weight is \[48\]")]
 )
-def test_a_classifier_without_rows(copy: Path, shape: tuple[int, ...], said: str) -> None:
-    edit(copy, lambda tensors: {**tensors, "classifier.weight": np.ones(shape, np.float32)})
+def test_a_classifier_without_rows_is_refused(copy: Path, shape: tuple[int, ...], said: str) -> None:
+    edit_tensors(copy, lambda tensors: {**tensors, "classifier.weight": np.ones(shape, np.float32)})
     message = refused(copy)
     assert re.search(said + r", expected \[labels, 48\]", message) and "[0]" not in message
 

@@ -1,4 +1,4 @@
-"""What a config says, and what it leaves out: our description against the modules that transformers makes of it."""
+"""Configs, complete and not: our description compared with the modules that transformers makes of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from fusedbert.engine.errors import CheckpointError
+from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export.checkpoint.architecture import Architecture, describe, read_config, read_labels
 from fusedbert.export.checkpoint.layouts import LAYOUTS
 from fusedbert.export.checkpoint.weights import Weights, expected_tensors
-from fusedbert.export.parity.gates import batch_arrays
 from fusedbert.export.parity.reference import ACTIVATIONS, forward
 from fusedbert.export.parity.texts import check_set
 from fusedbert.export.tokenizer import Tokenization
@@ -42,14 +42,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("family", "config"), CASES, ids=lambda value: value if isinstance(value, str) else json.dumps(value))
-def test_the_description_is_of_the_modules(tmp_path: Path, family: str, config: dict[str, Any]) -> None:
+def test_the_description_matches_the_modules_of_transformers(tmp_path: Path, family: str, config: dict[str, Any]) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     document = {"model_type": family, **config}
     (tmp_path / "config.json").write_text(json.dumps(document))
     architecture, layout = describe(read_config(tmp_path))
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # only shapes
         model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(tmp_path))
     modules = dict(model.named_modules())
     expected = {
@@ -76,7 +76,7 @@ def _same_activation(modules: dict[str, Any], architecture: Architecture) -> Non
         for name in ("intermediate_act_fn", "activation")
         if callable(getattr(module, name, None))
     ]
-    heads = [each for each in found if each[0].endswith(("Pooler", "Head"))]  # RoBERTa's kinds and DistilBERT write theirs out
+    heads = [each for each in found if each[0].endswith(("Pooler", "Head"))]  # hard-coded in RoBERTa and DistilBERT
     assert len(heads) == (architecture.family in ("bert", "electra")) and len(found) == architecture.layers + len(heads)
     for name, function in found:
         kind = architecture.head_activation if name.endswith(("Pooler", "Head")) else architecture.activation
@@ -100,7 +100,7 @@ def _same_heads_and_positions(model: Any, architecture: Architecture, *, follow:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_classes_have_our_defaults(family: str) -> None:
+def test_the_defaults_are_those_of_the_config_classes(family: str) -> None:
     from transformers import AutoConfig
 
     layout = next(layout for layout in LAYOUTS if family in layout.families)
@@ -135,7 +135,7 @@ def test_the_classes_have_our_defaults(family: str) -> None:
     ],
     ids=str,
 )
-def test_a_value_that_is_none_is_refused_by_name(config: dict[str, Any]) -> None:
+def test_an_invalid_value_is_refused_by_name(config: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError) as caught:
         describe({"model_type": "bert", **config})
     message = str(caught.value)
@@ -145,7 +145,7 @@ def test_a_value_that_is_none_is_refused_by_name(config: dict[str, Any]) -> None
 
 
 def test_distilbert_takes_no_epsilon_from_its_config(make_checkpoint) -> None:
-    """Against transformers in float64: our reference believed the config too, so that no gate could see it."""
+    """Compared with transformers in float64: our reference reads the same config, so no gate would see a difference."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -157,7 +157,7 @@ def test_distilbert_takes_no_epsilon_from_its_config(make_checkpoint) -> None:
     found = forward(architecture, Weights(source, architecture, layout), texts)
     model = AutoModelForSequenceClassification.from_pretrained(source, attn_implementation="eager").double().eval()
     for row, text in enumerate(texts):
-        arrays = batch_arrays([text], architecture.padding_id)
+        arrays = pad([text], architecture.padding_id)
         with torch.no_grad():
             expected = model(
                 **{name: torch.from_numpy(arrays[name]) for name in ("input_ids", "attention_mask")}
@@ -183,7 +183,7 @@ def test_distilbert_takes_no_epsilon_from_its_config(make_checkpoint) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_labels_that_are_refused(names: Any, said: str) -> None:
+def test_wrong_labels_are_refused(names: Any, said: str) -> None:
     with pytest.raises(CheckpointError, match=said) as caught:
         read_labels({"id2label": names}, 2)
     message = str(caught.value)
@@ -196,7 +196,7 @@ def test_two_labels_may_share_a_name() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a": ' * 5000 + "1" + "}" * 5000, "[" * 5000 + "]" * 5000])
-def test_json_that_is_nested_too_deep(tmp_path: Path, text: str) -> None:
+def test_json_nested_too_deep_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json (cannot be read as JSON|holds list)") as caught:
         describe(read_config(tmp_path))

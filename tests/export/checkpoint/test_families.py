@@ -1,4 +1,4 @@
-"""Every family, head and option of the direct route, held against transformers."""
+"""Every family, head and option of the direct route, compared with transformers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.parity.gates import batch_arrays, open_session
 from fusedbert.export.parity.reference import forward
 from fusedbert.export.parity.texts import check_set
 from fusedbert.export.tokenizer import Tokenization
@@ -39,18 +39,10 @@ CASES = [
 @pytest.mark.parametrize(
     ("family", "options"), CASES, ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value))
 )
-def test_logits_equal_transformers(make_checkpoint, judge, tmp_path: Path, family: str, options: dict) -> None:
+def test_logits_equal_transformers(make_checkpoint, assert_logits, tmp_path: Path, family: str, options: dict) -> None:
     source = make_checkpoint(family, **options)
     export_checkpoint(source, tmp_path / "artifact", target="cpu", required=False)
-    architecture, _ = describe(read_config(source))
-    tokens = Tokenization(source, architecture)
-    checks = check_set(architecture, tokens)
-    session = open_session(tmp_path / "artifact/onnx/model.onnx")
-    names = {item.name for item in session.get_inputs()}
-    for batch in checks.batches:
-        arrays = batch_arrays([checks.texts[row] for row in batch], architecture.padding_id)
-        ours = session.run(["logits"], {name: array for name, array in arrays.items() if name in names})[0]
-        np.testing.assert_allclose(ours, judge(source, arrays), atol=1e-4, rtol=0)
+    assert_logits(tmp_path / "artifact/onnx/model.onnx", source)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,14 +56,14 @@ def test_the_reference_equals_transformers_in_float64(make_checkpoint, family: s
     found = forward(architecture, Weights(source, architecture, layout), checks.texts)
     model = AutoModelForSequenceClassification.from_pretrained(source, attn_implementation="eager").double().eval()
     for row, text in enumerate(checks.texts):
-        arrays = batch_arrays([text], architecture.padding_id)
+        arrays = pad([text], architecture.padding_id)
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if architecture.token_types else [])]
         with torch.no_grad():
             expected = model(**{name: torch.from_numpy(arrays[name]) for name in names}).logits.numpy()[0]
         np.testing.assert_allclose(found[row], expected, atol=1e-10, rtol=0)
 
 
-def test_old_names_and_no_prefix(make_checkpoint, tmp_path: Path) -> None:
+def test_old_tensor_names_and_a_missing_prefix_are_understood(make_checkpoint, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     source = make_checkpoint("bert")
@@ -86,7 +78,7 @@ def test_old_names_and_no_prefix(make_checkpoint, tmp_path: Path) -> None:
     assert export_checkpoint(source, tmp_path / "old", target="cpu", required=False).golden == expected
 
 
-def test_shards(make_checkpoint, tmp_path: Path) -> None:
+def test_a_sharded_checkpoint_is_read(make_checkpoint, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     source = make_checkpoint("bert", seed=3)

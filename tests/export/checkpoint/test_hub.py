@@ -1,4 +1,4 @@
-"""The hub's code path, against a server on this machine that speaks as much of its protocol as a download needs."""
+"""Downloads from the hub, with a local server that implements as much of the protocol as they need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import FUSEDBERT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-RUN = "from fusedbert.engine.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def hub(make_checkpoint) -> Iterator[Any]:
 
         do_HEAD = do_GET
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *_: object) -> None:
             pass
 
     def digest(path: Path) -> str:
@@ -78,7 +77,7 @@ def run(hub: Any, home: Path, *args: str, **environment: str) -> subprocess.Comp
     settings = {"HF_ENDPOINT": f"http://{host}:{port}", "HF_HOME": str(home / "hf"), "FUSEDBERT_CACHE": str(home / "cache")}
     settings |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     return subprocess.run(
-        [sys.executable, "-c", RUN, *args],
+        [*FUSEDBERT, *args],
         env={**os.environ, **settings, **environment},
         capture_output=True,
         text=True,
@@ -115,7 +114,7 @@ def test_the_engine_exports_a_hub_id_on_first_use(hub: Any, tmp_path: Path) -> N
     ("model", "token", "revision"),
     [("org/tiny", "wrong", "main"), ("org/absent", "secret", "main"), ("org/tiny", "secret", "v2")],
 )
-def test_what_the_hub_does_not_give_is_one_line(hub: Any, tmp_path: Path, model: str, token: str, revision: str) -> None:
+def test_errors_of_the_hub_are_one_line(hub: Any, tmp_path: Path, model: str, token: str, revision: str) -> None:
     done = run(hub, tmp_path, "export", model, str(tmp_path / "artifact"), "--revision", revision, HF_TOKEN=token)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("fusedbert: error:")]

@@ -1,9 +1,10 @@
-"""Labels and problem types as the config gives them, or leaves them out."""
+"""Labels and problem types, from the config or without it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from fusedbert.export.checkpoint.architecture import read_labels, read_problem_t
         ({0: 5}, 1, ("5",)),
     ],
 )
-def test_names_by_id_and_label_n_for_the_gaps(names: dict | None, count: int, labels: tuple[str, ...]) -> None:
+def test_labels_are_named_by_id_and_gaps_by_number(names: dict | None, count: int, labels: tuple[str, ...]) -> None:
     assert read_labels({"id2label": names}, count) == labels
 
 
@@ -40,7 +41,9 @@ def test_a_classifier_without_a_problem_type_gives_one_label_a_text() -> None:
         ({"num_labels": 4, "problem_type": "multi_label_classification"}, "multi_label_classification", 4),
     ],
 )
-def test_heads_reach_the_engine(make_checkpoint, tmp_path: Path, config: dict, problem_type: str, labels: int) -> None:
+def test_every_kind_of_head_reaches_the_engine(
+    make_checkpoint, tmp_path: Path, config: dict, problem_type: str, labels: int
+) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -52,7 +55,9 @@ def test_heads_reach_the_engine(make_checkpoint, tmp_path: Path, config: dict, p
     model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32)
     judge = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(source), device="cpu")
     with Classifier.from_pretrained(tmp_path / "artifact") as clf:
-        for ours, theirs in zip(clf(texts, top_k=None), judge(texts, top_k=None), strict=True):
+        judged: list[Any] = list(judge(texts, top_k=None))
+        for ours, theirs in zip(clf(texts, top_k=None), judged, strict=True):
+            assert isinstance(ours, list)
             assert [entry["label"] for entry in ours] == [entry["label"] for entry in theirs]
             for mine, yours in zip(ours, theirs, strict=True):
                 assert mine["score"] == pytest.approx(yours["score"], abs=1e-5)
@@ -80,7 +85,9 @@ def test_two_labels_of_one_name_reach_the_engine(make_checkpoint, tmp_path: Path
     judge = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(source), device="cpu")
     with Classifier.from_pretrained(tmp_path / "artifact") as clf:
         assert clf.classes_ == ["other", "spam", "other"]
-        for ours, theirs in zip(clf(texts, top_k=None), judge(texts, top_k=None), strict=True):
+        judged: list[Any] = list(judge(texts, top_k=None))
+        for ours, theirs in zip(clf(texts, top_k=None), judged, strict=True):
+            assert isinstance(ours, list)
             assert [entry["label"] for entry in ours] == [entry["label"] for entry in theirs]
             assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs], abs=1e-5)
         shares = clf.predict_proba(texts)

@@ -1,4 +1,4 @@
-"""The graph that shows its attention, against transformers' eager attention and against NumPy."""
+"""The graph that shows its attention, compared with transformers' eager attention and with NumPy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(folder, file, feeds):
     session = onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     wanted = {item.name: feeds[item.name] for item in session.get_inputs()}
-    return dict(zip(names, session.run(names, wanted), strict=True))
+    return dict(zip(names, map(np.asarray, session.run(names, wanted)), strict=True))
 
 
 def test_weights_equal_those_of_transformers(exported):
@@ -88,16 +88,17 @@ def test_queries_and_keys_give_the_weights(exported):
         assert np.abs(own / own.sum(axis=-1, keepdims=True) - found["attentions"][:, row, :, :n, :n]).max() < 1e-5
 
 
-def test_the_manifest_tells_the_graphs_apart(exported):
+def test_the_manifest_distinguishes_the_graphs(exported):
     _, folder = exported
     manifest = read_manifest(folder)
-    assert manifest.variant(target="cpu", precision="fp32").file == "onnx/model.onnx"
+    served = manifest.variant(target="cpu", precision="fp32")
+    assert served is not None and served.file == "onnx/model.onnx"
     (shown,) = [variant for variant in manifest.variants if variant.file == FILE]
     assert shown.outputs == ("logits", "attentions", "queries", "keys")
     assert shown.fused_attention == shown.nodes["Attention"] == 3
 
 
-def test_an_artifact_without_it_names_the_command(make_checkpoint, tmp_path):
+def test_an_artifact_without_the_attention_graph_names_the_command(make_checkpoint, tmp_path):
     folder = tmp_path / "plain"
     export_checkpoint(make_checkpoint("bert"), folder, target="fp32")
     with (
@@ -107,7 +108,7 @@ def test_an_artifact_without_it_names_the_command(make_checkpoint, tmp_path):
         clf.attentions("a good movie")
 
 
-def test_a_checkpoint_gets_it_at_the_first_call_beside_what_it_had(make_checkpoint, tmp_path):
+def test_a_checkpoint_gets_the_attention_graph_at_the_first_call(make_checkpoint, tmp_path):
     cache = tmp_path / "cache"
     with Classifier.from_pretrained(make_checkpoint("bert"), precision="fp32", cache_dir=cache) as clf:
         before = {path.name for path in (cache / "artifacts").iterdir()}
@@ -121,7 +122,7 @@ def test_a_checkpoint_gets_it_at_the_first_call_beside_what_it_had(make_checkpoi
 
 
 def test_wrong_weights_fail_the_export(make_checkpoint, tmp_path, monkeypatch):
-    """What the logits cannot tell: the raw scores in place of the probabilities."""
+    """Raw scores in place of probabilities, which the logits do not show."""
     monkeypatch.setattr(attentions, "AFTER_SOFTMAX", 0)
     with pytest.raises(ExportError, match="attention weight that is off by"):
         export_checkpoint(make_checkpoint("bert"), tmp_path / "out", target="fp32", attentions=True)
@@ -129,17 +130,17 @@ def test_wrong_weights_fail_the_export(make_checkpoint, tmp_path, monkeypatch):
 
 
 def test_attended_padding_fails_the_export(make_checkpoint, tmp_path, monkeypatch):
-    """Padding that is hidden from the weights' own block, but gets some of the rest."""
+    """Padding that the block of weights hides, but that gets part of the rest."""
     from fusedbert.export.parity import graphs as attention_check
 
-    measured = attention_check._weights
+    measured = attention_check.run_batch
 
-    def leak(session, arrays):
-        found = measured(session, arrays).copy()
+    def leak(session, outputs, arrays):
+        found = measured(session, outputs, arrays)[0].copy()
         found[np.broadcast_to((arrays["attention_mask"] == 0)[None, :, None, None], found.shape)] = 1e-9
-        return found
+        return [found]
 
-    monkeypatch.setattr(attention_check, "_weights", leak)
+    monkeypatch.setattr(attention_check, "run_batch", leak)
     with pytest.raises(ExportError, match="padding an attention weight of 1e-09"):
         export_checkpoint(make_checkpoint("bert"), tmp_path / "out", target="fp32", attentions=True)
 

@@ -26,7 +26,7 @@ def example() -> tuple[Graph, np.ndarray]:
 
 
 @pytest.mark.parametrize("limit", [graphs.PROTOBUF_LIMIT, 1000], ids=["inside", "external"])
-def test_what_is_written_is_what_onnx_reads_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_onnx_reads_and_runs_a_written_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(graphs, "PROTOBUF_LIMIT", limit)
     g, table = example()
     path = tmp_path / "model.onnx"
@@ -40,7 +40,7 @@ def test_what_is_written_is_what_onnx_reads_and_runs(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(read["a/b/table"], table)
     x = np.random.default_rng(1).normal(size=(3, 40)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(None, {"x": x})[0], np.maximum(x @ table + 1.5, 0), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(session.run(None, {"x": x})[0]), np.maximum(x @ table + 1.5, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "int32", "int64", "bool"])
@@ -54,5 +54,5 @@ def test_weights_of_every_type_keep_their_values(tmp_path: Path, dtype: str) -> 
 
 
 @pytest.mark.parametrize(("value", "encoded"), [(0, b"\x00"), (127, b"\x7f"), (128, b"\x80\x01"), (300, b"\xac\x02")])
-def test_varint_as_in_the_protobuf_documentation(value: int, encoded: bytes) -> None:
+def test_varints_are_those_of_the_protobuf_documentation(value: int, encoded: bytes) -> None:
     assert graphs._varint(value) == encoded

@@ -1,4 +1,4 @@
-"""The int8 graph: what is folded cancels out, what is rounded stays small, and the batch does not matter."""
+"""The int8 graph: folding cancels out, rounding errors stay small, and the batch does not matter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import ExportError, OptionError
+from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export import export_checkpoint
 from fusedbert.export.calibrate import built_in_texts, calibrate
 from fusedbert.export.checkpoint import locate
@@ -16,6 +17,7 @@ from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.graph.int8_weights import (
     Observed,
+    QuantizedDense,
     QuantizedWeights,
     fit_range,
     fit_smoothed,
@@ -47,14 +49,14 @@ def test_the_graph_is_close_to_the_reference_for_every_family(make_checkpoint, t
     texts = [tokens.encode(text) for text in CHECK_TEXTS[:12]]
     expected = forward(architecture, Weights(source, architecture, layout), texts)
     session = check.open_session(tmp_path / "artifact/onnx/model_int8.onnx")
-    arrays = check.batch_arrays(texts, architecture.padding_id)
+    arrays = pad(texts, architecture.padding_id)
     names = {item.name for item in session.get_inputs()}
     found = session.run(["logits"], {name: array for name, array in arrays.items() if name in names})[0]
     assert np.abs(found - expected).mean() < 0.05 * expected.std() + 0.02
 
 
 def test_folding_cancels_out(make_checkpoint) -> None:
-    """What the products of folded weights give is what those of the plain ones give, but for the weights' rounding."""
+    """The products of folded and of plain weights agree up to the rounding of the weights."""
     source = make_checkpoint("bert", seed=4)
     checkpoint = locate(str(source), revision=None, token=None, local_files_only=True)
     baseline = compute_baseline(checkpoint, lambda _: None, rounded=False)
@@ -67,14 +69,16 @@ def test_folding_cancels_out(make_checkpoint) -> None:
         exact, part = getattr(layer, name), getattr(folded, name)
         found = smoothed @ (part.weight.astype(np.float32) * part.scale) + part.bias
         np.testing.assert_allclose(found, x @ exact.weight + exact.bias, atol=0.1)
-    value = smoothed @ (folded.value.weight.astype(np.float32) * folded.value.scale) + folded.value.bias
+    of_value, of_output = folded.value, folded.attention_output
+    assert isinstance(of_value, QuantizedDense) and isinstance(of_output, QuantizedDense)
+    value = smoothed @ (of_value.weight.astype(np.float32) * of_value.scale) + of_value.bias
     params = plan.attention_output
     np.testing.assert_allclose(value * params.smooth + params.shift, x @ layer.value.weight + layer.value.bias, atol=0.1)
-    assert folded.attention_output.residual is not None
-    residual = smoothed * folded.attention_output.residual
-    product = value @ (folded.attention_output.weight.astype(np.float32) * folded.attention_output.scale)
+    assert of_output.residual is not None
+    residual = smoothed * of_output.residual
+    product = value @ (of_output.weight.astype(np.float32) * of_output.scale)
     plain = (x @ layer.value.weight + layer.value.bias) @ layer.attention_output.weight + layer.attention_output.bias
-    np.testing.assert_allclose(product + folded.attention_output.bias + residual, plain + x, atol=0.3)
+    np.testing.assert_allclose(product + of_output.bias + residual, plain + x, atol=0.3)
 
 
 def test_a_text_does_not_depend_on_its_batch(tmp_path: Path) -> None:
@@ -83,9 +87,9 @@ def test_a_text_does_not_depend_on_its_batch(tmp_path: Path) -> None:
     tokens = Tokenization(EMBEDDED, architecture)
     session = check.open_session(tmp_path / "artifact/onnx/model_int8.onnx")
     texts = [tokens.encode(text) for text in (*CHECK_TEXTS, *ROUNDING_TEXTS[:43])]
-    together = session.run(["logits"], check.batch_arrays(texts, 0))[0]
+    together = session.run(["logits"], pad(texts, 0))[0]
     for row, text in enumerate(texts):
-        alone = session.run(["logits"], check.batch_arrays([text], 0))[0][0]
+        alone = session.run(["logits"], pad([text], 0))[0][0]
         np.testing.assert_allclose(alone, together[row], atol=1e-5)
     manifest = read_manifest(tmp_path / "artifact")
     fp32, int8 = (manifest.variant(target="cpu", precision=precision) for precision in ("fp32", "int8"))
@@ -107,7 +111,7 @@ def test_the_copies_of_a_neuron_add_up_to_it(kind, tolerance: float) -> None:
     np.testing.assert_allclose(total, kind(x), atol=tolerance)
 
 
-def test_smoothing_leaves_less_error_than_none_where_a_channel_stands_out() -> None:
+def test_smoothing_reduces_the_error_of_an_outlying_channel() -> None:
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(400, 32)).astype(np.float32)
     rows[:, 3] = rows[:, 3] * 0.1 + 60
@@ -141,8 +145,8 @@ def test_a_table_is_rounded_row_by_row() -> None:
     assert (np.abs(rows * scale - table) <= scale * 0.5001).all()
 
 
-def test_what_calibration_sees_is_what_the_reference_computes(make_checkpoint) -> None:
-    """The watched graph's first input is the embeddings' output; held against transformers' hidden states."""
+def test_calibration_sees_the_values_of_the_reference(make_checkpoint) -> None:
+    """The watched graph's first input is the embeddings' output, compared with transformers' hidden states."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -160,13 +164,13 @@ def test_what_calibration_sees_is_what_the_reference_computes(make_checkpoint) -
         np.testing.assert_allclose(plan.query.shift, (seen.max(axis=0) + seen.min(axis=0)) / 2, atol=1e-4)
 
 
-def test_the_gate_tells_what_it_found() -> None:
+def test_the_gate_reports_its_figures() -> None:
     parity = check.Parity(reference="r", texts=100, max_abs_logit=1.0, label_agreement=0.9, mean_abs_probability=0.02)
     with pytest.raises(ExportError, match=r"90.0% of 100 labels.*0.02.*99%.*0.01"):
         check.check_limits(parity, "int8", "onnx/model_int8.onnx")
 
 
-def test_own_calibration_texts(make_checkpoint, tmp_path: Path) -> None:
+def test_calibration_texts_may_be_given(make_checkpoint, tmp_path: Path) -> None:
     source = make_checkpoint("bert", num_hidden_layers=2)
     file = tmp_path / "texts.txt"
     file.write_text("\n".join(built_in_texts()[i].replace("\n", " ") for i in range(60)), encoding="utf-8")
@@ -178,7 +182,7 @@ def test_own_calibration_texts(make_checkpoint, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"one\ntwo\n", b"\xff\xfe" * 100])
-def test_calibration_texts_that_are_none(make_checkpoint, tmp_path: Path, content: bytes) -> None:
+def test_wrong_calibration_texts_are_refused(make_checkpoint, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "texts.txt"
     file.write_bytes(content)
     with pytest.raises(OptionError, match=r"texts\.txt"):
@@ -186,7 +190,7 @@ def test_calibration_texts_that_are_none(make_checkpoint, tmp_path: Path, conten
     assert not (tmp_path / "artifact").exists()
 
 
-def test_the_built_in_texts_are_varied_and_one_a_line() -> None:
+def test_the_built_in_texts_are_varied_and_one_per_line() -> None:
     texts = built_in_texts()
     assert len(texts) == 135 and texts[0] == "" and all(texts[1:])
     assert max(len(text.split()) for text in texts) > 120 and len(set(texts)) == len(texts)

@@ -1,4 +1,4 @@
-"""The fp32 graph in an older operator set: the same logits, nothing that the set or its file format does not have."""
+"""The fp32 graph in an older operator set: the same logits, with nothing that the set or its file format lacks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from fusedbert.engine import Classifier
 from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import OptionError
+from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint import FusionWarning
 from fusedbert.export.checkpoint.architecture import describe, read_config
-from fusedbert.export.parity.gates import batch_arrays
 from fusedbert.export.parity.texts import check_set
 from fusedbert.export.tokenizer import Tokenization
 from fusedbert.export.variants import FP32_OPSETS
@@ -58,11 +58,11 @@ def test_logits_equal_transformers(make_checkpoint, judge, tmp_path: Path, opset
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     names = {item.name for item in session.get_inputs()}
     for batch in checks.batches:
-        right = batch_arrays([checks.texts[row] for row in batch], architecture.padding_id)
+        right = pad([checks.texts[row] for row in batch], architecture.padding_id)
         left = {key: array[:, ::-1].copy() for key, array in right.items()}  # a mask may have its zeros anywhere
         for arrays in (right, left):
             (ours,) = session.run(["logits"], {key: array for key, array in arrays.items() if key in names})
-            np.testing.assert_allclose(ours, judge(source, arrays), atol=1e-4, rtol=0)
+            np.testing.assert_allclose(np.asarray(ours), judge(source, arrays), atol=1e-4, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,13 @@ def source(make_checkpoint) -> Path:
 
 @pytest.fixture(scope="module")
 def graphs(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, Path]:
-    """The graph by its operator set, None for what is made where none is asked for."""
+    """The graphs by operator set, with None for the default."""
     folder = tmp_path_factory.mktemp("opsets")
     return {opset: export(source, folder / str(opset), opset) for opset in (None, *FP32_OPSETS)}
 
 
 @pytest.mark.parametrize("opset", FP32_OPSETS)
-def test_it_is_standard_onnx_of_that_operator_set(graphs: dict, opset: int) -> None:
+def test_the_graph_is_standard_onnx_of_the_operator_set(graphs: dict, opset: int) -> None:
     model = onnx.load(graphs[opset])
     assert [(item.domain, item.version) for item in model.opset_import] == [("", opset)]
     onnx.checker.check_model(model, full_check=True)
@@ -90,7 +90,7 @@ def test_it_is_standard_onnx_of_that_operator_set(graphs: dict, opset: int) -> N
     assert model.ir_version == min(10, *formats)
 
 
-def test_an_operator_set_that_lacks_one_has_it_written_out(graphs: dict) -> None:
+def test_operators_missing_from_an_operator_set_are_written_out(graphs: dict) -> None:
     nodes = {opset: Counter(node.op_type for node in onnx.load(graphs[opset]).graph.node) for opset in FP32_OPSETS}
     for opset in OLDER:
         assert (nodes[opset]["Attention"], nodes[opset]["Softmax"], nodes[opset]["MatMul"]) == (0, 3, 6)
@@ -98,20 +98,20 @@ def test_an_operator_set_that_lacks_one_has_it_written_out(graphs: dict) -> None
     assert (nodes[23]["Attention"], nodes[23]["Softmax"], nodes[23]["Gelu"]) == (3, 0, 3)
 
 
-def test_the_last_layer_works_on_cls_alone(graphs: dict) -> None:
-    """Its query is one row a text: a product over all tokens would give [tokens, hidden]."""
+def test_the_last_layer_computes_only_cls(graphs: dict) -> None:
+    """Its query has one row for each text: a product over all tokens would give [tokens, hidden]."""
     model = onnx.load(graphs[17])
     shown = [node.output[0] for node in model.graph.node if node.name.startswith("layer.2/") and node.op_type == "Softmax"]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(value, 1, None) for value in shown)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     ids = np.ones((2, 9), dtype=np.int64)
-    _, weights = session.run(None, {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids * 0})
+    weights = np.asarray(session.run(None, {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids * 0})[1])
     assert weights.shape == (2, 4, 1, 9)
     np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "fused"), [("gelu", "Gelu"), ("gelu_new", "FastGelu")])
-def test_onnx_runtime_turns_what_is_written_for_gelu_back_into_it(make_checkpoint, tmp_path, kind: str, fused: str) -> None:
+def test_onnx_runtime_fuses_the_written_out_gelu(make_checkpoint, tmp_path, kind: str, fused: str) -> None:
     graph = export(make_checkpoint("bert", hidden_act=kind), tmp_path / "artifact", 17)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -122,7 +122,7 @@ def test_onnx_runtime_turns_what_is_written_for_gelu_back_into_it(make_checkpoin
     assert not any(name in nodes for name in (":Erf", ":Pow"))
 
 
-def test_left_out_it_is_23_to_the_byte(graphs: dict) -> None:
+def test_the_default_opset_is_23_to_the_byte(graphs: dict) -> None:
     assert graphs[None].read_bytes() == graphs[23].read_bytes()
 
 
@@ -134,7 +134,7 @@ def test_the_other_graphs_stay_as_they_are(source: Path, tmp_path: Path) -> None
     assert changed == {"model.onnx"} < set(files)
 
 
-def test_what_a_graph_requires_is_told(source: Path, tmp_path: Path) -> None:
+def test_the_manifest_and_the_card_say_what_each_graph_requires(source: Path, tmp_path: Path) -> None:
     with pytest.warns(FusionWarning, match=r"^onnx/model\.onnx: opset 20 has no Attention operator, so attention is not fused"):
         manifest = export_checkpoint(source, tmp_path / "artifact", opset=20, attentions=True)
     assert manifest.requires == {
@@ -154,7 +154,7 @@ def test_what_a_graph_requires_is_told(source: Path, tmp_path: Path) -> None:
     assert shown == {file: entry["onnxruntime"] for file, entry in manifest.requires.items()}
 
 
-def test_at_the_usual_opset_nothing_is_told(source: Path, tmp_path: Path) -> None:
+def test_at_the_default_opset_there_is_no_warning(source: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FusionWarning)
         manifest = export_checkpoint(source, tmp_path / "artifact", target="fp32", opset=23)
@@ -163,7 +163,7 @@ def test_at_the_usual_opset_nothing_is_told(source: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("opset", [17, 20])
-def test_the_engine_loads_it(graphs: dict, opset: int) -> None:
+def test_the_engine_loads_graphs_of_other_opsets(graphs: dict, opset: int) -> None:
     folder = graphs[opset].parent.parent
     golden = read_manifest(folder).golden
     with Classifier.from_pretrained(folder, device="cpu") as classifier:
@@ -183,17 +183,17 @@ def test_the_engine_loads_it(graphs: dict, opset: int) -> None:
     ],
     ids=str,
 )
-def test_options_that_do_not_go_together(source: Path, tmp_path: Path, options: dict, message: str) -> None:
+def test_wrong_options_of_opset_are_refused(source: Path, tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         export_checkpoint(source, tmp_path / "artifact", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_on_the_command_line(fusedbert, source: Path, tmp_path: Path) -> None:
+def test_an_older_operator_set_can_be_chosen_on_the_command_line(fusedbert, source: Path, tmp_path: Path) -> None:
     done = fusedbert("export", source, tmp_path / "artifact", "--for", "fp32", "--opset", "17", "--json", check=True)
     assert json.loads(done.stdout)["requires"] == {"onnx/model.onnx": {"opset": 17, "onnxruntime": "1.12"}}
-    (told,) = [line for line in done.stderr.splitlines() if "opset" in line]
-    assert told.startswith("warning: onnx/model.onnx: opset 17 has no Attention operator")
+    (warning,) = [line for line in done.stderr.splitlines() if "opset" in line]
+    assert warning.startswith("warning: onnx/model.onnx: opset 17 has no Attention operator")
     wrong = fusedbert("export", source, tmp_path / "wrong", "--opset", "9")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.strip().endswith("opset is 9, expected a number from 17 to 23")

@@ -58,7 +58,7 @@ Maker = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
-    """Texts of one token to more than any of the models takes, known words and unknown ones."""
+    """Texts from one token to more than any of the models takes, with known and unknown words."""
     return TEXTS
 
 

@@ -1,4 +1,4 @@
-"""What the direct route makes, in the hands of others: optimum loads it, transformers' pipeline runs it."""
+"""Artifacts of the direct route in other tools: optimum loads them, transformers' pipeline runs them."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""``--via optimum``: any family that optimum exports becomes the same artifact, held against transformers' own model."""
+"""``--via optimum``: any family that optimum exports becomes the same artifact, compared with transformers' own model."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from checkpoint_edits import edit_config, edit_tensors
+from commands import FUSEDBERT
 from onnx import TensorProto, helper
 
 from fusedbert.engine import Classifier
@@ -42,7 +42,7 @@ def test_the_engine_gives_the_logits_of_transformers(family: str, exported, judg
 
 
 @every_family
-def test_the_manifest_tells_what_was_made_and_measured(family: str, exported) -> None:
+def test_the_manifest_says_what_was_made_and_measured(family: str, exported) -> None:
     case = exported(family, "optimum")
     manifest = read_manifest(case.artifact)
     assert manifest == case.manifest
@@ -71,11 +71,11 @@ def test_the_manifest_tells_what_was_made_and_measured(family: str, exported) ->
 
 
 @every_family
-def test_attention_that_is_not_fused_is_told(family: str, exported) -> None:
-    told = [text for text in exported(family, "optimum").warnings if text.startswith("FusionWarning")]
-    assert len(told) == (0 if FUSED[family] == 3 else 2)
-    if told:
-        assert ("2 of 3 layers" if FUSED[family] else "no attention") in told[0]
+def test_attention_that_is_not_fused_is_reported(family: str, exported) -> None:
+    fusion = [text for text in exported(family, "optimum").warnings if text.startswith("FusionWarning")]
+    assert len(fusion) == (0 if FUSED[family] == 3 else 2)
+    if fusion:
+        assert ("2 of 3 layers" if FUSED[family] else "no attention") in fusion[0]
 
 
 @every_family
@@ -86,7 +86,7 @@ def test_the_golden_texts_replay(family: str, exported) -> None:
     np.testing.assert_allclose(found, [golden.logits for golden in case.manifest.golden], atol=1e-4, rtol=0)
 
 
-def test_the_card_says_what_the_graph_needs(exported) -> None:
+def test_the_model_card_says_what_the_graph_needs(exported) -> None:
     direct, optimum = (exported("bert", via).artifact / "README.md" for via in ("direct", "optimum"))
     assert "is standard ONNX" in direct.read_text()
     assert "has ONNX Runtime's own operators (com.microsoft)" in optimum.read_text()
@@ -94,7 +94,7 @@ def test_the_card_says_what_the_graph_needs(exported) -> None:
 
 
 @every_family
-def test_what_the_graphs_require(family: str, exported) -> None:
+def test_the_manifest_says_which_onnxruntime_the_graphs_require(family: str, exported) -> None:
     case = exported(family, "optimum")
     assert case.manifest.requires == {
         "onnx/model.onnx": {"opset": 18, "onnxruntime": "1.14"},  # 1.13 refuses opset 18, 1.14.0 gives these logits
@@ -106,10 +106,10 @@ def test_what_the_graphs_require(family: str, exported) -> None:
 def test_shared_weights_stay_shared(exported) -> None:
     case = exported("albert", "optimum")
     checkpoint, graph = (case.checkpoint / "model.safetensors").stat().st_size, case.manifest.files["onnx/model.onnx"]["bytes"]
-    assert graph < 1.9 * checkpoint  # a copy a layer would be 2.5 times; nodes and names count in something so small
+    assert graph < 1.9 * checkpoint  # with a copy for each layer 2.5 times; nodes and names count in such a small graph
 
 
-def test_twice_the_same_bytes(exported, tmp_path: Path) -> None:
+def test_two_exports_give_the_same_bytes(exported, tmp_path: Path) -> None:
     case = exported("albert", "optimum")
     export_checkpoint(case.checkpoint, tmp_path / "again", via="optimum")
     for name in [*case.manifest.files, "fusedbert.json"]:
@@ -117,7 +117,9 @@ def test_twice_the_same_bytes(exported, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("problem_type", "labels"), [("regression", 1), ("multi_label_classification", 4), (None, 1)], ids=str)
-def test_heads(problem_type: str | None, labels: int, make_checkpoint, judge, texts: list[str], tmp_path: Path) -> None:
+def test_every_head_gives_the_logits_of_transformers(
+    problem_type: str | None, labels: int, make_checkpoint, judge, texts: list[str], tmp_path: Path
+) -> None:
     folder = make_checkpoint("albert", num_labels=labels, problem_type=problem_type, num_hidden_layers=1)
     manifest = export_checkpoint(folder, tmp_path / "a", via="optimum", target="cpu")
     assert (manifest.problem_type, len(manifest.labels)) == (problem_type or "single_label_classification", labels)
@@ -138,13 +140,15 @@ def test_an_fp16_graph_that_fails_its_gate(exported, tmp_path: Path, monkeypatch
 
 
 def test_scores_that_depend_on_padding_fail_the_gate(make_checkpoint, tmp_path: Path) -> None:
-    # ConvBERT's convolutions look at what stands beside a token, padding included: transformers' own scores move.
+    # ConvBERT's convolutions look at the neighbours of a token, padding included: transformers' own scores move.
     with pytest.raises(ExportError, match=r"onnx/model\.onnx differs from the reference"):
         export_checkpoint(make_checkpoint("convbert"), tmp_path / "artifact", via="optimum")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_beyond_the_limit_of_a_file(exported, judge, texts: list[str], tmp_path: Path, monkeypatch) -> None:
+def test_weights_beyond_the_protobuf_limit_go_into_a_separate_file(
+    exported, judge, texts: list[str], tmp_path: Path, monkeypatch
+) -> None:
     from fusedbert.export.optimum import fusion
 
     case = exported("roberta", "optimum")
@@ -172,7 +176,7 @@ def test_equal_weights_are_shared_inside_branches_too() -> None:
     assert read == {graph.initializer[0].name}
 
 
-def test_a_vocabulary_of_sentencepiece(make_checkpoint, judge, texts: list[str], tmp_path: Path) -> None:
+def test_a_sentencepiece_vocabulary_is_converted(make_checkpoint, judge, texts: list[str], tmp_path: Path) -> None:
     sentencepiece = pytest.importorskip("sentencepiece")
     folder = make_checkpoint("albert")
     (folder / "tokenizer.json").unlink()
@@ -211,19 +215,6 @@ def copy(exported, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported("albert", "optimum").checkpoint, tmp_path / "checkpoint"))
 
 
-def edit_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def edit_config(folder: Path, **values: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
 def test_every_fault_of_the_tensors_is_listed_at_once(copy: Path) -> None:
     def spoil(tensors: dict[str, np.ndarray]) -> None:
         del tensors["classifier.weight"]  # transformers would fill it with random numbers
@@ -239,7 +230,7 @@ def test_every_fault_of_the_tensors_is_listed_at_once(copy: Path) -> None:
     assert "classifier.bias holds NaN or infinity" in message
 
 
-def test_what_transformers_ignores_is_ignored_and_told(copy: Path, tmp_path: Path) -> None:
+def test_tensors_that_transformers_ignores_are_ignored_and_reported(copy: Path, tmp_path: Path) -> None:
     def add(tensors: dict[str, np.ndarray]) -> None:
         tensors["loss_fct.weight"] = np.ones(3, np.float32)
         tensors["class_weights"] = np.arange(3)
@@ -267,7 +258,7 @@ def test_a_pickle_is_refused(copy: Path) -> None:
     assert "pickle" in refuse(copy)
 
 
-def test_a_family_that_optimum_does_not_export(copy: Path) -> None:
+def test_a_family_that_optimum_does_not_export_is_refused(copy: Path) -> None:
     edit_config(copy, model_type="funnel")
     message = refuse(copy)
     assert "'funnel'" in message and "albert, " in message and "deberta-v2, " in message
@@ -282,10 +273,9 @@ def test_code_in_the_checkpoint_is_never_run(copy: Path, exported) -> None:
     assert manifest.golden == exported("albert", "optimum").manifest.golden
 
 
-def test_the_command_line(exported, tmp_path: Path) -> None:
-    main = "from fusedbert.engine.cli import main; main()"
+def test_export_via_optimum_works_on_the_command_line(exported, tmp_path: Path) -> None:
     words = ["export", exported("mpnet", "optimum").checkpoint, tmp_path / "a", "--via", "optimum", "--for", "cpu", "--json"]
-    done = subprocess.run([sys.executable, "-c", main, *map(str, words)], capture_output=True, text=True, check=True)
+    done = subprocess.run([*FUSEDBERT, *map(str, words)], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["architecture"] == "mpnet"
     lines = done.stderr.splitlines()
     assert "warning: onnx/model.onnx: ONNX Runtime's optimizer fused no attention (mpnet)" in lines

@@ -1,4 +1,4 @@
-"""Tolerances on the scale of the outputs: a regression or a reranker passes by what it computes, not by its unit."""
+"""Tolerances on the scale of the outputs: whether a regression or a reranker passes does not depend on its unit."""
 
 from __future__ import annotations
 
@@ -64,7 +64,12 @@ def of_transformers(folder: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("factor", "bias", "problem_type"),
-    [(1e-3, 0.0, "regression"), (1e6, 0.0, "regression"), (1.0, 20.0, None), (1.0, 1e6, None)],  # at 1e6 steps are of 0.06
+    [
+        (1e-3, 0.0, "regression"),
+        (1e6, 0.0, "regression"),
+        (1.0, 20.0, None),
+        (1.0, 1e6, None),  # float32 has steps of 0.06 there
+    ],
 )
 def test_a_head_of_any_scale_is_exported_and_answers_as_transformers(
     make_head: Callable[..., Path], tmp_path: Path, factor: float, bias: float, problem_type: str | None
@@ -93,7 +98,7 @@ def test_several_outputs_each_count_on_their_own_scale(make_head: Callable[..., 
     with Classifier.from_pretrained(tmp_path / "artifact", device="cpu", precision="fp32") as clf:
         np.testing.assert_allclose(clf.decision_function(list(TEXTS)), expected, rtol=1e-5)
     reference = RNG.normal(size=(40, 2)) * np.array([1e6, 1e-3])
-    wrong = reference + np.array([0.0, 1e-4])  # of the small one alone
+    wrong = reference + np.array([0.0, 1e-4])  # only of the small one
     parity = check.compare(list(enumerate(wrong.astype(np.float32))), reference, "regression")
     with pytest.raises(ExportError, match="differs from the reference"):
         check.check_limits(parity, "fp32", "onnx/model.onnx")
@@ -117,7 +122,7 @@ def results(outputs: np.ndarray) -> list[tuple[int, np.ndarray]]:
 def test_large_random_weights_are_as_exact_as_float32_and_no_less(
     make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: int
 ) -> None:
-    """Attention chooses between scores of hundreds, so that float32 itself is off by far more than 1e-4 of a logit."""
+    """Attention chooses between scores of hundreds, so float32 itself is off by far more than 1e-4 of a logit."""
     from safetensors.numpy import load_file, save_file
 
     source = make_checkpoint("bert", num_hidden_layers=6, num_labels=labels)
@@ -145,7 +150,7 @@ def test_large_random_weights_are_as_exact_as_float32_and_no_less(
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e-3, 1.0, 1e6])
-def test_what_is_wrong_is_wrong_in_every_unit(unit: float) -> None:
+def test_a_wrong_result_is_wrong_in_every_unit(unit: float) -> None:
     reference = RNG.normal(size=(100, 1)) * unit
     exact = check.compare(results(reference), reference, "regression")
     check.check_limits(exact, "fp32", "graph")
@@ -163,7 +168,7 @@ def test_a_constant_in_place_of_a_small_spread_on_a_large_bias_is_refused() -> N
     reference = 1000.0 + RNG.normal(size=(100, 1))
     with pytest.raises(ExportError):
         check.check_limits(check.compare(results(np.full_like(reference, 1000.0)), reference, "regression"), "fp32", "graph")
-    # Float32 has no more than steps of 0.06 at a million: they pass, and a step of 1 does not.
+    # Float32 has steps of 0.06 at a million: they pass, and a step of 1 does not.
     million = 1e6 + RNG.normal(size=(100, 1)) * 3
     terms = np.array([5.0])  # what the reference sees of the products, without the bias
     check.check_limits(check.compare(results(million), million, "regression", terms), "fp32", "graph")
@@ -171,7 +176,7 @@ def test_a_constant_in_place_of_a_small_spread_on_a_large_bias_is_refused() -> N
         check.check_limits(check.compare(results(million + 1.0), million, "regression", terms), "fp32", "graph")
 
 
-def test_what_cancels_down_may_keep_the_rounding_of_its_terms() -> None:
+def test_values_that_cancel_may_keep_the_rounding_of_their_terms() -> None:
     reference = RNG.normal(size=(100, 1)) * 1e-3
     off = reference + RNG.normal(size=(100, 1)) * 3e-7  # a sum of terms of 10 in float32
     with pytest.raises(ExportError):
@@ -184,14 +189,14 @@ def test_a_reranker_that_is_off_by_2_is_refused(precision: str) -> None:
     reference = 20.0 + RNG.uniform(-4, 4, size=(150, 1))
     for change in (2.0, -2.0, RNG.choice([-2.0, 2.0], size=reference.shape), RNG.normal(size=reference.shape) * 2):
         parity = check.compare(results(reference + change), reference, "single_label_classification")
-        assert parity.max_abs_probability < 1e-4 and parity.label_agreement == 1.0  # the sigmoid has seen nothing
+        assert parity.max_abs_probability < 1e-4 and parity.label_agreement == 1.0  # after the sigmoid there is no difference
         with pytest.raises(ExportError, match="of their spread"):
             check.check_limits(parity, precision, "graph")
         assert not passes(parity, precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
-def test_no_number_is_wrong(precision: str) -> None:
+def test_nan_in_one_run_is_wrong(precision: str) -> None:
     reference = RNG.normal(size=(20, 1))
     found = reference.copy()
     found[7] = np.nan
@@ -209,10 +214,11 @@ def test_outputs_that_never_differ_have_no_order_to_lose() -> None:
         assert parity.rank_correlation == 1.0 and parity.mean_of_spread == 0.0
 
 
-def test_the_rank_correlation_is_scipys() -> None:
+def test_the_rank_correlation_equals_scipys() -> None:
     for _ in range(20):
         one, other = RNG.integers(0, 12, size=(2, 40)).astype(np.float64)  # with ties
-        assert rank_correlation(one, other) == pytest.approx(stats.spearmanr(one, other).statistic)
+        statistic, _ = stats.spearmanr(one, other)
+        assert rank_correlation(one, other) == pytest.approx(statistic)
 
 
 def test_int8_that_loses_the_order_is_left_out_with_its_figures(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -232,13 +238,13 @@ def test_golden_texts_at_load_are_on_the_same_scale(make_head: Callable[..., Pat
     for variant in manifest.variants:
         assert allowed(variant) < (0.1 if variant.precision == "int8" else 0.02) * np.ptp(golden)
     exact = of_transformers(tmp_path / "checkpoint")
-    assert float(np.abs(golden[0] - exact[0]).max()) > 0  # another text: the digits are what is held here
+    assert float(np.abs(golden[0] - exact[0]).max()) > 0  # another text: only the digits count here
     assert all(len(f"{value:.9g}") >= 8 for value in golden[:, 0])
     read = read_manifest(tmp_path / "artifact")
     assert read.golden == manifest.golden and read.variants == manifest.variants
 
 
-def test_ordinary_manifests_have_no_new_figures(tmp_path: Path) -> None:
+def test_ordinary_manifests_have_no_figures_of_scale_and_order(tmp_path: Path) -> None:
     export_checkpoint(EMBEDDED, tmp_path / "artifact", target="fp32")
     (entry,) = json.loads((tmp_path / "artifact/fusedbert.json").read_text())["variants"]
     assert {"scale", "spread", "rank_correlation", "mean_of_spread", "max_of_spread"}.isdisjoint(entry["parity"])
@@ -257,7 +263,7 @@ OLD = "sbert_ce_default_activation_function"
         ({"sentence_transformers": {"version": "5.0.0"}, OLD: IDENTITY}, "none"),
         ({OLD: IDENTITY}, "none"),
         ({OLD: SIGMOID}, None),
-        ({OLD: "torch.nn.modules.activation.Tanh", "problem_type": "regression"}, None),  # values as they are, whatever it says
+        ({OLD: "torch.nn.modules.activation.Tanh", "problem_type": "regression"}, None),  # values have no function
     ],
 )
 def test_the_activation_that_sentence_transformers_writes(

@@ -1,4 +1,4 @@
-"""What a checkpoint's tokenizer files mean, held against transformers' own reading of the same folder."""
+"""Tokenizer files of checkpoints, compared with transformers' reading of the same folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from random_tokenizers import Maker, random_text, word_piece
 from tokenizers import Tokenizer
 
 from fusedbert.engine.errors import CheckpointError, InputError
@@ -21,12 +22,12 @@ BERT = {"tokenizer_class": "BertTokenizer"}
 
 
 def shape(family: str = "bert", **changes: Any) -> Any:
-    """Return what a tokenizer has to know of a model."""
+    """Return the facts of a model that a tokenizer needs."""
     return SimpleNamespace(**{"family": family, "vocab_size": 2000, "token_types": 2, "max_tokens": 40, "heads": 2} | changes)
 
 
 def expected(judge: Any, text: str, pair: str | None, limit: int) -> tuple[list[int], list[int]]:
-    """Return transformers' ids and segments, as of lists of texts: alone, it takes an empty second text for none."""
+    """Return transformers' ids and segments for a batch of one: for a single pair it ignores an empty second text."""
     found = judge([text], None if pair is None else [pair], truncation=True, max_length=limit)
     ids = found["input_ids"][0]
     return ids, found.get("token_type_ids", [[0] * len(ids)])[0]
@@ -50,10 +51,8 @@ def judge_of(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_random_tokenizers_of_each_class_give_the_ids_and_segments_of_transformers(
-    tmp_path: Path, seed: int, tokenizers_at_random: Any
-) -> None:
-    family = tokenizers_at_random.Maker(seed, tmp_path).make()
+def test_random_tokenizers_of_each_class_give_the_ids_and_segments_of_transformers(tmp_path: Path, seed: int) -> None:
+    family = Maker(seed, tmp_path).make()
     try:
         tokens = read(tmp_path, family)
     except CheckpointError as error:
@@ -63,7 +62,7 @@ def test_random_tokenizers_of_each_class_give_the_ids_and_segments_of_transforme
     tokens.save(tmp_path)  # the artifact's files, over the checkpoint's
     written = TextTokenizer.load(tmp_path, tokens.max_length)
     for i in range(TEXTS):
-        text, pair = tokenizers_at_random.random_text(r), tokenizers_at_random.random_text(r) if i % 2 else None
+        text, pair = random_text(r), random_text(r) if i % 2 else None
         ids, types = expected(judge, text, pair, tokens.max_length)
         if not ids:
             with pytest.raises(InputError, match="no tokens"):
@@ -73,13 +72,13 @@ def test_random_tokenizers_of_each_class_give_the_ids_and_segments_of_transforme
     assert written.cut_left == (judge.truncation_side == "left")
 
 
-def test_most_random_tokenizers_are_read(tmp_path: Path, tokenizers_at_random: Any) -> None:
-    """The property above would hold of a reader that refuses everything."""
+def test_most_random_tokenizers_are_read(tmp_path: Path) -> None:
+    """Otherwise a reader that refuses everything would pass the test above."""
     refused = 0
     for seed in range(60):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        family = tokenizers_at_random.Maker(seed, folder).make()
+        family = Maker(seed, folder).make()
         try:
             read(folder, family)
         except CheckpointError:
@@ -95,7 +94,7 @@ def test_most_random_tokenizers_are_read(tmp_path: Path, tokenizers_at_random: A
     ("switch", "value"),
     [*itertools.product(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), (True, False)), ("strip_accents", None)],
 )
-def test_switches_that_contradict_the_file(tmp_path: Path, name: str, switch: str, value: bool | None, word_piece: Any) -> None:
+def test_switches_that_contradict_the_file(tmp_path: Path, name: str, switch: str, value: bool | None) -> None:
     lower, strip, chinese = not value, value is None, not value
     word_piece(lowercase=lower, strip_accents=strip, handle_chinese_chars=chinese).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, switch: value}))
@@ -111,7 +110,7 @@ def test_switches_that_contradict_the_file(tmp_path: Path, name: str, switch: st
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
-def test_a_switch_that_is_none_is_refused(tmp_path: Path, value: Any, word_piece: Any) -> None:
+def test_an_invalid_switch_is_refused(tmp_path: Path, value: Any) -> None:
     word_piece().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**BERT, "do_lower_case": value}))
     with pytest.raises(CheckpointError, match=r"do_lower_case = .*expected true or false"):
@@ -121,7 +120,7 @@ def test_a_switch_that_is_none_is_refused(tmp_path: Path, value: Any, word_piece
 # Files
 
 
-def test_a_file_that_says_the_same_is_kept_byte_for_byte(tmp_path: Path, word_piece: Any) -> None:
+def test_a_file_that_says_the_same_is_kept_byte_for_byte(tmp_path: Path) -> None:
     from tokenizers import processors
 
     tokenizer = word_piece()
@@ -136,17 +135,17 @@ def test_a_file_that_says_the_same_is_kept_byte_for_byte(tmp_path: Path, word_pi
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u0085", "\x0b", "\x0c"])
-def test_a_vocabulary_is_cut_at_newlines_alone(tmp_path: Path, separator: str) -> None:
+def test_a_vocabulary_is_split_only_at_newlines(tmp_path: Path, separator: str) -> None:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", separator, f"ba{separator}d", "film"]
     for ending in ("\n", "\r\n"):
         (tmp_path / "vocab.txt").write_bytes("".join(piece + ending for piece in pieces).encode())
         tokens, judge = read(tmp_path), judge_of(tmp_path)
-        assert tokens.encode("good film").ids == (2, 5, 8, 3)
+        assert tokens.encode("good film").ids == [2, 5, 8, 3]
         assert found(tokens, "good film", None) == expected(judge, "good film", None, 40)
         assert tokens.runtime.raw.token_to_id(separator) == 6
 
 
-def test_added_tokens_that_the_model_has_no_vector_for(tmp_path: Path, word_piece: Any) -> None:
+def test_texts_with_added_tokens_without_a_vector_are_refused(tmp_path: Path) -> None:
     tokenizer = word_piece()
     rows = tokenizer.get_vocab_size()
     tokenizer.add_tokens(["beyond"])
@@ -163,14 +162,14 @@ def test_added_tokens_that_the_model_has_no_vector_for(tmp_path: Path, word_piec
         tokens.encode("it is beyond me")
 
 
-def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path, word_piece: Any) -> None:
+def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
     word_piece().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(BERT))
     with pytest.raises(CheckpointError, match="do not belong together"):
         read(tmp_path, vocab_size=20)
 
 
-def test_segments_follow_the_input_names(tmp_path: Path, word_piece: Any) -> None:
+def test_segments_follow_the_input_names(tmp_path: Path) -> None:
     word_piece().save(str(tmp_path / "tokenizer.json"))
     for names, second in (
         (["input_ids", "attention_mask"], 0),
@@ -182,11 +181,11 @@ def test_segments_follow_the_input_names(tmp_path: Path, word_piece: Any) -> Non
         assert found(read(tmp_path), "good", "bad")[1] == [0, 0, 0, second, second]
 
 
-def test_a_class_that_versions_of_transformers_read_differently_is_told(tmp_path: Path, word_piece: Any) -> None:
+def test_a_class_that_versions_of_transformers_read_differently_is_noted(tmp_path: Path) -> None:
     word_piece().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     assert any("segment 0 throughout, as transformers 5" in note for note in read(tmp_path).notes)
-    assert read(tmp_path, token_types=1).notes == ()  # to a model without segments it is all the same
+    assert read(tmp_path, token_types=1).notes == ()  # a model without segments does not differ
 
 
 # Refused by name
@@ -225,7 +224,7 @@ def test_a_class_that_versions_of_transformers_read_differently_is_told(tmp_path
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(map(str, value)),
 )
-def test_what_is_not_understood_is_refused_by_name(tmp_path: Path, config: dict, message: str) -> None:
+def test_unsupported_settings_are_refused_by_name(tmp_path: Path, config: dict, message: str) -> None:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film"]
     (tmp_path / "vocab.txt").write_text("".join(piece + "\n" for piece in pieces))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
@@ -233,7 +232,7 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path: Path, config: dict,
         read(tmp_path)
 
 
-def test_a_tokenizer_that_cuts_at_random_or_stops_at_unknown_words_is_refused(tmp_path: Path, word_piece: Any) -> None:
+def test_a_tokenizer_that_cuts_at_random_or_stops_at_unknown_words_is_refused(tmp_path: Path) -> None:
     from tokenizers import models
 
     config = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -250,7 +249,7 @@ def test_a_tokenizer_that_cuts_at_random_or_stops_at_unknown_words_is_refused(tm
 
 
 @pytest.mark.parametrize(("limit", "taken"), [(2, 40), (-1, 40), ("20", 40), (True, 40), (20.0, 20), (10**30, 40), (None, 40)])
-def test_a_limit_that_is_none_is_told(tmp_path: Path, word_piece: Any, limit: Any, taken: int) -> None:
+def test_an_unusable_maximum_length_is_noted(tmp_path: Path, limit: Any, taken: int) -> None:
     word_piece().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**BERT, "model_max_length": limit}))
     tokens = read(tmp_path)
@@ -258,14 +257,14 @@ def test_a_limit_that_is_none_is_told(tmp_path: Path, word_piece: Any, limit: An
     assert bool(tokens.notes) == (limit in (2, -1, "20", True) and limit is not None)
 
 
-def test_an_unknown_class_is_refused_beside_a_whole_file_too(tmp_path: Path, word_piece: Any) -> None:
+def test_an_unknown_class_is_refused_even_with_a_complete_tokenizer_json(tmp_path: Path) -> None:
     word_piece().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "NoSuchTokenizer"}))
     with pytest.raises(CheckpointError, match=r"'NoSuchTokenizer', which is none of transformers.*PreTrainedTokenizerFast"):
         read(tmp_path)
 
 
-def test_a_class_that_transformers_alone_knows_is_read_through_it(tmp_path: Path, word_piece: Any) -> None:
+def test_a_class_that_only_transformers_knows_is_read_through_it(tmp_path: Path) -> None:
     word_piece(lowercase=False).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MPNetTokenizer", "cls_token": "[CLS]"}))
     tokens, judge = read(tmp_path), judge_of(tmp_path)
@@ -282,7 +281,7 @@ def test_the_class_of_config_json_counts_where_the_tokenizer_names_none(tmp_path
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"])
 @pytest.mark.parametrize("content", ["[" * 100_000, "[1]", "{", "\ufeff{}"], ids=["deep", "list", "cut", "mark"])
-def test_damaged_files_are_one_line(tmp_path: Path, name: str, content: str) -> None:
+def test_damaged_tokenizer_files_are_one_line(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=name) as caught:
@@ -290,12 +289,12 @@ def test_damaged_files_are_one_line(tmp_path: Path, name: str, content: str) -> 
     assert "\n" not in str(caught.value)
 
 
-# The runtime takes short cuts; the plain path is the tokenizer's own truncation
+# The runtime cuts texts before it tokenizes them; the plain path is the tokenizer's own truncation
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [8, 13, 16])
-def test_short_cuts_change_nothing_on_thousands_of_pairs(tmp_path: Path, side: str, limit: int, word_piece: Any) -> None:
+def test_cutting_the_text_first_changes_nothing_on_thousands_of_pairs(tmp_path: Path, side: str, limit: int) -> None:
     tokenizer = word_piece()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**BERT, "model_max_length": limit, "truncation_side": side}))
@@ -303,7 +302,7 @@ def test_short_cuts_change_nothing_on_thousands_of_pairs(tmp_path: Path, side: s
     plain.enable_truncation(limit, direction=side)
 
     def text() -> str:
-        """Return a text of any size around the 32 characters a token from which a start alone is tokenized."""
+        """Return a text around 32 characters per token; from that size on, only its start is tokenized."""
         words = r.choice([["good", "bad"], ["goodmoviefilmawfulgreat", "good"], ["x" * 40, "a"], ["🙂", "café", "the"]])
         size = r.choice([0, 3, limit, 31 * limit, 33 * limit, 70 * limit])
         whole = ""
@@ -322,8 +321,8 @@ def test_short_cuts_change_nothing_on_thousands_of_pairs(tmp_path: Path, side: s
         )
 
 
-def test_the_odd_token_goes_to_the_text_that_has_more(tmp_path: Path, word_piece: Any) -> None:
-    """A very long text of which few tokens are tokenized at first, and a shorter one that has more than those."""
+def test_the_odd_token_goes_to_the_text_that_has_more(tmp_path: Path) -> None:
+    """A very long text of which only the start is tokenized at first, and a shorter one with more tokens than that start."""
     word_piece().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**BERT, "model_max_length": 16}))
     tokens, judge = read(tmp_path), judge_of(tmp_path)

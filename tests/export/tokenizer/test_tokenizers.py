@@ -1,4 +1,4 @@
-"""The tokenizer's files against transformers, on texts that tokenizers stumble over."""
+"""The tokenizer's files compared with transformers, on difficult texts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fusedbert.export import export_checkpoint, exporter
 from fusedbert.export.checkpoint import TokenizerWarning
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.parity.texts import CHECK_PAIRS, CHECK_TEXTS
-from fusedbert.export.parity.tokenizer import against_transformers
-from fusedbert.export.tokenizer import Tokenization, read_tokenizer
+from fusedbert.export.parity.tokenizer import against_transformers, check_texts, differences
+from fusedbert.export.tokenizer import Tokenization, read_tokenizer, split_pair
 
 EMBEDDED = Path(__file__).parents[3] / "models" / "sst2-mini"
 HARD = (
@@ -34,15 +34,15 @@ HARD = (
 
 
 def vocabulary_alone(folder: Path, **config: Any) -> Tokenizer:
-    """Read the embedded vocabulary as a checkpoint of 2019 has it: vocab.txt, and switches beside it."""
+    """Read the embedded vocabulary as a checkpoint of 2019 has it: vocab.txt and switches."""
     (folder / "vocab.txt").write_bytes((EMBEDDED / "vocab.txt").read_bytes())
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return read_tokenizer(folder, "bert").tokenizer
 
 
 @pytest.mark.parametrize("options", [{}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}])
-def test_vocab_txt_alone_gives_the_tokens_of_transformers(tmp_path: Path, options: dict) -> None:
-    from transformers import BertTokenizerFast
+def test_vocab_txt_without_tokenizer_json_gives_the_tokens_of_transformers(tmp_path: Path, options: dict) -> None:
+    from transformers import BertTokenizerFast  # type: ignore[attr-defined]
 
     ours = vocabulary_alone(tmp_path, **options)
     theirs = BertTokenizerFast(vocab=str(EMBEDDED / "vocab.txt"), **options)
@@ -76,7 +76,7 @@ def test_padding_and_truncation_of_the_file_do_not_count_but_the_model_limit_doe
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\nworld\n", b"\xff\xfe"])
-def test_a_vocabulary_that_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"vocab"):
         read_tokenizer(tmp_path, "bert")
@@ -128,19 +128,39 @@ def test_segments_lengths_and_the_side_of_the_cut_are_compared_too(tmp_path: Pat
     ours, theirs = Tokenization(EMBEDDED, architecture), Tokenization(changed, architecture)
     with against_transformers(changed) as differences:
         assert differences(theirs) == []
-    if "model_max_length" in changes:  # the limit is given to both: what is asked is that the artifact's is the files'
+    if "model_max_length" in changes:  # both get the limit: the artifact must have that of the files
         assert theirs.max_length == 9
         return
     with against_transformers(changed) as differences:
         assert differences(ours)
 
 
-def test_a_token_that_only_transformers_adds_is_seen(tmp_path: Path) -> None:
-    """It is in no text that is made from the tokens of ours."""
+def test_a_token_that_only_transformers_adds_is_detected(tmp_path: Path) -> None:
+    """Texts made from fusedbert's tokens do not contain it."""
     architecture, _ = describe(read_config(EMBEDDED))
     more = copy_of_the_embedded(tmp_path / "more", extra_special_tokens=["qqzz"])
     with against_transformers(more) as differences:
         assert any("qqzz" in line for line in differences(Tokenization(EMBEDDED, architecture)))
+
+
+@pytest.mark.parametrize(("tokenizers", "compared"), [("0.23.2", False), ("0.23.1", False), ("0.23.3", True), ("0.22.0", True)])
+def test_pairs_that_some_versions_of_tokenizers_cut_elsewhere_are_not_compared_there(tokenizers: str, compared: bool) -> None:
+    architecture, _ = describe(read_config(EMBEDDED))
+    tokens = Tokenization(EMBEDDED, architecture)
+    rows = [tokens.encode(*split_pair(text)) for text in check_texts(tokens)]
+    bare = tokens.runtime.raw.encode("a text without special tokens, café and 李白", add_special_tokens=False).ids
+    answers = [[row.ids, row.types] for row in rows]
+    answer = {"version": "5", "tokenizers": tokenizers, "answers": answers, "own": [], "bare": bare}
+    assert differences(tokens, answer) == []
+    pairs = [i for i, text in enumerate(check_texts(tokens)) if not isinstance(text, str)]
+    cut = next(i for i in reversed(pairs) if len(rows[i].ids) == tokens.max_length)
+    border = rows[cut].types.index(1)
+    types = [int(i >= border - 1) for i in range(tokens.max_length)]  # the odd token goes to the second text
+    answers[cut] = [rows[cut].ids, types]
+    assert len(differences(tokens, answer)) == compared
+    for other in (pairs[0], check_texts(tokens).index("")):  # a pair that is not cut, and a single text
+        answers[other] = [[7, *rows[other].ids], [0, *rows[other].types]]
+    assert len(differences(tokens, answer)) == 2 + compared
 
 
 def test_the_artifact_is_read_back_as_it_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

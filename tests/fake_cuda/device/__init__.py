@@ -10,21 +10,16 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parent
-_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden")
+# Most of CUDA's parameters mean nothing here.
+_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fPIC", "-shared", "-fvisibility=hidden")
 _RUNTIME = "libcudart.so.13"
-_KERNELS = ("elementwise", "shape", "bert", "transpose", "packed", "attention", "flash")
-_NUMBERS = ("numeric/half.c", "numeric/attend.c")
 _LIBRARIES = {
-    _RUNTIME: (
-        *(f"runtime/{name}.c" for name in ("settings", "memory", "graphs", "transfers", "device", "launch")),
-        *(f"numeric/kernels_{name}.c" for name in _KERNELS),
-        *_NUMBERS,
-    ),
-    "libcublas.so.13": ("numeric/blas.c", "numeric/gemm.c", "numeric/half.c"),
-    "libcublasLt.so.13": ("runtime/lt.c",),
-    "libcurand.so.10": ("runtime/curand.c",),
-    "libcuda.so.1": ("runtime/driver.c",),
-    "libcudnn.so.9": ("runtime/cudnn.c", "numeric/cudnn_attention.c", *_NUMBERS),
+    _RUNTIME: ("settings.c", "memory.c", "graphs.c", "transfers.c", "device.c", "launch.c"),
+    "libcublas.so.13": ("blas.c",),
+    "libcublasLt.so.13": ("lt.c",),
+    "libcurand.so.10": ("curand.c",),
+    "libcuda.so.1": ("driver.c",),
+    "libcudnn.so.9": ("cudnn.c",),
 }
 
 
@@ -49,7 +44,7 @@ def build(folder: Path, *, cudnn: bool = True) -> dict[str, str]:
         versions = folder / f"{name}.map"
         versions.write_text(f"{name} {{ global: *; }};\n")
         runtime = [] if name == _RUNTIME else [str(folder / _RUNTIME)]
-        linking = [f"-Wl,-soname,{name}", f"-Wl,--version-script={versions}", *runtime, "-ldl", "-lpthread", "-lm"]
+        linking = [f"-Wl,-soname,{name}", f"-Wl,--version-script={versions}", *runtime, "-ldl", "-lpthread"]
         files = [str(SOURCE / source) for source in sources]
         subprocess.run(["gcc", *_FLAGS, *files, "-o", str(folder / name), *linking], check=True)
         versions.unlink()

@@ -117,7 +117,6 @@ API int cudaDeviceGetAttribute(int *value, int attribute, int device) {
 
 /* cudaFuncAttributes of CUDA 13 is 144 bytes. */
 API int cudaFuncGetAttributes(char *a, const void *function) {
-    (void)function;
     const int capability = fake_cuda_settings()->capability;
     memset(a, 0, 144);
     put(a, 24, 1024, 4);       /* threads a block */
@@ -127,18 +126,17 @@ API int cudaFuncGetAttributes(char *a, const void *function) {
     put(a, 44, SHARED, 4);     /* dynamic shared memory at most */
     return OK;
 }
-API int cudaFuncSetAttribute(const void *f, int name, int value) { return (void)f, (void)name, (void)value, OK; }
+API int cudaFuncSetAttribute(const void *f, int name, int value) { return OK; }
 API int cudaKernelSetAttributeForDevice(void *kernel, int name, int value, int device) {
-    return (void)kernel, (void)name, (void)value, (void)device, OK;
+    return OK;
 }
 API int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, const void *f, int block, size_t shared,
                                                                unsigned flags) {
-    return (void)f, (void)block, (void)shared, (void)flags, *n = 2, OK;
+    return *n = 2, OK;
 }
 
 API int cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version, unsigned long long flags,
                                          int *result) {
-    (void)version, (void)flags;
     *function = dlsym(RTLD_DEFAULT, name);
     fake_cuda_trace("ENTRY %s %s", name, *function ? "found" : "not found");
     if (result) *result = *function ? 0 : 1;
@@ -146,7 +144,6 @@ API int cudaGetDriverEntryPointByVersion(const char *name, void **function, unsi
 }
 
 API int cudaMemcpyFromSymbol(void *to, const void *symbol, size_t size, size_t offset, int kind) {
-    (void)to, (void)symbol, (void)size, (void)offset, (void)kind;
     fake_cuda_alarm("UNKNOWN cudaMemcpyFromSymbol: variables of the device are not kept");
     return fake_cuda_fail(NOT_SUPPORTED);
 }

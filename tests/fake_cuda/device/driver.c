@@ -12,17 +12,16 @@ int cudaDriverGetVersion(int *version);
 const char *cudaGetErrorName(int code);
 const char *cudaGetErrorString(int code);
 
-API int cuInit(unsigned flags) { return (void)flags, fake_cuda_ready(); }
+API int cuInit(unsigned flags) { return fake_cuda_ready(); }
 API int cuDriverGetVersion(int *version) { return cudaDriverGetVersion(version); }
 API int cuDeviceGetAttribute(int *value, int attribute, int device) { return cudaDeviceGetAttribute(value, attribute, device); }
 API int cuGetErrorName(int code, const char **text) { return *text = cudaGetErrorName(code), OK; }
 API int cuGetErrorString(int code, const char **text) { return *text = cudaGetErrorString(code), OK; }
 
-API int cuModuleLoadData(void **module, const void *code) { return (void)code, *module = malloc(1), OK; }
+API int cuModuleLoadData(void **module, const void *code) { return *module = malloc(1), OK; }
 API int cuModuleUnload(void *module) { return free(module), OK; }
 
 API int cuModuleGetFunction(void **function, void *module, const char *name) { /* never freed */
-    (void)module;
     char *text;
     if (asprintf(&text, "driver:%s", name) < 0) return NO_MEMORY;
     return *function = text, OK;
@@ -30,8 +29,7 @@ API int cuModuleGetFunction(void **function, void *module, const char *name) { /
 
 API int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                        unsigned shared, void *stream, void **args, void **more) {
-    (void)shared, (void)more;
-    return fake_cuda_launch(function, (struct dim){gx, gy, gz}, (struct dim){bx, by, bz}, args, stream);
+    return fake_cuda_launch(function, (struct dim){gx, gy, gz}, (struct dim){bx, by, bz}, stream);
 }
 
 SUCCEEDS(cuFuncSetAttribute)

@@ -18,10 +18,7 @@ enum {
     NO_KERNEL = 98,
     NO_DEVICE = 100,
     INVALID_DEVICE = 101,
-    INVALID_HANDLE = 400,
     NOT_FOUND = 500,
-    ILLEGAL_ADDRESS = 700,
-    LAUNCH_FAILURE = 719,
     NOT_SUPPORTED = 801,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
@@ -33,19 +30,16 @@ struct dim { unsigned x, y, z; };
 
 /* ---- settings.c: the environment's switches, read once; the trace. ---- */
 struct settings {
-    int compute;       /* FAKE_CUDA_COMPUTE: whether kernels compute, or are only traced */
-    int strict;        /* FAKE_CUDA_STRICT: whether a kernel that is not emulated fails */
-    int wrong;         /* FAKE_CUDA_WRONG: whether matrix products come out 5 % too large */
-    int capability;    /* FAKE_CUDA_CAPABILITY: compute capability times ten */
-    int devices;       /* FAKE_CUDA_DEVICES */
-    int old_driver;    /* FAKE_CUDA_DRIVER_TOO_OLD */
-    size_t memory;     /* FAKE_CUDA_MEMORY: bytes of the device */
+    int capability; /* FAKE_CUDA_CAPABILITY: compute capability times ten */
+    int devices;    /* FAKE_CUDA_DEVICES */
+    int old_driver; /* FAKE_CUDA_DRIVER_TOO_OLD */
+    size_t memory;  /* FAKE_CUDA_MEMORY: bytes of the device */
 };
 const struct settings *fake_cuda_settings(void);
-void fake_cuda_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));   /* one line of the trace */
+void fake_cuda_trace(const char *format, ...) __attribute__((format(printf, 1, 2))); /* one line of the trace */
 void fake_cuda_alarm(const char *format, ...) __attribute__((format(printf, 1, 2))); /* the same, and on stderr */
 int fake_cuda_fail(int code); /* sets the next result of cudaGetLastError */
-int fake_cuda_ready(void);   /* OK, or the reason why no call works: no device, an old driver, an earlier fault */
+int fake_cuda_ready(void);    /* OK, or the reason why no call works: no device, or an old driver */
 
 /* ---- memory.c ---- */
 int fake_cuda_holds(const void *at, size_t size); /* whether a block of the device's memory holds all of it */
@@ -54,42 +48,13 @@ size_t fake_cuda_used(void);
 /* ---- graphs.c: work runs at once or is stored for a replay. ---- */
 typedef void work(void *payload);
 int fake_cuda_enqueue(void *stream, work *run, const void *payload, size_t size);
-int fake_cuda_capturing(void *stream);           /* whether this stream captures */
-const char *fake_cuda_suffix(void *stream);      /* " captured" for the trace, or nothing */
-int fake_cuda_forbidden(const char *what);       /* spoils all captures in progress; returns whether there was one */
+int fake_cuda_compute_nothing(void *stream); /* in a kernel's place; fails where a launch would */
+int fake_cuda_capturing(void *stream);       /* whether this stream captures */
+const char *fake_cuda_suffix(void *stream);  /* " captured" for the trace, or nothing */
+int fake_cuda_forbidden(const char *what);   /* spoils all captures in progress; returns whether there was one */
 
-/* ---- launch.c: from the name of a kernel to its emulation. ---- */
-struct launch {
-    const char *name;
-    struct dim grid, block;
-    void **args;
-    int kind; /* from the table's entry: the size of an element, or a type */
-};
-typedef void emulation(const struct launch *);
-struct emulated {
-    const char *name;       /* a pattern that is found in the mangled name, see launch.c */
-    const char *parameters; /* one letter each, see launch.c: how much a capture has to copy */
-    emulation *compute;
-    int kind;
-};
-extern const struct emulated elementwise_kernels[], shape_kernels[], bert_kernels[], transpose_kernels[], packed_kernels[];
-extern const struct emulated attention_kernels[], flash_kernels[];
-int fake_cuda_launch(const char *name, struct dim grid, struct dim block, void **args, void *stream);
-
-/* Argument i of a launch; and whether the device's memory holds the bytes that a kernel will touch, else a fault is reported
-   and sticks. */
-#define ARG(l, i, type) (*(type *)(l)->args[i])
-#define COUNT(l, i) ((size_t)ARG(l, i, int32_t))   /* a size that the kernel takes as an int */
-#define DIVISOR(l, i) ((int64_t)ARG(l, i, uint32_t)) /* one that it takes as a divisor, see below */
-int fake_cuda_reaches(const struct launch *l, const void *at, size_t size);
-
-/* Structures that the provider passes by value. A divisor comes with the factors that turn division into multiplication. */
-struct divisor { uint32_t by, multiplier, shift; };
-struct numbers { int32_t count; int64_t at[8]; };
-struct divisors { int32_t count; struct divisor at[8]; };
-
-/* Run body(context, i) for every i below count, on one thread for each processor. */
-void fake_cuda_in_parallel(size_t count, void (*body)(void *context, size_t i), void *context);
+/* ---- launch.c ---- */
+int fake_cuda_launch(const char *name, struct dim grid, struct dim block, void *stream);
 
 /* Calls that the provider links and that need no more than this. Success is 0 in each of CUDA's libraries. */
 #define CREATES(name) API int name(void **made) { return *made = calloc(1, 64), 0; }

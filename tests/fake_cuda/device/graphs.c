@@ -1,5 +1,5 @@
-/* Streams, events, and CUDA graphs: work on a stream runs at once; while the stream captures, it is stored with copies of
-   its arguments and runs at each replay.
+/* Streams, events, and CUDA graphs. Only copies and fills are work: on a stream they run at once; while the stream captures,
+   they are stored with their arguments and run at each replay.
 
    Captures are global, as ONNX Runtime begins them: an allocation, a synchronous copy or a synchronization spoils every capture
    in progress, from whichever thread it comes. */
@@ -53,7 +53,7 @@ API int fake_cuda_forbidden(const char *what) {
     return under_way > 0;
 }
 
-API int fake_cuda_capturing(void *stream) {
+int fake_cuda_capturing(void *stream) {
     pthread_mutex_lock(&lock);
     const int answer = known(stream)->capture != NULL;
     pthread_mutex_unlock(&lock);
@@ -62,7 +62,7 @@ API int fake_cuda_capturing(void *stream) {
 
 API const char *fake_cuda_suffix(void *stream) { return fake_cuda_capturing(stream) ? " captured" : ""; }
 
-API int fake_cuda_enqueue(void *stream, work *run, const void *payload, size_t size) {
+int fake_cuda_enqueue(void *stream, work *run, const void *payload, size_t size) {
     const int unready = fake_cuda_ready();
     if (unready) return unready;
     pthread_mutex_lock(&lock);
@@ -70,7 +70,7 @@ API int fake_cuda_enqueue(void *stream, work *run, const void *payload, size_t s
     if (!g) {
         pthread_mutex_unlock(&lock);
         run((void *)payload);
-        return fake_cuda_ready();
+        return OK;
     }
     struct node *n = malloc(sizeof *n + size);
     const int code = g->spoiled ? CAPTURE_INVALIDATED : n ? OK : NO_MEMORY;
@@ -87,8 +87,10 @@ API int fake_cuda_enqueue(void *stream, work *run, const void *payload, size_t s
     return code == OK ? OK : fake_cuda_fail(code);
 }
 
+static void nothing(void *payload) {}
+API int fake_cuda_compute_nothing(void *stream) { return fake_cuda_enqueue(stream, nothing, "", 0); }
+
 API int cudaStreamCreateWithFlags(void **stream, unsigned flags) {
-    (void)flags;
     const int unready = fake_cuda_ready();
     if (unready) return unready;
     struct stream *s = calloc(1, sizeof *s);
@@ -117,7 +119,6 @@ API int cudaStreamDestroy(void *stream) {
 }
 
 API int cudaStreamSynchronize(void *stream) {
-    (void)stream;
     return fake_cuda_forbidden("cudaStreamSynchronize") ? fake_cuda_fail(CAPTURE_UNSUPPORTED) : fake_cuda_ready();
 }
 API int cudaDeviceSynchronize(void) {
@@ -166,7 +167,6 @@ API int cudaStreamEndCapture(void *stream, void **graph) {
 }
 
 API int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) {
-    (void)flags;
     if (!graph) return fake_cuda_fail(INVALID_VALUE);
     pthread_mutex_lock(&lock);
     ((struct graph *)graph)->holders++;
@@ -189,20 +189,19 @@ API int cudaGraphLaunch(void *executable, void *stream) {
     if (fake_cuda_capturing(stream)) return fake_cuda_fail(NOT_SUPPORTED); /* a graph in a graph: not needed here */
     fake_cuda_trace("REPLAY");
     for (const struct node *n = ((struct graph *)executable)->first; n; n = n->next) n->run((void *)n->payload);
-    return fake_cuda_ready();
+    return OK;
 }
 
 /* All work has finished when its call returns, so events do nothing. */
-API int cudaEventCreateWithFlags(void **event, unsigned flags) { return (void)flags, *event = malloc(1), OK; }
+API int cudaEventCreateWithFlags(void **event, unsigned flags) { return *event = malloc(1), OK; }
 API int cudaEventCreate(void **event) { return cudaEventCreateWithFlags(event, 0); }
 API int cudaEventDestroy(void *event) { return free(event), OK; }
-API int cudaEventRecord(void *event, void *stream) { return (void)event, (void)stream, OK; }
+API int cudaEventRecord(void *event, void *stream) { return OK; }
 API int cudaEventRecordWithFlags(void *event, void *stream, unsigned flags) {
-    return (void)flags, cudaEventRecord(event, stream);
+    return cudaEventRecord(event, stream);
 }
-API int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { return (void)flags, cudaEventRecord(event, stream); }
-API int cudaEventElapsedTime(float *ms, void *a, void *b) { return (void)a, (void)b, *ms = 1, OK; }
+API int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { return cudaEventRecord(event, stream); }
+API int cudaEventElapsedTime(float *ms, void *a, void *b) { return *ms = 1, OK; }
 API int cudaEventSynchronize(void *event) {
-    (void)event;
     return fake_cuda_forbidden("cudaEventSynchronize") ? fake_cuda_fail(CAPTURE_UNSUPPORTED) : fake_cuda_ready();
 }

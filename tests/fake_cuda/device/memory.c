@@ -1,7 +1,6 @@
 /* Memory of the device and pinned memory of the host: pages of this process, counted against the device's size.
 
-   Each block ends at a forbidden page, so that a read or a write past it crashes instead of going unnoticed. If kernels
-   compute, fresh memory of the device is filled with NaN instead of zeros, because on a real device it holds any values. */
+   Each block ends at a forbidden page, so that a copy or a fill that reaches past it crashes instead of going unnoticed. */
 #define _GNU_SOURCE
 #include "fake_cuda.h"
 
@@ -45,7 +44,6 @@ static int take(void **at, size_t size, int host) {
     }
     mprotect(pages + mapped - PAGE, PAGE, PROT_NONE);
     *b = (struct block){.at = pages + mapped - PAGE - want, .pages = pages, .size = want, .mapped = mapped, .host = host};
-    if (!host && fake_cuda_settings()->compute) memset(b->at, 0xff, want);
     pthread_mutex_lock(&lock);
     b->next = blocks;
     blocks = b;
@@ -94,27 +92,27 @@ static int find(const void *at, size_t *left) {
     return found;
 }
 
-API int fake_cuda_holds(const void *at, size_t size) {
+int fake_cuda_holds(const void *at, size_t size) {
     size_t left = 0;
-    return !size || (find(at, &left) && left >= size); /* kernels may reach pinned memory, too */
+    return !size || (find(at, &left) && left >= size); /* also pinned memory, which the device can reach */
 }
 
 API int cudaMalloc(void **at, size_t size) { return take(at, size, 0); }
 API int cudaMallocHost(void **at, size_t size) { return take(at, size, 1); }
-API int cudaHostAlloc(void **at, size_t size, unsigned flags) { return (void)flags, take(at, size, 1); }
+API int cudaHostAlloc(void **at, size_t size, unsigned flags) { return take(at, size, 1); }
 API int cudaFree(void *at) { return drop(at, "cudaFree"); }
 API int cudaFreeHost(void *at) { return drop(at, "cudaFreeHost"); }
 
 /* Pools: the same memory, without a pool. */
 API int cudaMallocFromPoolAsync(void **at, size_t size, void *pool, void *stream) {
-    return (void)pool, (void)stream, take(at, size, 0);
+    return take(at, size, 0);
 }
-API int cudaFreeAsync(void *at, void *stream) { return (void)stream, drop(at, "cudaFreeAsync"); }
-API int cudaMemPoolCreate(void **pool, const void *properties) { return (void)properties, *pool = malloc(1), OK; }
+API int cudaFreeAsync(void *at, void *stream) { return drop(at, "cudaFreeAsync"); }
+API int cudaMemPoolCreate(void **pool, const void *properties) { return *pool = malloc(1), OK; }
 API int cudaMemPoolDestroy(void *pool) { return free(pool), OK; }
-API int cudaMemPoolSetAttribute(void *pool, int name, void *value) { return (void)pool, (void)name, (void)value, OK; }
-API int cudaMemPoolGetAttribute(void *pool, int name, uint64_t *value) { return (void)pool, (void)name, *value = 0, OK; }
-API int cudaMemPoolTrimTo(void *pool, size_t size) { return (void)pool, (void)size, OK; }
+API int cudaMemPoolSetAttribute(void *pool, int name, void *value) { return OK; }
+API int cudaMemPoolGetAttribute(void *pool, int name, uint64_t *value) { return *value = 0, OK; }
+API int cudaMemPoolTrimTo(void *pool, size_t size) { return OK; }
 
 API int cudaMemGetInfo(size_t *free_now, size_t *total) {
     const int unready = fake_cuda_ready();
@@ -136,13 +134,11 @@ API int cudaPointerGetAttributes(struct pointer *a, const void *at) {
 }
 
 API int cudaHostRegister(void *at, size_t size, unsigned flags) {
-    (void)at, (void)flags;
     fake_cuda_trace("REGISTER %zu", size);
     return fake_cuda_forbidden("cudaHostRegister") ? fake_cuda_fail(CAPTURE_UNSUPPORTED) : fake_cuda_ready();
 }
 
 API int cudaHostUnregister(void *at) {
-    (void)at;
     fake_cuda_trace("UNREGISTER");
     return fake_cuda_forbidden("cudaHostUnregister") ? fake_cuda_fail(CAPTURE_UNSUPPORTED) : OK;
 }

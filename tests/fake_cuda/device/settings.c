@@ -11,7 +11,6 @@ static FILE *trace;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
 static __thread int last_error;
-static int fault; /* an error that sticks, as after an illegal access */
 
 static long long number(const char *name, long long otherwise) {
     const char *text = getenv(name);
@@ -20,9 +19,6 @@ static long long number(const char *name, long long otherwise) {
 
 static void read_environment(void) {
     settings = (struct settings){
-        .compute = (int)number("FAKE_CUDA_COMPUTE", 1),
-        .strict = (int)number("FAKE_CUDA_STRICT", 1),
-        .wrong = (int)number("FAKE_CUDA_WRONG", 0),
         .capability = (int)number("FAKE_CUDA_CAPABILITY", 90),
         .devices = (int)number("FAKE_CUDA_DEVICES", 1),
         .old_driver = (int)number("FAKE_CUDA_DRIVER_TOO_OLD", 0),
@@ -32,7 +28,7 @@ static void read_environment(void) {
     if (file && *file) trace = fopen(file, "a");
 }
 
-API const struct settings *fake_cuda_settings(void) {
+const struct settings *fake_cuda_settings(void) {
     pthread_once(&once, read_environment);
     return &settings;
 }
@@ -70,16 +66,12 @@ API void fake_cuda_alarm(const char *format, ...) {
     pthread_mutex_unlock(&writing);
 }
 
-API int fake_cuda_fail(int code) {
-    if (code == ILLEGAL_ADDRESS) fault = code;
-    return last_error = code;
-}
+API int fake_cuda_fail(int code) { return last_error = code; }
 
 API int fake_cuda_ready(void) {
     const struct settings *s = fake_cuda_settings();
     if (s->old_driver) return fake_cuda_fail(OLD_DRIVER);
-    if (!s->devices) return fake_cuda_fail(NO_DEVICE);
-    return fault ? fake_cuda_fail(fault) : OK;
+    return s->devices ? OK : fake_cuda_fail(NO_DEVICE);
 }
 
 API int cudaGetLastError(void) {
@@ -101,10 +93,7 @@ static const struct {
     {NO_KERNEL, "cudaErrorInvalidDeviceFunction", "invalid device function"},
     {NO_DEVICE, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {INVALID_DEVICE, "cudaErrorInvalidDevice", "invalid device ordinal"},
-    {INVALID_HANDLE, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
     {NOT_FOUND, "cudaErrorSymbolNotFound", "named symbol not found"},
-    {ILLEGAL_ADDRESS, "cudaErrorIllegalAddress", "an illegal memory access was encountered"},
-    {LAUNCH_FAILURE, "cudaErrorLaunchFailure", "unspecified launch failure"},
     {NOT_SUPPORTED, "cudaErrorNotSupported", "operation not supported"},
     {CAPTURE_UNSUPPORTED, "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"},
     {CAPTURE_INVALIDATED, "cudaErrorStreamCaptureInvalidated", "operation failed due to a previous error during capture"},

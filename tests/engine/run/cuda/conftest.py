@@ -1,4 +1,4 @@
-"""CUDA without a GPU: a runtime that takes the CUDA provider's sessions and buffers, and makes them on the CPU.
+"""CUDA without a GPU: a runtime that creates the CUDA provider's sessions and buffers on the CPU.
 
 ``PackedAttention`` has no kernel there, so a packed graph's place is taken by its stand-in, which computes the same with
 standard operators (``fusedbert.export.parity.graphs``).
@@ -19,6 +19,7 @@ import pytest
 from fusedbert.engine.hardware import device
 from fusedbert.engine.hardware.device import CPU, CUDA, Offer
 from fusedbert.engine.load import open as loading
+from fusedbert.engine.load import open_cuda
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
@@ -30,7 +31,7 @@ GPU_WHEEL = (("onnxruntime-gpu", "1.31.1"),)
 
 
 class OnCpu:
-    """An ``InferenceSession`` of the CUDA provider, as far as anyone can tell from outside."""
+    """An ``InferenceSession`` of the CUDA provider, as seen from outside."""
 
     at_once: ClassVar[list[int]] = []  # sessions that ran at each run's begin, this one included
     _running: ClassVar[set[int]] = set()
@@ -83,7 +84,7 @@ class Part:
 
 
 class CpuAsCuda:
-    """The onnxruntime module, with the CUDA provider played by the CPU."""
+    """The onnxruntime module, with the CPU in place of the CUDA provider."""
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class CpuAsCuda:
 
 
 def write_stand_in(source: Path, artifact: Path) -> Path:
-    """Write what computes as the artifact's packed graph does, beside it."""
+    """Write a stand-in for the artifact's packed graph next to it."""
     a, layout = describe(read_config(source))
     path = artifact / "onnx/model_fp16_packed.stand-in"
     build(a, Weights(source, a, layout), PackedStandIn).write(path, "stand-in", opset=PackedStandIn.opset, metadata={})
@@ -137,10 +138,11 @@ def write_stand_in(source: Path, artifact: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _the_fake_gpu_is_seen() -> Iterator[None]:
-    """In a process that was started with the fake CUDA device, which has no file in /dev."""
+    """In a process that was started with the fake CUDA device, which has no file in /dev and computes nothing."""
     with pytest.MonkeyPatch.context() as patch:
         if "FUSEDBERT_TEST_FAKE_CUDA" in os.environ:
             patch.setattr(device, "gpu_present", lambda root=None: True)
+            patch.setattr(open_cuda, "verify", lambda *_: "not verified, as nothing is computed")
         yield
 
 
@@ -151,7 +153,7 @@ def stand_in_at() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def exported(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact with all graphs, the packed one's stand-in beside it; not to be written to."""
+    """An artifact with all graphs, with the stand-in of the packed one; not to be written to."""
     folder = tmp_path_factory.mktemp("cuda")
     source = checkpoint_at(folder / "source")
     export_checkpoint(source, folder / "artifact", required=True)
@@ -167,7 +169,7 @@ def own_artifact(exported: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CpuAsCuda]:
-    """Return a function that puts the played runtime in ONNX Runtime's place."""
+    """Return a function that replaces ONNX Runtime by this runtime."""
 
     def install(**options: Any) -> CpuAsCuda:
         fake = CpuAsCuda(**options)

@@ -1,4 +1,4 @@
-"""A classifier on CUDA, as far as it can be had without: layouts, buffers, captured graphs, threads, and the way back."""
+"""A classifier on CUDA, as far as it can be tested without a GPU: layouts, buffers, captured graphs, threads, falling back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expected(exported: Path) -> Iterator[Callable[[list[str]], np.ndarray]]:
 
 @pytest.fixture
 def short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the padded graph take texts of any length, since the tests' model takes no long ones."""
+    """Let the padded graph accept texts of any length, because the model of the tests takes only short ones."""
     monkeypatch.setattr(runners, "PADDED_FROM", 1)
 
 
@@ -63,8 +63,10 @@ def test_both_graphs_are_verified(exported: Path, cuda: Any) -> None:
     assert all(session.graphs for session in fake.sessions)
 
 
-def test_a_padded_graph_that_does_not_work(exported: Path, cuda: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its attention wants cuDNN, which may be missing; the packed graph's does not."""
+def test_a_padded_graph_that_fails_is_replaced_by_the_packed_one(
+    exported: Path, cuda: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attention needs cuDNN, which may be missing; that of the packed graph does not."""
     fake = cuda(fails={"model_fp16.onnx": "dlopen failed for libcudnn.so: libcudnn.so: cannot open shared object file"})
     clf = Classifier.from_pretrained(exported, device="cuda")
     assert clf.runtime.layout == PACKED and clf.runtime.file.name == "model_fp16_packed.onnx"
@@ -73,7 +75,7 @@ def test_a_padded_graph_that_does_not_work(exported: Path, cuda: Any, expected: 
     assert fake.sessions[1].graphs
 
 
-def test_neither_graph_works(exported: Path, cuda: Any) -> None:
+def test_two_graphs_that_fail_are_an_error(exported: Path, cuda: Any) -> None:
     cuda(fails={"model_fp16.onnx": "CUDA failure 700: an illegal memory access", "model_fp16_packed.onnx": "CUDA failure 700"})
     with pytest.raises(InferenceError, match=r"model_fp16\.onnx failed on 4 texts"):
         Classifier.from_pretrained(exported, device="cuda")
@@ -81,7 +83,7 @@ def test_neither_graph_works(exported: Path, cuda: Any) -> None:
         assert Classifier.from_pretrained(exported).runtime.device == "cpu"
 
 
-def test_without_a_packed_graph(own_artifact: Path, cuda: Any, expected: Any) -> None:
+def test_an_artifact_without_a_packed_graph_runs_padded(own_artifact: Path, cuda: Any, expected: Any) -> None:
     manifest = read_manifest(own_artifact)
     variants = tuple(v for v in manifest.variants if v.layout == PADDED)
     write_manifest(own_artifact, dataclasses.replace(manifest, variants=variants))
@@ -91,7 +93,7 @@ def test_without_a_packed_graph(own_artifact: Path, cuda: Any, expected: Any) ->
     np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
 
 
-def test_a_packed_graph_that_does_not_open(own_artifact: Path, cuda: Any, expected: Any) -> None:
+def test_a_packed_graph_that_does_not_load_is_not_used(own_artifact: Path, cuda: Any, expected: Any) -> None:
     (own_artifact / "onnx/model_fp16_packed.stand-in").write_bytes(b"no graph")
     cuda()
     clf = Classifier.from_pretrained(own_artifact, device="cuda")
@@ -99,7 +101,7 @@ def test_a_packed_graph_that_does_not_open(own_artifact: Path, cuda: Any, expect
     np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
 
 
-def test_a_device_that_computes_something_else(own_artifact: Path, cuda: Any) -> None:
+def test_a_device_that_computes_wrongly_is_refused(own_artifact: Path, cuda: Any) -> None:
     manifest = read_manifest(own_artifact)
     golden = [dataclasses.replace(g, logits=tuple(x + 0.5 for x in g.logits)) for g in manifest.golden]
     # The CPU's graphs are allowed as much: they are what auto falls back to.
@@ -123,7 +125,7 @@ def test_nodes_that_are_not_on_the_gpu_are_named(exported: Path, cuda: Any) -> N
         Classifier.from_pretrained(exported, device="cuda")
 
 
-def test_what_keeps_fp16_from_cuda_is_told_where_the_cpu_has_no_such_graph(exported: Path, cuda: Any) -> None:
+def test_the_obstacle_to_cuda_is_named_where_the_cpu_lacks_the_precision(exported: Path, cuda: Any) -> None:
     cuda(elsewhere=("BiasGelu",))
     with pytest.raises(
         OptionError, match=r"precision='fp16' on cpu: .*; fusedbert runs on the CPU, because cuda:0 does not run 2"
@@ -131,7 +133,7 @@ def test_what_keeps_fp16_from_cuda_is_told_where_the_cpu_has_no_such_graph(expor
         Classifier.from_pretrained(exported, precision="fp16")
 
 
-def test_provider_options(exported: Path, cuda: Any) -> None:
+def test_provider_options_reach_the_session(exported: Path, cuda: Any) -> None:
     fake = cuda()
     Classifier.from_pretrained(exported, device="cuda:1", session_options={"cuda.gpu_mem_limit": 2**31})
     for options in fake.provider_options:
@@ -163,14 +165,14 @@ def test_a_small_shape_is_captured_at_its_second_use(exported: Path, cuda: Any) 
     assert padded.graphs == ["-1"] * 3
 
 
-def test_what_is_verified_has_been_captured_and_replayed(exported: Path, cuda: Any) -> None:
+def test_verification_covers_captured_and_replayed_graphs(exported: Path, cuda: Any) -> None:
     fake = cuda()
     Classifier.from_pretrained(exported, device="cuda")
     replayed = [graph for session in fake.sessions for graph in set(session.graphs) if session.graphs.count(graph) > 1]
     assert set(replayed) - {"-1"}
 
 
-def test_captures_that_fail_end_capturing_and_no_call(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
+def test_failed_captures_stop_capturing_but_no_call(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(graphs_module, "RETRY_AFTER", 1)
     monkeypatch.setattr(graphs_module, "MOST_FAILURES", 3)
     fake = cuda(captures=False)
@@ -178,11 +180,11 @@ def test_captures_that_fail_end_capturing_and_no_call(exported: Path, cuda: Any,
     for _ in range(30):
         np.testing.assert_allclose(clf.decision_function(["not bad"]), expected(["not bad"]), atol=0.03)
     assert {graph for session in fake.sessions for graph in session.graphs} == {"-1"}
-    assert fake.sessions[1].refused == 3  # and then it is not tried any more
+    assert fake.sessions[1].refused == 3  # and then it is not tried again
 
 
 def test_a_capture_that_failed_is_tried_again(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
-    """Memory may have been short for a moment, or a release elsewhere have spoiled it."""
+    """Memory may have been short for a moment, or a release elsewhere may have broken the capture."""
     monkeypatch.setattr(graphs_module, "RETRY_AFTER", 2)
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
@@ -199,7 +201,7 @@ def test_a_capture_that_failed_is_tried_again(exported: Path, cuda: Any, expecte
     assert runner.packed.graphs.captured == before + 1
 
 
-def test_a_batch_without_room_runs_in_halves(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
+def test_a_batch_without_memory_runs_in_halves(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     run, tried = graphs_module.IoBuffers.run, []
@@ -221,7 +223,7 @@ def test_a_batch_without_room_runs_in_halves(exported: Path, cuda: Any, expected
         clf.decision_function(MIXED)
 
 
-def test_auto_takes_the_cpu_where_it_alone_has_the_precision(exported: Path, cuda: Any) -> None:
+def test_auto_takes_the_cpu_where_only_it_has_the_precision(exported: Path, cuda: Any) -> None:
     cuda()
     clf = Classifier.from_pretrained(exported, precision="int8")
     assert (clf.runtime.device, clf.runtime.precision) == ("cpu", "int8")
@@ -232,18 +234,18 @@ def test_auto_takes_the_cpu_where_it_alone_has_the_precision(exported: Path, cud
 
 
 @pytest.mark.parametrize(("value", "wanted"), [("1", "1"), (True, "1"), ("0", "0"), (0, "0"), (False, "0")])
-def test_a_user_may_do_without_cuda_graphs(exported: Path, cuda: Any, value: Any, wanted: str) -> None:
+def test_a_user_may_turn_cuda_graphs_off(exported: Path, cuda: Any, value: Any, wanted: str) -> None:
     fake = cuda()
     Classifier.from_pretrained(exported, device="cuda", session_options={"cuda.enable_cuda_graph": value})
     assert {options["enable_cuda_graph"] for options in fake.provider_options} == {wanted}
-    # A graph that was not made for CUDA has none, whatever is asked for.
+    # A graph that was not made for CUDA has no captures, whatever the settings.
     fake.provider_options.clear()
     settings = {"cuda.enable_cuda_graph": 1}
     Classifier.from_pretrained(exported, device="cuda", precision="fp32", session_options=settings)
     assert {options["enable_cuda_graph"] for options in fake.provider_options} == {"0"}
 
 
-def test_no_capture_where_a_replay_may_read_what_others_wrote(exported: Path, cuda: Any) -> None:
+def test_nothing_is_captured_by_an_onnxruntime_with_unsafe_replays(exported: Path, cuda: Any) -> None:
     fake = cuda(version="1.30.2")
     clf = Classifier.from_pretrained(exported, device="cuda")
     for _ in range(3):
@@ -253,7 +255,7 @@ def test_no_capture_where_a_replay_may_read_what_others_wrote(exported: Path, cu
 
 
 def test_sessions_take_turns(exported: Path, cuda: Any) -> None:
-    """The padded and the packed graph are two sessions: one of them capturing bears no other's copies."""
+    """The padded and the packed graph are two sessions: while one of them captures, the other must not copy."""
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     session = type(fake.sessions[0])
@@ -268,10 +270,10 @@ def test_sessions_take_turns(exported: Path, cuda: Any) -> None:
     assert len(session.at_once) >= 120 and set(session.at_once) == {1}
 
 
-def test_a_graph_of_the_cpu_s_runs_in_its_turn(
+def test_a_graph_for_the_cpu_takes_its_turn_on_cuda(
     exported: Path, cuda: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its allocations would spoil the captures of others."""
+    """Its allocations would break the captures of others."""
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda", precision="fp32")
     wanted, run, held = expected(MIXED), Session.run, []
@@ -285,8 +287,8 @@ def test_a_graph_of_the_cpu_s_runs_in_its_turn(
     assert held and all(held)
 
 
-def test_a_session_is_let_go_of_in_its_turn(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release from another thread would spoil a capture, and with it a run that captures nothing."""
+def test_a_session_is_freed_in_its_turn(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release from another thread would break a capture, and with it a run without a capture."""
     released: list[bool] = []
 
     def pin(address: int, size: int, *, index: int) -> Callable[[], None]:
@@ -316,10 +318,10 @@ def test_captured_graphs_and_buffers_are_bounded(exported: Path, cuda: Any, monk
         assert part.graphs.captured == 3 and len(part.graphs._buffers) <= 2
 
 
-def test_the_first_threads_run_the_session_and_the_others_wait_for_its_own(
+def test_the_first_thread_runs_captured_graphs_and_later_ones_share_a_thread(
     exported: Path, cuda: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A captured graph is its thread's: those that run one have numbers of their own, and they are few."""
+    """A captured graph belongs to its thread: only a few threads run captured graphs, each under its own number."""
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     runner = clf.model.open()
@@ -361,12 +363,12 @@ def test_buffers_are_reused(exported: Path, cuda: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(graphs_module, "IoBuffers", lambda *args, **rest: made.append(make(*args, **rest)) or made[-1])
     results = [clf.decision_function([text] * 20) for text in ("good", "bad", "good", "not bad", "good")]
     assert len(made) == 1
-    np.testing.assert_array_equal(results[0], results[2])  # what was read is not what a later run writes to
+    np.testing.assert_array_equal(results[0], results[2])  # a later run does not overwrite the result
     np.testing.assert_array_equal(results[0], results[4])
     assert np.abs(results[0] - results[1]).max() > 0.01
 
 
-def test_from_many_threads(exported: Path, cuda: Any, expected: Any) -> None:
+def test_many_threads_get_the_same_results(exported: Path, cuda: Any, expected: Any) -> None:
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     wanted = {n: expected(MIXED[:n]) for n in range(1, 7)}
@@ -397,8 +399,8 @@ def test_an_error_of_the_graph_leaves_no_thread_behind(exported: Path, cuda: Any
     assert threading.active_count() == before
 
 
-def test_many_windows_in_order(exported: Path, cuda: Any, expected: Any) -> None:
-    """More texts than a window: tokenized in a thread ahead of the runs, and every result at its place."""
+def test_many_windows_keep_their_order(exported: Path, cuda: Any, expected: Any) -> None:
+    """More texts than a window: a thread tokenizes them ahead of the runs, and every result is at its place."""
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     rng = np.random.default_rng(3)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fusedbert.bench.engines.cuda_timing import CANDIDATES, time_candidates
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
 from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_offer
+from fusedbert.engine.run.batches import FINE, pack, packed_bucket
 from fusedbert.engine.run.cuda.buffers import cuda_runtime
 from fusedbert.engine.run.cuda.provider import off_device
 from fusedbert.engine.run.cuda.runners import ChoosingRunner
+from fusedbert.engine.run.runner import Runner, run
+from fusedbert.engine.text.inputs import check_items
 from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export import export_checkpoint
 from fusedbert.export.parity.texts import CHECK_TEXTS, ROUNDING_TEXTS
@@ -37,8 +43,9 @@ def on_cuda(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Class
 @pytest.fixture(scope="module")
 def runner(on_cuda: Classifier) -> ChoosingRunner:
     assert on_cuda.runtime.layout == PACKED, on_cuda.runtime.why
-    assert isinstance(on_cuda.model.open(), ChoosingRunner)
-    return on_cuda.model.open()
+    opened = on_cuda.model.open()
+    assert isinstance(opened, ChoosingRunner)
+    return opened
 
 
 def random_rows(rng: np.random.Generator, texts: int, longest: int) -> list[Row]:
@@ -48,13 +55,33 @@ def random_rows(rng: np.random.Generator, texts: int, longest: int) -> list[Row]
     ]
 
 
-def test_labels_are_those_of_fp32(on_cuda: Classifier) -> None:
+def test_labels_equal_those_of_fp32(on_cuda: Classifier) -> None:
     texts = [*CHECK_TEXTS, *ROUNDING_TEXTS]
     with Classifier.from_pretrained(on_cuda.model.source.folder, device="cpu", precision="fp32") as judge:
         expected = judge.decision_function(texts)
     found = on_cuda.decision_function(texts)
     assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) >= 0.995
     assert np.abs(found - expected).max() < 0.05
+
+
+@pytest.mark.parametrize(("family", "heads", "hidden"), [("roberta", 2, 32), ("bert", 2, 24), ("bert", 2, 12)])
+def test_logits_of_other_models_equal_those_of_fp32(
+    family: str, heads: int, hidden: int, checkpoint_at: Callable[..., Path], tmp_path: Path
+) -> None:
+    """RoBERTa counts positions on the device; heads of 12 and 6 have no fused kernel in the padded graph's last layer."""
+    source = checkpoint_at(tmp_path / "source", family=family, heads=heads, hidden=hidden, positions=130)
+    export_checkpoint(source, tmp_path / "a", required=True)
+    with (
+        Classifier.from_pretrained(tmp_path / "a", device="cpu", precision="fp32") as judge,
+        Classifier.from_pretrained(tmp_path / "a", device="cuda") as clf,
+    ):
+        opened = clf.model.open()
+        parts: list[Runner] = [opened.padded, opened.packed] if isinstance(opened, ChoosingRunner) else [opened]
+        for texts in (CHECK_TEXTS[:4], CHECK_TEXTS):
+            rows, expected = clf.model.tokenizer.encode(check_items(texts)), judge.decision_function(texts)
+            for part in parts:
+                for _ in range(3):  # the small batch plain, captured and replayed
+                    np.testing.assert_allclose(run(part, rows), expected, atol=0.03)
 
 
 def test_every_node_is_on_cuda(runner: ChoosingRunner) -> None:
@@ -83,6 +110,16 @@ def test_a_replayed_graph_gives_what_a_plain_run_gives(runner: ChoosingRunner) -
         assert part.graphs.captured > before
 
 
+def test_candidates_for_packed_attention_compute_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    """With trained weights, because a wrong layout of them would show."""
+    source, lengths = Path(shutil.copytree(checkpoint, tmp_path / "source")), [5, 30, 17, 60, 2, 41]
+    rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]
+    batch = pack(rows, packed_bucket(lengths, fineness=FINE), 0)
+    timed = time_candidates(source, {"mixed": batch}, seconds=0.01, on_cpu=False)
+    assert list(timed) == list(CANDIDATES)
+    assert max(each["max_abs_difference"] for each in timed.values()) < 0.01, timed
+
+
 def gpu_memory_mib() -> int:
     """MiB in use on the current device, by all processes."""
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -104,6 +141,6 @@ def test_memory_stays_flat(runner: ChoosingRunner) -> None:
     assert gpu_memory_mib() <= after_first + 64
 
 
-def test_a_device_that_is_not_there_is_refused_with_the_reason(on_cuda: Classifier) -> None:
+def test_a_missing_device_is_refused_with_the_reason(on_cuda: Classifier) -> None:
     with pytest.raises(DeviceError, match="no CUDA device of this number"):
         Classifier.from_pretrained(on_cuda.model.source.folder, device="cuda:99")

@@ -1,4 +1,4 @@
-"""The graphs for CUDA, held against the reference as far as a CPU can run them."""
+"""The graphs for CUDA, compared with the reference as far as a CPU can run them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from fusedbert.bench.engines.packed_attention import CANDIDATES
+from fusedbert.bench.engines.cuda_timing import CANDIDATES
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest
 from fusedbert.engine.run.batches import COARSE, FINE, pack, packed_bucket
 from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export import export_checkpoint
-from fusedbert.export.checkpoint.architecture import Encoded, describe, read_config
+from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.graph.bert import build
 from fusedbert.export.parity import gates as check
@@ -34,7 +34,7 @@ def random_rows(lengths: list[int], rng: np.random.Generator, *, lowest: int) ->
 
 @pytest.mark.parametrize("fineness", [COARSE, FINE])
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_packed_texts_with_fillers_against_the_reference(
+def test_packed_texts_with_fillers_equal_the_reference(
     family: str, fineness: int, tmp_path: Path, checkpoint_at: Callable[..., Path], stand_in_at: Callable[..., Path]
 ) -> None:
     source = checkpoint_at(tmp_path / "source", family=family)
@@ -43,12 +43,12 @@ def test_packed_texts_with_fillers_against_the_reference(
     a, layout = describe(read_config(source))
     rng = np.random.default_rng(1)
     for lengths in LENGTHS:
-        # RoBERTa's positions count the tokens that are no padding, so a padding token inside a text matters there.
+        # RoBERTa's positions count the tokens that are not padding, so a padding token inside a text matters there.
         rows = random_rows(list(lengths), rng, lowest=0 if family == "roberta" else 5)
         arrays = pack(rows, packed_bucket(list(lengths), fineness=fineness), 0).arrays
         declared = {item.name for item in session.get_inputs()}
-        found = session.run(["logits"], {name: array for name, array in arrays.items() if name in declared})[0]
-        expected = forward(a, Weights(source, a, layout), [Encoded(tuple(row.ids), tuple(row.types)) for row in rows])
+        found = np.asarray(session.run(["logits"], {name: array for name, array in arrays.items() if name in declared})[0])
+        expected = forward(a, Weights(source, a, layout), rows)
         np.testing.assert_allclose(found[: len(rows)], expected, atol=0.03)
         assert np.isfinite(found).all()
 
@@ -65,8 +65,8 @@ def test_the_stand_in_is_the_packed_graph_but_for_attention(exported: Path) -> N
 
 
 @pytest.mark.parametrize("name", sorted(CANDIDATES))
-def test_a_cpu_lacks_nothing_but_the_kernel(name: str, tmp_path: Path, checkpoint_at: Callable[..., Path]) -> None:
-    """Inputs, attributes, types and shapes of a packed graph pass ONNX Runtime's checks; what is missing is CUDA."""
+def test_a_cpu_lacks_only_the_kernel_of_a_packed_graph(name: str, tmp_path: Path, checkpoint_at: Callable[..., Path]) -> None:
+    """Inputs, attributes, types and shapes of a packed graph pass ONNX Runtime's checks; only CUDA is missing."""
     source = checkpoint_at(tmp_path / "source")
     a, layout = describe(read_config(source))
     path = tmp_path / "packed.onnx"
@@ -76,7 +76,7 @@ def test_a_cpu_lacks_nothing_but_the_kernel(name: str, tmp_path: Path, checkpoin
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def test_what_the_manifest_says(exported: Path) -> None:
+def test_the_manifest_describes_both_graphs_for_cuda(exported: Path) -> None:
     manifest = read_manifest(exported)
     padded = manifest.variant(target="cuda", precision="fp16")
     packed = manifest.variant(target="cuda", precision="fp16", layout=PACKED)
@@ -91,18 +91,18 @@ def test_what_the_manifest_says(exported: Path) -> None:
         assert "Shape" not in variant.nodes  # or a node would have to leave the GPU
 
 
-def test_heads_that_no_packed_kernel_takes(tmp_path: Path, checkpoint_at: Callable[..., Path]) -> None:
-    told: list[str] = []
+def test_a_model_without_a_packed_kernel_gets_no_packed_graph(tmp_path: Path, checkpoint_at: Callable[..., Path]) -> None:
+    messages: list[str] = []
     source = checkpoint_at(tmp_path / "source", hidden=21, heads=3)
-    manifest = export_checkpoint(source, tmp_path / "artifact", required=True, progress=told.append)
+    manifest = export_checkpoint(source, tmp_path / "artifact", required=True, progress=messages.append)
     assert {(v.target, v.layout) for v in manifest.variants if v.precision in ("fp32", "fp16")} == {
         ("cpu", PADDED),
         ("cuda", PADDED),
     }
-    assert [line for line in told if "model_fp16_packed.onnx is left out: heads of width 7" in line]
+    assert [line for line in messages if "model_fp16_packed.onnx is left out: heads of width 7" in line]
 
 
-def test_a_graph_whose_numbers_float16_cannot_hold() -> None:
+def test_activations_beyond_float16_are_refused() -> None:
     check.check_activations(65503.0, "file")
     for largest in (65504.0, float("nan")):
         with pytest.raises(check.ExportError, match="--for cpu"):
@@ -116,5 +116,5 @@ def test_one_query_attends_to_its_own_text(exported: Path) -> None:
     graph.graph.output.append(onnx.helper.make_tensor_value_info(node.input[4], onnx.TensorProto.INT32, None))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]])
-    spans = session.run([node.input[4]], dict.fromkeys(("input_ids", "token_type_ids"), mask) | {"attention_mask": mask})[0]
-    assert spans.tolist() == [3, 5, 1, 0, 1, 2, 3, 0, 5, 10, 15]
+    feeds = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), mask)
+    assert np.asarray(session.run([node.input[4]], feeds)[0]).tolist() == [3, 5, 1, 0, 1, 2, 3, 0, 5, 10, 15]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,11 @@ from fusedbert.engine.run.cuda.buffers import Staging
 from fusedbert.engine.run.cuda.provider import off_device, provider_options, refuse_off_device, split_options
 
 
-def test_staging_holds_arrays_apart_and_aligned() -> None:
+def test_staged_arrays_are_separate_and_aligned() -> None:
     asked = []
     released = []
 
-    def pin(address: int, size: int) -> object:
+    def pin(address: int, size: int) -> Callable[[], None]:
         asked.append((address, size))
         return lambda: released.append(address)
 
@@ -39,7 +40,7 @@ def test_staging_holds_arrays_apart_and_aligned() -> None:
     assert not Staging(specs, pin=lambda address, size: None).pinned
 
 
-def test_placement_names_a_few_and_counts_the_rest() -> None:
+def test_a_refused_placement_names_a_few_nodes_and_counts_the_rest() -> None:
     nodes = [SimpleNamespace(op_type="Add", name=f"layer.{i}/Add") for i in range(7)]
     parts = [SimpleNamespace(ep_name=name, get_nodes=lambda: nodes) for name in ("CUDA", "CPU")]
     found = off_device(SimpleNamespace(get_provider_graph_assignment_info=lambda: parts), "CUDA")
@@ -47,10 +48,10 @@ def test_placement_names_a_few_and_counts_the_rest() -> None:
     with pytest.raises(DeviceError, match=r"7 of the graph's nodes: Add \(layer\.0/Add\), .* and 2 more"):
         refuse_off_device(found, "cuda:0")
     refuse_off_device([], "cuda:0")
-    assert off_device(SimpleNamespace(), "CUDA") is None  # an ONNX Runtime that does not tell
+    assert off_device(SimpleNamespace(), "CUDA") is None  # an ONNX Runtime without this information
 
 
-def test_options() -> None:
+def test_provider_options_are_split_and_checked() -> None:
     assert "device_id" not in provider_options()  # ONNX Runtime warns of a plugin where it is named
     ours = provider_options(1, graphs=True)
     assert (ours["device_id"], ours["enable_cuda_graph"], ours["use_tf32"]) == ("1", "1", "0")

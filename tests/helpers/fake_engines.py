@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Fake:
-    """Gives the same function of the token ids as every other right one, in no time to speak of."""
+    """Computes the same function of the token ids as every other correct fake, in almost no time."""
 
     name = "fake"
 
@@ -63,7 +63,7 @@ class Crashes(Fake):
 
 
 class CrashesLater(Fake):
-    """Right in the check; the second time that it is timed it dies."""
+    """Passes the check, and dies the second time it is timed."""
 
     timed = 0
 
@@ -102,7 +102,7 @@ class SlowStart(Fake):
 
 
 class Slow(Fake):
-    """2 ms for each batch on top."""
+    """Takes 2 ms longer for each batch."""
 
     def logits(self, batch):
         time.sleep(0.002)

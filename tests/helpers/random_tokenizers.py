@@ -143,7 +143,7 @@ class Maker:
         return tokenizer
 
     def _file(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Give the file what it may hold beside: added tokens, padding, truncation."""
+        """Add the optional parts of a file: added tokens, padding, truncation."""
         if self.chance(0.4):
             tokenizer.add_tokens(self.r.sample(MORE, 2))
         if self.chance(0.3):
@@ -248,7 +248,7 @@ class Maker:
             self.config |= self.special
         return self.r.choice(["bert", "roberta", "electra"])
 
-    # what any of them may have
+    # parts of any class
 
     def _more(self) -> None:
         if self.chance(0.3):
@@ -282,7 +282,7 @@ class Maker:
         elif how == 3:
             self.config["extra_special_tokens"] = {"user_token": tokens[0], "link": tokens[1]}
         elif how == 4:
-            kind = {"__type": "AddedToken"} if self.chance() else {}  # without it transformers passes over the object
+            kind = {"__type": "AddedToken"} if self.chance() else {}  # without it transformers ignores the object
             self.config["entity_token"] = tokens[0] if self.chance() else {"content": tokens[0], "lstrip": True, **kind}
         elif how == 5:
             self.config |= {"extra_special_tokens": {"user_token": tokens[0]}, "additional_special_tokens": tokens[1:]}

@@ -1,4 +1,4 @@
-"""Made-up documents of every kind of benchmark, for the tests of the report: plausible, the same each time, all statuses."""
+"""Invented documents of every kind of benchmark, for the tests of the report: plausible, reproducible, with all statuses."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def _contender(name, results):
 
 
 def not_measured(*names):
-    """Contenders of every status that leaves nothing to draw."""
+    """Contenders with each status that has nothing to draw."""
     whys = {
         "wrong": "a logit is off by 3.1, where 0.0001 is allowed",
         "missing": "not installed: fusedbert bench setup optimum",
@@ -121,7 +121,7 @@ def corpus(names=tuple(PEERS), corpus="sst2/dev.tsv"):
 
 
 def load(names=FEW, modes=("plain", "batcher")):
-    """A document of ``bench load``: queues that grow as the rate nears what the contender can do."""
+    """A document of ``bench load``: queues that grow as the rate nears the contender's capacity."""
     contenders = []
     for name in names:
         results, capacity = [], {}
@@ -156,7 +156,7 @@ def startup(names=tuple(PEERS)):
 
 
 def hostile(kind):
-    """A document with names that want to be markup, and null for each figure that may be null."""
+    """A document with names that look like markup, and null for each figure that may be null."""
     document = {"latency": latency, "corpus": corpus, "load": load, "startup": startup}[kind](FEW)
     first, second, *_ = document["contenders"]
     times = () if kind == "latency" else ("p50_ms", "p90_ms", "p99_ms")
@@ -180,7 +180,7 @@ def hostile(kind):
 
 
 def _ratios(contenders, field, cost):
-    """The ratios of each of our engines to each peer, with an interval, and their geometric means."""
+    """The ratios of each entry of fusedbert to each peer, with an interval, and their geometric means."""
     ratios, summary = [], []
     ours = [each for each in contenders if each["engine"] == "fusedbert"]
     for mine in ours:
