@@ -20,9 +20,9 @@ from fusedbert.engine.run.batches import Budget
 from fusedbert.engine.run.runner import run
 
 from .corpus.texts import built_in, read_corpus
-from .engines import cuda_timing as timing
 from .engines.random_models import Models, classifier, random_rows
 from .gpu_check import ROOT
+from .run import cuda_timing as timing
 from .run.machine import gpu_memory_mib
 
 PLAIN = Budget(tokens=32 * 512, rows=32, waste=1.0)  # of batches in the order of the texts, padded to the longest

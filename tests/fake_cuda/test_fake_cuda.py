@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fusedbert.bench.engines.cuda_timing import CANDIDATES
+from fusedbert.bench.run.cuda_timing import CANDIDATES
 from fusedbert.export import export_checkpoint
 
 pytestmark = pytest.mark.fake_cuda
@@ -360,7 +360,7 @@ def test_the_tests_marked_gpu_pass(start: Start) -> None:
 
 EACH = """
 from pathlib import Path
-from fusedbert.bench.engines.cuda_timing import time_candidates
+from fusedbert.bench.run.cuda_timing import time_candidates
 from fusedbert.engine.run.batches import FINE, pack, packed_bucket
 lengths = [5, 30, 17, 60, 2, 41]
 rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]
@@ -378,7 +378,8 @@ def test_candidates_get_the_kernels_that_they_are_named_after(do: Do, checkpoint
 CHECK = """
 from pathlib import Path
 from fusedbert.bench import gpu_steps
-from fusedbert.bench.engines import cuda_timing, random_models
+from fusedbert.bench.engines import random_models
+from fusedbert.bench.run import cuda_timing
 from fusedbert.engine.load import Options
 def on_cuda(function):
     return lambda *arguments, on_cpu, **named: function(*arguments, on_cpu=False, **named)

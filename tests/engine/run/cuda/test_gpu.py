@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusedbert.bench.engines.cuda_timing import CANDIDATES, time_candidates
+from fusedbert.bench.run.cuda_timing import CANDIDATES, time_candidates
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
 from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_offer

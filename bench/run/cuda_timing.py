@@ -32,8 +32,8 @@ from fusedbert.export.graph.builder import MICROSOFT
 from fusedbert.export.graph.cuda_fp16_packed import CudaFp16Packed
 from fusedbert.export.parity.graphs import PackedStandIn
 
-from ..run.stats import sample, warm_up
-from .random_models import random_rows
+from ..engines.random_models import random_rows
+from .stats import sample, warm_up
 
 T = TypeVar("T")
 
