@@ -111,7 +111,7 @@ def run_steps(names: Sequence[str], options: argparse.Namespace) -> int:
             steps[name] = {"status": "timed out", "why": "the time was up before it began", "seconds": 0.0, "figures": {}}
         else:
             _say(f"{name} ({number} of {len(names)})")
-            steps[name] = _run_apart(name, options)
+            steps[name] = run_apart(name, options)
         document = rounded(summarize(head, steps))
         write_whole(file, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
         if steps[name]["status"] != "ok":
@@ -139,7 +139,7 @@ def rounded(document: Any) -> Any:
     return json.loads(json.dumps(document), parse_float=lambda text: float(f"{float(text):.4g}"), parse_constant=lambda _: None)
 
 
-def _run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run a step in a worker process, which is ended with all its children at the step's time limit."""
     from .run.process import EngineFailedError, Worker
 

@@ -24,7 +24,7 @@ from .onnx_header import data_files, read_header
 
 _PIECE = 1 << 20
 # A file that changed this recently may change again within one tick of the file system's clock: its verdict is not cached.
-_TICK = 20_000_000  # nanoseconds
+TICK = 20_000_000  # nanoseconds
 
 
 class FileCheck:
@@ -169,18 +169,18 @@ class FileCheck:
 
     def _check(self, name: str) -> None:
         path, started = self._folder / name, time.time_ns()
-        sha256 = self._hash(path)
+        sha256 = self.hash_file(path)
         if sha256 is None:
             return
         if sha256 != self._expected(name):
             raise ArtifactError(f"{path} does not have the sha256 that the manifest gives: {self._way_out}")
         self._pending.remove(name)
         status = self._statuses[name]
-        if max(status[1], status[3]) < started - _TICK:
+        if max(status[1], status[3]) < started - TICK:
             self._hashes[name] = [*status, sha256]
             self._changed = True
 
-    def _hash(self, path: Path) -> str | None:
+    def hash_file(self, path: Path) -> str | None:
         """Return a file's SHA-256, or None if the load ended before."""
         digest, buffer = hashlib.sha256(), bytearray(_PIECE)
         try:

@@ -19,7 +19,7 @@ from .packages import installed
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
-_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # of 1.32, and of earlier versions
+TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # of 1.32, and of earlier versions
 
 
 class DeviceKind(enum.StrEnum):
@@ -112,7 +112,7 @@ def import_onnxruntime() -> ModuleType:
     """
     # From 1.29 on the import starts a thread that reports to Microsoft, for which a forked child would wait at exit. Only
     # environment variables at the import turn it off completely.
-    unset = () if "onnxruntime" in sys.modules or any(name in os.environ for name in _TELEMETRY) else _TELEMETRY
+    unset = () if "onnxruntime" in sys.modules or any(name in os.environ for name in TELEMETRY) else TELEMETRY
     os.environ |= dict.fromkeys(unset, "1")
     try:
         import onnxruntime

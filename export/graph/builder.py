@@ -138,7 +138,7 @@ class Graph:
             heads = [_initializer(name, array, data) for name, array in self._weights.items()]
             body = graph.SerializeToString(deterministic=True)
             size = len(body) + sum(len(head) + (0 if data and _is_large(array) else array.nbytes) for head, array in heads)
-            file.write(model.SerializeToString(deterministic=True) + _key(ModelProto, "graph") + _varint(size) + body)
+            file.write(model.SerializeToString(deterministic=True) + _key(ModelProto, "graph") + varint(size) + body)
             for head, array in heads:
                 file.write(head)
                 if not (data and _is_large(array)):
@@ -166,9 +166,9 @@ def _initializer(name: str, array: NDArray[Any], data: BinaryIO | None) -> tuple
         tensor.external_data.extend(StringStringEntryProto(key=key, value=value) for key, value in place.items())
         data.write(_little_endian(array))
     else:
-        values, size = _key(TensorProto, "raw_data") + _varint(array.nbytes), array.nbytes
+        values, size = _key(TensorProto, "raw_data") + varint(array.nbytes), array.nbytes
     head = tensor.SerializeToString(deterministic=True) + values
-    return _key(GraphProto, "initializer") + _varint(len(head) + size) + head, array
+    return _key(GraphProto, "initializer") + varint(len(head) + size) + head, array
 
 
 def _little_endian(array: NDArray[Any]) -> bytes:
@@ -177,10 +177,10 @@ def _little_endian(array: NDArray[Any]) -> bytes:
 
 def _key(message: Any, field: str) -> bytes:
     """Return the protobuf key of a length-delimited field: number << 3 | 2."""
-    return _varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+    return varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """Encode a number for protobuf: groups of seven bits, lowest first."""
     groups = []
     while value > 0x7F:

@@ -68,7 +68,7 @@ def test_resuming_skips_steps_that_succeeded(tmp_path: Path, monkeypatch: pytest
         status = {"status": "failed", "why": "the device fell off the bus"} if failed else {"status": "ok", "why": ""}
         return {**status, "figures": {} if failed else {"label_agreement": 0.5}, "seconds": 1.0}
 
-    monkeypatch.setattr(gpu_check, "_run_apart", apart)
+    monkeypatch.setattr(gpu_check, "run_apart", apart)
     assert check(tmp_path, "--steps", QUICK) == 1
     found = result(tmp_path)
     assert found["steps"]["latency"]["why"] == "the device fell off the bus" and found["bert_base"]["text_1_p50_ms"] is None

@@ -1,6 +1,7 @@
 """Imports point one way, and the runtime stays lean. Read from the source, so that no import has to happen for it."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -146,3 +147,36 @@ def test_imports_are_relative_inside_a_stage_and_absolute_across(repository):
 
 # Run as a file by other engines' Pythons, outside its package.
 SCRIPTS = ("bench/startup/task.py",)
+
+# Of other packages, or called by them.
+FOREIGN_PRIVATE = {"_exit", "_repr_html_", "_attn_implementation"}
+
+
+def private_names(tree):
+    """Yield (line, name) of every private attribute, import and patch that a file uses without defining it."""
+    nodes = list(ast.walk(tree))
+    stored = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    stored |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    defined = stored | {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+            names = [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            names = [each.value for each in node.args[1:2] if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        else:
+            continue
+        foreign = FOREIGN_PRIVATE | defined
+        yield from ((node.lineno, name) for name in names if re.match(r"_(?!_)", name) and name not in foreign)
+
+
+def test_no_private_name_is_used_outside_its_file(repository):
+    files = [file for folder in (*MAY_IMPORT, "tests", "examples") for file in sorted((repository / folder).rglob("*.py"))]
+    assert len(files) > 200
+    found = [
+        f"{file.relative_to(repository)}:{line} {name}"
+        for file in files
+        for line, name in private_names(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+    assert not found, "\n".join(found)

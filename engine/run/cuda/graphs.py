@@ -108,6 +108,11 @@ class GraphCache:
         """Number of CUDA graphs."""
         return len(self._captured)
 
+    @property
+    def buffered(self) -> int:
+        """Number of shapes whose buffers are kept without a CUDA graph."""
+        return len(self._buffers)
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch, ``[batch.texts, labels]``.
 

@@ -234,7 +234,7 @@ class TextSource(Source):
             for records in cut(self._records(frozenset(added)), self._limit):
                 errors = {i: record.error for i, record in enumerate(records) if record.error}
                 values, size = [record.value for record in records], sum(record.size for record in records)
-                data, texts, pairs = self._columns(values, first, text, pair, errors)
+                data, texts, pairs = self.texts_of(values, first, text, pair, errors)
                 done = min(1.0, self._raw.tell() / self._size) if self._raw is not None and self._size else None
                 yield Rows(first=first, data=data, texts=texts, pairs=pairs, errors=errors, size=size, done=done)
                 first += len(records)
@@ -250,7 +250,7 @@ class TextSource(Source):
         """Yield the records."""
 
     @abc.abstractmethod
-    def _columns(
+    def texts_of(
         self, values: list[Any], first: int, text: str, pair: str | None, errors: dict[int, RowError]
     ) -> tuple[RowData, Texts, Texts | None]:
         """Return the columns, texts and second texts of records that begin at row ``first``."""

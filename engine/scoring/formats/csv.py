@@ -98,9 +98,10 @@ class CsvSource(TextSource):
             value = cells if error is None else (cells + [""] * width)[:width]
             yield Record(value=value, size=sum(map(len, cells)), error=error)
 
-    def _columns(
+    def texts_of(
         self, values: list[list[str]], first: int, text: str, pair: str | None, errors: dict[int, RowError]
     ) -> tuple[RowData, Texts, Texts | None]:
+        """Turn rows of cells into columns."""
         index, other = self.columns.index(text), None if pair is None else self.columns.index(pair)
         pairs: Texts | None = None if other is None else [value[other] for value in values]
         return CsvData(self.columns, values), [value[index] for value in values], pairs

@@ -124,9 +124,10 @@ class JsonlSource(TextSource):
                 )
             yield record
 
-    def _columns(
+    def texts_of(
         self, values: list[Line], first: int, text: str, pair: str | None, errors: dict[int, RowError]
     ) -> tuple[RowData, Texts, Texts | None]:
+        """Look up the keys in each line."""
         texts = check_texts((record.get(text) for _, record in values), text, errors)
         pairs = None if pair is None else check_texts((record.get(pair) for _, record in values), pair, errors)
         return JsonlData(self.columns, values, first, (text, pair)), texts, pairs

@@ -56,20 +56,20 @@ def names(folder: Path) -> list[str]:
 @pytest.fixture
 def aged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as old enough for a verdict however young they are."""
-    monkeypatch.setattr(verify_module, "_TICK", -(10**12))
+    monkeypatch.setattr(verify_module, "TICK", -(10**12))
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of the files that are hashed."""
     seen: list[str] = []
-    real = FileCheck._hash
+    real = FileCheck.hash_file
 
     def spy(self: FileCheck, path: Path) -> str | None:
         seen.append(path.name)
         return real(self, path)
 
-    monkeypatch.setattr(FileCheck, "_hash", spy)
+    monkeypatch.setattr(FileCheck, "hash_file", spy)
     yield seen
 
 
@@ -174,7 +174,7 @@ def test_files_are_checked_before_they_are_loaded(artifact: Path, monkeypatch: p
 def test_a_file_that_just_changed_is_not_recorded_as_verified(
     artifact: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_module, "_TICK", 10**18)
+    monkeypatch.setattr(verify_module, "TICK", 10**18)
     Classifier.from_pretrained(artifact).close()
     (record,) = (own_cache / "verdicts").iterdir()
     assert json.loads(record.read_text())["files"] == {}

@@ -14,10 +14,10 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fusedbert.engine import Batcher, Classifier
+from fusedbert.engine.batcher.queue import RunCost
 from fusedbert.engine.errors import (
     ClosedError,
     DeadlineError,
@@ -140,7 +140,7 @@ def test_a_full_queue_refuses_at_once_and_recovers(clf: Classifier, gate: Gate) 
         assert batcher.stats.refused == 2 and batcher.stats.waiting == 3
         gate.open.set()
         wait([first, *rest], timeout=20)
-        same(batcher.submit("bad").result(20), batcher._classifier("bad"))
+        same(batcher.submit("bad").result(20), clf("bad"))
 
 
 def test_a_cancelled_text_is_not_run_and_gives_up_its_place(clf: Classifier, gate: Gate) -> None:
@@ -349,9 +349,11 @@ def test_long_texts_are_read_in_windows(artifact: Path) -> None:
             same(future.result(20), clf(text))
 
 
-def test_repr_and_stats_describe_the_batcher(batcher: Batcher) -> None:
+def test_repr_and_stats_describe_the_batcher(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    observed: list[float] = []
+    monkeypatch.setattr(RunCost, "observe", lambda self, tokens, seconds: observed.append(seconds))
     batcher.submit("good").result(20)
     assert repr(batcher).startswith("Batcher(Classifier(")
     stats = batcher.stats
     assert (stats.submitted, stats.answered, stats.batches) == (1, 1, 1)
-    assert np.isfinite(batcher._queue.cost.fixed)
+    assert len(observed) == 1 and observed[0] > 0

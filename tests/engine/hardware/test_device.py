@@ -123,7 +123,7 @@ def test_a_session_that_silently_fell_back_to_the_cpu_is_detected(artifact: Path
 def test_onnxruntime_is_imported_without_its_telemetry_unless_the_user_said_otherwise(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    names = device_module._TELEMETRY
+    names = device_module.TELEMETRY
     (tmp_path / "onnxruntime.py").write_text("import os\nseen = dict(os.environ)\nclass InferenceSession: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in names:

@@ -38,9 +38,9 @@ def test_no_more_chunks_are_read_than_the_stages_hold(artifact: Path, write: Any
         read.append(first)
         return real(self, values, first, *rest)
 
-    real = CsvSource._columns
+    real = CsvSource.texts_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CsvSource, "_columns", columns)
+        patch.setattr(CsvSource, "texts_of", columns)
 
         def progress(done: Any) -> None:
             time.sleep(0.02)  # a slow disk

@@ -55,4 +55,4 @@ def test_weights_of_every_type_keep_their_values(tmp_path: Path, dtype: str) -> 
 
 @pytest.mark.parametrize(("value", "encoded"), [(0, b"\x00"), (127, b"\x7f"), (128, b"\x80\x01"), (300, b"\xac\x02")])
 def test_varints_are_those_of_the_protobuf_documentation(value: int, encoded: bytes) -> None:
-    assert graphs._varint(value) == encoded
+    assert graphs.varint(value) == encoded

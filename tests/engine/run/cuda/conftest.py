@@ -40,7 +40,7 @@ class OnCpu:
         self._raw = raw
         self._fails = fails
         self._elsewhere = elsewhere
-        self._captures = captures
+        self.captures = captures
         self.graphs: list[str] = []
         self.refused = 0
 
@@ -62,7 +62,7 @@ class OnCpu:
         if self._fails:
             raise RuntimeError(self._fails)
         graph = options.get_run_config_entry("gpu_graph_id")
-        if graph != "-1" and not self._captures:
+        if graph != "-1" and not self.captures:
             self.refused += 1
             raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
         self.graphs.append(graph)
@@ -95,7 +95,7 @@ class CpuAsCuda:
         fails: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.__version__ = version
-        self._captures, self._fails = captures, fails
+        self.captures, self._fails = captures, fails
         self.sessions: list[OnCpu] = []
         self.provider_options: list[dict[str, str]] = []
         self.OrtValue = self
@@ -124,7 +124,7 @@ class CpuAsCuda:
         stand_in = Path(path).with_suffix(".stand-in")
         path = str(stand_in) if stand_in.exists() else path
         raw = onnxruntime.InferenceSession(path, sess_options, providers=[CPU], **rest)
-        self.sessions.append(OnCpu(raw, self._elsewhere, self._captures, fails))
+        self.sessions.append(OnCpu(raw, self._elsewhere, self.captures, fails))
         return self.sessions[-1]
 
 
