@@ -25,8 +25,9 @@ help:  ## List the targets
 demo: $(VENV)/.demo $(ARTIFACT)/fusedbert.json  ## Export the embedded checkpoint and classify examples/sentences.txt
 	@$(BIN)/python examples/demo.py $(ARTIFACT) examples/sentences.txt
 
+# Two files at a time, each with one thread for torch and NumPy: with more they wait for each other, spinning.
 test: $(VENV)/.test  ## Run the tests, with transformers and torch as the judge
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 test-wheel: $(VENV)/.test  ## Install the built wheel in fresh environments and use it there
 	$(BIN)/pytest -q -m environment
