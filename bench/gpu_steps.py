@@ -25,7 +25,7 @@ from .gpu_check import ROOT
 from .run import cuda_timing as timing
 from .run.machine import gpu_memory_mib
 
-PLAIN = Budget(tokens=32 * 512, rows=32, waste=1.0)  # of batches in the order of the texts, padded to the longest
+PLAIN = Budget(tokens=32 * 512, rows=32, waste=1.0)  # of batches of 32 texts as they come, tokenized and padded together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

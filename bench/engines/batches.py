@@ -92,9 +92,9 @@ def accepted_inputs(function: Callable[..., object]) -> tuple[str, ...]:
     return tuple(name for name in INPUTS if name in accepted)
 
 
-def pad(ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], pad_id: int) -> Batch:
+def pad(ids: Sequence[list[int]], types: Sequence[list[int]], pad_id: int) -> Batch:
     """Lay out rows of token ids and token types as one batch, padded on the right to the longest row."""
-    rows = [Row(ids=list(row), types=list(of_row)) for row, of_row in zip(ids, types, strict=True)]
+    rows = [Row(ids=row, types=of_row) for row, of_row in zip(ids, types, strict=True)]
     return Batch(**pad_rows(rows, pad_id))
 
 

@@ -92,9 +92,11 @@ class Size:
     @classmethod
     def read(cls, config: Path) -> Size | None:
         """Read a ``config.json``; None if it does not have them. A damaged file is reported when the model is loaded."""
-        values: dict[str, Any] = {}
+        values: Any = None
         with contextlib.suppress(OSError, ValueError):
             values = json.loads(config.read_bytes())
+        if not isinstance(values, dict):
+            return None
         layers = values.get("num_hidden_layers", values.get("n_layers"))
         hidden = values.get("hidden_size", values.get("dim"))
         intermediate = values.get("intermediate_size", values.get("hidden_dim"))

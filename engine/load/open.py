@@ -272,8 +272,9 @@ def _with_way_out(error: WrongResultError, selection: Selection) -> WrongResultE
 def explain_threads(threads: int, options: Options, machine: Machine) -> str:
     """Return the number of threads and its reason, for ``runtime.why``."""
     count = f"{threads} thread{'' if threads == 1 else 's'}"
-    settings = {} if options.session_options is None else options.session_options
-    if options.threads is not None or not isinstance(settings, Mapping) or "intra_op_num_threads" in settings:
+    own = options.session_options
+    chosen = own is not None and (not isinstance(own, Mapping) or "intra_op_num_threads" in own)
+    if options.threads is not None or chosen:
         return f"{count} as asked for"
     quota = "" if machine.quota is None else f", CPU quota {machine.quota:g}"
     return f"{count} ({machine.physical} usable cores{quota})"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import FusedBertError, OptionError
 
 Floats: TypeAlias = NDArray[np.float32]
-F = TypeVar("F", bound=np.floating[Any])
+_Float = TypeVar("_Float", bound=np.floating[Any])
 Scored: TypeAlias = "dict[str, Any]"  # {"label": str, "score": float}
 
 
@@ -145,7 +145,7 @@ class Default(enum.Enum):
 UNSET: Final = Default.UNSET
 
 
-def apply(function: Function, logits: NDArray[F]) -> NDArray[F]:
+def apply(function: Function, logits: NDArray[_Float]) -> NDArray[_Float]:
     """Return the scores ``[n, labels]`` of logits ``[n, labels]``, without overflow, in the type of the logits."""
     if function is Function.NONE:
         return logits

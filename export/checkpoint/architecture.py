@@ -76,13 +76,13 @@ class Architecture(Shape):
 def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json``; raise ``CheckpointError`` if it is not a JSON object, or the folder is something else."""
     refuse(folder)
-    config = read_json(folder / "config.json", "checkpoint")
+    config = read_json(folder / "config.json")
     if config is None:
         raise CheckpointError(f"{folder} holds no config.json: point to a folder that save_pretrained wrote")
     return config
 
 
-def read_json(path: Path, owner: str = "tokenizer") -> dict[str, Any] | None:
+def read_json(path: Path, owner: str = "checkpoint") -> dict[str, Any] | None:
     """Read a JSON object of a checkpoint, None if the file is missing; raise ``CheckpointError`` if it holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

@@ -101,8 +101,8 @@ def compute_baseline(
         progress,
         rounded=rounded,
     )
-    fields: dict[str, Any] = {**vars(common), "terms": trace.terms}
-    return DirectBaseline(**fields, weights=weights, max_activation=trace.max_activation, calibration=calibration)
+    common = dataclasses.replace(common, terms=trace.terms)
+    return DirectBaseline(**vars(common), weights=weights, max_activation=trace.max_activation, calibration=calibration)
 
 
 def run_reference(

@@ -188,7 +188,7 @@ def _class(files: TokenizerFiles, family: str) -> tuple[str, TokenizerClass | No
     code = code.get("AutoTokenizer") if isinstance(code, dict) else code
     name = files.config.get("tokenizer_class")
     if name is None:
-        name = (read_json(files.folder / "config.json") or {}).get("tokenizer_class")
+        name = (read_json(files.folder / "config.json", "tokenizer") or {}).get("tokenizer_class")
     if code:
         first = next((str(each) for each in code if each), name) if isinstance(code, list) else code
         raise CheckpointError(
@@ -238,7 +238,7 @@ def _bytes(form: Spec) -> bytes:
 def _settings(files: TokenizerFiles, *, flattened: bool, side: str) -> dict[str, Any]:
     """Return the artifact's tokenizer_config.json: the checkpoint's, completed from other files."""
     config = dict(files.config)
-    mapped = read_json(files.folder / "special_tokens_map.json") or {}
+    mapped = read_json(files.folder / "special_tokens_map.json", "tokenizer") or {}
     config |= {name: token_text(token) for name in NAMED if name in mapped and (token := files.special.get(name)) is not None}
     if flattened:
         config.setdefault("model_input_names", [name for name in _INPUTS if name != SEGMENTS])

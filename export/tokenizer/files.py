@@ -44,7 +44,7 @@ class TokenizerFiles:
 
 def read_files(folder: Path) -> TokenizerFiles:
     """Read a folder's tokenizer files; raise ``CheckpointError`` if one is damaged or has unknown content."""
-    config, spec = read_json(folder / CONFIG) or {}, read_json(folder / TOKENIZER)
+    config, spec = read_json(folder / CONFIG, "tokenizer") or {}, read_json(folder / TOKENIZER, "tokenizer")
     if others := [name for name in config.get("fast_tokenizer_files") or [] if name != TOKENIZER]:
         raise CheckpointError(
             f"{folder / CONFIG} names {others[0]!r} next to {TOKENIZER}, for other versions of transformers: which one the "
@@ -53,7 +53,7 @@ def read_files(folder: Path) -> TokenizerFiles:
     names = config.get("model_input_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{folder / CONFIG} has model_input_names = {names!r}, expected a list of names: mend it")
-    more = {} if "added_tokens_decoder" in config else read_json(folder / "special_tokens_map.json") or {}
+    more = {} if "added_tokens_decoder" in config else read_json(folder / "special_tokens_map.json", "tokenizer") or {}
     try:
         own, listed, extra = _unnamed(config, more)
         config |= {name: value for name, value in more.items() if name in NAMED}
@@ -117,7 +117,7 @@ def _legacy_added(
     named = {token_text(_token(config[name])) for name in NAMED if config.get(name)}
     named |= {token_text(_token(token)) for token in extra}
     added = {}
-    for content, index in (read_json(folder / "added_tokens.json") or {}).items():
+    for content, index in (read_json(folder / "added_tokens.json", "tokenizer") or {}).items():
         special = content in named
         added[int(index)] = AddedToken(content, normalized=not special, special=special)
     for entry in (spec or {}).get("added_tokens", ()):

@@ -189,9 +189,26 @@ def test_what_is_missing_and_cannot_be_installed(
     assert says in capsys.readouterr().err
     asked = [command[command.index("--disable-pip-version-check") + 1 :] for command in commands]
     source = ["--no-index", "--find-links", "wheels"]
-    requirements = ["onnxruntime-gpu[cuda,cudnn]>=1.31"] if needed else ["torch>=2.6", "transformers>=5"] if peers else []
-    tries = [[*source, *requirements], [*source, "--no-deps", *requirements]]  # CUDA's libraries may be the system's
-    assert asked == (tries if requirements else [])
+    runtime, others = ["onnxruntime-gpu[cuda,cudnn]>=1.31"], ["torch>=2.6", "transformers>=5"]
+    if needed:  # without its dependencies the second time, since CUDA's libraries may be the system's
+        assert asked == [[*source, *runtime], [*source, "--no-deps", *runtime]]
+    else:
+        assert asked == ([[*source, *others]] if peers else [])
+
+
+def test_what_was_installed_is_not_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "gpu_present", lambda: True)
+    absent = {"onnxruntime", "numpy"}
+    monkeypatch.setattr(gpu_check, "missing", lambda modules: [name for name in modules if name in absent])
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> None:
+        commands.append(command)
+        absent.clear()
+
+    monkeypatch.setattr(gpu_check.subprocess, "run", run)
+    assert gpu_check.install_missing(None, dry_run=False)
+    assert len(commands) == 1 and "--no-deps" not in commands[0]
 
 
 def test_without_a_gpu_nothing_is_installed(repository: Path, tmp_path: Path) -> None:

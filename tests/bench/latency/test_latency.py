@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -125,3 +126,10 @@ def test_a_round_that_is_missing_keeps_its_place():
     kept = [dataclasses.replace(each, number=number) for each, number in zip(rounds(0.001, 0.002), (0, 2), strict=True)]
     found = paired(results({shape: kept}, "fp32", None, None))["1x8"]
     assert {number: time for number, (time, _) in found.items()} == {0: 1.0, 2: 2.0}
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", None])
+def test_a_model_without_sizes_has_none(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert Size.read(tmp_path / "config.json") is None

@@ -38,7 +38,7 @@ def short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def holds_the_lock(within: float = 0.2) -> bool:
-    """Return whether this thread holds the lock: another one cannot enter within so many seconds."""
+    """Return whether the lock is held: a new thread cannot enter within so many seconds."""
     entered = threading.Event()
 
     def enter() -> None:
@@ -64,9 +64,12 @@ def test_packed_and_padded_by_what_a_batch_wastes(exported: Path, cuda: Any, exp
     monkeypatch.setattr(runners, "PADDED_FROM", 4)
     np.testing.assert_allclose(clf.decision_function(EVEN), expected(EVEN), atol=0.03)
     assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 2)
+    unequal = MIXED * 2  # too many for a CUDA graph, but with much padding
+    np.testing.assert_allclose(clf.decision_function(unequal), expected(unequal), atol=0.03)
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 3)
     few = EVEN[:8]  # a small batch, where the fewer kernels of the packed graph count
     np.testing.assert_allclose(clf.decision_function(few), expected(few), atol=0.03)
-    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 3)
+    assert (len(padded.graphs), len(packed.graphs)) == (runs[0] + 1, runs[1] + 4)
 
 
 def test_both_graphs_are_verified(exported: Path, cuda: Any) -> None:
@@ -213,21 +216,26 @@ def test_a_capture_that_failed_is_tried_again(exported: Path, cuda: Any, expecte
     assert runner.packed.graphs.captured == before + 1
 
 
+@pytest.mark.usefixtures("short_is_long")
 def test_a_batch_without_memory_runs_in_halves(exported: Path, cuda: Any, expected: Any, monkeypatch: Any) -> None:
     cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     run, tried = graphs_module.IoBuffers.run, []
+    layouts: list[bool] = []
 
     def small(self: Any, arrays: Any, *, graph: int | None) -> np.ndarray:
         tried.append(arrays["input_ids"].size)
+        layouts.append("token_offset" in arrays)
         if arrays["input_ids"].size > 100:
             raise RuntimeError("bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 8388608")
         return run(self, arrays, graph=graph)
 
     monkeypatch.setattr(graphs_module.IoBuffers, "run", small)
-    for texts in (MIXED * 9, EVEN * 5):
+    for texts, packed in ((MIXED * 9, True), (EVEN * 5, False)):
+        tried.clear()
+        layouts.clear()
         np.testing.assert_allclose(clf.decision_function(texts), expected(texts), atol=0.03)
-        assert max(tried) > 100
+        assert max(tried) > 100 and set(layouts) == {packed}
     monkeypatch.setattr(
         graphs_module.IoBuffers, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA failure 2: out of memory"))
     )
@@ -266,12 +274,14 @@ def test_nothing_is_captured_by_an_onnxruntime_with_unsafe_replays(exported: Pat
     assert {graph for session in fake.sessions for graph in session.graphs} == {"-1"}
 
 
+@pytest.mark.usefixtures("short_is_long")
 def test_sessions_take_turns(exported: Path, cuda: Any) -> None:
     """The padded and the packed graph are two sessions: while one of them captures, the other must not copy."""
     fake = cuda()
     clf = Classifier.from_pretrained(exported, device="cuda")
     session = type(fake.sessions[0])
     session.at_once.clear()
+    runs = [len(each.graphs) for each in fake.sessions]
     threads = [
         threading.Thread(target=lambda t=t: [clf.decision_function(t) for _ in range(40)]) for t in (MIXED, EVEN, ["ok"])
     ]
@@ -280,6 +290,7 @@ def test_sessions_take_turns(exported: Path, cuda: Any) -> None:
     for thread in threads:
         thread.join()
     assert len(session.at_once) >= 120 and set(session.at_once) == {1}
+    assert all(len(each.graphs) > before for each, before in zip(fake.sessions, runs, strict=True))  # both ran
 
 
 def test_a_graph_for_the_cpu_takes_its_turn_on_cuda(
@@ -299,6 +310,7 @@ def test_a_graph_for_the_cpu_takes_its_turn_on_cuda(
     assert held and all(held)
 
 
+@pytest.mark.usefixtures("short_is_long")
 def test_a_session_is_freed_in_its_turn(exported: Path, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release from another thread would break a capture, and with it a run without a capture."""
     released: list[bool] = []
