@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from .errors import InputError, OptionError
-from .load import Options
+from .load import Options, PipelineArguments
 from .load.open import Runtime, load
 from .model import Model
 from .run.counters import Stats
-from .text.inputs import Item, LongText, Text, Window, check_items, check_single
-from .text.outputs import UNSET, Default, Floats, Function, Scored, apply, check_top_k, distinct, scored
+from .text.call import CallArguments
+from .text.inputs import Item, LongText, Text, Window, check_items, check_single, collection
+from .text.outputs import CallOptions, Floats, Scored, apply, distinct, passing
+from .text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
 from .text.windows import WindowScore
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Classifier:
         cls,
         model: str | os.PathLike[str] | None = None,
         *,
-        device: str = "auto",
+        device: str | int = "auto",
         precision: str = "auto",
         threads: int | None = None,
         max_length: int | None = None,
@@ -56,14 +58,17 @@ class Classifier:
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         session_options: Any = None,
+        split_special_tokens: bool | None = None,
+        **pipeline: Unpack[PipelineArguments],
     ) -> Classifier:
         """Load a model.
 
         Args:
             model: An artifact, or a checkpoint folder or hub id, which the first use exports into the cache; None for the
                 embedded default.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. If CUDA does not engage, ``cuda`` fails and ``auto`` takes the
-                CPU; ``runtime.why`` gives the reason.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; as in transformers, N stands for ``cuda:N``, -1 for ``cpu``, and
+                a ``torch.device`` for itself. If CUDA does not engage, ``cuda`` fails and ``auto`` takes the CPU;
+                ``runtime.why`` gives the reason.
             precision: ``auto``, ``fp32``, ``int8`` or ``fp16``.
             threads: Threads of one run on the CPU; None for the cores that the process may use.
             max_length: Maximum tokens of a text; None for the model's limit.
@@ -77,9 +82,12 @@ class Classifier:
             session_options: ``onnxruntime.SessionOptions`` to use unchanged, or a mapping that overrides the defaults;
                 ``{"cuda.gpu_mem_limit": 2**31}`` sets an option of the CUDA provider, ``{"fusedbert.kernels": "0"}`` leaves
                 int8 to ONNX Runtime's kernels, as a ``SessionOptions`` does.
+            split_special_tokens: Whether ``[SEP]`` in a text is read as text, and not as the token; give True for texts of
+                strangers. None for what ``tokenizer_config.json`` says, by default False.
+            **pipeline: Keywords of transformers' pipeline that belong to a call or are not needed; refused with the way out.
 
         Raises:
-            OptionError: An option has an invalid value.
+            OptionError: An option has an invalid value, or is only the pipeline's.
             ModelNotFoundError: ``model`` cannot be found.
             ArtifactError: The artifact is damaged.
             DeviceError: ``device="cuda"`` and CUDA does not engage.
@@ -103,6 +111,8 @@ class Classifier:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             session_options=session_options,
+            split_special_tokens=split_special_tokens,
+            **pipeline,
         )
         return cls(Model(load(model, options), options))
 
@@ -127,6 +137,14 @@ class Classifier:
         return str(self.model.function)
 
     @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The threshold of each label in ``predict``: the artifact's, else 0.5. None if the model is not multi-label."""
+        manifest = self.model.source.manifest
+        if self.problem_type != MULTI_LABEL:
+            return None
+        return parse_thresholds(None, manifest.labels, manifest.problem_type, manifest.thresholds)
+
+    @property
     def max_length(self) -> int:
         """Maximum tokens of a text, special tokens included."""
         return self.model.tokenizer.max_length
@@ -149,30 +167,36 @@ class Classifier:
         """Number of texts that were cut at ``max_length``; also in ``stats``."""
         return self.model.counters.truncated
 
-    def __call__(
-        self,
-        inputs: Item | Sequence[Item],
-        *,
-        top_k: int | Default | None = UNSET,
-        function_to_apply: str | None = None,
-        truncation: bool | None = None,
-    ) -> Any:
+    def __call__(self, inputs: Item | Iterable[Item], **arguments: Unpack[CallArguments]) -> Any:
         """Classify, with the arguments and results of transformers' text classification pipeline.
 
         Args:
-            inputs: A text, a pair as ``{"text", "text_pair"}`` or a tuple, or a list of these. As in transformers, an empty
-                second text counts only in a list.
+            inputs: A text, a pair as ``{"text", "text_pair"}`` or a tuple, or a list, column or other collection of these. As
+                in transformers, an empty second text counts only in a collection.
             top_k: Labels per text, the best first; None for all. Default: the best one.
             function_to_apply: ``sigmoid``, ``softmax`` or ``none``; None for ``self.function_to_apply``.
-            truncation: Whether to cut texts beyond ``max_length``, or raise; None for the option ``long_text``.
+            threshold: For a multi-label model, the least probability of a label in the result: a number, a list of one for
+                each label, or a dict of them by name, where labels that are left out have that of ``self.thresholds``.
+            truncation: Whether to cut texts beyond ``max_length``, or raise; ``only_first`` or ``only_second`` to cut only that
+                text of a pair, ``longest_first`` as True, ``do_not_truncate`` as False; None for the option ``long_text``.
+            max_length: Maximum tokens of a text in this call, up to the model's limit; as in transformers, without
+                ``truncation`` it counts only if ``padding`` is not given, and with ``truncation=False`` not at all.
+            truncation_side: ``left`` or ``right``, where texts are cut; None for the tokenizer's.
+            split_special_tokens: As in ``from_pretrained``; None for what was given there.
+            return_all_scores: True is refused, because transformers 4 and 5 differ: give ``top_k=None``.
+            padding: As in transformers; a score does not depend on it.
+            batch_size: As ``padding``.
+            num_workers: As ``padding``.
 
         Returns:
-            For a text ``[{"label", "score"}]``, for a pair ``{"label", "score"}``, for a list a list of the latter;
-            with ``top_k`` a list of those in place of each.
+            For a text ``[{"label", "score"}]``, for a pair ``{"label", "score"}``, for a collection a list of the latter;
+            with ``top_k`` or ``threshold`` a list of those in place of each. For a generator, another iterable without a
+            length, or transformers' ``KeyDataset``: an iterator, as from ``stream``.
 
         Raises:
             InputError: An input is not a text; the message names its index.
-            TextTooLongError: A text is too long and ``truncation`` is false.
+            OptionError: A value is not valid, or the pipeline has the keyword and a call does not; the message has the way out.
+            TextTooLongError: A text is too long and ``truncation`` does not cut it.
 
         Example:
             >>> clf("fine", top_k=None)
@@ -180,23 +204,16 @@ class Classifier:
             >>> clf(["fine", {"text": "Is it good?", "text_pair": "It is."}])
             [{'label': 'POSITIVE', 'score': 0.9...}, {'label': 'POSITIVE', 'score': 0.9...}]
         """
-        top_k = check_top_k(top_k)
-        function = self.model.function_for(function_to_apply)
-        if isinstance(inputs, list):
-            return self._score(check_items(inputs), function, top_k, truncation)
-        if not isinstance(inputs, (str, tuple, Mapping)) and isinstance(inputs, Iterable) and not isinstance(inputs, bytes):
-            raise InputError(f"inputs is of type {type(inputs).__name__}: give list(inputs), or use stream(inputs)")
-        result = self._score([check_single(inputs)], function, top_k, truncation)[0]
-        return [result] if isinstance(inputs, str) and top_k is UNSET else result
+        call = self.model.call(arguments)
+        if isinstance(inputs, str):
+            result = self._score([check_single(inputs)], call)[0]
+            return [result] if call.best_only else result
+        items = None if isinstance(inputs, (tuple, Mapping)) else collection(inputs)
+        if items is None:
+            return self._score([check_single(inputs)], call)[0]
+        return self._score(check_items(items), call) if isinstance(items, Sized) else self._stream(items, call)
 
-    def stream(
-        self,
-        inputs: Iterable[Item],
-        *,
-        top_k: int | Default | None = UNSET,
-        function_to_apply: str | None = None,
-        truncation: bool | None = None,
-    ) -> Iterator[Scored | list[Scored]]:
+    def stream(self, inputs: Iterable[Item], **arguments: Unpack[CallArguments]) -> Iterator[Scored | list[Scored]]:
         """Classify an iterable of any length lazily: results in order, memory flat.
 
         It reads ahead, one item at first and then up to 256. Arguments, results and errors are those of ``__call__``.
@@ -207,9 +224,10 @@ class Classifier:
             POSITIVE
             NEGATIVE
         """
-        if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
+        items = collection(inputs)
+        if items is None:
             raise InputError(f"stream takes an iterable of texts, found {type(inputs).__name__}: give [text]")
-        return self._stream(inputs, self.model.function_for(function_to_apply), check_top_k(top_k), truncation)
+        return self._stream(items, self.model.call(arguments))
 
     def decision_function(self, texts: Iterable[Item]) -> Floats:
         """Return the logits, float32 ``[n, labels]``.
@@ -229,19 +247,28 @@ class Classifier:
         """
         return apply(self.model.function, self.decision_function(texts))
 
-    def predict(self, texts: Iterable[Item]) -> list[str] | list[list[str]]:
-        """Return the label of each text; for a multi-label model, the list of those with p >= 0.5.
+    def predict(self, texts: Iterable[Item], *, threshold: Threshold | None = None) -> list[str] | list[list[str]]:
+        """Return the label of each text; for a multi-label model, the list of those whose probability reaches their threshold.
 
         Argument and errors are those of ``decision_function``.
 
+        Args:
+            texts: As in ``decision_function``.
+            threshold: As in ``__call__``; None for ``self.thresholds``.
+
         Raises:
-            OptionError: The model is a regression.
+            OptionError: The model is a regression, or ``threshold`` is not valid for it.
+
+        Example:
+            >>> clf.predict(["A waste of time."])
+            ['NEGATIVE']
         """
         if self.problem_type == "regression":
             raise OptionError("this model is a regression and has no classes to predict: use decision_function for its values")
-        names = self.model.labels
-        if self.problem_type == "multi_label_classification":
-            return [[names[i] for i in np.flatnonzero(row >= 0.5)] for row in self.predict_proba(texts)]
+        manifest, names = self.model.source.manifest, self.model.labels
+        if self.problem_type == MULTI_LABEL or threshold is not None:
+            thresholds = parse_thresholds(threshold, names, self.problem_type, manifest.thresholds)
+            return [[names[i] for i in np.flatnonzero(row)] for row in passing(self.decision_function(texts), thresholds)]
         return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
 
     def windows(self, text: str, text_pair: str | None = None, *, function_to_apply: str | None = None) -> list[WindowScore]:
@@ -319,17 +346,12 @@ class Classifier:
     def __reduce__(self) -> tuple[type[Classifier], tuple[Model]]:
         return type(self), (self.model,)
 
-    def _stream(
-        self, inputs: Iterable[Item], function: Function, top_k: int | Default | None, truncation: bool | None
-    ) -> Iterator[Scored | list[Scored]]:
+    def _stream(self, inputs: Iterable[Item], call: CallOptions) -> Iterator[Scored | list[Scored]]:
         iterator = iter(inputs)
         done, size = 0, 1
         while chunk := list(itertools.islice(iterator, size)):
-            yield from self._score(check_items(chunk, done), function, top_k, truncation)
+            yield from self._score(check_items(chunk, done), call)
             done, size = done + len(chunk), min(2 * size, _STREAM_CHUNK)
 
-    def _score(
-        self, texts: list[Text], function: Function, top_k: int | Default | None, truncation: bool | None
-    ) -> list[Scored | list[Scored]]:
-        scores = apply(function, self.model.logits(texts, truncation))  # [n, labels]
-        return [scored(row, self.model.labels, top_k) for row in scores]
+    def _score(self, texts: list[Text], call: CallOptions) -> list[Scored | list[Scored]]:
+        return call.results(self.model.logits(texts, call.cut), self.model.labels)

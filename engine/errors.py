@@ -6,7 +6,10 @@ expected, the way out.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import math
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 E = TypeVar("E", bound=enum.StrEnum)
@@ -15,9 +18,10 @@ E = TypeVar("E", bound=enum.StrEnum)
 class FusedBertError(Exception):
     """The base of all errors raised by fusedbert."""
 
-    # Before that of OSError, which would print an errno and a file name that are not set.
+    # Before that of OSError, which would print an errno and a file name that are not set. In one line, whatever names and
+    # other libraries' messages are part of it.
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+        return " ".join(str(self.args[0]).splitlines()) if self.args else ""
 
 
 class InputError(FusedBertError, ValueError):
@@ -85,6 +89,35 @@ class MissingDependencyError(FusedBertError, ImportError):
         return cls(f'{package} is needed to {purpose}, and is not installed: pip install "fusedbert[{extra}]"')
 
 
+@contextlib.contextmanager
+def without_panic() -> Iterator[None]:
+    """Turn the PanicException of a Rust library such as tokenizers, which is no Exception, into a RuntimeError.
+
+    Raises:
+        RuntimeError: The library panicked.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"the library panicked: {error}") from error
+
+
+def shown(value: object) -> str:
+    """Return a value's ``repr`` for a message, of up to 80 characters.
+
+    Example:
+        >>> shown("x" * 100)[-10:]
+        'xxxxxxx...'
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of thousands of digits
+        text = f"of type {type(value).__name__}, too long to show"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def check_member(kind: type[E], name: str, value: Any) -> E:
     """Return the member of an enumeration for an option's string.
 
@@ -94,16 +127,17 @@ def check_member(kind: type[E], name: str, value: Any) -> E:
     try:
         return kind(value)
     except ValueError:
-        raise OptionError(f"{name} is {value!r}: give one of {', '.join(kind)}") from None
+        raise OptionError(f"{name} is {shown(value)}: give one of {', '.join(kind)}") from None
 
 
-def check_integer(name: str, value: object, least: int = 1, *, optional: bool = False) -> None:
-    """Check that an option is an integer of at least ``least``, or None if it is optional.
+def check_integer(name: str, value: object, least: int = 1, most: float = math.inf, *, optional: bool = False) -> None:
+    """Check that an option is an integer from ``least`` to ``most``, or None if it is optional.
 
     Raises:
         OptionError: It is not.
     """
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise OptionError(f"{name} is {value!r}: give an integer from {least} up{', or None' if optional else ''}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        limits = f"from {least} {'up' if most == math.inf else f'to {most}'}"
+        raise OptionError(f"{name} is {shown(value)}: give an integer {limits}{', or None' if optional else ''}")

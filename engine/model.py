@@ -29,9 +29,10 @@ from .run.batches import Budget, plan
 from .run.counters import Batch, Counters
 from .run.prefetch import prefetch
 from .run.runner import Prepared, Runner
-from .text.inputs import LongText, Text
-from .text.outputs import Floats, Function
-from .text.tokenizer import Row, Tokens
+from .text.call import CallArguments, call_parser
+from .text.inputs import AS_LOADED, Cut, LongText, Text
+from .text.outputs import CallOptions, Floats, Function
+from .text.tokenizer import Row, TextTokenizer, Tokens
 from .text.windows import check_stride, tokenize_windows, trace
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ class Model:
         self.source = loaded.without_graph()
         self.options = options
         self.runtime = loaded.runtime
-        self.tokenizer = loaded.tokenizer
+        self.tokenizer = _with_special_tokens(loaded.tokenizer, options)
         self.labels = loaded.manifest.labels
         self.problem_type = loaded.manifest.problem_type
         self.function = Function.choose(None, self.problem_type, len(self.labels), loaded.manifest.function_to_apply)
         self.counters = Counters()
+        self._call = CallOptions(function=self.function)
+        self._parse = call_parser(loaded.manifest, self.function)
         self._folder = loaded.folder.absolute()  # the working directory may change
         self._runner: Runner | None = loaded.runner
         self._attentions: AttentionGraph | None = None
@@ -81,7 +84,7 @@ class Model:
                 raise ClosedError(_CLOSED)
             if self._runner is None:
                 loaded = self._reopen()
-                self.tokenizer, self._runner = loaded.tokenizer, loaded.runner
+                self.tokenizer, self._runner = _with_special_tokens(loaded.tokenizer, self.options), loaded.runner
             return self._runner
 
     def attention_graph(self) -> AttentionGraph:
@@ -111,29 +114,31 @@ class Model:
         """
         return self.function if name is None else Function.choose(name, self.problem_type, len(self.labels))
 
-    def long_text(self, truncation: bool | None) -> LongText:
-        """Return the treatment of long texts for a call's argument ``truncation``.
+    def call(self, arguments: CallArguments) -> CallOptions:
+        """Return the options for the keywords of a call.
 
         Raises:
-            OptionError: ``truncation`` is not a bool or None.
+            OptionError: A value is not valid.
+            TypeError: A keyword is unknown.
         """
-        if truncation is None:
-            return self.options.long_text
-        if not isinstance(truncation, bool):
-            raise OptionError(f"truncation is {truncation!r}: give True or False")
-        return LongText.TRUNCATE if truncation else LongText.ERROR
+        if not arguments:
+            return self._call
+        options = self._parse(arguments)
+        if self.options.long_text is LongText.WINDOW and options.cut.max_length is not None:
+            check_stride(self.options.window, self.tokenizer.for_call(options.cut))
+        return options
 
-    def logits(self, texts: Sequence[Text], truncation: bool | None = None) -> Floats:
-        """Compute the logits ``[texts, labels]`` of checked texts, for a call's argument ``truncation``.
+    def logits(self, texts: Sequence[Text], cut: Cut = AS_LOADED) -> Floats:
+        """Compute the logits ``[texts, labels]`` of checked texts.
 
         Raises:
             TextTooLongError: A text is too long, and may not be cut.
             InferenceError: The graph failed, or returned invalid logits.
         """
-        runner, long_text = self.open(), self.long_text(truncation)
+        runner = self.open()
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)  # [texts, labels]
         windowed: list[tuple[int, Tokens, Floats]] = []
-        batches = self._batches(runner, texts, long_text, truncation is None, logits, windowed)
+        batches = self._batches(runner, texts, cut, logits, windowed)
         if runner.prefetch and len(texts) > runner.chunk:
             batches = prefetch(batches)  # tokenize the next chunk while this one runs
         with contextlib.closing(batches):  # after an error of the graph, end the prefetch thread
@@ -144,21 +149,22 @@ class Model:
             logits[start : start + len(combined)] = combined
         return logits
 
-    def tokenize(self, texts: Sequence[Text], long_text: LongText, *, warn: bool = False) -> Tokens:
-        """Tokenize and count checked texts; if ``warn``, the model's first text to be cut gives a warning.
+    def tokenize(self, texts: Sequence[Text], cut: Cut = AS_LOADED) -> Tokens:
+        """Tokenize and count checked texts; the model's first text to be cut without a caller's word gives a warning.
 
         Raises:
-            TextTooLongError: A text is too long, and ``long_text`` is ``error``.
+            TextTooLongError: A text is too long, and may not be cut.
             InputError: A text has no tokens, or one without a vector in the model.
         """
         self.open()  # in a forked child, replaces the tokenizer too
         start = time.perf_counter()
+        tokenizer, long_text = self.tokenizer.for_call(cut), cut.long_text or self.options.long_text
         if long_text is LongText.WINDOW:
-            tokens = tokenize_windows(self.tokenizer, texts, self.options.window)
+            tokens = tokenize_windows(tokenizer, texts, self.options.window)
         else:
-            tokens = Tokens(rows=self.tokenizer.encode(texts, truncate=long_text is LongText.TRUNCATE))
+            tokens = Tokens(rows=tokenizer.encode(texts, truncate=long_text is LongText.TRUNCATE))
         truncated = self._count_tokens(tokens, start)
-        if warn and not self._warned and any(truncated):
+        if not self._warned and any(truncated) and cut.as_loaded:
             self._warn(texts[truncated.index(True)], long_text)
         return tokens
 
@@ -215,15 +221,14 @@ class Model:
         self,
         runner: Runner,
         texts: Sequence[Text],
-        long_text: LongText,
-        warn: bool,
+        cut: Cut,
         logits: Floats,
         windowed: list[tuple[int, Tokens, Floats]],
     ) -> Generator[_Batch, None, None]:
         """Tokenize chunk by chunk and yield prepared batches; chunks with windows are added to ``windowed``."""
         for start in range(0, len(texts), runner.chunk):
             chunk = texts[start : start + runner.chunk]
-            tokens = self.tokenize(chunk, long_text, warn=warn)
+            tokens = self.tokenize(chunk, cut)
             out = logits[start : start + len(chunk)]  # a view
             if tokens.starts is not None:
                 out = np.empty((len(tokens.rows), len(self.labels)), dtype=np.float32)  # [rows, labels]
@@ -314,6 +319,13 @@ class _Batch:
     tokens: int  # of these rows, without padding
     seconds: float  # for laying them out
     out: Floats  # logits of all rows, [rows, labels]
+
+
+def _with_special_tokens(tokenizer: TextTokenizer, options: Options) -> TextTokenizer:
+    """Return a tokenizer, after the load has checked the golden texts with it, that reads special tokens as asked for."""
+    if options.split_special_tokens is not None:
+        tokenizer.raw.encode_special_tokens = options.split_special_tokens
+    return tokenizer
 
 
 def _unpickle(model: str | None, folder: Path, options: Options) -> Model:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from fusedbert.engine.artifact import MANIFEST, Manifest
+from fusedbert.engine.text.thresholds import threshold_option
 
 from .checkpoint import ExportWarning
 from .exporter import ROUTES, export_checkpoint
@@ -43,10 +44,16 @@ from .variants import TARGETS
     is_flag=True,
     help="Export even if the installed transformers tokenizes a text differently.",
 )
+@click.option(
+    "--threshold",
+    multiple=True,
+    metavar="[LABEL=]P",
+    help="Least probability of a label of a multi-label model, for all or for LABEL; may be repeated.  [default: 0.5]",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
+def export(source: str, output: Path, threshold: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Convert SOURCE, a checkpoint folder or hub id, to the artifact OUTPUT."""
     start = time.monotonic()
 
@@ -54,7 +61,8 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
         click.echo(f"[{time.monotonic() - start:5.1f} s] {step}", err=True)
 
     with shown_warnings():
-        manifest = export_checkpoint(source, output, progress=progress, **options)
+        thresholds = threshold_option(threshold)
+        manifest = export_checkpoint(source, output, progress=progress, threshold=thresholds, **options)
     progress(f"done: {output}")
     click.echo(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False) if as_json else table(manifest))
 

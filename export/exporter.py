@@ -11,13 +11,16 @@ import itertools
 import os
 from pathlib import Path
 
-from fusedbert.engine.artifact import Manifest, staged_folder
-from fusedbert.engine.errors import OptionError
+from fusedbert.engine.artifact import Manifest, accessing, given_path
+from fusedbert.engine.artifact.staging import staged_folder
+from fusedbert.engine.errors import OptionError, shown
 from fusedbert.engine.hardware.packages import versions
+from fusedbert.engine.text.thresholds import Threshold, parse_thresholds
 
 from .checkpoint import locate
+from .checkpoint.architecture import read_config, read_problem_type
 from .metadata import PACKAGES, graph_metadata, write_metadata
-from .parity.baseline import Baseline, Progress, compute_baseline
+from .parity.baseline import Baseline, Outputs, Progress, compute_baseline
 from .parity.tokenizer import against_transformers, report_differences, show_notes
 from .variants import choose_lowerings, make_variants
 
@@ -42,6 +45,7 @@ def export_checkpoint(
     name: str | None = None,
     progress: Progress | None = None,
     allow_tokenizer_difference: bool = False,
+    threshold: Threshold | None = None,
 ) -> Manifest:
     """Convert a checkpoint to an artifact.
 
@@ -62,6 +66,8 @@ def export_checkpoint(
         name: Id of the checkpoint in the manifest; None for the name of ``source``.
         progress: Called with each step's name as it begins.
         allow_tokenizer_difference: Export even if the installed transformers tokenizes a text differently.
+        threshold: For a multi-label model, the least probability of a label in ``Classifier.predict``, to be stored in the
+            artifact: a number, a list of one for each label, or a dict of them by name; 0.5 for labels that are left out.
 
     Returns:
         The artifact's manifest.
@@ -69,6 +75,7 @@ def export_checkpoint(
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged, or not supported.
         ExportError: A graph failed its parity check, or the tokenizer is not that of transformers; the output is unchanged.
+        OptionError: An option has an invalid value, or does not fit the checkpoint.
         MissingDependencyError: ``via`` needs packages that are not installed.
         StorageError: The output exists and ``force`` is not set, or it cannot be written.
 
@@ -80,18 +87,21 @@ def export_checkpoint(
     progress = progress or (lambda _: None)
     lowerings = choose_lowerings(target, attentions=attentions, opset=opset)
     if via not in ROUTES:
-        raise OptionError(f"via is {via!r}, expected one of {', '.join(ROUTES)}")
+        raise OptionError(f"via is {shown(via)}, expected one of {', '.join(ROUTES)}")
     for option, is_set in (("attentions", attentions), ("opset", opset is not None)):
         if is_set and via != "direct":
             raise OptionError(f"{option} is an option of fusedbert's own graphs, found via={via!r}: use via='direct'")
     # It needs torch and transformers, unlike the direct route.
     optimum = importlib.import_module(f"{__package__}.optimum") if via == "optimum" else None
-    texts = () if calibrate is None else read_calibration(Path(calibrate).expanduser())
+    texts = () if calibrate is None else read_calibration(given_path(calibrate, "calibrate", OptionError))
     required = target != "all" if required is None else required
-    checkpoint = locate(os.fspath(source), revision=revision, token=token, local_files_only=local_files_only)
-    folder = Path(output).expanduser()
-    if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
-        raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
+    folder = given_path(output, "output", OptionError)
+    with accessing(source):
+        checkpoint = locate(source, revision=revision, token=token, local_files_only=local_files_only)
+        if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
+            raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
+    if threshold is not None:  # before the work: the labels are known when the weights are read
+        parse_thresholds(None, (), read_problem_type(read_config(checkpoint.folder)))
     checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
     created_with = versions((*PACKAGES, *(optimum.PACKAGES if optimum else ())))
     metadata = graph_metadata(checkpoint, created_with)
@@ -106,13 +116,19 @@ def export_checkpoint(
             else:
                 rounded = any(lowering.precision != "fp32" for lowering in lowerings)
                 baseline = compute_baseline(checkpoint, progress, rounded=rounded, calibration=texts)
+                thresholds_of(baseline.outputs, threshold)
                 show_notes(baseline.tokens)
                 variants = make_variants(baseline, lowerings, stage, metadata, progress, required=required)
                 runtimes = {lowering.file: lowering.onnxruntime for lowering in lowerings}
             progress("comparing the tokenizer with that of transformers, if installed")
             report_differences(differences(baseline.tokens), allowed=allow_tokenizer_difference)
         progress("writing the manifest")
-        return write_metadata(stage, baseline, variants, created_with, runtimes)
+        return write_metadata(stage, baseline, variants, created_with, runtimes, thresholds_of(baseline.outputs, threshold))
+
+
+def thresholds_of(outputs: Outputs, threshold: Threshold | None) -> tuple[float, ...] | None:
+    """Return the threshold of each label, or None if none are to be stored; raise ``OptionError`` if they do not fit."""
+    return None if threshold is None else parse_thresholds(threshold, outputs.labels, outputs.problem_type)
 
 
 def read_calibration(path: Path) -> tuple[str, ...]:

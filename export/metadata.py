@@ -22,7 +22,12 @@ def graph_metadata(checkpoint: Checkpoint, created_with: Mapping[str, str]) -> d
 
 
 def write_metadata(
-    stage: Path, baseline: Baseline, variants: tuple[Variant, ...], created_with: Mapping[str, str], runtimes: Mapping[str, str]
+    stage: Path,
+    baseline: Baseline,
+    variants: tuple[Variant, ...],
+    created_with: Mapping[str, str],
+    runtimes: Mapping[str, str],
+    thresholds: tuple[float, ...] | None = None,
 ) -> Manifest:
     """Write the files next to the graphs, and return the manifest; ``runtimes`` has the first ONNX Runtime for each graph.
 
@@ -39,6 +44,7 @@ def write_metadata(
         variants=variants,
         golden=baseline.golden,
         function_to_apply=outputs.function_to_apply,
+        thresholds=thresholds,
         requires={v.file: {"opset": v.opset, "onnxruntime": runtimes[v.file]} for v in variants},
     )
     shutil.copyfile(checkpoint.folder / "config.json", stage / "config.json")
@@ -58,6 +64,9 @@ def model_card(folder: Path, manifest: Manifest) -> str:
         for v, columns in zip(manifest.variants, figures, strict=True)
     ]
     labels = ", ".join(f"{i} {label}" for i, label in enumerate(manifest.labels))
+    stored = zip(manifest.labels, manifest.thresholds or (), strict=False)
+    thresholds = ", ".join(f"{label} {threshold}" for label, threshold in stored)
+    thresholds = f" Thresholds on their probabilities: {thresholds}." if thresholds else ""
     packages = ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
     revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
     return f"""---
@@ -70,7 +79,7 @@ pipeline_tag: text-classification
 Exported by fusedbert from `{manifest.source.id}`{revision}: a {manifest.architecture} classifier
 ({manifest.problem_type}), texts of up to {manifest.max_length} tokens. The checkpoint's own card and licence apply.
 
-Labels: {labels}.
+Labels: {labels}.{thresholds}
 
 | graph | for | precision | MB | fused attention | ONNX Runtime from | {head} |
 |---|---|---|---|---|---|---|---|---|

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fusedbert.engine.artifact import Parity, Variant
-from fusedbert.engine.errors import OptionError
+from fusedbert.engine.errors import OptionError, shown
 
 from .calibrate import calibrate, calibration_texts
 from .checkpoint import FusionWarning
@@ -33,9 +33,9 @@ FP32_OPSETS = (*OPSETS, CpuFp32.opset)  # that the fp32 graph can be written in
 def choose_lowerings(target: str, *, attentions: bool = False, opset: int | None = None) -> tuple[type[Lowering], ...]:
     """Return the lowerings for arguments of ``export_checkpoint``; raise ``OptionError`` if they are not possible."""
     if target not in TARGETS:
-        raise OptionError(f"target is {target!r}, expected one of {', '.join(TARGETS)}")
+        raise OptionError(f"target is {shown(target)}, expected one of {', '.join(TARGETS)}")
     if opset is not None and opset not in FP32_OPSETS:
-        raise OptionError(f"opset is {opset!r}, expected a number from {FP32_OPSETS[0]} to {FP32_OPSETS[-1]}")
+        raise OptionError(f"opset is {shown(opset)}, expected a number from {FP32_OPSETS[0]} to {FP32_OPSETS[-1]}")
     lowerings = tuple(lowering for lowering in LOWERINGS if target in ("all", lowering.target, lowering.precision))
     if opset is not None:
         if CpuFp32 not in lowerings:

@@ -1,6 +1,7 @@
 """A corpus: the texts of a file, and their labels if it has any.
 
-csv, tsv, jsonl, parquet and their compressed forms are read by the code of ``fusedbert score``; ``.txt`` is one text a line.
+csv, tsv, jsonl, json, parquet and their compressed forms are read by the code of ``fusedbert score``; ``.txt`` is one text a
+line.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.errors import InputError, OptionError, StorageError
-from fusedbert.engine.scoring.columns import GUESSES, find_named
+from fusedbert.engine.scoring.columns import find_named
 from fusedbert.engine.scoring.formats import FileFormat, open_source
-from fusedbert.engine.scoring.formats.base import Source
+from fusedbert.engine.scoring.formats.base import GUESSES, ReadOptions
+from fusedbert.engine.scoring.formats.input import InputFile
 
 LABEL = "label"  # the usual column of labels
 _WINDOW = 4096  # rows
@@ -86,22 +88,28 @@ def _read_rows(path: Path, text: str | None, label: str | None, limit: int | Non
         form = FileFormat.of(str(path))
     except OptionError:
         raise OptionError(
-            f"{path} has an unknown format: name it .tsv, .csv or .jsonl (with .gz or .zst if compressed), .parquet or .txt"
+            f"{path} has an unknown format: name it .tsv, .csv, .jsonl, .json (with .gz or .zst if compressed), .parquet, .txt"
         ) from None
+    # A corpus may have a header of any kind, and its rows are read as JSON for their labels.
+    options = ReadOptions(named=True, target="jsonl")
     try:
-        return _read_table(path, open_source(str(path), form, _WINDOW), text, label, limit)
+        return _read_table(path, form, options, text, label, limit)
     except InputError:
         if form.kind != "tsv":
             raise
-    return _read_table(path, open_source(str(path), form, _WINDOW, quotes=False), text, label, limit)
+    return _read_table(path, form, dataclasses.replace(options, quotes=False), text, label, limit)
 
 
-def _read_table(path: Path, source: Source, text: str | None, label: str | None, limit: int | None) -> Corpus:
+def _read_table(
+    path: Path, form: FileFormat, options: ReadOptions, text: str | None, label: str | None, limit: int | None
+) -> Corpus:
     texts: list[str] = []
     labels: list[Any] = []
     skipped = 0
-    with contextlib.closing(source):
-        column = _find(source.columns, text, path, GUESSES)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(contextlib.closing(InputFile(str(path))))
+        source = stack.enter_context(contextlib.closing(open_source(file, form, _WINDOW, options)))
+        column = _find(source.columns, text, path, ("text", *sorted(GUESSES)))
         if column is None:
             column = source.columns[0]
         known = _find(source.columns, label, path, () if column == LABEL else (LABEL,))

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from fusedbert.engine.artifact.staging import staged_folder
 from fusedbert.engine.errors import CheckpointError, ClosedError, InputError
 from fusedbert.engine.hardware.packages import versions
-from fusedbert.engine.hardware.storage import cache_root, cached_sha256, locked, staged_folder
+from fusedbert.engine.hardware.storage import cache_root, cached_sha256, locked
 
 from .batches import Batch, Logits, TextBatches
 from .environments import bench_folder, stage_folder

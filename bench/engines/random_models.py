@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Parity, Source, Variant, write_manifest
+from fusedbert.engine.artifact.staging import staged_folder
 from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.errors import DeviceError
 from fusedbert.engine.hardware.device import CPU, Choice, import_onnxruntime
-from fusedbert.engine.hardware.storage import staged_folder
 from fusedbert.engine.load import Options
 from fusedbert.engine.load.open import Loaded, load
 from fusedbert.engine.load.resolve import embedded_checkpoint

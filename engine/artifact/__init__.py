@@ -10,15 +10,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArtifactError
-from ..hardware.storage import inside, sha256_of, staged_folder
+from ..errors import ArtifactError, shown
+from ..hardware.json_file import LARGE, SMALL, check_regular, parse_object, read_json_file, read_regular
+from ..hardware.storage import accessing, given_path, inside, sha256_of
+from .form import to_manifest
+from .manifest import (
+    FORMAT,
+    NO_MANIFEST,
+    PACKED,
+    PADDED,
+    PROBLEM_TYPES,
+    Golden,
+    Manifest,
+    Parity,
+    Source,
+    Variant,
+)
 
 __all__ = [
     "FORMAT",
+    "LARGE",
     "MANIFEST",
     "NO_MANIFEST",
     "PACKED",
@@ -29,144 +43,20 @@ __all__ = [
     "Parity",
     "Source",
     "Variant",
+    "accessing",
+    "check_regular",
+    "given_path",
     "inside",
+    "read_json_file",
     "read_manifest",
+    "read_regular",
     "sha256_of",
-    "staged_folder",
     "write_manifest",
 ]
 
 MANIFEST = "fusedbert.json"
-FORMAT = 1
-NO_MANIFEST = 0  # the format of a manifest that was derived from another tool's export
-PADDED, PACKED = "padded", "packed"
-PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 _NO_HASH = "0" * 64
-_OPTIONAL = ("requires", "function_to_apply")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parity:
-    """A graph's distance from the checkpoint, measured at export on check texts.
-
-    Attributes:
-        reference: Implementation it was compared with, e.g. ``numpy float64``.
-        texts: Number of check texts.
-        max_abs_logit: Largest absolute difference of a logit.
-        label_agreement: Share of texts with the reference's label, 0 to 1.
-        mean_abs_probability: Mean absolute difference of a probability.
-        max_abs_probability: Largest of them.
-        measured_on: ``this graph``, or the stand-in for a graph that runs only on CUDA.
-        scale: Unit of a logit's difference, if not 1: a tenth of the largest logit; without several labels, ``spread`` plus a
-            share of the output's summands, for float32's rounding.
-        spread: Largest minus smallest output. Like the rest, only of a regression or of a model with one logit.
-        rank_correlation: Spearman's, with the reference's outputs; the smallest of them.
-        mean_of_spread: Mean absolute change of an output, as a share of ``spread``.
-        max_of_spread: Largest change, likewise.
-    """
-
-    reference: str
-    texts: int
-    max_abs_logit: float
-    label_agreement: float
-    mean_abs_probability: float = 0.0
-    max_abs_probability: float = 0.0
-    measured_on: str = "this graph"
-    scale: float | None = None
-    spread: float | None = None
-    rank_correlation: float | None = None
-    mean_of_spread: float | None = None
-    max_of_spread: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One graph of the artifact.
-
-    Attributes:
-        file: Path inside the artifact, e.g. ``onnx/model.onnx``.
-        target: ``cpu`` or ``cuda``.
-        precision: ``fp32``, ``int8`` or ``fp16``.
-        outputs: ``("logits",)`` or ``("logits", "attentions", "queries", "keys")``.
-        opset: Version of the default ONNX operator set.
-        nodes: Number of nodes by op type.
-        fused_attention: Number of fused attention nodes.
-        parity: The gate's figures.
-        layout: ``padded``, inputs ``[batch, seq]``, or ``packed``, see ``engine.run.batches.pack``.
-    """
-
-    file: str
-    target: str
-    precision: str
-    outputs: tuple[str, ...]
-    opset: int
-    nodes: Mapping[str, int]
-    fused_attention: int
-    parity: Parity
-    layout: str = PADDED
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Golden:
-    """A text with the reference's logits, which the engine replays."""
-
-    text: str
-    logits: tuple[float, ...]
-    text_pair: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """The origin of the weights: hub id or folder name, revision, SHA-256 of each weight file."""
-
-    id: str
-    revision: str | None
-    sha256: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The content of ``fusedbert.json``.
-
-    Attributes:
-        source: Origin of the weights.
-        created_with: Versions of the packages that made it.
-        architecture: Hugging Face ``model_type``.
-        problem_type: One of ``PROBLEM_TYPES``.
-        labels: Names of the outputs, in their order; two may be the same.
-        max_length: Maximum tokens of a text.
-        variants: The graphs.
-        golden: Texts with the reference's logits.
-        files: ``{"bytes": size, "sha256": hash}`` of every other file, by path.
-        format: Version of the manifest.
-        requires: Minimum versions by graph: ``{"opset": 23, "onnxruntime": "1.23"}``; not written if empty.
-        function_to_apply: ``none`` or ``sigmoid`` if ``config.json`` says so against ``problem_type``; not written if unset.
-    """
-
-    source: Source
-    created_with: Mapping[str, str]
-    architecture: str
-    problem_type: str
-    labels: tuple[str, ...]
-    max_length: int
-    variants: tuple[Variant, ...]
-    golden: tuple[Golden, ...] = ()
-    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    format: int = FORMAT
-    requires: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    function_to_apply: str | None = None
-
-    @property
-    def verifiable(self) -> bool:
-        """False for another tool's export, which has no hashes."""
-        return self.format != NO_MANIFEST
-
-    def variant(
-        self, *, target: str, precision: str, outputs: tuple[str, ...] = ("logits",), layout: str = PADDED
-    ) -> Variant | None:
-        """Return the graph that has these properties, or None."""
-        wanted = (target, precision, outputs, layout)
-        return next((v for v in self.variants if (v.target, v.precision, v.outputs, v.layout) == wanted), None)
+_OPTIONAL = ("requires", "function_to_apply", "thresholds")
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Manifest)}
@@ -206,55 +96,33 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactError: It is missing, damaged, of a newer format, or not a manifest.
     """
     path = folder / MANIFEST
+    again = "copy it again, or export again"
     try:
-        content = path.read_bytes()
-        document = json.loads(content.decode())
+        content = read_regular(path, SMALL)
+        document = parse_object(content)
     except FileNotFoundError:
         raise ArtifactError(f"{folder} holds no {MANIFEST}: not an artifact; make one with fusedbert export") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}): export the checkpoint again") from None
-    version = document.get("format") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > FORMAT:
+    except (OSError, ValueError) as error:
+        detail = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ArtifactError(f"{path} cannot be read as JSON ({detail}): export the checkpoint again") from None
+    version = document.get("format")
+    if type(version) is int and version > FORMAT:
         raise ArtifactError(f"{path} has format {version}, this version reads up to {FORMAT}: upgrade fusedbert")
-    if version != FORMAT:
-        raise ArtifactError(f"{path} has format {version!r}, expected {FORMAT}: export the checkpoint again")
+    if type(version) is not int or version != FORMAT:
+        raise ArtifactError(f"{path} has format {shown(version)}, expected {FORMAT}: export the checkpoint again")
     try:
-        manifest = _parse(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        detail = f"{type(error).__name__}: {error}"
-        raise ArtifactError(f"{path} does not have the form of a manifest ({detail}): export the checkpoint again") from None
+        manifest = to_manifest(document)
+    except ValueError as error:
+        raise ArtifactError(f"{path} does not have the form of a manifest ({error}): export the checkpoint again") from None
     for name in {*manifest.files, *(variant.file for variant in manifest.variants)}:
         inside(folder, name, named_by=MANIFEST)
+    for variant in manifest.variants:
+        if variant.file not in manifest.files:
+            raise ArtifactError(f"{folder / variant.file} is not listed among the files of {path}: {again}")
     # A manifest that another tool wrote may have no hash; one whose hash key was damaged has an unknown key.
     unknown = document.keys() - _FIELDS - {"sha256"}
     if "sha256" not in document and unknown:
-        raise ArtifactError(f"{path} has {sorted(unknown)} and no sha256: copy it again, or export again")
+        raise ArtifactError(f"{path} has {shown(sorted(unknown))} and no sha256: {again}")
     if "sha256" in document and not _has_its_hash(content, document["sha256"]):
-        raise ArtifactError(f"{path} is damaged (its sha256 differs): copy it again, or export again")
+        raise ArtifactError(f"{path} is damaged (its sha256 differs): {again}")
     return manifest
-
-
-def _parse(document: dict[str, Any]) -> Manifest:
-    variants = tuple(
-        Variant(**{**entry, "outputs": tuple(entry["outputs"]), "parity": Parity(**entry["parity"])})
-        for entry in document["variants"]
-    )
-    if document.get("function_to_apply") not in (None, "none", "sigmoid"):
-        raise ValueError(f"function_to_apply is {document['function_to_apply']!r}, expected none or sigmoid")
-    golden = tuple(Golden(**{**entry, "logits": tuple(map(float, entry["logits"]))}) for entry in document["golden"])
-    labels, max_length = tuple(document["labels"]), document["max_length"]
-    if document["problem_type"] not in PROBLEM_TYPES:
-        raise ValueError(f"problem_type is {document['problem_type']!r}, expected one of {', '.join(PROBLEM_TYPES)}")
-    if not labels or not all(isinstance(label, str) for label in labels):
-        raise ValueError("labels must be a list of strings")
-    if not isinstance(max_length, int) or max_length < 3:
-        raise ValueError(f"max_length is {max_length!r}, expected an integer from 3 up")
-    for name, entry in document["files"].items():
-        if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
-            raise ValueError(f"files[{name!r}] needs bytes and sha256")
-    for name, entry in document.get("requires", {}).items():
-        if not isinstance(entry["opset"], int) or not isinstance(entry["onnxruntime"], str):
-            raise ValueError(f"requires[{name!r}] needs opset and onnxruntime")
-    known = {name: value for name, value in document.items() if name in _FIELDS}
-    parsed = {"variants": variants, "golden": golden, "labels": labels, "source": Source(**document["source"])}
-    return Manifest(**(known | parsed))

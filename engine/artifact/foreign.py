@@ -6,13 +6,15 @@ says so.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, shown
+from ..hardware.json_file import SMALL, read_json_file, read_regular
 from ..hardware.storage import inside
 from ..kernels import DOMAIN
 from ..text.outputs import names_by_id, stated_function
@@ -42,6 +44,7 @@ _INTEGER = {
 }
 # Families whose positions start after the padding id, so padding_id + 1 rows of the position table are not used.
 _OFFSET = {"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl", "mpnet", "longformer", "ibert"}
+_PACKED_GRAPH = "onnx/model_fp16_packed.onnx"  # which no other tool writes
 _UNSET_LENGTH = 1_000_000  # transformers writes 1e30 if a tokenizer has no limit
 _DEFAULT_LENGTH = 512
 _MOST_LABELS = 1_000_000
@@ -54,7 +57,19 @@ def manifest_of(folder: Path) -> Manifest:
     Raises:
         ArtifactError: The folder is neither, or damaged.
     """
-    return read_manifest(folder) if (folder / MANIFEST).is_file() or not any(graphs(folder)) else derive_manifest(folder)
+    if os.path.lexists(folder / MANIFEST) or not any(graphs(folder)):  # a folder or pipe of that name is an error
+        return read_manifest(folder)
+    return derive_manifest(folder)
+
+
+def looks_like_an_artifact(folder: Path, manifest: Manifest) -> bool:
+    """Return whether a folder without ``fusedbert.json`` was an artifact, by its model card or its graphs."""
+    with contextlib.suppress(OSError, ValueError):
+        if b"\nExported by fusedbert from " in read_regular(folder / "README.md", SMALL):
+            return True
+    return (folder / _PACKED_GRAPH).exists() or any(
+        (graph := _read_header(folder, variant.file)) is not None and graph.by_fusedbert for variant in manifest.variants
+    )
 
 
 def graphs(folder: Path) -> Iterator[str]:
@@ -88,11 +103,11 @@ def derive_manifest(folder: Path) -> Manifest:
     problem_type = config.get("problem_type") or "single_label_classification"
     if problem_type not in PROBLEM_TYPES:
         options = ", ".join(PROBLEM_TYPES)
-        raise ArtifactError(f"{folder / 'config.json'} has problem_type {problem_type!r}, expected one of {options}")
+        raise ArtifactError(f"{folder / 'config.json'} has problem_type {shown(problem_type)}, expected one of {options}")
     return Manifest(
         source=Source(id=folder.name, revision=None, sha256={}),
         created_with={},
-        architecture=str(config.get("model_type", "unknown")),
+        architecture=str(config.get("model_type", "unknown"))[:80],
         problem_type=problem_type,
         labels=labels,
         max_length=_max_length(config, tokenizer),
@@ -153,8 +168,8 @@ def _labels(folder: Path, config: Mapping[str, Any], count: int | None) -> tuple
     known = max(names, default=-1) + 1
     if count is None:  # dynamic in the graph
         count = known or config.get("num_labels", 2)  # 2: as in transformers
-        if type(count) is not int or not 1 <= count <= _MOST_LABELS:
-            raise ArtifactError(f"{path} has {str(count)[:80]} labels, expected 1 to {_MOST_LABELS}: correct it")
+    if type(count) is not int or not 1 <= count <= _MOST_LABELS:
+        raise ArtifactError(f"{path} or its graph has {shown(count)} labels, expected 1 to {_MOST_LABELS}: correct it")
     if known > count:
         raise ArtifactError(f"{path} names {known} labels, the graph gives {count}: use the config that belongs to the graph")
     return tuple(names.get(i, f"LABEL_{i}") for i in range(count))
@@ -164,23 +179,15 @@ def _max_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int:
     """Return the smaller of the position table and the tokenizer's limit, if plausible."""
     table, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
     limit = tokenizer.get("model_max_length", tokenizer.get("max_len"))  # max_len: its name until 2020
-    if isinstance(table, int) and config.get("model_type") in _OFFSET:
+    if type(table) is int and str(config.get("model_type")) in _OFFSET:
         table -= (padding if isinstance(padding, int) else 1) + 1
     sizes = [int(size) for size in (table, limit) if isinstance(size, (int, float)) and 3 <= size < _UNSET_LENGTH]
     return min(sizes, default=_DEFAULT_LENGTH)
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    if not path.is_file():
-        if name == "config.json":
-            raise ArtifactError(f"{folder} has graphs but no config.json, which names the labels: copy it from the checkpoint")
-        return {}
     inside(folder, name)
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}): copy it again") from None
-    if not isinstance(document, dict):
-        raise ArtifactError(f"{path} is not a JSON object: copy it again")
-    return document
+    document = read_json_file(folder / name, way_out="copy it again")
+    if document is None and name == "config.json":
+        raise ArtifactError(f"{folder} has graphs but no config.json, which names the labels: copy it from the checkpoint")
+    return document or {}

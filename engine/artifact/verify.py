@@ -4,7 +4,8 @@ Size and SHA-256 are checked before a file is read; the other files are hashed i
 returns. Verdicts are cached by path, size, times and inode, which are compared again after the load.
 
 Limits: with coarse timestamps, or if the clock is set back, a change can go unnoticed (``mtime`` can be faked, ``ctime`` is
-compared too). A data file that is written later changes a running model, as ONNX Runtime maps it. The cache is trusted.
+compared too). A data file that is written later changes a running model, as ONNX Runtime maps it. The cache is trusted if only
+its user can write there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError, FusedBertError, StorageError
-from ..hardware.storage import cache_root, inside, read_cached, write_cached
+from ..hardware.storage import cache_root, inside, is_trusted, read_cached, write_cached
 from . import Manifest, Variant
 from .onnx_header import data_files, read_header
 
@@ -124,9 +125,9 @@ class FileCheck:
 
     def _checked_size(self, name: str) -> list[int]:
         path, expected = self._folder / name, self._manifest.files[name]["bytes"]  # read_manifest has checked the path
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing: {self._way_out}")
         status = self._status(name)
+        if not path.is_file():
+            raise ArtifactError(f"{path} is not a file: {self._way_out}")
         if status[0] != expected:
             raise ArtifactError(f"{path} has {status[0]} bytes, the manifest says {expected}: {self._way_out}")
         return status
@@ -134,6 +135,8 @@ class FileCheck:
     def _status(self, name: str) -> list[int]:
         try:
             status = (self._folder / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ArtifactError(f"{self._folder / name} is missing: {self._way_out}") from None
         except OSError as error:
             raise StorageError(f"{self._folder / name} cannot be accessed: {error.strerror or error}") from None
         return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
@@ -195,8 +198,9 @@ class FileCheck:
 
 
 def verdict_root(folder: str | os.PathLike[str] | None) -> Path | None:
-    """Return the cache for verdicts, or None if the user has no home folder."""
+    """Return the cache for verdicts, or None if others may write there, or the user has no home folder."""
     try:
-        return cache_root(folder)
+        root = cache_root(folder)
     except StorageError:
         return None
+    return root if is_trusted(root) else None

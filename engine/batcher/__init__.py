@@ -10,19 +10,20 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Unpack
 
 from ..classifier import Classifier
-from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, check_integer
+from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, check_integer, shown
 from ..hardware.cpu import inspect_machine
+from ..text.call import CallArguments
 from ..text.inputs import Item, check_item
-from ..text.outputs import UNSET, Default, check_top_k
 from .queue import BatcherStats, Queue
 from .request import Form, LoopRequest, Request, ThreadRequest, resolve_all
 from .worker import LATE, Worker, run_budget
 
 __all__ = ["Batcher", "BatcherStats"]
 
+_FOREVER = 1e9  # seconds; Python's integers can be larger than its clocks take
 _BATCHES = 8  # taken together at most, enough to group texts of similar length
 
 
@@ -64,15 +65,15 @@ class Batcher:
         workers: int | None = None,
     ) -> None:
         if isinstance(window_ms, bool) or not isinstance(window_ms, (int, float)) or not 0 <= window_ms < float("inf"):
-            raise OptionError(f"window_ms is {window_ms!r}: give milliseconds from 0 up")
+            raise OptionError(f"window_ms is {shown(window_ms)}: give milliseconds from 0 up")
         check_integer("max_tokens", max_tokens, optional=True)
         check_integer("max_queue", max_queue)
         check_integer("workers", workers, optional=True)
         self._classifier = clf
         budget = run_budget(clf.model, max_tokens)
         count = workers or _default_workers(clf)
-        self._queue = Queue(limit=max_queue, tokens=_BATCHES * budget.tokens, max_wait=window_ms / 1e3, workers=count)
-        self._forms: dict[tuple[object, ...], Form] = {}
+        max_wait = min(window_ms, _FOREVER) / 1e3
+        self._queue = Queue(limit=max_queue, tokens=_BATCHES * budget.tokens, max_wait=max_wait, workers=count)
         self._process = os.getpid()
         work = Worker(queue=self._queue, model=clf.model, budget=budget).work
         self._threads = [threading.Thread(target=work, name=f"fusedbert-batcher-{i}", daemon=True) for i in range(count)]
@@ -84,23 +85,13 @@ class Batcher:
         self._at_exit = functools.partial(_close, self._queue, self._threads, self._process, drain=False)
         atexit.register(self._at_exit)
 
-    def submit(
-        self,
-        text: Item,
-        *,
-        timeout: float | None = None,
-        top_k: int | Default | None = UNSET,
-        function_to_apply: str | None = None,
-        truncation: bool | None = None,
-    ) -> Future[Any]:
+    def submit(self, text: Item, *, timeout: float | None = None, **arguments: Unpack[CallArguments]) -> Future[Any]:
         """Add a text to the queue, and return at once.
 
         Args:
             text: A text, or a pair as ``{"text", "text_pair"}`` or a tuple, even with an empty second text.
             timeout: Seconds until its run must begin, or it is not run; None for no limit.
-            top_k: As in ``Classifier.__call__``.
-            function_to_apply: As in ``Classifier.__call__``.
-            truncation: As in ``Classifier.__call__``.
+            **arguments: As in ``Classifier.__call__``.
 
         Returns:
             A future of the result of ``clf(text, ...)``, which can be cancelled until its run begins. Its exception is a
@@ -108,24 +99,17 @@ class Batcher:
 
         Raises:
             InputError: ``text`` is not a text.
+            OptionError: An argument is not valid.
             OverloadError: ``max_queue`` texts are waiting.
             ClosedError: The batcher was closed.
             ForkError: The batcher was made before this process was forked.
         """
-        form = self._form(text, top_k, function_to_apply, truncation)
+        form = self._form(text, arguments)
         request = ThreadRequest(check_item(text, 0), form, _deadline(timeout), self._queue.discard)
         self._put(request)
         return request
 
-    async def classify(
-        self,
-        text: Item,
-        *,
-        timeout: float | None = None,
-        top_k: int | Default | None = UNSET,
-        function_to_apply: str | None = None,
-        truncation: bool | None = None,
-    ) -> Any:
+    async def classify(self, text: Item, *, timeout: float | None = None, **arguments: Unpack[CallArguments]) -> Any:
         """Classify a text without blocking the event loop, with the arguments of ``submit``.
 
         A cancelled task gives up its place in the queue.
@@ -137,11 +121,11 @@ class Batcher:
             DeadlineError: Its run did not begin within ``timeout``.
             FusedBertError: As ``submit`` and ``clf(text, ...)``.
         """
-        form = self._form(text, top_k, function_to_apply, truncation)
+        form = self._form(text, arguments)
         loop = asyncio.get_running_loop()
         request = LoopRequest(check_item(text, 0), form, _deadline(timeout), loop)
         self._put(request)
-        alarm = None if timeout is None else loop.call_later(timeout, self._expire, request)
+        alarm = None if timeout is None else loop.call_later(min(timeout, _FOREVER), self._expire, request)
         try:
             return await request.future
         finally:
@@ -205,26 +189,11 @@ class Batcher:
                 "forked: make one in each process, after the fork"
             )
 
-    def _form(self, text: Any, top_k: Any, function_to_apply: Any, truncation: Any) -> Form:
-        """Check the options of a request, once for each of the few combinations that a service uses."""
-        single = isinstance(text, str)
-        key = (top_k, type(top_k), function_to_apply, truncation, type(truncation), single)  # True equals 1
-        try:
-            known = self._forms.get(key)
-        except TypeError:  # an unhashable value, so it is also invalid
-            known = None
-        if known is not None:
-            return known
+    def _form(self, text: Any, arguments: CallArguments) -> Form:
         if isinstance(text, list):
             raise InputError("a Batcher takes one text at a time, found a list: submit each, or use clf(texts)")
-        checked = check_top_k(top_k)
-        model = self._classifier.model
-        model.long_text(truncation)  # raises if it is invalid
-        function = model.function_for(function_to_apply)
-        form = Form(function=function, top_k=checked, truncation=truncation, in_list=single and checked is UNSET)
-        if len(self._forms) < 64:
-            self._forms[key] = form
-        return form
+        call = self._classifier.model.call(arguments)
+        return Form(call=call, in_list=call.best_only and isinstance(text, str))
 
 
 def _close(queue: Queue, threads: list[threading.Thread], process: int, *, drain: bool) -> None:
@@ -247,8 +216,8 @@ def _deadline(timeout: float | None) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise OptionError(f"timeout is {timeout!r}: give seconds, or None")
-    return time.monotonic() + timeout
+        raise OptionError(f"timeout is {shown(timeout)}: give seconds, or None")
+    return time.monotonic() + min(timeout, _FOREVER)
 
 
 def _default_workers(clf: Classifier) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import FusedBertError
 from ..text.inputs import Text
-from ..text.outputs import Default, Floats, Function, scored
+from ..text.outputs import CallOptions
 
 _log = logging.getLogger("fusedbert.engine.batcher")
 _CHARACTERS_PER_TOKEN = 4  # English; only decides how many texts are taken, batches are cut by their real tokens
@@ -22,15 +22,8 @@ _CHARACTERS_PER_TOKEN = 4  # English; only decides how many texts are taken, bat
 class Form:
     """The checked options of a request."""
 
-    function: Function
-    top_k: int | Default | None
-    truncation: bool | None
+    call: CallOptions
     in_list: bool  # the best label in a list, as the pipeline returns it for a single text
-
-    def result(self, scores: Floats, labels: tuple[str, ...]) -> Any:
-        """Return the result for a text's scores ``[labels]``."""
-        result = scored(scores, labels, self.top_k)
-        return [result] if self.in_list else result
 
 
 class Request(Protocol):

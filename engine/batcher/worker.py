@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..errors import DeadlineError, InferenceError
 from ..model import Model
 from ..run.batches import Budget
-from ..text.outputs import Floats, Function, apply
+from ..text.outputs import CallOptions, Floats
 from ..text.tokenizer import Row, Tokens
 from .queue import Queue
 from .request import Outcome, Request, own_copy, resolve_all
@@ -82,13 +82,12 @@ class Worker:
         On the CPU the tokenizer's threads would wait for cores that the graph keeps busy (p99 at 70 % load of two cores: 6 to
         18 ms together, 3.4 to 3.7 ms one by one).
         """
-        truncation = requests[0].form.truncation
-        together = self.model.runtime.device != "cpu" and all(each.form.truncation is truncation for each in requests)
+        cut = requests[0].form.call.cut
+        together = self.model.runtime.device != "cpu" and all(each.form.call.cut == cut for each in requests)
         if len(requests) == 1 or together:
             try:
                 texts = [request.text for request in requests]
-                tokens = self.model.tokenize(texts, self.model.long_text(truncation), warn=truncation is None)
-                return list(zip(requests, tokens.by_text(), strict=True))
+                return list(zip(requests, self.model.tokenize(texts, cut).by_text(), strict=True))
             except BaseException as error:
                 if len(requests) == 1:
                     self._fail(requests, error)
@@ -118,13 +117,13 @@ class Worker:
 
     def _outcomes(self, requests: Sequence[Request], logits: Floats) -> list[Outcome]:
         """Return the results of requests from their logits ``[requests, labels]``."""
-        scores: dict[Function, Floats] = {}
-        outcomes: list[Outcome] = []
+        lines: dict[CallOptions, list[int]] = {}
         for line, request in enumerate(requests):
-            function = request.form.function
-            if function not in scores:
-                scores[function] = apply(function, logits)  # [requests, labels]
-            outcomes.append((request, request.form.result(scores[function][line], self.model.labels), None))
+            lines.setdefault(request.form.call, []).append(line)
+        outcomes: list[Outcome] = []
+        for call, own in lines.items():
+            for line, result in zip(own, call.results(logits[own], self.model.labels), strict=True):
+                outcomes.append((requests[line], [result] if requests[line].form.in_list else result, None))
         return outcomes
 
     def _fail(self, requests: Sequence[Request], error: BaseException) -> None:

@@ -5,9 +5,9 @@ Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ import click
 
 from ..errors import FusedBertError, OptionError
 from ..hardware.packages import version
+from .process import TerminatedError, discard_stdout, open_closed_streams, refuse_closed_stdout, terminable
 
 GROUP = "fusedbert.commands"
 SUMMARIES = {
@@ -80,6 +81,12 @@ class StageCommands(LazyGroup):
             return command
         return None
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and refuse one whose result has nowhere to go."""
+        name, command, rest = super().resolve_command(ctx, args)
+        refuse_closed_stdout(name or "", rest)
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a closed pipe is not a failure."""
         try:
@@ -113,10 +120,12 @@ cli.params.append(_debug_option())
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     debug = "--debug" in (sys.argv[1:] if args is None else args)
+    open_closed_streams()
     try:
-        result: Any = cli.main(args=args, prog_name="fusedbert", standalone_mode=False)
-        status = result if isinstance(result, int) else 0
-        sys.stdout.flush()
+        with terminable():
+            result: Any = cli.main(args=args, prog_name="fusedbert", standalone_mode=False)
+            status = result if isinstance(result, int) else 0
+            sys.stdout.flush()
     except click.exceptions.Exit as leave:
         status = leave.exit_code
     except click.ClickException as error:
@@ -124,19 +133,36 @@ def main(args: list[str] | None = None) -> NoReturn:
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         status = fail("interrupted", 130)
-    except (BrokenPipeError, ReaderGoneError):
-        # The reader has gone (`| head`). Keep the interpreter's own flush from reporting it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except TerminatedError:
+        status = fail("terminated", 143)
+    except (BrokenPipeError, ReaderGoneError):  # the reader has gone (`| head`)
+        discard_stdout()
         status = 0
     except (FusedBertError, OSError, MemoryError) as error:
         if debug:
             raise
-        kind = "" if isinstance(error, FusedBertError) else f"{type(error).__name__}: "
-        status = fail(f"{kind}{error}", 2 if isinstance(error, OptionError) else 1)
+        status = fail(_one_line(error), 2 if isinstance(error, OptionError) else 1)
+        _check_stdout()
     sys.exit(status)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, FusedBertError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:  # without a name it is a stream, such as a full stdout
+        return f"{error.filename or 'the output'}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _check_stdout() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_stdout()
 
 
 def fail(message: str, status: int) -> int:
     """Print an error as one line on stderr and return its exit status."""
-    click.echo(f"fusedbert: error: {' '.join(message.split())}", err=True)
+    with contextlib.suppress(OSError):
+        click.echo(f"fusedbert: error: {' '.join(message.split())}", err=True)
     return status

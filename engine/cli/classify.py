@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from ..errors import InputError
-from .options import device_option, long_text_options, messages_on_stderr, model_option, precision_option, read_long_text
+from .options import (
+    device_option,
+    long_text_options,
+    messages_on_stderr,
+    model_option,
+    precision_option,
+    read_long_text,
+    split_special_tokens_option,
+)
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
@@ -28,6 +36,7 @@ _WIDTH = 100  # characters of a text in a table
 @device_option
 @precision_option
 @long_text_options
+@split_special_tokens_option
 @click.option(
     "--format", "form", type=click.Choice(["table", "jsonl"]), default="table", show_default=True, help="Format of the output."
 )

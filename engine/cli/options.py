@@ -19,6 +19,9 @@ model_option = click.option(
 )
 device_option = click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
 precision_option = click.option("--precision", default="auto", show_default=True, metavar="P", help="auto, fp32, int8 or fp16.")
+split_special_tokens_option = click.option(
+    "--split-special-tokens", is_flag=True, default=None, help="Read [SEP] in a text as text, not as the token."
+)
 _LONG_TEXT = (
     click.option(
         "--long-text",

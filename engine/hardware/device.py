@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import DeviceError, MissingDependencyError, OptionError
+from ..errors import DeviceError, MissingDependencyError, OptionError, shown
 from .packages import installed
 
 CPU = "CPUExecutionProvider"
@@ -38,19 +38,24 @@ class Device:
     index: int = 0
 
     @classmethod
-    def parse(cls, text: object) -> Device:
-        """Parse ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    def parse(cls, value: object) -> Device:
+        """Parse ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, or as transformers, N for ``cuda:N``, -1, or a ``torch.device``.
 
         Raises:
-            OptionError: ``text`` is something else.
+            OptionError: ``value`` is something else.
 
         Example:
             >>> Device.parse("cuda:1")
             Device(kind=<DeviceKind.CUDA: 'cuda'>, index=1)
         """
+        text, kind = value, getattr(value, "type", None)
+        if isinstance(kind, str):  # a torch.device, without importing torch
+            text = "cpu" if kind == "cpu" else str(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            text = "cpu" if value == -1 else f"cuda:{shown(value)}"
         match = re.fullmatch(r"(auto|cpu|cuda)|cuda:([0-9]{1,4})", text) if isinstance(text, str) else None
         if match is None:
-            raise OptionError(f"device is {text!r}: give one of auto, cpu, cuda, cuda:N")
+            raise OptionError(f"device is {shown(value)}: give one of auto, cpu, cuda, cuda:N")
         return cls(kind=DeviceKind(match[1] or "cuda"), index=int(match[2] or 0))
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Files on disk: atomic writes, staged folders, locks, hashes, paths that stay inside a folder, the cache.
+"""Files on disk: atomic writes, locks, hashes, paths that stay inside a folder, the cache.
 
 The first answer waits for this import, so it imports little: ``filelock`` would add ``asyncio``, 68 ms.
 """
@@ -11,15 +11,19 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
-from ..errors import ArtifactError, StorageError
+from ..errors import ArtifactError, FusedBertError, StorageError, shown
+from .json_file import read_json_file
 
 CACHE_VARIABLE = "FUSEDBERT_CACHE"
 _SMALL = 1 << 20  # bytes: a smaller file is hashed faster than its hash is looked up
+_LONGEST_PATH, _LONGEST_NAME = 1000, 255  # characters, and bytes of each part, as file systems have it
 _log = logging.getLogger("fusedbert.engine.hardware.storage")
 
 
@@ -36,11 +40,17 @@ def new_file(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     try:
         # "x", not mkstemp: files of mkstemp are readable only by their owner, whatever the umask.
         with stage.open("xb") as file:
+            if sys.platform != "win32":  # which would refuse the rename
+                with contextlib.suppress(OSError):
+                    _try_lock(file)  # so that it is not taken for the leftover of a killed process
             yield file
+            file.flush()
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
-        stage.replace(path)
+            if sys.platform != "win32":
+                stage.replace(path)
+        if sys.platform == "win32":
+            stage.replace(path)
     except BaseException:
         stage.unlink(missing_ok=True)
         raise
@@ -69,48 +79,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def staged_folder(output: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Create a temporary sibling of ``output``; rename it to ``output`` after the block, or remove it if that raises.
-
-    ``replace`` allows an existing ``output``.
-
-    Raises:
-        StorageError: The folder exists, cannot be created, or the disk is full.
-    """
-    import shutil  # the runtime writes no folders
-    import tempfile
-
-    if os.path.lexists(output) and not replace and not (output.is_dir() and not any(output.iterdir())):
-        raise StorageError(f"{output} exists already: choose another folder, or replace it with --force")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
-        stage.chmod(0o755)
-    except OSError as error:
-        raise StorageError(f"{output} cannot be written: {error.strerror or error}") from None
-    try:
-        yield stage
-        if not os.path.lexists(output) or (output.is_dir() and not output.is_symlink() and not any(output.iterdir())):
-            stage.rename(output)  # rename(2) replaces an empty folder
-            return
-        aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent)) / "old"
-        output.rename(aside)
-        try:
-            stage.rename(output)
-        except OSError:
-            aside.rename(output)
-            raise
-        finally:
-            shutil.rmtree(aside.parent, ignore_errors=True)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(f"{output} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def lock_file(path: Path, *, wait: bool = True) -> IO[bytes]:
@@ -197,15 +165,60 @@ def inside(folder: Path, name: str, *, named_by: str = "") -> Path:
         ArtifactError: The name is absolute, has ``..``, or leads out of the folder by a link, except a hub snapshot's.
     """
     pure, path = PurePosixPath(name), folder / name
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts or any(character in name for character in "\\\0:"):
+    bad = any(character in "\\:\x7f" or character < " " for character in name)
+    long = len(name) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in pure.parts)
+    if bad or long or pure.is_absolute() or ".." in pure.parts or not pure.parts:
         source = folder / named_by
-        raise ArtifactError(f"{source} names {name!r}, which is not a path inside the folder: do not use this artifact")
-    real, target = folder.resolve(), path.resolve()
+        raise ArtifactError(f"{source} names {shown(name)}, which is not a path inside the folder: do not use this artifact")
+    try:
+        real, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
+        detail = getattr(error, "strerror", None) or "a link to itself"
+        raise ArtifactError(f"{path} cannot be found ({detail}): do not use it, or copy the file in its place") from None
     # models--ORG--NAME/{blobs,snapshots/COMMIT}
     snapshots = next((p for p in real.parents if p.name == "snapshots" and p.parent.name.startswith("models--")), None)
     if not target.is_relative_to(real) and not (snapshots and target.is_relative_to(snapshots.parent / "blobs")):
         raise ArtifactError(f"{path} is a link out of its folder: do not use it, or copy the file in its place")
     return path
+
+
+def given_path(value: object, name: str, error: type[FusedBertError], way_out: str = "give the path of a folder") -> Path:
+    """Return a path that a user gave as ``name``, with ``~`` expanded.
+
+    Raises:
+        FusedBertError: ``error``: it is empty, not a path, or none that a file system can have.
+
+    Example:
+        >>> given_path("models/sst2-mini", "MODEL", StorageError).name
+        'sst2-mini'
+    """
+    try:
+        text = os.fspath(value)  # type: ignore[call-overload]
+        if isinstance(text, str) and text.strip() and "\0" not in text and text.encode():
+            return Path(text).expanduser()
+        why = ""
+    except UnicodeEncodeError:
+        why = ", which is not UTF-8, and ONNX Runtime opens no such file"
+    except (TypeError, RuntimeError):  # no path, or a home that is not known
+        why = ""
+    raise error(f"{name} is {shown(value)}{why}: {way_out}")
+
+
+@contextlib.contextmanager
+def accessing(place: object) -> Iterator[None]:
+    """Turn what the file system raises inside into one error; ``place``: what is accessed, if the system does not say it.
+
+    Raises:
+        StorageError: A file or folder cannot be accessed.
+    """
+    try:
+        yield
+    except FusedBertError:
+        raise
+    except OSError as error:
+        where = str(error.filename or place)
+        where = where if len(where) <= 200 else f"{where[:197]}..."
+        raise StorageError(f"{where} cannot be accessed: {error.strerror or error}") from error
 
 
 def cache_root(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -214,8 +227,10 @@ def cache_root(folder: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         StorageError: The user has no home folder.
     """
-    if chosen := folder if folder is not None else os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser().absolute()
+    if folder is not None:
+        return given_path(folder, "cache_dir", StorageError).absolute()
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return given_path(chosen, CACHE_VARIABLE, StorageError).absolute()
     try:
         if sys.platform == "win32":
             local = os.environ.get("LOCALAPPDATA")
@@ -226,6 +241,51 @@ def cache_root(folder: str | os.PathLike[str] | None = None) -> Path:
         return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "fusedbert"  # XDG: relative paths are ignored
     except RuntimeError:
         raise StorageError(f"no home folder was found for the cache: set {CACHE_VARIABLE} to a writable folder") from None
+
+
+cache_warnings: set[str] = set()  # folders of which users were warned
+
+
+def is_trusted(root: Path) -> bool:
+    """Return whether only its user can write into a cache and its parents up to home; warn once if others can.
+
+    What is in another's cache is not believed: files are hashed at each load.
+    """
+    folder = _writable_by_others(root)
+    if folder is None:
+        return True
+    if str(folder) not in cache_warnings:
+        cache_warnings.add(str(folder))
+        warnings.warn(
+            f"other users may write into {folder}, where fusedbert's cache is: its verdicts are not believed, and files are "
+            f"hashed at each load; run chmod go-w {folder} as its owner, or set {CACHE_VARIABLE} to a folder of yours",
+            UserWarning,
+            stacklevel=2,
+        )
+    return False
+
+
+def _writable_by_others(root: Path) -> Path | None:
+    """Return the cache, or a folder above it, if another user owns it or may write there; a sticky one above is safe."""
+    if sys.platform == "win32":
+        return None
+    user, home = os.geteuid(), Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises without one)
+    for folder in (root.resolve(), *root.resolve().parents):
+        try:
+            status = folder.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None  # whoever opens it says so
+        # Where each user has a separate group, their files are writable by it.
+        own_group = status.st_gid == os.getegid() == user
+        others = status.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP)
+        safe = not others or (folder != root.resolve() and status.st_mode & stat.S_ISVTX)
+        if status.st_uid not in (0, user) or not safe:
+            return folder
+        if folder == home:
+            break
+    return None
 
 
 def cache_error(path: Path, error: OSError) -> StorageError:
@@ -244,16 +304,16 @@ def write_cached(path: Path, document: Any) -> None:
 
 def read_cached(path: Path) -> Any:
     """Read a JSON document from the cache; None if missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_bytes())
+    with contextlib.suppress(FusedBertError):
+        return read_json_file(path, way_out="")
     return None
 
 
 def cached_sha256(path: Path, root: Path) -> str:
-    """Return a file's SHA-256, cached by path, size, time and inode."""
+    """Return a file's SHA-256, cached by path, size, time and inode, if the cache is trusted."""
     path = path.resolve()
     status = path.stat()
-    if status.st_size < _SMALL:
+    if status.st_size < _SMALL or not is_trusted(root):
         return sha256_of(path)
     stamp = [str(path), status.st_size, status.st_mtime_ns, status.st_ino]
     record = root / "hashes" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"

@@ -17,7 +17,13 @@ static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, TEXT(MODULE), "A library for ONNX Runtime: see fusedbert.engine.kernels.", -1,
 };
 
-PyMODINIT_FUNC JOIN(PyInit_, MODULE)(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC JOIN(PyInit_, MODULE)(void) {
+    PyObject *made = PyModule_Create(&module);
+#ifdef Py_GIL_DISABLED /* else an import would turn the lock on again */
+    if (made) PyUnstable_Module_SetGIL(made, Py_MOD_GIL_NOT_USED);
+#endif
+    return made;
+}
 #else
 typedef int empty;
 #endif

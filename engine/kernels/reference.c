@@ -10,6 +10,7 @@
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static double activate(double x, enum activation kind) {
+    if (kind != IDENTITY && x == -INFINITY) return 0; /* the limit; the equations below multiply it by 0 */
     if (kind == GELU) return x * 0.5 * erfc(-x / sqrt(2)); /* x Phi(x) (Hendrycks and Gimpel 2016) */
     if (kind == GELU_TANH) return x * 0.5 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
     if (kind == RELU) return x > 0 ? x : 0;

@@ -5,11 +5,43 @@ from __future__ import annotations
 import dataclasses
 import enum
 import os
-from typing import Any
+from typing import Any, TypedDict
 
-from ..errors import check_integer, check_member
+from ..errors import OptionError, check_integer, check_member
 from ..hardware.device import Device, DeviceKind
-from ..text.inputs import LongText, Window
+from ..text.inputs import LongText, Window, check_flag
+
+_MOST_THREADS = 4096  # ONNX Runtime starts each of them at the load
+
+
+class _OfACall(TypedDict, total=False):
+    top_k: object
+    function_to_apply: object
+    truncation: object
+    truncation_side: object
+    padding: object
+    batch_size: object
+    num_workers: object
+    return_all_scores: object
+
+
+class PipelineArguments(_OfACall, total=False):
+    """Keywords that transformers' pipeline takes when it is made; ``from_pretrained`` refuses them with the way out."""
+
+    task: object
+    tokenizer: object
+    config: object
+    framework: object
+    use_fast: object
+    trust_remote_code: object
+    model_kwargs: object
+    dtype: object
+    torch_dtype: object
+    device_map: object
+    use_auth_token: object
+
+
+_INSTEAD = {"dtype": "precision", "torch_dtype": "precision", "device_map": "device", "use_auth_token": "token"}
 
 
 class Precision(enum.StrEnum):
@@ -41,6 +73,7 @@ class Options:
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
     session_options: Any = None
+    split_special_tokens: bool | None = None
 
     @classmethod
     def parse(
@@ -49,8 +82,14 @@ class Options:
         """Check a caller's strings and numbers; ``long_text`` may be a ``Window``.
 
         Raises:
-            OptionError: A value is not valid; the message lists the valid ones.
+            OptionError: A value is not valid, and the message lists the valid ones; or a keyword is only the pipeline's.
+            TypeError: A keyword is unknown to the pipeline too.
         """
+        for name in rest.keys() & PipelineArguments.__annotations__.keys():
+            way_out = f"give {_INSTEAD[name]}" if name in _INSTEAD else "leave it out: a folder or hub id says all of it"
+            if name in _OfACall.__annotations__:
+                way_out = f"give it to the call, clf(texts, {name}=...)"
+            raise OptionError(f"{name} is an argument of transformers' pipeline that from_pretrained lacks: {way_out}")
         if isinstance(long_text, Window):
             rest |= {"window": long_text}
             long_text = LongText.WINDOW
@@ -63,5 +102,6 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_integer("threads", self.threads, 1, optional=True)
+        check_integer("threads", self.threads, 1, _MOST_THREADS, optional=True)
         check_integer("max_length", self.max_length, 3, optional=True)
+        check_flag("split_special_tokens", self.split_special_tokens)

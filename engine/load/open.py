@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from .. import kernels as kernel_libraries
-from ..artifact import PADDED, Manifest
-from ..artifact.foreign import manifest_of
+from ..artifact import MANIFEST, PADDED, Manifest
+from ..artifact.foreign import looks_like_an_artifact, manifest_of
 from ..artifact.verify import FileCheck, verdict_root
-from ..errors import DeviceError, InferenceError, OptionError
+from ..errors import DeviceError, InferenceError, OptionError, shown
 from ..hardware.cpu import Machine, inspect_machine
 from ..hardware.cuda_errors import CUDA_PACKAGES, explain, loadable_cuda
 from ..hardware.device import (
@@ -29,6 +29,7 @@ from ..hardware.device import (
     load_cuda_libraries,
 )
 from ..hardware.packages import installed
+from ..hardware.storage import accessing
 from ..run.cuda.provider import split_options
 from ..run.runner import PaddedRunner, Runner
 from ..run.session import Session, open_session
@@ -87,6 +88,7 @@ class Loaded(Source):
         return Source(model=self.model, folder=self.folder, manifest=self.manifest, tokenizer=self.tokenizer)
 
 
+@accessing("the model's folder")
 def load(model: str | os.PathLike[str] | None, options: Options, *, ignore_verdicts: bool = False) -> Loaded:
     """Find MODEL, choose and open a graph, and verify its results; ``ignore_verdicts``: even if an earlier load did.
 
@@ -99,6 +101,13 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, ignore_verdi
     choice = choose(options.device, offer)
     folder = resolve_model(model, options, "all" if choice.provider == CUDA else "cpu")
     manifest = manifest_of(folder)
+    if not manifest.verifiable and looks_like_an_artifact(folder, manifest):
+        warnings.warn(
+            f"{folder} looks like an artifact of fusedbert, and its {MANIFEST} is gone: no file is verified, and no graph is "
+            f"chosen by its accuracy; copy {MANIFEST} from where the folder comes from, or export the checkpoint again",
+            UserWarning,
+            stacklevel=4,
+        )
     root = verdict_root(options.cache_dir)
     with FileCheck(folder, manifest, root) as check:
         check.small_files()
@@ -124,9 +133,9 @@ def load(model: str | os.PathLike[str] | None, options: Options, *, ignore_verdi
     variant, session = opened.selection.variant, opened.session
     threads = () if choice.provider == CUDA else (explain_threads(session.threads, options, machine),)
     if choice.surprising:
-        warnings.warn(f"fusedbert runs on the {choice.why}", RuntimeWarning, stacklevel=3)  # from_pretrained's caller
+        warnings.warn(f"fusedbert runs on the {choice.why}", RuntimeWarning, stacklevel=4)  # from_pretrained's caller
     if opened.surprise:
-        warnings.warn(opened.surprise, RuntimeWarning, stacklevel=3)
+        warnings.warn(opened.surprise, RuntimeWarning, stacklevel=4)
     return Loaded(
         model=model,
         folder=folder,
@@ -284,5 +293,5 @@ def _max_length(manifest: Manifest, options: Options) -> int:
     if options.max_length is None:
         return manifest.max_length
     if options.max_length > manifest.max_length:
-        raise OptionError(f"max_length is {options.max_length}: the model takes up to {manifest.max_length} tokens")
+        raise OptionError(f"max_length is {shown(options.max_length)}: the model takes up to {manifest.max_length} tokens")
     return options.max_length

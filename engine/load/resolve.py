@@ -16,7 +16,7 @@ from typing import cast
 from ..artifact import MANIFEST, foreign, read_manifest
 from ..errors import ArtifactError, CheckpointError, MissingDependencyError, ModelNotFoundError, StorageError
 from ..hardware.packages import version
-from ..hardware.storage import cache_error, cache_root, cached_sha256, locked
+from ..hardware.storage import accessing, cache_error, cache_root, cached_sha256, given_path, locked
 from . import Options, Precision, unsupported
 
 EMBEDDED = "sst2-mini"
@@ -44,14 +44,9 @@ def resolve_model(
     """
     if model is None:
         return _exported(embedded_checkpoint(), options, target, attentions=attentions)
-    name = os.fspath(model)
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise ModelNotFoundError(f"MODEL is {name!r}: {_expected()}")
-    path = Path(name).expanduser()
-    try:
+    path, name = given_path(model, "MODEL", ModelNotFoundError, _expected()), os.fspath(model)
+    with accessing(path):
         is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:
-        raise StorageError(f"{path} cannot be accessed: {error.strerror or error}") from None
     if is_folder:
         return resolve_folder(path.absolute(), options, target, attentions=attentions)
     if exists:
@@ -64,7 +59,7 @@ def resolve_model(
 
 def is_checkpoint(folder: Path) -> bool:
     """Return whether a folder holds weights to export, and is not an artifact."""
-    if (folder / MANIFEST).is_file() or not (folder / "config.json").is_file():
+    if os.path.lexists(folder / MANIFEST) or not (folder / "config.json").is_file():
         return False
     return bool(unsupported.weights(path.name for path in folder.glob("*.safetensors")))
 
@@ -78,7 +73,7 @@ def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, atten
         ModelNotFoundError: It lacks a config or weights.
         StorageError: It cannot be read.
     """
-    if (folder / MANIFEST).is_file():
+    if os.path.lexists(folder / MANIFEST):
         return folder
     try:
         names = sorted(entry.name for entry in folder.iterdir())
@@ -204,6 +199,10 @@ def cached_artifact(root: Path, key: str, make: Callable[[Path], object]) -> Pat
         return folder
     with locked(root / "locks" / f"{key}.lock"):
         if not is_complete(folder):
+            from ..artifact.staging import remove_leftovers  # only for an export
+
+            for name in ("artifacts", "verdicts", "golden", "hashes"):
+                remove_leftovers(root / name)
             if folder.exists():
                 import shutil  # only to repair
 

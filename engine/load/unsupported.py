@@ -5,13 +5,13 @@ Users also pass an adapter, a SetFit model, another framework's weights, or the 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, FusedBertError
+from ..hardware.json_file import read_json_file, read_regular
 
 MOST_NAMES = 5  # in a message
 POINTER = b"version https://git-lfs.github.com/spec/v1"
@@ -85,11 +85,8 @@ def _of_pointers(folder: Path, names: Sequence[str], shown: str) -> str | None:
 
 def _is_pointer(path: Path) -> bool:
     try:
-        if path.stat().st_size > _POINTER_SIZE:
-            return False
-        with path.open("rb") as file:
-            return file.read(len(POINTER)) == POINTER
-    except OSError:
+        return read_regular(path, _POINTER_SIZE).startswith(POINTER)
+    except (OSError, ValueError):  # larger, or not a file
         return False
 
 
@@ -198,7 +195,6 @@ def _newest_step(folder: Path, names: Sequence[str]) -> str | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json_file(path, way_out="") or {}
+    except FusedBertError:  # whoever needs the file reports it
         return {}
-    return document if isinstance(document, dict) else {}

@@ -7,33 +7,38 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError, OptionError
 from ..text.outputs import Floats, Function, apply, distinct
-from .formats.base import AddedColumns, check_names, listed
+from ..text.thresholds import parse_thresholds
+from .formats.base import GUESSES, AddedColumns, check_names, listed
 from .options import Columns
 
-GUESSES = ("text", "sentence", "review", "content", "body", "comment", "message", "document", "tweet")
 _MULTI, _REGRESSION = "multi_label_classification", "regression"
 
 
-def find_text(names: Sequence[str], requested: str | None, source: str) -> str:
-    """Return the column of the texts: the requested one, the only one, or the only one with a usual name; else InputError."""
+def find_text(names: Sequence[str], requested: str | None, source: str, hint: str = "") -> str:
+    """Return the column of the texts: the requested one, the only one, or the only one with a usual name.
+
+    Raises:
+        InputError: There is none; the message ends with ``hint``.
+    """
     if requested is not None:
-        return find_named(names, requested, source)
+        return find_named(names, requested, source, hint)
     if len(names) == 1:
         return names[0]
     usual = [name for name in names if name.strip().lower() in GUESSES]
     if len(usual) == 1:
         return usual[0]
     why = f"{', '.join(map(repr, usual))} could each be" if usual else "none has a usual name for"
-    raise InputError(f"{source}: {why} the text column: name it with --text-column; {listed(names)}")
+    raise InputError(f"{source}: {why} the text column: name it with --text-column; {listed(names)}{hint and f'; {hint}'}")
 
 
-def find_named(names: Sequence[str], requested: str, source: str) -> str:
+def find_named(names: Sequence[str], requested: str, source: str, hint: str = "") -> str:
     """Return a column by its exact name, or raise InputError."""
     if requested not in names:
-        raise InputError(f"{source} has no column {requested!r}; {listed(names)}")
+        raise InputError(f"{source} has no column {requested!r}; {listed(names)}{hint and f'; {hint}'}")
     return requested
 
 
@@ -48,43 +53,66 @@ def check_clash(names: Sequence[str], added: Sequence[str], source: str) -> None
 class OutputColumns:
     """The added columns: their names, and their values from logits. Picklable.
 
-    A single-label model gives ``label`` and ``score``, its probability; a multi-label model lists of the labels with p >= 0.5
-    and of their probabilities; a regression only ``score``, its value (a list if it has several).
+    A single-label model gives ``label`` and ``score``, its probability; a multi-label model lists of the labels whose
+    probability is at least their threshold, and of their scores; with ``top_k`` both give lists, the best label first. A
+    regression gives only ``score``, its value (a list if it has several).
     """
 
     labels: tuple[str, ...]
     problem_type: str
-    probabilities: bool = False  # whether to add p_<label> for each label
+    function: Function  # from logits to scores
+    thresholds: tuple[float, ...] | None = None  # least probability of each label; None if all count
+    top_k: int | None = None  # number of the best labels to give
+    all_scores: str | None = None  # ``p_`` or ``logit_``, to add a column for each label
     prefix: str = ""  # of the names
-    function: str | None = None  # from logits to scores; None for the problem type's
 
     @classmethod
-    def of(cls, labels: Sequence[str], problem_type: str, columns: Columns, function: str | None = None) -> OutputColumns:
-        """Return the columns for a model; OptionError if it has no probabilities to add."""
-        probabilities, prefix = columns.probabilities, columns.prefix
-        if probabilities and problem_type == _REGRESSION:
+    def of(
+        cls,
+        labels: Sequence[str],
+        problem_type: str,
+        columns: Columns,
+        stated: str | None = None,
+        thresholds: tuple[float, ...] | None = None,
+    ) -> OutputColumns:
+        """Return the columns for a model; ``stated`` is its function, and ``thresholds`` its own ones.
+
+        Raises:
+            OptionError: The model has no probabilities to add, no labels to choose from, or an option is not valid.
+        """
+        multi, requested = problem_type == _MULTI, columns.function_to_apply
+        if columns.probabilities and problem_type == _REGRESSION:
             raise OptionError("this model is a regression and has no probabilities: its value is in score")
-        if probabilities and function == Function.NONE:
+        if columns.top_k is not None and problem_type == _REGRESSION:
+            raise OptionError("this model is a regression and has no labels for top_k: its value is in score")
+        function = Function.choose(requested, problem_type, len(labels), stated)
+        if columns.probabilities and function is Function.NONE and requested is None:
             raise OptionError("this model gives logits and no probabilities, by its config.json: its logit is in score")
+        chosen = None
+        if columns.threshold is not None or (multi and columns.top_k is None):
+            chosen = parse_thresholds(columns.threshold, labels, problem_type, thresholds)
         output = cls(
-            labels=tuple(labels), problem_type=problem_type, probabilities=probabilities, prefix=prefix, function=function
+            labels=tuple(labels),
+            problem_type=problem_type,
+            function=function,
+            thresholds=chosen,
+            top_k=columns.top_k,
+            all_scores=("logit_" if function is Function.NONE else "p_") if columns.probabilities else None,
+            prefix=columns.prefix,
         )
         check_names(output.names, "the output")
         return output
 
     @property
-    def _function(self) -> Function:
-        return Function.choose(None, self.problem_type, len(self.labels), self.function)
-
-    @property
     def unbounded(self) -> bool:
         """True if scores have no unit (logits, a regression's values), and keep all digits."""
-        return self._function is Function.NONE
+        return self.function is Function.NONE
 
     @property
     def lists(self) -> bool:
         """True if ``label`` and ``score`` are lists."""
-        return self.problem_type == _MULTI or (self.problem_type == _REGRESSION and len(self.labels) > 1)
+        several = self.problem_type == _REGRESSION and len(self.labels) > 1
+        return several or self.problem_type == _MULTI or self.top_k is not None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,29 +124,39 @@ class OutputColumns:
         """Names and types for a writer."""
         types = {"score": "float"} if self.problem_type == _REGRESSION else {"label": "str", "score": "float"}
         columns = [(name, f"list[{kind}]" if self.lists else kind) for name, kind in types.items()]
-        if self.probabilities:
-            columns += [(f"p_{label}", "float") for label in distinct(self.labels)]
+        if self.all_scores is not None:
+            columns += [(f"{self.all_scores}{label}", "float") for label in distinct(self.labels)]
         names, kinds = zip(*columns, ("truncated", "bool"), strict=True)
         return AddedColumns(names=tuple(self.prefix + name for name in names), types=kinds, exact=self.unbounded)
 
     def values(self, logits: Floats, truncated: Sequence[bool]) -> list[list[object]]:
         """Return the values, a list for each of ``names``, from logits ``[n, labels]`` and ``truncated`` ``[n]``."""
-        scores = apply(self._function, logits)  # [n, labels]
+        scores = apply(self.function, logits)  # [n, labels]
         columns: list[list[object]] = []
         if self.problem_type == _REGRESSION:
             columns.append(scores.tolist() if self.lists else scores[:, 0].tolist())
-        elif self.problem_type == _MULTI:
-            chosen = [np.flatnonzero(row >= 0.5) for row in scores]
+        elif self.lists:
+            chosen = self._chosen(logits)
             columns.append([[self.labels[i] for i in which] for which in chosen])
             columns.append([row[which].tolist() for row, which in zip(scores, chosen, strict=True)])
         else:
             best = logits.argmax(axis=-1)  # [n]
             columns.append([self.labels[i] for i in best])
             columns.append(scores[np.arange(len(scores)), best].tolist())
-        if self.probabilities:
+        if self.all_scores is not None:
             columns.extend(scores[:, i].tolist() for i in range(len(self.labels)))
         columns.append(list(truncated))
         return columns
+
+    def _chosen(self, logits: Floats) -> list[NDArray[np.intp]]:
+        """Return the labels that each text of logits ``[n, labels]`` gets: the best first if there is a ``top_k``."""
+        counts = np.ones(logits.shape, dtype=bool)  # [n, labels]
+        if self.thresholds is not None:
+            counts = apply(Function.SIGMOID, logits) >= np.asarray(self.thresholds)
+        if self.top_k is None:
+            return [np.flatnonzero(row) for row in counts]
+        order = np.argsort(-logits, axis=-1, kind="stable")[:, : self.top_k]  # [n, top_k]
+        return [best[row[best]] for best, row in zip(order, counts, strict=True)]
 
     def count(self, columns: Sequence[Sequence[object]]) -> Counter[str]:
         """Count the labels in values."""

@@ -1,8 +1,9 @@
 """The journal of a run: its input, model and options, and the committed parts of its output.
 
-It is in ``OUTPUT.parts/`` with the parts. The first line identifies the run; each other line commits a part, which is on the
-disk before its line is. A torn last line does not count. At the end the parts are joined into a file, which is flushed to
-the disk and renamed to the output; then the folder is removed. So an output without a journal is complete.
+It is in ``OUTPUT.parts/`` with the parts. The first line identifies the run; each other line commits a part with its hash,
+which is on the disk before its line is. A torn last line does not count; anything else that does not fit is damage. At the end
+the parts are joined into a file, which is flushed to the disk and renamed to the output; then the folder is removed. So an
+output without a journal is complete.
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError, OptionError, StorageError
-from ..hardware.storage import lock_file, new_file, sync_folder
+from ..hardware.json_file import parse_object
+from ..hardware.storage import lock_file, new_file, sha256_of, sync_folder
 from .formats.base import Writer
 from .pipeline import Job, Rendered
 from .summary import Counts
 
-FORMAT = 1
+FORMAT = 2
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
+# Names of a run's files, and of those that ``new_file`` has not renamed yet.
+_OURS = re.compile(r"(lock|\.?(journal\.jsonl|joined|errors|part-\d{7,}(\.errors)?)(\.[0-9a-f]{12})?)")
+_WAY_OUT = "start over with --force"
 _PART_BYTES = 64 << 20  # a part of this size ends early: it is in memory until it is written
 
 
@@ -35,7 +42,9 @@ class Part:
     number: int  # from 0
     end: int  # number of the row after its last one
     bytes: int  # of its file
+    sha256: str  # of its file
     error_bytes: int  # of its lines for the error file
+    error_sha256: str  # of these; empty if there are none
     on_error: str  # what happened to its rows that could not be scored
     counts: Counts
 
@@ -45,10 +54,20 @@ class Part:
         return {"part": self.number, **values, "tally": self.counts.document()}
 
     @classmethod
-    def of(cls, line: dict[str, Any]) -> Part:
-        """Read a line of the journal."""
+    def of(cls, line: dict[str, Any], before: Part | None) -> Part:
+        """Read a line of the journal, which follows that of another part; ValueError if it cannot be one."""
+        number, start = (0, 0) if before is None else (before.number + 1, before.end)
+        kinds = {"part": int, "end": int, "bytes": int, "sha256": str, "error_bytes": int, "error_sha256": str}
+        kinds |= {"on_error": str, "tally": dict}
+        if line.keys() != kinds.keys() or any(type(line[key]) is not kind for key, kind in kinds.items()):
+            raise ValueError("a line is not that of a part")
+        if line["part"] != number:
+            raise ValueError(f"part {line['part']} is where part {number} comes next")
+        counts = Counts.of(line["tally"])
+        if counts.rows != line["end"] - start or min(line["bytes"], line["error_bytes"]) < 0:
+            raise ValueError(f"part {number} ends at row {line['end']} and has {counts.rows} rows from row {start} on")
         values = {key: value for key, value in line.items() if key not in ("part", "tally")}
-        return cls(number=line["part"], counts=Counts.of(line["tally"]), **values)
+        return cls(number=number, counts=counts, **values)
 
 
 class Journal:
@@ -58,6 +77,7 @@ class Journal:
         self.folder = folder
         self.parts: list[Part] = []  # the committed ones
         self.complete = False  # whether all of the input is committed
+        self.replaces = False  # whether the output may replace a file
         self._path, self._lock = folder / _JOURNAL, lock
 
     @property
@@ -80,7 +100,7 @@ class Journal:
 
     def commit_all(self) -> None:
         """Commit the end of the input."""
-        self._append({"complete": True})
+        self._append({"complete": True, "rows": self.end})
         self.complete = True
 
     def remove(self) -> None:
@@ -89,17 +109,18 @@ class Journal:
             self._path.unlink()
             sync_folder(self.folder)
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _clear(self.folder)
 
     def close(self) -> None:
         """Release the lock; the journal stays."""
         self._lock.close()
 
-    def start(self, identity: dict[str, Any]) -> None:
-        """Write the first line of a new journal, atomically."""
+    def start(self, identity: dict[str, Any], *, replaces: bool) -> None:
+        """Write the first line of a new journal, atomically; ``replaces`` if the output may replace a file."""
+        self.replaces = replaces
         with _storing(self.folder):
             with new_file(self._path, durable=True) as file:
-                file.write(_line({"format": FORMAT, **identity}))
+                file.write(_line({"format": FORMAT, "replaces": replaces, **identity}))
             sync_folder(self.folder)
             sync_folder(self.folder.parent)
 
@@ -109,32 +130,42 @@ class Journal:
             complete, _, torn = self._path.read_bytes().rpartition(b"\n")
             if torn:
                 os.truncate(self._path, len(complete) + 1)
-        way_out = "start over with --force"
         try:
-            first, *lines = [json.loads(line) for line in complete.splitlines()]
-            self.complete = any("complete" in line for line in lines)
-            self.parts = [Part.of(line) for line in lines if "part" in line]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{self._path} is damaged ({type(error).__name__}: {error}): {way_out}") from None
+            first, *lines = map(parse_object, complete.splitlines())
+            for line in lines:
+                if self.complete:
+                    raise ValueError("a line follows the end of the input")
+                if "complete" not in line:
+                    self.parts.append(Part.of(line, self.parts[-1] if self.parts else None))
+                elif self.parts and line == {"complete": True, "rows": self.end}:
+                    self.complete = True
+                else:
+                    raise ValueError("the end of the input does not fit the parts")
+        except ValueError as error:
+            raise InputError(f"{self._path} is damaged ({error}): {_WAY_OUT}") from None
+        self.replaces = first.pop("replaces", False) is True
         different = _differences({"format": FORMAT, **identity}, first)
         if different:
-            raise OptionError(f"the unfinished run in {self.folder} had {'; '.join(different)}: give the same, or {way_out}")
+            shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
+            raise OptionError(f"the unfinished run in {self.folder} had {shown}: give the same, or {_WAY_OUT}")
         for part in self.parts:
-            self._check(part, on_error, way_out)
+            self._check(part, on_error)
 
-    def _check(self, part: Part, on_error: str, way_out: str) -> None:
+    def _check(self, part: Part, on_error: str) -> None:
         if part.counts.errors and part.on_error != on_error:
             raise OptionError(
                 f"the unfinished run in {self.folder} had --on-error {part.on_error}, and rows that it applied to: "
-                f"give the same, or {way_out}"
+                f"give the same, or {_WAY_OUT}"
             )
-        sizes = {self.part_path(part.number): part.bytes}
+        files = {self.part_path(part.number): (part.bytes, part.sha256)}
         if part.error_bytes:
-            sizes[self.error_path(part.number)] = part.error_bytes
-        for path, size in sizes.items():
+            files[self.error_path(part.number)] = part.error_bytes, part.error_sha256
+        for path, (size, sha256) in files.items():
             actual = path.stat().st_size if path.is_file() else None
             if actual != size:
-                raise InputError(f"{path} has {actual or 'no'} bytes, the journal says {size}: {way_out}")
+                raise InputError(f"{path} has {actual or 'no'} bytes, the journal says {size}: {_WAY_OUT}")
+            if sha256_of(path) != sha256:
+                raise InputError(f"{path} is damaged (its sha256 differs from the journal's): {_WAY_OUT}")
 
     def _append(self, entry: dict[str, Any]) -> None:
         with _storing(self.folder), self._path.open("ab") as file:
@@ -158,6 +189,9 @@ def open_journal(output: Path) -> Journal:
     folder = parts_folder(output)
     with _storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        foreign = _foreign(folder)
+    if foreign:
+        raise StorageError(f"{folder} has {foreign!r}, which is not of a run: move it away, or choose another output")
     try:
         lock = lock_file(folder / _LOCK, wait=False)
     except BlockingIOError:
@@ -166,16 +200,32 @@ def open_journal(output: Path) -> Journal:
         raise StorageError(f"{folder} cannot be locked: {error.strerror or error}") from None
     with contextlib.suppress(OSError):
         for path in folder.glob(".*"):  # unfinished files of a killed run
-            path.unlink()
+            if _OURS.fullmatch(path.name):
+                path.unlink()
     return Journal(folder, lock)
 
 
 def discard(output: Path) -> None:
     """Remove the parts that a killed run left next to a finished output."""
-    if parts_folder(output).is_dir():
-        with contextlib.closing(open_journal(output)) as journal:
-            (journal.folder / _JOURNAL).unlink(missing_ok=True)
-            shutil.rmtree(journal.folder, ignore_errors=True)
+    folder = parts_folder(output)
+    if folder.is_dir() and not _foreign(folder):
+        with contextlib.closing(open_journal(output)):
+            _clear(folder)
+
+
+def _foreign(folder: Path) -> str | None:
+    """Return a file of a folder of parts that no run has written, but for hidden ones of the system."""
+    names = sorted(path.name for path in folder.iterdir())
+    return next((name for name in names if not name.startswith(".") and not _OURS.fullmatch(name)), None)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the files of a run, and the folder if it is empty then."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                path.unlink()
+        folder.rmdir()
 
 
 def error_file(output: Path) -> Path:
@@ -183,8 +233,17 @@ def error_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.errors.jsonl")
 
 
-def write_parts(chunks: Iterable[Rendered], journal: Journal, job: Job, report: Callable[[Rendered], None]) -> None:
-    """Gather chunks into parts and commit these; ``report`` each chunk, and raise its failure."""
+def write_parts(
+    chunks: Iterable[Rendered],
+    journal: Journal,
+    job: Job,
+    report: Callable[[Rendered], None],
+    check: Callable[[], None],
+) -> None:
+    """Gather chunks into parts and commit these; ``report`` each chunk, and raise its failure.
+
+    Before each commit ``check`` raises if the input changed, so that no part has rows of another file.
+    """
     waiting: list[Rendered] = []
     for chunk in chunks:
         if chunk.failure is not None:
@@ -193,8 +252,10 @@ def write_parts(chunks: Iterable[Rendered], journal: Journal, job: Job, report: 
         report(chunk)
         rows, size = sum(each.counts.rows for each in waiting), sum(each.size for each in waiting)
         if rows >= job.options.part_rows or size >= _PART_BYTES:
+            check()
             _commit(waiting, journal, job)
             waiting = []
+    check()
     if waiting or not journal.parts:  # an input without rows has one part without rows
         _commit(waiting, journal, job)
     journal.commit_all()
@@ -210,20 +271,28 @@ def _commit(chunks: list[Rendered], journal: Journal, job: Job) -> None:
             with new_file(journal.error_path(number), durable=True) as file:
                 file.write(errors)
         sync_folder(journal.folder)
-        size = journal.part_path(number).stat().st_size
+    path = journal.part_path(number)
     counts = Counts()
     for chunk in chunks:
         counts.add(chunk.counts)
-    end = chunks[-1].end if chunks else 0
-    on_error = job.options.on_error
-    journal.commit(Part(number=number, end=end, bytes=size, error_bytes=len(errors), on_error=on_error, counts=counts))
+    part = Part(
+        number=number,
+        end=chunks[-1].end if chunks else 0,
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        error_bytes=len(errors),
+        error_sha256=hashlib.sha256(errors).hexdigest() if errors else "",
+        on_error=job.options.on_error,
+        counts=counts,
+    )
+    journal.commit(part)
 
 
 def join_parts(output: Path, journal: Journal, writer: Writer) -> None:
     """Write output and error file from the parts, then remove these; StorageError without room for both."""
     joined, errors = journal.folder / "joined", journal.folder / "errors"
     error_paths = [journal.error_path(part.number) for part in journal.parts if part.error_bytes]
-    with _storing(output.parent):
+    with _storing(output):
         with new_file(joined, durable=True) as file:
             writer.join([journal.part_path(part.number) for part in journal.parts], file)
         if error_paths:
@@ -234,9 +303,23 @@ def join_parts(output: Path, journal: Journal, writer: Writer) -> None:
             errors.replace(error_file(output))
         else:
             error_file(output).unlink(missing_ok=True)  # of an older run
-        joined.replace(output)
+        _place(joined, output, replaces=journal.replaces)
         sync_folder(output.parent)
     journal.remove()
+
+
+def _place(joined: Path, output: Path, *, replaces: bool) -> None:
+    """Rename a file to the output; without ``replaces`` StorageError if another file has come there."""
+    if replaces:
+        joined.replace(output)
+        return
+    try:
+        os.link(joined, output)  # a rename would replace the file
+    except FileExistsError:
+        if sha256_of(output) != sha256_of(joined):  # the same if a run was killed just after this
+            raise StorageError(f"{output} has come while it was scored: move it away, then continue with --resume") from None
+    except OSError:  # a file system without links
+        joined.replace(output)
 
 
 def _differences(now: dict[str, Any], then: dict[str, Any], name: str = "") -> list[str]:
@@ -251,7 +334,7 @@ def _differences(now: dict[str, Any], then: dict[str, Any], name: str = "") -> l
 
 
 @contextlib.contextmanager
-def _storing(folder: Path) -> Iterator[None]:
+def _storing(path: Path) -> Iterator[None]:
     """Turn exceptions of writing into errors of one line."""
     try:
         yield
@@ -260,7 +343,7 @@ def _storing(folder: Path) -> Iterator[None]:
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         way_out = ": make room, then continue with --resume" if full else ""
-        raise StorageError(f"{folder} cannot be written: {error.strerror or error}{way_out}") from error
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}{way_out}") from error
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 import os
+from typing import TypeAlias
 
 from ..errors import OptionError, check_integer
 from ..load import Options
 from ..text.inputs import Window
+from ..text.thresholds import Threshold
+from .formats.base import ReadOptions
+
+Thresholds: TypeAlias = "Threshold | None"
 
 # Rows that are read, tokenized, sorted by length and run together: enough that little of a batch is padding.
 CHUNK_ROWS = 4096
@@ -37,6 +42,12 @@ class Columns:
     pair: str | None = None  # column of the second texts; None for single texts
     probabilities: bool = False  # whether to add p_<label> for each label
     prefix: str = ""  # of the added columns' names
+    function_to_apply: str | None = None  # from logits to scores; None for the model's
+    threshold: Threshold | None = None  # of a multi-label model; None for the model's
+    top_k: int | None = None  # number of the best labels to give; None for one, or those above their threshold
+
+    def __post_init__(self) -> None:
+        check_integer("top_k", self.top_k, optional=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,10 +59,11 @@ class ModelOptions:
     precision: str = "auto"
     threads: int | None = None
     long_text: str | Window = "truncate"
+    split_special_tokens: bool | None = None
 
     def parse(self) -> Options:
         """Return the options for loading, or raise OptionError."""
-        return Options.parse(device=self.device, precision=self.precision, threads=self.threads, long_text=self.long_text)
+        return Options.parse(**{name: value for name, value in vars(self).items() if name != "model"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +81,8 @@ class ScoreOptions:
     columns: Columns = dataclasses.field(default_factory=Columns)
     on_error: OnError = OnError.FAIL
     input_format: str | None = None
-    quotes: bool = True
+    output_format: str | None = None
+    read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
     part_rows: int = 4 * CHUNK_ROWS
     resume: bool = False
     force: bool = False

@@ -19,13 +19,16 @@ from ..load.open import load
 from ..load.resolve import resolve_model
 from ..model import Model
 from ..run.prefetch import prefetch
-from ..text.inputs import LongText, Text
+from ..text.inputs import Cut, LongText, Text
 from ..text.outputs import Floats
 from ..text.tokenizer import TextTokenizer, Tokens
 from .columns import OutputColumns
-from .formats import FileFormat, open_source
-from .formats.base import RowError, Rows, Source, Writer, dump, plain, valid
+from .formats import FileFormat
+from .formats.base import RowError, Rows, Source, Writer
 from .formats.files import shown
+from .formats.input import Stamp
+from .formats.values import dump, error_content, replace
+from .inputs import open_inputs
 from .options import ModelOptions, OnError, ScoreOptions
 from .summary import Counts
 
@@ -38,7 +41,7 @@ class ModelInfo:
 
     manifest: Manifest
     device: str  # cpu or cuda
-    identity: dict[str, Any]  # hash of the model, precision, device and windows
+    identity: dict[str, Any]  # hash of the model, precision, device and reading of texts
     model: Model | None  # None if only Ray's actors have its GPU
 
     @classmethod
@@ -54,7 +57,7 @@ class ModelInfo:
             device, precision = model.runtime.device.split(":")[0], model.runtime.precision
         manifest = manifest_of(folder)
         fingerprint = _fingerprint(folder, manifest)
-        identity = {"manifest": fingerprint, "precision": precision, "device": device, **_long_text(parsed)}
+        identity = {"manifest": fingerprint, "precision": precision, "device": device, **_reading(parsed)}
         return cls(manifest=manifest, device=device, identity=identity, model=model)
 
 
@@ -64,12 +67,13 @@ def load_model(options: ModelOptions) -> Model:
     return Model(load(options.model, parsed), parsed)
 
 
-def _long_text(options: Options) -> dict[str, Any]:
-    """Return the options for long texts: nothing by default, so that older runs can be resumed."""
-    if options.long_text is LongText.TRUNCATE:
-        return {}
-    window = dataclasses.asdict(options.window) if options.long_text is LongText.WINDOW else {}
-    return {"long_text": str(options.long_text), **window}
+def _reading(options: Options) -> dict[str, Any]:
+    """Return the options that change tokens, but for those that are as by default."""
+    split = options.split_special_tokens
+    found: dict[str, Any] = {} if split is None else {"split_special_tokens": split}
+    if options.long_text is not LongText.TRUNCATE:
+        found["long_text"] = str(options.long_text)
+    return found | (dataclasses.asdict(options.window) if options.long_text is LongText.WINDOW else {})
 
 
 def _fingerprint(folder: Path, manifest: Manifest) -> str:
@@ -85,8 +89,9 @@ def _fingerprint(folder: Path, manifest: Manifest) -> str:
 class Job:
     """Everything needed to score a file. Picklable."""
 
-    name: str  # of the input, - for stdin
-    form: FileFormat  # of the input
+    names: tuple[str, ...]  # of the inputs, - for stdin
+    stamps: tuple[Stamp | None, ...]  # their states when they were opened
+    form: FileFormat  # of the inputs
     text: str  # column of the texts
     pair: str | None  # column of the second texts
     output_columns: OutputColumns
@@ -96,7 +101,8 @@ class Job:
 
     def chunks(self, first: int, source: Source | None = None) -> Iterator[Rows]:
         """Yield the chunks from row ``first`` on; ``source`` is the input if it is open."""
-        source = source or open_source(self.name, self.form, self.options.chunk_rows, quotes=self.options.quotes)
+        options = self.options
+        source = source or open_inputs(self.names, self.form, options.chunk_rows, options.read, self.stamps)
         try:
             for rows in source.chunks(self.text, self.pair, self.output_columns.names):
                 if rows.first >= first:
@@ -170,8 +176,10 @@ class Pipeline:
         if not rows.errors or self._job.options.on_error is not OnError.FAIL:
             return None
         offset = min(rows.errors)
+        name = shown(self._job.names[0]) if rows.file is None else rows.file
+        error = rows.errors[offset]
         return InputError(
-            f"{shown(self._job.name)}, row {rows.first + offset + 1} cannot be scored: {rows.errors[offset].reason}; "
+            f"{name}, row {_number(rows, offset)} cannot be scored: {error.reason}{error.hint and f'; {error.hint}'}; "
             "--on-error null keeps such rows without a score, --on-error skip leaves them out, and both list them in a file "
             "next to the output"
         )
@@ -197,7 +205,7 @@ def distinct(rows: Rows) -> tuple[list[Text], list[int]]:
             continue
         place = known.setdefault((text, pair), len(texts))
         if place == len(texts):
-            texts.append(Text(text=text, pair=pair, index=rows.first + offset + 1))
+            texts.append(Text(text=text, pair=pair, index=_number(rows, offset)))
         places.append(place)
     return texts, places
 
@@ -207,16 +215,16 @@ def tokenize(model: Model, rows: Rows, read_seconds: float = 0.0) -> Tokenized:
     start = time.perf_counter()
     texts, places = distinct(rows)
     tokenizer, long_text = model.tokenizer, model.options.long_text
-    form = LongText.WINDOW if long_text is LongText.WINDOW else LongText.TRUNCATE
+    cut = Cut(long_text=LongText.WINDOW if long_text is LongText.WINDOW else LongText.TRUNCATE)
     try:
         if long_text is LongText.ERROR:
             texts, places = _refuse(rows, texts, places, _too_long(tokenizer, texts))
-        tokens = model.tokenize(texts, form)
+        tokens = model.tokenize(texts, cut)
     except InputError:  # the model cannot take one of them
         texts, places = _refuse(rows, texts, places, _unfit(tokenizer, texts))
         if long_text is LongText.ERROR:
             texts, places = _refuse(rows, texts, places, _too_long(tokenizer, texts))
-        tokens = model.tokenize(texts, form)
+        tokens = model.tokenize(texts, cut)
     counts = Counts(rows=len(places), errors=len(rows.errors), run=len(texts))
     counts.tokens = sum(len(row.ids) for row in tokens.rows)
     counts.seconds |= {"read": read_seconds, "tokenize": time.perf_counter() - start}
@@ -264,20 +272,17 @@ def spread(columns: list[list[object]], places: list[int]) -> list[list[object]]
     return [[column[place] if place >= 0 else None for place in places] for column in columns]
 
 
+def _number(rows: Rows, offset: int) -> int:
+    """Return a row's number in its file, from 1."""
+    return (rows.first if rows.file is None else rows.file_first) + offset + 1
+
+
 def _error_lines(rows: Rows) -> bytes:
     lines = []
     for offset, error in sorted(rows.errors.items()):
-        entry = {"row": rows.first + offset + 1, "reason": error.reason}
+        entry: dict[str, Any] = {} if rows.file is None else {"file": replace(rows.file)}
+        entry |= {"row": _number(rows, offset), "reason": replace(error.reason)}
         if error.content is not None:
-            entry["input"] = _escape(error.content if isinstance(error.content, (str, list)) else plain(error.content))
+            entry["input"] = error_content(error.content)
         lines.append(f"{dump(entry)}\n")
     return "".join(lines).encode()
-
-
-def _escape(value: Any) -> Any:
-    r"""Write bytes that are not UTF-8 as ``\xe9``."""
-    if isinstance(value, list):
-        return [_escape(each) for each in value]
-    if isinstance(value, str) and not valid(value):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return value

@@ -13,13 +13,13 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DeviceError, FusedBertError, InferenceError, MissingDependencyError, OptionError, check_integer
 from .formats import FileFormat
-from .formats.files import is_stream
+from .formats.files import STDIN
 from .options import RayOptions
 from .pipeline import Job, Pipeline, Rendered, load_model
 
@@ -29,14 +29,15 @@ _COLUMN = "chunk"
 _CONNECT_SECONDS = 10
 
 
-def check_ray(name: str, form: FileFormat) -> None:
+def check_ray(names: Sequence[str], form: FileFormat) -> None:
     """Raise MissingDependencyError without Ray, OptionError for a stream, which Ray cannot read."""
     for package in ("ray", "ray.data"):
         try:
             importlib.import_module(package)
         except ImportError as error:
             raise MissingDependencyError.of(error.name or package, "ray", "score on Ray") from None
-    if is_stream(name):
+    name = next((each for each in names if each == STDIN or not Path(each).is_file()), None)
+    if name is not None:
         raise OptionError(f"{name} is a stream, which Ray's reading task cannot see: save it to a {form.kind} file first")
 
 
@@ -52,7 +53,8 @@ def score_on_ray(job: Job, options: RayOptions, device: str, first: int) -> Iter
         threads = job.model.threads or 1
         actors, share = plan_actors(ray.cluster_resources(), device, options.actors, threads)
         model = dataclasses.replace(job.model, model=_absolute(job.model.model), threads=threads, device=device)
-        job = dataclasses.replace(job, name=str(Path(job.name).absolute()), model=model)
+        names = tuple(str(Path(name).absolute()) for name in job.names)
+        job = dataclasses.replace(job, names=names, model=model)
         here = {f"node:{ray.util.get_node_ip_address()}": 0.001}  # only this machine has it: it keeps the task at the input
         pool = data.ActorPoolStrategy(size=actors)
         with _context(data):

@@ -1,34 +1,29 @@
-"""``score_file``: a file of rows in, the same rows with labels and scores out."""
+"""``score_file``: files of rows in, the same rows with labels and scores out."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from ..errors import OptionError, StorageError, check_member
-from ..hardware.packages import installed, version
-from ..hardware.storage import sha256_of
 from ..text.inputs import Window
-from .columns import OutputColumns, check_clash, find_named, find_text
-from .formats import FileFormat, open_source, open_writer
-from .formats.base import Source
-from .formats.files import STDIN, check_input, is_stream, shown
-from .journal import Journal, discard, error_file, join_parts, open_journal, parts_folder, unfinished, write_parts
+from ..text.thresholds import Threshold
+from .formats import FileFormat, bare_name
+from .formats.base import ReadOptions
+from .formats.files import STDIN
+from .inputs import check_outside, common_format, expand, given_inputs, path_name
+from .journal import error_file
 from .options import Columns, ModelOptions, On, OnError, RayOptions, ScoreOptions
-from .pipeline import Job, ModelInfo, Pipeline, Rendered
-from .ray import check_ray, score_on_ray
-from .summary import Counts, Progress, Summary
-
-_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
+from .pipeline import ModelInfo
+from .run import Run, is_stream
+from .summary import Progress, Summary
 
 
 def score_file(
-    input: str | os.PathLike[str],
+    input: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | None = None,
@@ -36,8 +31,15 @@ def score_file(
     pair_column: str | None = None,
     probabilities: bool = False,
     prefix: str = "",
+    function_to_apply: str | None = None,
+    threshold: Threshold | None = None,
+    top_k: int | None = None,
     on_error: str = "fail",
     input_format: str | None = None,
+    output_format: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
     quotes: bool = True,
     part_rows: int = ScoreOptions.part_rows,
     resume: bool = False,
@@ -46,26 +48,37 @@ def score_file(
     precision: str = "auto",
     threads: int | None = None,
     long_text: str | Window = "truncate",
+    split_special_tokens: bool | None = None,
     on: str = "local",
     ray_address: str | None = None,
     actors: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Score a csv, tsv, jsonl or parquet file into another, in memory that does not grow with the file.
+    """Score tables (csv, tsv, txt, jsonl, json, parquet) into another, in memory that does not grow with them.
 
     The output has the input's columns and rows in order, plus ``label``, ``score``, with ``probabilities`` ``p_<label>`` for
     each label, and ``truncated``. It appears complete, by rename.
 
     Args:
-        input: The file, its format by suffix; ``-`` for stdin. A stream cannot be resumed.
-        output: The file to write, its format by suffix.
+        input: A file, its format by suffix; a folder of files or a pattern; several of these, read one after the other; or
+            ``-`` for stdin. A stream cannot be resumed.
+        output: The file to write, its format by suffix; a folder, with ``/`` at its end, for a file in it for each input; or
+            ``-`` for stdout. A stream has no journal, and its input's format.
         model: An artifact, a checkpoint folder or a hub id; None for the embedded default.
         text_column: Column of the texts; None for the only candidate.
         pair_column: Column of the second texts, for sentence pairs.
         probabilities: Whether to add a column for each label's probability.
         prefix: Put before the names of added columns.
+        function_to_apply: ``softmax``, ``sigmoid`` or ``none`` (logits); None for the model's.
+        threshold: For a multi-label model the least probability of a label, or one for each label, as a sequence or by name;
+            None for the artifact's, else 0.5.
+        top_k: Number of labels, the best first, as lists; None for the best one, or all from ``threshold`` on.
         on_error: For a row that cannot be scored: ``fail``, ``null`` (no score) or ``skip`` (left out).
         input_format: The format, if the input's suffix does not name it.
+        output_format: The format, if the output's suffix does not name it.
+        delimiter: Character between the cells of a csv; None for a comma, or a tab in a tsv.
+        encoding: Encoding of a text format; None for UTF-8, or that of its byte order mark.
+        header: Whether the first line of a csv names its columns, which are ``1``, ``2`` and so on if not.
         quotes: Whether ``"`` opens a quoted cell of a csv or tsv.
         part_rows: Rows that are committed together.
         resume: Whether to continue an unfinished run; a finished output stays as it is.
@@ -74,6 +87,7 @@ def score_file(
         precision: As there.
         threads: As there; with Ray, of each actor.
         long_text: As there, without a warning; with ``error`` a row whose text is too long cannot be scored.
+        split_special_tokens: As there.
         on: ``local`` or ``ray``.
         ray_address: Of a running cluster; None starts Ray on this machine.
         actors: Number of Ray actors.
@@ -90,144 +104,89 @@ def score_file(
         >>> summary.rows, dict(summary.labels)
         (5, {'POSITIVE': 3, 'NEGATIVE': 2})
     """
+    given = given_inputs(input)
+    names, out = expand(given, input_format), path_name(output, "the output")
+    if not is_stream(out):
+        check_outside(given, out)
+    columns = Columns(
+        text=text_column,
+        pair=pair_column,
+        probabilities=probabilities,
+        prefix=prefix,
+        function_to_apply=function_to_apply,
+        threshold=threshold,
+        top_k=top_k,
+    )
     options = ScoreOptions(
-        columns=Columns(text=text_column, pair=pair_column, probabilities=probabilities, prefix=prefix),
+        columns=columns,
         on_error=check_member(OnError, "on_error", on_error),
         input_format=input_format,
-        quotes=quotes,
+        output_format=output_format,
+        read=ReadOptions(quotes=quotes, delimiter=delimiter, encoding=encoding, header=header),
         part_rows=part_rows,
         resume=resume,
         force=force,
     )
-    model_options = ModelOptions(model=model, device=device, precision=precision, threads=threads, long_text=long_text)
+    model_options = ModelOptions(
+        model=model,
+        device=device,
+        precision=precision,
+        threads=threads,
+        long_text=long_text,
+        split_special_tokens=split_special_tokens,
+    )
     if check_member(On, "on", on) is On.LOCAL and (ray_address is not None or actors is not None):
         raise OptionError("a Ray address or a number of actors needs on='ray' (--on ray)")
     ray = RayOptions(address=ray_address, actors=actors) if on == On.RAY else None
-    name = os.fspath(input)
-    return _Run(name=name, output=Path(output), model=model_options, options=options, ray=ray, progress=progress).run()
+    with contextlib.ExitStack() as stack:
+        loaded: list[ModelInfo] = []
+
+        def load() -> ModelInfo:
+            if not loaded:
+                loaded.append(ModelInfo.load(model_options, remote=ray is not None))
+                if loaded[0].model is not None:
+                    stack.callback(loaded[0].model.close)
+            return loaded[0]
+
+        def score(names: tuple[str, ...], output: str) -> Summary:
+            run = Run(names=names, output=output, model=model_options, options=options, ray=ray, load=load, progress=progress)
+            return run.run()
+
+        if not _is_folder(given, out, several=not isinstance(input, (str, os.PathLike))):
+            return score(names, out)
+        started = time.perf_counter()
+        summaries = [score((name,), output) for name, output in _one_each(names, Path(out), options)]
+        return Summary.sum(summaries, output=out, seconds=time.perf_counter() - started)
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Run:
-    name: str
-    output: Path
-    model: ModelOptions
-    options: ScoreOptions
-    ray: RayOptions | None
-    progress: Callable[[Progress], None] | None
-    counts: Counts = dataclasses.field(default_factory=Counts)
-    started: float = dataclasses.field(default_factory=time.perf_counter)
+def _is_folder(given: tuple[str, ...], output: str, *, several: bool) -> bool:
+    """Return whether each input has an output: with ``/`` at its end, or for several inputs into a folder that is there."""
+    if is_stream(output):
+        return False
+    single = not several and Path(given[0]).is_file()
+    return output.endswith(("/", os.sep)) or (Path(output).is_dir() and not single)
 
-    def run(self) -> Summary:
-        form, output_form = FileFormat.of(self.name, self.options.input_format), FileFormat.of(str(self.output))
-        if self._is_finished():
-            return Summary(output=str(self.output), finished_before=True)
-        check_input(self.name)
-        if self.name != STDIN and self.output.exists() and self.output.samefile(self.name):
-            raise OptionError(f"{self.output} is the input: choose another output")
-        if self.ray is not None:
-            check_ray(self.name, form)
-        with contextlib.ExitStack() as stack:
-            source = open_source(self.name, form, self.options.chunk_rows, quotes=self.options.quotes)
-            stack.callback(source.close)
-            text, pair = self._columns(source)
-            info = ModelInfo.load(self.model, remote=self.ray is not None)
-            if info.model is not None:
-                stack.callback(info.model.close)
-            output_columns = OutputColumns.of(
-                info.manifest.labels, info.manifest.problem_type, self.options.columns, info.manifest.function_to_apply
-            )
-            check_clash(source.columns, output_columns.names, shown(self.name))
-            job = Job(
-                name=self.name,
-                form=form,
-                text=text,
-                pair=pair,
-                output_columns=output_columns,
-                writer=open_writer(output_form, source, output_columns.added, (text, pair), quotes=self.options.quotes),
-                options=self.options,
-                model=self.model,
-            )
-            options = {
-                "text_column": text,
-                "pair_column": pair,
-                "columns": list(output_columns.names),
-                "formats": [str(form), str(output_form)],
-                "quotes": self.options.quotes,
-                "part_rows": self.options.part_rows,
-                "versions": {"fusedbert": version(), **dict(installed(_LIBRARIES))},
-            }
-            journal = stack.enter_context(contextlib.closing(open_journal(self.output)))
-            self._start(journal, {"input": self._input(), "model": info.identity, "options": options})
-            return self._score(job, journal, info, source)
 
-    def _is_finished(self) -> bool:
-        """Check the output's path; return whether nothing is left to do."""
-        output, options = self.output, self.options
-        if output.is_dir():
-            raise StorageError(f"{output} is a folder: give a file to write")
-        if unfinished(output):
-            if not options.resume and not options.force:
-                way_out = "continue it with --resume, or start over with --force"
-                raise StorageError(f"an unfinished run of {output} is in {parts_folder(output)}: {way_out}")
-            return False
-        if options.force or not output.exists():
-            return False
-        if not options.resume:
-            raise StorageError(f"{output} exists already: choose another file, replace it with --force, or give --resume")
-        discard(output)  # the folder of a run that was killed after its end
-        return True
-
-    def _columns(self, source: Source) -> tuple[str, str | None]:
-        columns, name = self.options.columns, shown(self.name)
-        if not source.columns:  # a jsonl without rows
-            return columns.text or "text", columns.pair
-        pair = None if columns.pair is None else find_named(source.columns, columns.pair, name)
-        text = find_text([column for column in source.columns if column != pair], columns.text, name)
-        return text, pair
-
-    def _input(self) -> dict[str, Any]:
-        """Identify the input; a stream has no identity."""
-        if is_stream(self.name):
-            return {"stream": True}
-        return {"bytes": Path(self.name).stat().st_size, "sha256": sha256_of(Path(self.name))}
-
-    def _start(self, journal: Journal, identity: dict[str, Any]) -> None:
-        if not unfinished(self.output) or self.options.force:
-            journal.start(identity)
-            return
-        if "stream" in identity["input"]:
-            raise OptionError(
-                f"{self.name} is a stream, and cannot be read again: save it to a file and score that, "
-                "or repeat it from its start with --force"
-            )
-        journal.load(identity, self.options.on_error)
-        for part in journal.parts:
-            self.counts.add(part.counts)
-
-    def _score(self, job: Job, journal: Journal, info: ModelInfo, source: Source) -> Summary:
-        resumed = journal.end
-        if not journal.complete:
-            with contextlib.closing(self._rendered(job, info, source, resumed)) as chunks:
-                write_parts(chunks, journal, job, self._report)
-        join_parts(self.output, journal, job.writer)
-        return Summary.of(
-            self.counts,
-            output=str(self.output),
-            error_file=str(error_file(self.output)),
-            resumed=resumed,
-            seconds=time.perf_counter() - self.started,
-        )
-
-    def _rendered(self, job: Job, info: ModelInfo, source: Source, first: int) -> Generator[Rendered]:
-        if self.ray is not None:
-            source.close()  # a task of Ray reads it
-            yield from score_on_ray(job, self.ray, info.device, first)
-        elif info.model is not None:
-            yield from Pipeline(job, info.model).run(job.chunks(first, source))
-
-    def _report(self, chunk: Rendered) -> None:
-        self.counts.add(chunk.counts)
-        if self.progress is not None:
-            total = None if not chunk.done else max(chunk.end, round(chunk.end / chunk.done))
-            self.progress(Progress(rows=chunk.end, total=total, padding=self.counts.padding))
+def _one_each(names: tuple[str, ...], folder: Path, options: ScoreOptions) -> list[tuple[str, str]]:
+    """Return each input with its output, of the same name in a folder, which is made."""
+    form = common_format(names, options.input_format)
+    outputs: dict[str, str] = {}
+    for name in names:
+        if name == STDIN:
+            raise OptionError(f"stdin has no name for a file in {folder}: give a file as the output")
+        target = folder / Path(name).name
+        if options.output_format is not None or form.kind == "txt":
+            target = folder / f"{bare_name(name)}.{options.output_format or 'csv'}"
+        other = outputs.setdefault(str(target), name)
+        if other != name:
+            raise OptionError(f"{other} and {name} would both be written to {target}: score them into two folders")
+        FileFormat.of(str(target), output=True)
+    for path, name in outputs.items():
+        errors = str(error_file(Path(path)))
+        if errors in outputs:
+            raise OptionError(f"{outputs[errors]} and the errors of {name} would both be written to {errors}: rename one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror or error}") from None
+    return [(name, output) for output, name in outputs.items()]

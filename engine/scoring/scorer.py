@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError, OptionError, check_member
 from ..model import Model
 from ..text.inputs import Window
+from ..text.thresholds import Threshold
 from .columns import OutputColumns, check_clash, find_named, find_text
 from .formats.base import RowError, Rows, check_texts
 from .formats.csv import CsvData
@@ -42,18 +43,37 @@ class Scorer:
         pair_column: str | None = None,
         probabilities: bool = False,
         prefix: str = "",
+        function_to_apply: str | None = None,
+        threshold: Threshold | None = None,
+        top_k: int | None = None,
         on_error: str = "fail",
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
         long_text: str | Window = "truncate",
+        split_special_tokens: bool | None = None,
     ) -> None:
         """Keep the options, as in ``score_file``; ``on_error`` without ``skip``."""
-        self._columns = Columns(text=text_column, pair=pair_column, probabilities=probabilities, prefix=prefix)
+        self._columns = Columns(
+            text=text_column,
+            pair=pair_column,
+            probabilities=probabilities,
+            prefix=prefix,
+            function_to_apply=function_to_apply,
+            threshold=threshold,
+            top_k=top_k,
+        )
         self._on_error = check_member(OnError, "on_error", on_error)
         if self._on_error is OnError.SKIP:
             raise OptionError("on_error is 'skip', but a Scorer keeps every row: give fail or null, and drop rows afterwards")
-        self._options = ModelOptions(model=model, device=device, precision=precision, threads=threads, long_text=long_text)
+        self._options = ModelOptions(
+            model=model,
+            device=device,
+            precision=precision,
+            threads=threads,
+            long_text=long_text,
+            split_special_tokens=split_special_tokens,
+        )
         self._model: Model | None = None
         self._lock = threading.Lock()
 
@@ -77,7 +97,8 @@ class Scorer:
         pair = None if self._columns.pair is None else find_named(names, self._columns.pair, _BATCH)
         text = find_text([name for name in names if name != pair], self._columns.text, _BATCH)
         model = self._load()
-        output = OutputColumns.of(model.labels, model.problem_type, self._columns, str(model.function))
+        stored = model.source.manifest.thresholds
+        output = OutputColumns.of(model.labels, model.problem_type, self._columns, str(model.function), stored)
         check_clash(names, output.names, _BATCH)
         rows = _rows(batch, text, pair)
         self._check(rows)
@@ -112,7 +133,7 @@ def _rows(batch: Mapping[str, Sequence[Any]], text: str, pair: str | None) -> Ro
         raise InputError(f"{text!r} has {count} rows and {pair!r} {others}: a batch's columns are of one length")
     errors: dict[int, RowError] = {}
     texts = check_texts(_values(batch[text]), text, errors)
-    pairs = None if pair is None else check_texts(_values(batch[pair]), pair, errors)
+    pairs = None if pair is None else check_texts(_values(batch[pair]), pair, errors, optional=True)
     return Rows(first=0, data=CsvData((), []), texts=texts, pairs=pairs, errors=errors, size=0, done=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _STAGES = ("read", "tokenize", "run", "write")
@@ -47,7 +47,17 @@ class Counts:
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Counts:
-        """Read a ``document``."""
+        """Read a ``document``; ValueError if it is not one."""
+        tables, names = ("labels", "seconds"), {field.name for field in dataclasses.fields(cls)}
+        numbers = [value for name, value in document.items() if name not in tables]
+        if document.keys() != names or not all(type(value) is int and value >= 0 for value in numbers):
+            raise ValueError("the counts of a part are not numbers")
+        for name, kinds in zip(tables, ((int,), (int, float)), strict=True):
+            table = document[name]
+            if not isinstance(table, dict) or not all(
+                type(value) in kinds and 0 <= value < float("inf") for value in table.values()
+            ):
+                raise ValueError(f"the {name} of a part are not numbers")
         return cls(**{**document, "labels": Counter(document["labels"])})
 
 
@@ -61,7 +71,7 @@ class Summary:
         rows: Rows of the input.
         written: Rows of the output.
         errors: Rows that could not be scored.
-        error_file: The file that lists them, or None.
+        error_file: The file that lists them, the first of several, or None.
         resumed: Rows that an earlier run had committed.
         distinct: Share of the rows scored whose text ran; equal ones of a chunk run once.
         truncated: Rows whose text was cut.
@@ -88,8 +98,8 @@ class Summary:
     stages: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, counts: Counts, *, output: str, error_file: str, resumed: int, seconds: float) -> Summary:
-        """Return the summary for a run's counts."""
+    def of(cls, counts: Counts, *, output: str, error_file: str | None, resumed: int, seconds: float) -> Summary:
+        """Return the summary for a run's counts; ``error_file`` lists rows that could not be scored, if there is one."""
         return cls(
             output=output,
             rows=counts.rows,
@@ -104,6 +114,34 @@ class Summary:
             seconds=round(seconds, 3),
             rows_per_second=round((counts.rows - resumed) / max(seconds, 1e-9), 1),
             stages={stage: round(counts.seconds.get(stage, 0.0), 3) for stage in _STAGES},
+        )
+
+    @classmethod
+    def sum(cls, summaries: Sequence[Summary], *, output: str, seconds: float) -> Summary:
+        """Add up the summaries of several outputs in a folder; shares are weighted by rows."""
+        rows, resumed = (sum(getattr(each, name) for each in summaries) for name in ("rows", "resumed"))
+        labels: Counter[str] = Counter()
+        for each in summaries:
+            labels.update(each.labels)
+
+        def mean(name: str) -> float:
+            return float(round(sum(getattr(each, name) * each.rows for each in summaries) / max(1, rows), 4))
+
+        return cls(
+            output=output,
+            finished_before=all(each.finished_before for each in summaries),
+            rows=rows,
+            written=sum(each.written for each in summaries),
+            errors=sum(each.errors for each in summaries),
+            error_file=next((each.error_file for each in summaries if each.error_file), None),
+            resumed=resumed,
+            distinct=mean("distinct"),
+            truncated=sum(each.truncated for each in summaries),
+            padding=mean("padding"),
+            labels=dict(labels.most_common()),
+            seconds=round(seconds, 3),
+            rows_per_second=round((rows - resumed) / max(seconds, 1e-9), 1),
+            stages={stage: round(sum(each.stages.get(stage, 0.0) for each in summaries), 3) for stage in _STAGES},
         )
 
     def document(self) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any, TypeAlias
 
-from ..errors import InputError, check_integer, check_member
+from ..errors import InputError, OptionError, check_integer, check_member, shown
 
 # One input, as a caller writes it: "text", ("text", "pair"), {"text": ..., "text_pair": ...}
 Item: TypeAlias = "str | tuple[str, str] | Mapping[str, str | None]"
@@ -45,9 +45,31 @@ def check_items(items: Iterable[Any], start: int = 0) -> list[Text]:
     Raises:
         InputError: ``items`` is not a collection, or an item is not a text.
     """
-    if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):
+    found = items if isinstance(items, list) else collection(items)
+    if found is None:
         raise InputError(f"expected a list of texts, found {_describe(items)}: put a single text into a list, [text]")
-    return [check_item(item, start + offset) for offset, item in enumerate(items)]
+    return [check_item(item, start + offset) for offset, item in enumerate(found)]
+
+
+def collection(inputs: Any) -> Iterable[Any] | None:
+    """Return the items of a collection of texts, or None for anything else, such as a single text.
+
+    Those of a sequence without ``__iter__``, such as transformers' ``KeyDataset``, are read one by one.
+
+    Raises:
+        InputError: ``inputs`` is a table.
+    """
+    if isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping)):
+        return None
+    dimensions = getattr(inputs, "ndim", 1)
+    if isinstance(dimensions, int) and dimensions > 1:  # iterating over pandas' DataFrame gives the names of its columns
+        raise InputError(f"expected a list of texts, found a table, {type(inputs).__name__}: give one column of it")
+    if isinstance(inputs, Iterable):
+        return None if dimensions == 0 else inputs
+    if isinstance(inputs, Sized) and hasattr(inputs, "__getitem__"):
+        by_number: Any = inputs
+        return (by_number[i] for i in range(len(inputs)))
+    return None
 
 
 def check_item(item: Any, index: int) -> Text:
@@ -60,7 +82,7 @@ def check_item(item: Any, index: int) -> Text:
         return Text(text=_check_text(item, index), index=index)
     if isinstance(item, Mapping):
         if "text" not in item or not item.keys() <= {"text", "text_pair"}:
-            keys = ", ".join(map(repr, item))
+            keys = shown(list(item))[1:-1]
             raise InputError(f"text {index} is a dict with keys {keys}: expected 'text', and 'text_pair' for a pair")
         pair = item.get("text_pair")
         return Text(text=_check_text(item["text"], index), pair=None if pair is None else _check_text(pair, index), index=index)
@@ -90,7 +112,7 @@ def _describe(value: Any) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     if isinstance(value, (int, float)):
-        return f"the {type(value).__name__} {value}"
+        return f"the {type(value).__name__} {shown(value)}"
     return f"of type {type(value).__name__}"
 
 
@@ -104,12 +126,57 @@ def _way_out(value: Any) -> str:
     return "convert it with str(value)"
 
 
+def check_flag(name: str, value: object) -> None:
+    """Check that an option is True, False or None.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise OptionError(f"{name} is {shown(value)}: give True, False or None")
+
+
 class LongText(enum.StrEnum):
     """Treatment of a text of more than ``max_length`` tokens."""
 
     TRUNCATE = "truncate"
     ERROR = "error"
     WINDOW = "window"
+
+
+class Truncation(enum.StrEnum):
+    """transformers' strategies: of a pair cut the longer text first, one of them only, or none."""
+
+    LONGEST_FIRST = "longest_first"
+    ONLY_FIRST = "only_first"
+    ONLY_SECOND = "only_second"
+    DO_NOT_TRUNCATE = "do_not_truncate"
+
+
+class Side(enum.StrEnum):
+    """The side on which a text is cut."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """The reading of a call's texts; None for what the classifier was loaded with."""
+
+    long_text: LongText | None = None
+    strategy: Truncation = Truncation.LONGEST_FIRST
+    max_length: int | None = None
+    side: Side | None = None
+    split_special_tokens: bool | None = None
+
+    @property
+    def as_loaded(self) -> bool:
+        """True if the caller has not said how long a text may be: cutting one then gives a warning."""
+        return self.long_text is None and self.max_length is None
+
+
+AS_LOADED = Cut()
 
 
 class Aggregate(enum.StrEnum):

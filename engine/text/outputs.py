@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FusedBertError, OptionError
+from ..errors import FusedBertError, OptionError, shown
+from .inputs import AS_LOADED, Cut
 
 Floats: TypeAlias = NDArray[np.float32]
 _Float = TypeVar("_Float", bound=np.floating[Any])
@@ -35,7 +37,7 @@ class Function(enum.StrEnum):
             try:
                 return cls(name.lower() if isinstance(name, str) else name)
             except ValueError:
-                raise OptionError(f"function_to_apply is {name!r}: give one of {', '.join(cls)}, or None") from None
+                raise OptionError(f"function_to_apply is {shown(name)}: give one of {', '.join(cls)}, or None") from None
         if stated is not None:
             return cls(stated)
         if problem_type == "regression":
@@ -60,20 +62,15 @@ def names_by_id(id2label: Any) -> dict[int, str]:
     try:
         names = {int(key): name for key, name in ({} if id2label is None else id2label).items()}
     except (AttributeError, ValueError, TypeError):
-        raise ValueError(f"id2label = {_short(id2label)}, expected numbers and names") from None
+        raise ValueError(f"id2label = {shown(id2label)}, expected numbers and names") from None
     for i, name in names.items():
         if i < 0:
             raise ValueError(f"id2label with the id {i}, expected ids from 0 up")
         if isinstance(name, (dict, list)) or name is None:
-            raise ValueError(f"id2label with {_short(name)} for {i}, expected a name")
+            raise ValueError(f"id2label with {shown(name)} for {i}, expected a name")
         if any(unicodedata.category(character) in _UNFIT for character in str(name)):
-            raise ValueError(f"id2label with {_short(name)} for {i}, expected a name of one line, without control characters")
+            raise ValueError(f"id2label with {shown(name)} for {i}, expected a name of one line, without control characters")
     return {i: str(name) for i, name in names.items()}
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)  # a lone surrogate cannot be printed
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # Activations of sentence-transformers' rerankers.
@@ -104,7 +101,7 @@ def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, r
         return None
     nested = config.get(_NESTED)
     if nested is not None and not isinstance(nested, Mapping):
-        raise refusal(f"config.json has {_NESTED} = {nested!r}, expected an object: mend config.json")
+        raise refusal(f"config.json has {_NESTED} = {shown(nested)}, expected an object: mend config.json")
     key, name = _OLD, config.get(_OLD)
     if nested is not None and "activation_fn" in nested:  # the newer key wins
         key, name = f"{_NESTED}.activation_fn", nested["activation_fn"]
@@ -113,8 +110,8 @@ def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, r
     function = _ACTIVATIONS.get(name) if isinstance(name, str) else None
     if function is None:
         raise refusal(
-            f"config.json has {key} = {name!r}, expected one of {', '.join(_ACTIVATIONS)}: take the one that fits, or leave "
-            "the key out for the sigmoid"
+            f"config.json has {key} = {shown(name)}, expected one of {', '.join(_ACTIVATIONS)}: take the one that fits, or "
+            "leave the key out for the sigmoid"
         )
     return None if function is Function.SIGMOID else str(function)
 
@@ -166,7 +163,7 @@ def check_top_k(top_k: object) -> int | Default | None:
     if top_k is UNSET or top_k is None:
         return top_k
     if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
-        raise OptionError(f"top_k is {top_k!r}: give an integer from 1 up, or None for all labels")
+        raise OptionError(f"top_k is {shown(top_k)}: give an integer from 1 up, or None for all labels")
     return int(top_k)
 
 
@@ -177,3 +174,32 @@ def scored(scores: Floats, labels: Sequence[str], top_k: int | Default | None) -
         return {"label": labels[best], "score": float(scores[best])}
     order = np.argsort(-scores, kind="stable")[:top_k]  # equal scores in the order of the labels
     return [{"label": labels[index], "score": float(scores[index])} for index in order]
+
+
+def passing(logits: Floats, thresholds: Sequence[float]) -> NDArray[np.bool_]:
+    """Return which labels of a multi-label model count, ``[n, labels]``: those whose probability reaches its threshold."""
+    return np.asarray(apply(Function.SIGMOID, logits) >= np.asarray(thresholds, dtype=np.float64))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CallOptions:
+    """The checked options of a call."""
+
+    function: Function
+    top_k: int | Default | None = UNSET
+    thresholds: tuple[float, ...] | None = None  # of each label; None to give labels whatever their probability
+    cut: Cut = AS_LOADED
+
+    @property
+    def best_only(self) -> bool:
+        """True if a result is the best label, without a list."""
+        return self.top_k is UNSET and self.thresholds is None
+
+    def results(self, logits: Floats, labels: tuple[str, ...]) -> list[Scored | list[Scored]]:
+        """Return the result of each text from its logits ``[n, labels]``."""
+        scores = apply(self.function, logits)  # [n, labels]
+        if self.thresholds is None:
+            return [scored(row, labels, self.top_k) for row in scores]
+        top_k = None if self.top_k is UNSET else self.top_k
+        kept = map(np.flatnonzero, passing(logits, self.thresholds))
+        return [scored(row[i], [labels[j] for j in i], top_k) for row, i in zip(scores, kept, strict=True)]

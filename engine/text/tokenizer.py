@@ -7,25 +7,25 @@ longer text first. The parity check of the export uses this module too, so it se
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from ..errors import ArtifactError, InputError, TextTooLongError
-from .inputs import Aggregate, Text
+from ..errors import ArtifactError, InputError, TextTooLongError, shown, without_panic
+from ..hardware.json_file import LARGE, check_regular, read_json_file
+from .encode import LONG, encode_each, encode_texts
+from .inputs import AS_LOADED, Aggregate, Cut, Side, Text, Truncation
 
-# Of a text with more than this many characters per token of max_length only the start is tokenized, if that is safe.
-_LONG = 32
-# Steps that look at one word at a time, so that the tokens before a space do not depend on the text after it.
-_LOCAL_PRE_TOKENIZERS = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel"})
-_LOCAL_NORMALIZERS = frozenset({"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD"})
+if TYPE_CHECKING:
+    from .prefix import Shortener
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,9 +98,10 @@ class TextTokenizer:
     max_length: int  # tokens of a row, special tokens included
     pad_id: int
     cut_left: bool  # whether a text is cut at its start
-    prefix_safe: bool  # whether tokens before a space do not depend on the text after it
+    strategy: Truncation = Truncation.LONGEST_FIRST  # which text of a pair is cut
     segments: bool = True  # whether the second text of a pair is segment 1, or 0 like the first
     vocab_size: int | None = None  # rows of the model's embedding table, if the tokenizer has tokens beyond it
+    loaded: TextTokenizer | None = None  # the one that this one with the settings of a call comes from
 
     @classmethod
     def load(cls, folder: Path, max_length: int) -> TextTokenizer:
@@ -109,14 +110,12 @@ class TextTokenizer:
         Raises:
             ArtifactError: tokenizer.json is missing or damaged.
         """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing: export the checkpoint again")
-        try:
-            raw = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exceptions
-            raise ArtifactError(f"{path} cannot be read as a tokenizer ({error}): export the checkpoint again") from None
-        return cls.of(raw, read_json(folder / "tokenizer_config.json"), read_json(folder / "config.json"), max_length)
+        settings, config = read_config(folder / "tokenizer_config.json"), read_config(folder / "config.json")
+        names = settings.get("model_input_names", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            place = folder / "tokenizer_config.json"
+            raise ArtifactError(f"{place} has model_input_names = {shown(names)}, expected a list of names: {_AGAIN}")
+        return cls.of(read_tokenizer(folder / "tokenizer.json"), settings, config, max_length)
 
     @classmethod
     def of(cls, raw: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any], max_length: int) -> TextTokenizer:
@@ -128,28 +127,59 @@ class TextTokenizer:
         side = settings.get("truncation_side") or truncation.get("direction", "right")
         added = raw.get_added_tokens_decoder()
         rows = config.get("vocab_size")
-        beyond = isinstance(rows, int) and (raw.get_vocab_size() > rows or max(added, default=0) >= rows)
+        beyond = type(rows) is int and rows > 0 and (raw.get_vocab_size() > rows or max(added, default=0) >= rows)
         return cls(
             raw=raw,
             max_length=max_length,
             pad_id=_pad_id(raw, settings, config, padding),
             cut_left=str(side).lower() == "left",
-            prefix_safe=_prefix_safe(raw, [token.content for token in added.values()]),
             segments="token_type_ids" in settings.get("model_input_names", ["token_type_ids"]),
             vocab_size=rows if beyond else None,
         )
+
+    def for_call(self, cut: Cut) -> TextTokenizer:
+        """Return the tokenizer with the settings of a call."""
+        if cut is AS_LOADED:
+            return self
+        split = cut.split_special_tokens
+        return dataclasses.replace(
+            self,
+            raw=self.raw if split in (None, self.raw.encode_special_tokens) else self._other_raw,
+            max_length=cut.max_length or self.max_length,
+            cut_left=self.cut_left if cut.side is None else cut.side is Side.LEFT,
+            strategy=cut.strategy,
+            loaded=self,
+        )
+
+    @functools.cached_property
+    def _shortener(self) -> Shortener:
+        """Cuts very long texts before they are tokenized."""
+        from .prefix import Shortener  # which the first answer does not need
+
+        return Shortener(self.raw)
+
+    @functools.cached_property
+    def _other_raw(self) -> Tokenizer:
+        """The same tokenizer with special tokens in texts as text, if this one reads them as tokens, or the reverse."""
+        other = copy.deepcopy(self.raw)
+        other.encode_special_tokens = not self.raw.encode_special_tokens  # a copy has the default
+        return other
 
     def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> list[Row]:
         """Tokenize checked texts into rows of at most ``max_length`` tokens.
 
         Raises:
-            TextTooLongError: A text has more tokens than ``max_length`` and ``truncate`` is false.
+            TextTooLongError: A text has more tokens than ``max_length``, and ``truncate`` is false or ``strategy`` cannot cut
+                enough of it.
         """
-        prefixes = [self._prefix(text) for text in texts]
-        encodings = self.raw.encode_batch_fast([prefix.plain() for prefix in prefixes])
+        shorts = [self._short(text) for text in texts]
+        plain = [short.plain() for short, _ in shorts]
+        try:
+            encodings = self.raw.encode_batch_fast(plain)
+        except BaseException as error:  # tokenizers raises bare Exceptions, and PanicException
+            encodings = encode_each(self.raw, [short for short, _ in shorts], error)
         return [
-            self._row(encoding, text, prefix is not text, truncate)
-            for encoding, text, prefix in zip(encodings, texts, prefixes, strict=True)
+            self._row(encoding, text, cut, truncate) for encoding, text, (_, cut) in zip(encodings, texts, shorts, strict=True)
         ]
 
     def trace(self, text: Text, *, truncate: bool = True) -> tuple[Encoding, list[int]]:
@@ -158,9 +188,9 @@ class TextTokenizer:
         Raises:
             TextTooLongError: As ``encode``.
         """
-        prefix = self._prefix(text)
-        encoding = self.raw.encode_batch([prefix.plain()])[0]
-        if not self._row(encoding, text, prefix is not text, truncate).truncated:
+        short, cut = self._short(text, offsets=True)
+        encoding = encode_texts(self.raw, [short], offsets=True)[0]
+        if not self._row(encoding, text, cut, truncate).truncated:
             return encoding, list(range(len(encoding)))
         return encoding, self._kept(encoding.sequence_ids, text)
 
@@ -169,10 +199,9 @@ class TextTokenizer:
         if len(ids) <= self.max_length and not shortened:
             return self.row(ids, types, text)
         if not truncate:
-            more = "more than " if shortened else ""
+            count = f"more than {self.max_length}" if shortened else str(len(ids))
             raise TextTooLongError(
-                f"text {text.index} has {more}{len(ids)} tokens, max_length is {self.max_length}: "
-                "shorten it, or allow truncation"
+                f"text {text.index} has {count} tokens, max_length is {self.max_length}: shorten it, or allow truncation"
             )
         kept = self._kept(encoding.sequence_ids, text)
         return self.row([ids[i] for i in kept], [types[i] for i in kept], text, truncated=True)
@@ -202,33 +231,31 @@ class TextTokenizer:
         if room < 0:
             raise InputError(f"text {text.index} is a pair, and max_length {self.max_length} has no room for its separators")
         dropped: set[int] = set()
-        for part, count in zip((first, second), share_room(len(first), len(second), room), strict=True):
+        for part, count in zip((first, second), self._share(len(first), len(second), room, text), strict=True):
             dropped.update(part[: len(part) - count] if self.cut_left else part[count:])
         return [i for i in range(len(owners)) if i not in dropped]
 
-    def _prefix(self, text: Text) -> Text:
-        """Return a prefix of a very long text with all tokens to keep, or the text itself.
+    def _share(self, first: int, second: int, room: int, text: Text) -> tuple[int, int]:
+        """Return how many tokens are kept of a text's ``first`` and of its pair's ``second``."""
+        if self.strategy is Truncation.LONGEST_FIRST:
+            return share_room(first, second, room)
+        only_first = self.strategy is Truncation.ONLY_FIRST
+        left = room - (second if only_first else first)
+        if left < 1:  # as in tokenizers, at least one token must stay
+            raise TextTooLongError(
+                f"text {text.index} has more tokens than max_length, {self.max_length}, and truncation='{self.strategy}' "
+                f"cannot cut enough {'from its first' if only_first else 'from its second'} text: use truncation=True"
+            )
+        return (left, second) if only_first else (first, left)
 
-        It ends before a space, with more tokens than ``max_length`` and than the pair's other text, because the longer text is
-        cut first. A pair of two very long texts is not shortened.
-        """
-        least = _LONG * self.max_length
-        first, second = text.text, text.pair or ""
-        cut_first = len(first) > least
-        if cut_first == (len(second) > least) or not self.prefix_safe or self.cut_left:
-            return text
-        long, short = (first, second) if cut_first else (second, first)
-        enough = max(self.max_length, self._count(short) if short else 0)
-        end = _space_after(long, least)
-        while end > 0 and self._count(long[:end]) <= enough:
-            end = _space_after(long, 4 * end)
-        if end < 0:
-            return text
-        return dataclasses.replace(text, text=long[:end]) if cut_first else dataclasses.replace(text, pair=long[:end])
-
-    def _count(self, text: str) -> int:
-        """Count the tokens of a text, without special ones."""
-        return len(self.raw.encode_batch_fast([text], add_special_tokens=False)[0])
+    def _short(self, text: Text, *, offsets: bool = False) -> tuple[Text, bool]:
+        """Return a shorter text of the same tokens to keep for a very long one, or the text itself; and whether it was cut."""
+        if len(text.text) + len(text.pair or "") <= LONG * self.max_length:
+            return text, False
+        longest_first = self.strategy is Truncation.LONGEST_FIRST
+        return (self.loaded or self)._shortener.shorten(
+            self.raw, text, self.max_length, left=self.cut_left, longest_first=longest_first, offsets=offsets
+        )
 
 
 def share_room(first: int, second: int, room: int) -> tuple[int, int]:
@@ -246,44 +273,33 @@ def share_room(first: int, second: int, room: int) -> tuple[int, int]:
     return (room - short, short) if first > second else (short, room - short)
 
 
-def _space_after(text: str, start: int) -> int:
-    """Return the first position from ``start`` on of an ASCII space after a non-space character, or -1."""
-    position = text.find(" ", start)
-    while position > 0 and text[position - 1].isspace():
-        position = text.find(" ", position + 1)
-    return position
+_AGAIN = "export the checkpoint again"
+_MOST_IDS = 2**31  # a tokenizer's ids are below
 
 
-def _prefix_safe(raw: Tokenizer, added: Sequence[str]) -> bool:
-    """Return whether a cut before a space leaves the tokens before it unchanged."""
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read an artifact's tokenizer.json.
 
-    def steps(part: Any, inner: str) -> list[dict[str, Any]]:
-        # A step pickles to its JSON, which is small; parsing the whole file again would take a vocabulary of megabytes.
-        spec = {} if part is None else json.loads(part.__getstate__())
-        return spec.get(inner, [spec]) if spec else []
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
+    try:
+        check_regular(path.stat(), LARGE)
+        with without_panic():
+            return Tokenizer.from_file(str(path))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: {_AGAIN}") from None
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise ArtifactError(f"{path} cannot be read as a tokenizer ({error}): {_AGAIN}") from None
 
-    pre_tokenizers = steps(raw.pre_tokenizer, "pretokenizers")
-    return (
-        bool(pre_tokenizers)
-        and all(step["type"] in _LOCAL_PRE_TOKENIZERS and step.get("use_regex", True) for step in pre_tokenizers)
-        and all(step["type"] in _LOCAL_NORMALIZERS for step in steps(raw.normalizer, "normalizers"))
-        and not any(" " in content for content in added)
-    )
 
-
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """Read an artifact's JSON object; empty if the file is missing.
 
     Raises:
         ArtifactError: It cannot be read as JSON.
     """
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}): export the checkpoint again") from None
-    return document if isinstance(document, dict) else {}
+    return read_json_file(path, way_out=_AGAIN) or {}
 
 
 def _pad_id(raw: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any], padding: Mapping[str, Any]) -> int:
@@ -292,4 +308,4 @@ def _pad_id(raw: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, An
     token = token.get("content") if isinstance(token, dict) else token
     named = raw.token_to_id(token) if isinstance(token, str) else None
     candidates = (named, config.get("pad_token_id"), padding.get("pad_id"))
-    return next((each for each in candidates if isinstance(each, int)), 0)
+    return next((each for each in candidates if type(each) is int and 0 <= each < _MOST_IDS), 0)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tokenizers import Encoding
 
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, shown
+from .encode import encode_texts
 from .inputs import Text, Window
 from .tokenizer import Row, TextTokenizer, Tokens
 
@@ -40,7 +41,7 @@ def tokenize_windows(tokenizer: TextTokenizer, texts: Sequence[Text], window: Wi
     Raises:
         InputError: A pair leaves no room between its separators.
     """
-    encodings = tokenizer.raw.encode_batch_fast([text.plain() for text in texts])
+    encodings = encode_texts(tokenizer.raw, texts)
     rows: list[Row] = []
     starts = []
     for encoding, text in zip(encodings, texts, strict=True):
@@ -51,7 +52,7 @@ def tokenize_windows(tokenizer: TextTokenizer, texts: Sequence[Text], window: Wi
 
 def trace(tokenizer: TextTokenizer, text: Text, window: Window) -> tuple[list[Row], int, list[tuple[int, int]]]:
     """Return the rows of a text's windows, the segment (0 or 1) that was cut, and the character span of each window."""
-    encoding = tokenizer.raw.encode_batch([text.plain()])[0]
+    encoding = encode_texts(tokenizer.raw, [text], offsets=True)[0]
     rows, segment, positions = _cut(tokenizer, encoding, text, window)
     offsets = encoding.offsets
     return rows, segment, [(offsets[first][0], offsets[last][1]) for first, last in positions] or [(0, len(text.text))]
@@ -107,4 +108,4 @@ def check_stride(window: Window, tokenizer: TextTokenizer) -> None:
     """
     width = tokenizer.max_length - tokenizer.raw.num_special_tokens_to_add(False)
     if window.stride is not None and window.stride >= width:
-        raise OptionError(f"stride is {window.stride}: a window has {width} tokens of text, give fewer than that")
+        raise OptionError(f"stride is {shown(window.stride)}: a window has {width} tokens of text, give fewer than that")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
-from fusedbert.engine.artifact import MANIFEST
+from fusedbert.engine.artifact import MANIFEST, given_path
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError, ModelNotFoundError
 
+_EXPECTED = "name the folder of a checkpoint, or a hub id such as org/name"
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -40,23 +42,23 @@ class Checkpoint:
     revision: str | None
 
 
-def locate(source: str, *, revision: str | None, token: str | None, local_files_only: bool) -> Checkpoint:
+def locate(source: str | os.PathLike[str], *, revision: str | None, token: str | None, local_files_only: bool) -> Checkpoint:
     """Find the folder of a checkpoint, or download a hub id.
 
     Raises:
         ModelNotFoundError: ``source`` is neither a folder nor a repository that can be reached.
         CheckpointError: The folder is an artifact, or ``source`` is a file.
     """
-    folder = Path(source).expanduser()
+    folder, name = given_path(source, "the checkpoint", ModelNotFoundError, _EXPECTED), os.fspath(source)
     if folder.is_dir():
         if (folder / MANIFEST).exists():
             raise CheckpointError(f"{folder} is an artifact already: export the checkpoint that it was made from")
         return Checkpoint(folder.resolve().name, folder, None)
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, expected a checkpoint: name the folder that holds config.json")
-    if "\\" in source or not 1 <= len(source.split("/")) <= 2 or source.startswith((".", "/", "~")):
-        raise ModelNotFoundError(f"{source} does not exist: name the folder of a checkpoint, or a hub id such as org/name")
-    return _download(source, revision=revision, token=token, local_files_only=local_files_only)
+    if "\\" in name or not 1 <= len(name.split("/")) <= 2 or name.startswith((".", "/", "~")):
+        raise ModelNotFoundError(f"{name} does not exist: {_EXPECTED}")
+    return _download(name, revision=revision, token=token, local_files_only=local_files_only)
 
 
 def _download(repo: str, *, revision: str | None, token: str | None, local_files_only: bool) -> Checkpoint:

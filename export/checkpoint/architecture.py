@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.artifact import PROBLEM_TYPES
-from fusedbert.engine.errors import CheckpointError
+from fusedbert.engine.artifact import LARGE, PROBLEM_TYPES, read_json_file
+from fusedbert.engine.errors import CheckpointError, shown
 from fusedbert.engine.load.unsupported import refuse
 from fusedbert.engine.text.outputs import names_by_id
 
@@ -33,6 +32,9 @@ ACTIVATION_NAMES: Mapping[str, str] = {
 }
 """Names of transformers (``ACT2FN``), each with the one of ``KINDS`` that computes the same."""
 _LARGEST = 2**31 - 1  # of a number in a config; a tensor is far smaller
+_MOST_LABELS = 1_000_000
+_SIZES = ("_size", "_layers", "_dim", "_heads", "_embeddings", "dim", "d_model")  # endings of the names of sizes
+_ORDINARY = 1 << 24  # a size up to this may have no tensor, such as the positions of a model without a table
 _LARGEST_EPS = 3.4e38  # a graph keeps it in float32
 
 
@@ -79,20 +81,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     if config is None:
         raise CheckpointError(f"{folder} holds no config.json: point to a folder that save_pretrained wrote")
+    labels = config.get("num_labels")  # transformers makes a name for each
+    if labels is not None and not (type(labels) is int and 1 <= labels <= _MOST_LABELS):
+        raise CheckpointError(
+            f"config.json has num_labels = {shown(labels)}, expected 1 to {_MOST_LABELS}: save the checkpoint again"
+        )
     return config
+
+
+def refuse_absurd_sizes(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ``CheckpointError`` for sizes far beyond the shapes of all tensors, before another library allocates them."""
+    largest = max((size for shape in tensors.values() for size in shape), default=0)
+    for name, value in config.items():
+        most = len(tensors) if name.endswith("layers") else max(largest, _ORDINARY)
+        if name.endswith(_SIZES) and type(value) is int and value > most:
+            raise CheckpointError(
+                f"config.json has {name} = {shown(value)}, and no tensor is as large: save the checkpoint again, or use the "
+                "config.json that was saved with the weights"
+            )
 
 
 def read_json(path: Path, owner: str = "checkpoint") -> dict[str, Any] | None:
     """Read a JSON object of a checkpoint, None if the file is missing; raise ``CheckpointError`` if it holds something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}): save the {owner} again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds {type(value).__name__}, expected an object: save the {owner} again")
-    return value
+    return read_json_file(path, error=CheckpointError, way_out=f"save the {owner} again", limit=LARGE, encoding="utf-8")
 
 
 def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
@@ -101,7 +112,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
     layout = next((layout for layout in LAYOUTS if family in layout.families), None)
     if layout is None:
         known = ", ".join(name for layout in LAYOUTS for name in layout.families)
-        raise CheckpointError(f"model_type is {_short(family)}, built directly are {known}: try fusedbert export --via optimum")
+        raise CheckpointError(f"model_type is {shown(family)}, built directly are {known}: try fusedbert export --via optimum")
     _refuse_options(config, layout)
     count = functools.partial(_count, config, layout)
     hidden_size, heads = count("hidden_size"), count("num_attention_heads")
@@ -110,7 +121,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
     activation = ACTIVATION_NAMES.get(named) if isinstance(named, str) else None
     if activation is None:
         known = ", ".join(ACTIVATION_NAMES)
-        raise CheckpointError(f"the activation is {_short(named)}, built directly are {known}: try --via optimum")
+        raise CheckpointError(f"the activation is {shown(named)}, built directly are {known}: try --via optimum")
     padding_id = _padding_id(config, layout, vocab_size)
     if hidden_size % heads:
         raise CheckpointError(f"hidden size {hidden_size} is not a multiple of {heads} attention heads: config.json is wrong")
@@ -145,7 +156,7 @@ def _count(config: Mapping[str, Any], layout: Layout, field: str) -> int:
             value = config[name]
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
                 raise CheckpointError(
-                    f"config.json has {name} = {_short(value)}, expected a positive integer: save the checkpoint again"
+                    f"config.json has {name} = {shown(value)}, expected a positive integer: save the checkpoint again"
                 )
     return int(value)
 
@@ -158,7 +169,7 @@ def _padding_id(config: Mapping[str, Any], layout: Layout, vocab_size: int) -> i
         return int(layout.defaults["pad_token_id"])
     if not number or not 0 <= value < vocab_size:
         raise CheckpointError(
-            f"config.json has pad_token_id = {_short(value)}, expected 0 to {vocab_size - 1}: save the checkpoint again"
+            f"config.json has pad_token_id = {shown(value)}, expected 0 to {vocab_size - 1}: save the checkpoint again"
         )
     return int(value)
 
@@ -170,14 +181,9 @@ def _norm_eps(config: Mapping[str, Any], layout: Layout) -> float:
     value = config.get("layer_norm_eps", layout.defaults["layer_norm_eps"])
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_EPS:
         raise CheckpointError(
-            f"config.json has layer_norm_eps = {_short(value)}, expected a number such as 1e-12: save the checkpoint again"
+            f"config.json has layer_norm_eps = {shown(value)}, expected a number such as 1e-12: save the checkpoint again"
         )
     return float(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _refuse_options(config: Mapping[str, Any], layout: Layout) -> None:
@@ -185,7 +191,7 @@ def _refuse_options(config: Mapping[str, Any], layout: Layout) -> None:
     for name, value in expected.items() if layout.norm_eps is None else ():  # DistilBERT's code has none of these
         actual = config.get(name, value)
         if actual not in (value, None):
-            raise CheckpointError(f"config.json has {name} = {_short(actual)}, built directly is {value!r}: try --via optimum")
+            raise CheckpointError(f"config.json has {name} = {shown(actual)}, built directly is {value!r}: try --via optimum")
     if config.get("pruned_heads"):
         raise CheckpointError("config.json has pruned_heads, which are not built directly: try --via optimum")
 
@@ -210,5 +216,5 @@ def read_problem_type(config: Mapping[str, Any]) -> str:
     problem_type = config.get("problem_type") or "single_label_classification"  # as in transformers' pipeline
     if problem_type not in PROBLEM_TYPES:
         known = ", ".join(PROBLEM_TYPES)
-        raise CheckpointError(f"config.json has problem_type = {_short(problem_type)}, expected one of {known}")
+        raise CheckpointError(f"config.json has problem_type = {shown(problem_type)}, expected one of {known}")
     return str(problem_type)

@@ -6,7 +6,6 @@ A pickle (``pytorch_model.bin``) can run code when it is opened, so it is refuse
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import warnings
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusedbert.engine.artifact import read_json_file
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError
 from fusedbert.engine.load.unsupported import MOST_NAMES, listed, refuse
 
@@ -146,11 +146,13 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if single.is_file():
         return (single,)
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            raise CheckpointError(f"{index} cannot be read as an index of shards: save the checkpoint again") from None
-        bad = [str(name) for name in names if Path(str(name)).name != name or not (folder / name).is_file()]
+        document = read_json_file(index, error=CheckpointError, way_out="save the checkpoint again") or {}
+        table = document.get("weight_map")
+        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+            raise CheckpointError(f"{index} cannot be read as an index of shards: save the checkpoint again")
+        names = sorted(set(table.values()))
+        present = {path.name for path in folder.iterdir() if path.is_file()}
+        bad = [name for name in names if name not in present]
         if bad or not names:
             raise CheckpointError(f"{index} names shards that are not in the folder: {listed(bad) or 'none at all'}")
         return tuple(folder / name for name in names)

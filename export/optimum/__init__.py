@@ -33,8 +33,8 @@ except ImportError as error:
     ) from None
 
 from ..checkpoint import Checkpoint, FusionWarning
-from ..checkpoint.architecture import read_config, read_problem_type
-from ..checkpoint.weights import weight_files
+from ..checkpoint.architecture import read_config, read_problem_type, refuse_absurd_sizes
+from ..checkpoint.weights import headers, weight_files
 from ..graph.builder import count_nodes
 from ..graph.cpu_fp32 import OPSETS, CpuFp32
 from ..graph.cpu_int8 import CpuInt8
@@ -65,6 +65,7 @@ def make_variants(
     packages = versions(PACKAGES)
     progress(f"reading {checkpoint.id} with transformers {packages['transformers']}")
     config, files = read_config(checkpoint.folder), weight_files(checkpoint.folder)
+    refuse_absurd_sizes(config, {name: tensor.shape for name, tensor in headers(files).items()})
     read_problem_type(config)
     refuse_unknown(str(config.get("model_type")))
     model = transformers_model.load(checkpoint.folder)

@@ -11,7 +11,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from fusedbert.engine.errors import CheckpointError, InputError
+from fusedbert.engine.artifact import LARGE, read_regular
+from fusedbert.engine.errors import CheckpointError, InputError, shown, without_panic
 from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.tokenizer import Row, TextTokenizer
 
@@ -48,7 +49,8 @@ class Tokenization:
         self.notes = (*reading.notes, *_check_vocabulary(folder, reading.tokenizer, shape.vocab_size))
         if limit is not None and not valid:
             self.notes += (
-                f"{CONFIG} gives {limit!r} as the longest text in tokens, expected {LEAST} or more: {self.max_length} is used",
+                f"{CONFIG} gives {shown(limit)} as the longest text in tokens, expected {LEAST} or more: "
+                f"{self.max_length} is used",
             )
 
     @property
@@ -149,7 +151,8 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
         return _through_transformers(files, name, segmented=segmented)
     content, spec = _stored(folder)
     try:
-        tokenizer, model = kind.build(files, spec)
+        with without_panic():
+            tokenizer, model = kind.build(files, spec)
     except CheckpointError:
         raise
     except Exception as error:  # tokenizers raises bare Exceptions
@@ -199,7 +202,9 @@ def _class(files: TokenizerFiles, family: str) -> tuple[str, TokenizerClass | No
         kind = OF_FAMILY.get(family)
         return ("the tokenizer" if kind is None else kind.names[0]), kind
     if not isinstance(name, str) or not name:
-        raise CheckpointError(f"{files.folder / CONFIG} has tokenizer_class = {name!r}, expected the name of a class: mend it")
+        raise CheckpointError(
+            f"{files.folder / CONFIG} has tokenizer_class = {shown(name)}, expected the name of a class: mend it"
+        )
     if (does := OWN_CODE.get(name.removesuffix("Fast"))) is not None:
         raise CheckpointError(f"tokenizer_class is {name!r}, which {does}, and no file describes that: {_WAY_OUT}")
     return name, class_of(name)
@@ -212,7 +217,8 @@ def _try(tokenizer: Tokenizer, model: Spec, folder: Path) -> None:
             f"{folder / TOKENIZER} has model.dropout = {model['dropout']}, which cuts a text differently each time: take it out"
         )
     try:
-        tokenizer.encode("a text", "\U0001f642 \u5b57 qxzv ~")
+        with without_panic():
+            tokenizer.encode("a text", "\U0001f642 \u5b57 qxzv ~")
     except Exception as error:  # tokenizers raises bare Exceptions
         raise CheckpointError(
             f"the tokenizer of {folder} stops at words that it does not know ({error}): save it with its token for unknown "
@@ -225,8 +231,9 @@ def _stored(folder: Path) -> tuple[bytes | None, Spec | None]:
     if not path.is_file():
         return None, None
     try:
-        content = path.read_bytes()
-        return content, normal_form(content.decode())
+        with without_panic():
+            content = read_regular(path, LARGE)
+            return content, normal_form(content.decode())
     except Exception as error:  # tokenizers raises bare Exceptions
         raise CheckpointError(f"{path} cannot be read as a tokenizer ({error}): save the tokenizer again") from None
 
@@ -244,7 +251,9 @@ def _settings(files: TokenizerFiles, *, flattened: bool, side: str) -> dict[str,
         config.setdefault("model_input_names", [name for name in _INPUTS if name != SEGMENTS])
     truncation = config.get("truncation_side", side)
     if truncation not in ("left", "right"):
-        raise CheckpointError(f"{files.folder / CONFIG} has truncation_side = {truncation!r}, expected left or right: mend it")
+        raise CheckpointError(
+            f"{files.folder / CONFIG} has truncation_side = {shown(truncation)}, expected left or right: mend it"
+        )
     if truncation != "right":
         config["truncation_side"] = truncation
     return config
@@ -261,7 +270,10 @@ def _through_transformers(files: TokenizerFiles, name: str, *, segmented: bool) 
             f"or {_WAY_OUT}"
         ) from None
     try:
-        loaded = transformers.AutoTokenizer.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
+        with without_panic():
+            loaded = transformers.AutoTokenizer.from_pretrained(
+                str(files.folder), local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # whatever a foreign tokenizer class raises
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

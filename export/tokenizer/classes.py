@@ -19,7 +19,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, processors
 
-from fusedbert.engine.errors import CheckpointError
+from fusedbert.engine.artifact import LARGE, check_regular, read_regular
+from fusedbert.engine.errors import CheckpointError, without_panic
 
 from .files import CONFIG, NAMED, TOKENIZER, Token, TokenizerFiles, token_text
 
@@ -228,8 +229,8 @@ def _lines(files: TokenizerFiles) -> dict[str, int]:
     if not path.is_file():
         return dict(_lacking(files, "BertTokenizer", "vocab.txt"))
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(path, LARGE).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as UTF-8 ({error}): save the tokenizer again") from None
     lines = text.split("\n")
     # Blanks at the end do not belong to a piece, unless it has only blanks.
@@ -241,7 +242,10 @@ def _merges(files: TokenizerFiles) -> tuple[dict[str, int], list[Any]]:
     if not all(path.is_file() for path in paths):
         return _lacking(files, "RobertaTokenizer", "vocab.json and merges.txt"), []
     try:
-        vocab, merges = models.BPE.read_file(*map(str, paths))
+        for path in paths:
+            check_regular(path.stat(), LARGE)
+        with without_panic():
+            vocab, merges = models.BPE.read_file(*map(str, paths))
     except Exception as error:  # tokenizers raises bare Exceptions
         raise CheckpointError(f"{paths[0]} and merges.txt cannot be read ({error}): save the tokenizer again") from None
     return vocab, merges

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from fusedbert.engine.errors import CheckpointError
+from fusedbert.engine.errors import CheckpointError, shown
 
 from ..checkpoint.architecture import read_json
 
@@ -39,20 +39,21 @@ class TokenizerFiles:
         value = self.config.get(name, default)
         if isinstance(value, bool) or (value is None and default is None):
             return value
-        raise CheckpointError(f"{self.folder / CONFIG} has {name} = {value!r}, expected true or false: mend it")
+        raise CheckpointError(f"{self.folder / CONFIG} has {name} = {shown(value)}, expected true or false: mend it")
 
 
 def read_files(folder: Path) -> TokenizerFiles:
     """Read a folder's tokenizer files; raise ``CheckpointError`` if one is damaged or has unknown content."""
     config, spec = read_json(folder / CONFIG, "tokenizer") or {}, read_json(folder / TOKENIZER, "tokenizer")
-    if others := [name for name in config.get("fast_tokenizer_files") or [] if name != TOKENIZER]:
+    versions = config.get("fast_tokenizer_files") or []
+    if others := [name for name in versions if name != TOKENIZER] if isinstance(versions, list) else [versions]:
         raise CheckpointError(
-            f"{folder / CONFIG} names {others[0]!r} next to {TOKENIZER}, for other versions of transformers: which one the "
-            "model was trained with is not known; keep that one as tokenizer.json, and take fast_tokenizer_files out"
+            f"{folder / CONFIG} names {shown(others[0])} next to {TOKENIZER}, for other versions of transformers: which one "
+            "the model was trained with is not known; keep that one as tokenizer.json, and take fast_tokenizer_files out"
         )
     names = config.get("model_input_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{folder / CONFIG} has model_input_names = {names!r}, expected a list of names: mend it")
+        raise CheckpointError(f"{folder / CONFIG} has model_input_names = {shown(names)}, expected a list of names: mend it")
     more = {} if "added_tokens_decoder" in config else read_json(folder / "special_tokens_map.json", "tokenizer") or {}
     try:
         own, listed, extra = _unnamed(config, more)
@@ -143,6 +144,6 @@ def _special(value: Any) -> Token:
 
 def _dict_token(value: Any) -> AddedToken:
     if not isinstance(value, dict):
-        raise TypeError(f"{value!r}")
+        raise TypeError(shown(value))
     fields = {name: each for name, each in value.items() if name != "__type"}
     return AddedToken(fields.pop("content"), **fields)

@@ -1,5 +1,6 @@
 """The commands of docs/export.md and docs/scoring.md run, in the order of the page."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -17,7 +18,10 @@ def commands(page: str) -> list[str]:
 
 @pytest.mark.parametrize(("page", "least"), [("export.md", 3), ("scoring.md", 2)])
 def test_every_command_runs_in_the_order_of_the_page(page, least, clone):
-    (clone.folder / "reviews.csv").write_text(REVIEWS, encoding="utf-8")
+    (clone.folder / "parts").mkdir(exist_ok=True)
+    for name in ("reviews.csv", "parts/a.csv", "parts/b.csv"):
+        (clone.folder / name).write_text(REVIEWS, encoding="utf-8")
+    (clone.folder / "reviews.csv.gz").write_bytes(gzip.compress(REVIEWS.encode()))
     found = commands(page)
     assert len(found) >= least
     for command in found:

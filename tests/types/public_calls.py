@@ -54,6 +54,7 @@ def load() -> None:
     )
     Classifier.from_pretrained(long_text=Window(stride=64, aggregate="max"))
     Classifier.from_pretrained(long_text=Window())
+    Classifier.from_pretrained(device=-1, split_special_tokens=True)
     Classifier.from_pretrained(threads="two")  # type: ignore[arg-type]
     Classifier.from_pretrained(None, "cpu")  # type: ignore[call-arg]
     with Classifier.from_pretrained() as clf:
@@ -69,7 +70,12 @@ def pipeline(clf: Classifier) -> None:
     clf(("a", "b"))
     clf([("a", "b"), "c", {"text": "d"}])
     clf("text", top_k="all")  # type: ignore[arg-type]
-    clf("text", padding=True)  # type: ignore[call-arg]
+    clf("text", padding=True, truncation="only_first", max_length=128, truncation_side="left", batch_size=8)
+    clf("text", threshold=0.3, split_special_tokens=True)
+    clf(np.array(["a", "b"]), threshold={"anger": 0.3})
+    clf("text", threshold={None: 0.3, "anger": 0.6})
+    clf("text", truncation=1.5)  # type: ignore[arg-type]
+    clf("text", tpo_k=1)  # type: ignore[call-arg]
     results: Iterator[dict[str, Any] | list[dict[str, Any]]] = clf.stream(text for text in ("a", "b"))
     next(results)
     clf.stream(["a", ("a", "b")], top_k=None, function_to_apply="none", truncation=True)
@@ -82,6 +88,8 @@ def verbs(clf: Classifier) -> None:
     assert_type(clf.decision_function(text for text in "ab"), NDArray[np.float32])
     assert_type(clf.classes_, list[str])
     clf.predict(["a"], 3)  # type: ignore[call-arg]
+    clf.predict(["a"], threshold=[0.1, 0.2])
+    assert_type(clf.thresholds, tuple[float, ...] | None)
 
 
 def account(clf: Classifier) -> None:

@@ -1,122 +1,95 @@
-"""jsonl: one JSON object a line. Blank lines are not rows.
+"""jsonl: one JSON object a line. Blank lines are not rows. json: an array of objects; each is read as a line would be.
 
-A line that is not an object or not UTF-8, and a text that is null or not a string, is an error of its row.
+A row that is not an object, and a text that is null or not a string, is an error of its row.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from ...errors import InputError
-from .base import (
-    Record,
-    RowData,
-    RowError,
-    Texts,
-    TextSource,
-    TextWriter,
-    Values,
-    check_texts,
-    dump,
-    json_value,
-    one_line,
-    replace,
-)
+from .base import MISSING, ReadOptions, Record, RowData, RowError, Texts, TextSource, TextWriter, Values, check_texts
+from .convert import TABLES, JsonData, note, text_data
 from .files import Compression, pyarrow, reading
+from .input import InputFile
+from .json import Elements, blank, is_array, parse
+from .parquet import ParquetData
+from .values import UnconvertibleError, dump, json_value, nested, one_line, replace, valid
 
-_BOM = b"\xef\xbb\xbf"
+# A file nested deeper is written, but not read again.
+_PARQUET_LEVELS = 40
+_OTHER, _DEEP = "no JSON object", "nested too deep"
 Object: TypeAlias = "dict[str, Any]"
 Line: TypeAlias = "tuple[str, Object]"  # as it was read, and parsed
 
 
-class JsonlData(RowData):
-    """Columns of a jsonl: each line as it was read, and parsed."""
-
-    def __init__(self, columns: Sequence[str], records: list[Line], first: int, texts: Sequence[str | None] = ()) -> None:
-        self.columns, self._records, self._first, self._texts = columns, records, first, texts
-
-    def take(self, keep: Sequence[int]) -> JsonlData:
-        """Return some of the rows."""
-        return JsonlData(self.columns, [self._records[i] for i in keep], self._first, self._texts)
-
-    def rows(self) -> Iterator[list[Any]]:
-        """Yield each row's values."""
-        for record in self._checked():
-            yield [record.get(name) for name in self.columns]
-
-    def members(self) -> Iterator[str]:
-        """Yield each line as it was, without its braces."""
-        for line, _ in self._records:
-            yield replace(line.strip()[1:-1].strip())
-
-    def table(self, schema: Any) -> Any:
-        """Return a table; InputError for a type or key that the first rows did not have."""
-        arrow = pyarrow("write parquet")
-        records = list(self._checked())
-        arrays = []
-        for field in schema:
-            values = [_clean(record.get(field.name)) for record in records]
-            if field.name in self._texts:  # a value that is not a string cannot be scored, and is in the error file
-                values = [value if isinstance(value, str) else None for value in values]
-            try:
-                arrays.append(arrow.array(values, type=field.type))
-            except (arrow.ArrowException, TypeError, ValueError, OverflowError) as error:
-                raise InputError(
-                    f"the key {field.name!r} was {field.type} in the first rows, and is not in those from row "
-                    f"{self._first + 1} on ({one_line(error)}): write .jsonl, which keeps each row as it is"
-                ) from None
-        return arrow.table(arrays, schema=schema)
-
-    def _checked(self) -> Iterator[Object]:
-        known = set(self.columns)
-        for offset, (_, record) in enumerate(self._records):
-            if not known.issuperset(record):
-                extra = ", ".join(repr(key) for key in record if key not in known)
-                raise InputError(
-                    f"a row at or after row {self._first + offset + 1} has the key {extra}, which the first rows do not have, "
-                    "and a table's columns are fixed by then: write .jsonl, which keeps each row as it is"
-                )
-            yield record
-
-
 class JsonlSource(TextSource):
-    """A jsonl; its columns are the keys of the first rows."""
+    """A jsonl, or an array; its columns are the keys of the first rows."""
 
-    def __init__(self, name: str, compression: Compression, chunk_rows: int) -> None:
-        super().__init__(name, compression, chunk_rows)
-        with reading(name):
-            self._head = list(itertools.islice(self._parsed(), chunk_rows))
-        self.columns = tuple(dict.fromkeys(key for record in self._head for key in record.value[1]))
+    def __init__(self, file: InputFile, compression: Compression, chunk_rows: int, options: ReadOptions, *, kind: str) -> None:
+        super().__init__(file, compression, chunk_rows, options, newline="\n")
+        self._options, self._schema = options, None
+        with reading(file.name):
+            array, read = is_array(self._text, kind, self._shown)
+            self._rest = self._elements(read) if array else self._lines(read)
+            self._head = list(itertools.islice(self._rest, chunk_rows))
+        keys = dict.fromkeys(key for record in self._head for key in record.value[1])
+        self.columns = tuple(filter(valid, keys))
 
     def schema(self, texts: Sequence[str | None]) -> Any:
         """Infer a ``pyarrow.Schema`` from the first rows; nulls are taken for text, and mixed types are an InputError."""
         arrow = pyarrow("write parquet")
+        string = arrow.string()
         fields = []
         for name in self.columns:
-            if name in texts:  # whatever some rows have there
-                fields.append((name, arrow.string()))
-                continue
-            try:
-                inferred = arrow.array([_clean(record.value[1].get(name)) for record in self._head]).type
-            except (arrow.ArrowException, OverflowError) as error:
-                raise InputError(
-                    f"{self._shown}: key {name!r} has values of different types ({one_line(error)}): write .jsonl"
-                ) from None
-            fields.append((name, arrow.string() if inferred == arrow.null() else inferred))
+            kind = string if name in texts else self._type(arrow, name)
+            fields.append((name, string if kind == arrow.null() else kind))
         return arrow.schema(fields)
 
-    def _parsed(self) -> Iterator[Record]:
-        for number, line in enumerate(self._stream):
-            line = line.removeprefix(_BOM) if number == 0 else line
-            if not line.isspace():
-                yield _parse(line)
+    def _type(self, arrow: Any, name: str) -> Any:
+        """Return the type of a key's first values, without those that do not have one."""
+        values = [record.value[1].get(name) for record in self._head]
+        try:
+            return arrow.array([_clean(value) for value in values]).type
+        except (arrow.ArrowException, ValueError, OverflowError, TypeError):
+            pass
+        try:
+            return arrow.array([value for value in map(_alone, values) if value is not None]).type
+        except (arrow.ArrowException, ValueError, OverflowError, TypeError) as error:
+            raise InputError(
+                f"{self._shown}: key {name!r} has values of different types ({one_line(error)}): write .jsonl"
+            ) from None
+
+    def _lines(self, read: list[str]) -> Iterator[Record]:
+        whole = itertools.chain(_joined(read, self._text), self._text)
+        return (self._record(line) for line in whole if not blank(line))
+
+    def _elements(self, read: list[str]) -> Iterator[Record]:
+        for text, value in Elements(self._text, read, self._shown):
+            yield self._checked(text, value, _DEEP if value is None and text.startswith("{") else _OTHER)
+
+    def _record(self, line: str) -> Record:
+        try:
+            return self._checked(line, parse(line))
+        except ValueError as error:
+            deep = not isinstance(error, json.JSONDecodeError) and line.lstrip().startswith("{")
+            return self._checked(line, None, _DEEP if deep else _OTHER)
+
+    def _checked(self, text: str, value: Any, reason: str = _OTHER) -> Record:
+        """Return a row; one that is not an object becomes an empty one with an error."""
+        error = None
+        if not valid(text):
+            error = self.undecodable(text.strip())
+        elif not isinstance(value, dict):
+            error = RowError(reason=reason, content=text.strip())
+        parsed: Line = (text, value) if isinstance(value, dict) else ("{}", {})
+        return Record(value=parsed, size=len(text), error=error)
 
     def _records(self, added: frozenset[str]) -> Iterator[Record]:
-        for number, record in enumerate(itertools.chain(self._head, self._parsed()), 1):
+        for number, record in enumerate(itertools.chain(self._head, self._rest), 1):
             if not added.isdisjoint(record.value[1]):
                 clash = ", ".join(repr(key) for key in record.value[1] if key in added)
                 raise InputError(
@@ -128,9 +101,66 @@ class JsonlSource(TextSource):
         self, values: list[Line], first: int, text: str, pair: str | None, errors: dict[int, RowError]
     ) -> tuple[RowData, Texts, Texts | None]:
         """Look up the keys in each line."""
-        texts = check_texts((record.get(text) for _, record in values), text, errors)
-        pairs = None if pair is None else check_texts((record.get(pair) for _, record in values), pair, errors)
-        return JsonlData(self.columns, values, first, (text, pair)), texts, pairs
+        objects = [record for _, record in values]
+        texts = check_texts((record.get(text, MISSING) for record in objects), text, errors)
+        pairs = None
+        if pair is not None:
+            pairs = check_texts((record.get(pair) for record in objects), pair, errors, optional=True)
+        return self._data(values, (text, pair), errors), texts, pairs
+
+    def _data(self, lines: list[Line], texts: Sequence[str | None], errors: dict[int, RowError]) -> RowData:
+        """Return the rows for the output's format."""
+        target, objects = self._options.target, [record for _, record in lines]
+        if target not in (*TABLES, "parquet"):
+            return JsonData(self.columns, [replace(line.strip()[1:-1].strip()) for line, _ in lines])
+        self._check_keys(objects, errors)
+        if target in TABLES:
+            columns = [[record.get(name) for record in objects] for name in self.columns]
+            return text_data(self.columns, columns, len(lines), self._options, errors)
+        arrow = pyarrow("write parquet")
+        schema = self._schema = self._schema or self.schema(texts)
+        arrays = [self._array(arrow, field, objects, field.name in texts, errors) for field in schema]
+        return ParquetData(arrow.table(arrays, schema=schema))
+
+    def _check_keys(self, objects: list[Object], errors: dict[int, RowError]) -> None:
+        """Note rows with a key that the first rows do not have, since a table's columns are fixed by then."""
+        known = set(self.columns)
+        for index, record in enumerate(objects):
+            if not known.issuperset(record):
+                extra = {key: value for key, value in record.items() if key not in known}
+                first = next(iter(extra))
+                why = (
+                    "the first rows do not have, and a table's columns are fixed by then"
+                    if valid(first)
+                    else "is no Unicode text"
+                )
+                reason = f"it has the key {first!r}, which {why}: write .jsonl, which keeps each row as it is"
+                errors.setdefault(index, RowError(reason=reason, content=extra))
+
+    def _array(self, arrow: Any, field: Any, objects: list[Object], text: bool, errors: dict[int, RowError]) -> Any:
+        """Return a column; a value of another type than in the first rows is an error of its row."""
+        values = [record.get(field.name) for record in objects]
+        if text:  # a value that is not a string cannot be scored, and is an error already
+            values = [value if isinstance(value, str) else None for value in values]
+        try:
+            return arrow.array([_clean(value) for value in values], type=field.type)
+        except (arrow.ArrowException, ValueError, OverflowError, TypeError):  # then one by one
+            pass
+        kept = []
+        for index, value in enumerate(values):
+            try:
+                kept.append(arrow.array([_clean(value)], type=field.type))
+            except UnconvertibleError as error:
+                note(errors, index, field.name, error, value)
+                kept.append(arrow.nulls(1, field.type))
+            except (arrow.ArrowException, ValueError, OverflowError, TypeError) as error:
+                reason = (
+                    f"the key {field.name!r} was {field.type} in the first rows, and is not here ({one_line(error)}): "
+                    "write .jsonl, which keeps each row as it is"
+                )
+                errors.setdefault(index, RowError(reason=reason, content=value))
+                kept.append(arrow.nulls(1, field.type))
+        return arrow.concat_arrays(kept)
 
 
 class JsonlWriter(TextWriter):
@@ -138,34 +168,54 @@ class JsonlWriter(TextWriter):
 
     def chunk(self, data: RowData, values: Values) -> bytes:
         """Render a chunk."""
+        return "".join(f"{row}\n" for row in self._rows(data, values)).encode()
+
+    def _rows(self, data: RowData, values: Values) -> Iterator[str]:
         added = [
             [f"{dump(name)}: {json_value(value, exact=self.added.exact)}" for value in column]
             for name, column in zip(self.added.names, values, strict=True)
         ]
-        rows = zip(data.members(), zip(*added, strict=True), strict=True)
-        lines = [f"{{{', '.join([members, *extra] if members else extra)}}}\n" for members, extra in rows]
-        return "".join(lines).encode()
+        for members, extra in zip(data.members(), zip(*added, strict=True), strict=True):
+            yield f"{{{', '.join([members, *extra] if members else extra)}}}"
 
 
-def _parse(line: bytes) -> Record:
-    """Parse a line; one that is not an object becomes an empty one with an error."""
-    value = reason = None
+class JsonWriter(JsonlWriter):
+    """An array with an object a line."""
+
+    separator, end = b",\n", b"\n]\n"
+
+    def header(self) -> bytes:
+        """Return the bracket before the rows."""
+        return b"[\n"
+
+    def chunk(self, data: RowData, values: Values) -> bytes:
+        """Render a chunk."""
+        return self.separator.join(row.encode() for row in self._rows(data, values))
+
+
+def _joined(read: list[str], text: Any) -> Iterator[str]:
+    """Yield the lines that were read before, the last one completed."""
+    for number, line in enumerate(read):
+        if line.endswith("\n") or number < len(read) - 1:
+            yield line
+        else:
+            yield line + text.readline()
+
+
+def _alone(value: Any) -> Any:
+    """Return a value, or None if no type has it."""
     try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        text, reason = line.decode("utf-8", "replace"), "not UTF-8"
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(text)
-    parsed: Line = (text, value) if isinstance(value, dict) else ("{}", {})
-    if not isinstance(value, dict):
-        reason = reason or "no JSON object"
-    error = RowError(reason=reason, content=text.strip()) if reason else None
-    return Record(value=parsed, size=len(line), error=error)
+        value = _clean(value)
+        pyarrow("write parquet").array([value])
+    except (ValueError, OverflowError, TypeError, NotImplementedError):
+        return None
+    return value
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: Any, levels: int = _PARQUET_LEVELS) -> Any:
+    """Return a value without lone surrogates; UnconvertibleError if parquet cannot hold its nesting."""
     if isinstance(value, str):
         return replace(value)
-    if isinstance(value, dict):
-        return {replace(key): _clean(each) for key, each in value.items()}
-    return [_clean(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, (dict, list)):
+        return nested(value, lambda each: _clean(each, levels - 1), levels)
+    return value

@@ -125,7 +125,7 @@ def test_labels_come_from_config_json(
         ({"id2label": ["a", "b"]}, "expected numbers and names"),
         ({"id2label": {"-1": "a", "1": "b"}}, "the id -1, expected ids from 0 up"),
         ({"id2label": {"0": "a\nb", "1": "c"}}, "for 0, expected a name of one line"),
-        ({"id2label": {"0": "\ud800", "1": "c"}}, "for 0, expected a name of one line"),
+        ({"id2label": {"0": "\ud800", "1": "c"}}, "half a surrogate pair"),
         ({"problem_type": "other"}, "problem_type 'other', expected one of"),
     ],
 )

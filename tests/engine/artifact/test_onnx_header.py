@@ -133,3 +133,76 @@ def test_data_files_must_be_inside_the_artifact(tmp_path: Path) -> None:
     for bad in ("", "/x", "../x", "a/../../x", "a\\b", "C:x", "*/_ORT_MEM_ADDR_/*", "a\0"):
         with pytest.raises(ArtifactError, match="not a path inside its folder"):
             data_files(tmp_path, "onnx/model.onnx", (bad,))
+
+
+def small(*values: int) -> TensorProto:
+    return numpy_helper.from_array(np.array(values, np.int64), "shape")
+
+
+def constant(**attributes: Any) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["s"], **attributes)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights"),
+    [
+        ([node()], [TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2**40])]),
+        ([node()], [TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2**62] * 200, raw_data=b"1234")]),
+        ([node()], [TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[-1, 5])]),
+        ([node("Constant", value=TensorProto(data_type=TensorProto.INT8, dims=[2**40]))], []),
+        ([helper.make_node("ConstantOfShape", ["shape"], ["logits"])], [small(2**20, 2**20)]),
+        (
+            [
+                helper.make_node("Constant", [], ["s"], value=small(2**40)),
+                helper.make_node("Expand", ["input_ids", "s"], ["x"]),
+            ],
+            [],
+        ),
+        (
+            [
+                helper.make_node("Constant", [], ["s"], value_ints=[1, 2**40]),
+                helper.make_node("Tile", ["input_ids", "s"], ["x"]),
+            ],
+            [],
+        ),
+    ],
+)
+def test_absurd_sizes_are_refused(tmp_path: Path, nodes: list[onnx.NodeProto], weights: list[TensorProto]) -> None:
+    path = save(tmp_path / "x.onnx", nodes, weights)
+    with pytest.raises(ArtifactError, match=r"elements"):
+        read_header(path)
+
+
+def test_a_sparse_tensor_of_an_absurd_size_is_refused(tmp_path: Path) -> None:
+    sparse = onnx.SparseTensorProto(values=numpy_helper.from_array(np.ones(1, np.float32), "v"), indices=small(0), dims=[2**40])
+    with pytest.raises(ArtifactError, match=r"elements"):
+        read_header(save(tmp_path / "x.onnx", [node()], sparse=[sparse]))
+
+
+def test_ordinary_constants_are_accepted(tmp_path: Path) -> None:
+    end = helper.make_node("Slice", ["input_ids", "shape", "shape"], ["x"])  # to the end: the largest integer
+    expand = helper.make_node("Expand", ["input_ids", "shape"], ["y"])
+    assert read_header(save(tmp_path / "x.onnx", [end], [small(2**63 - 1)])).nodes
+    assert read_header(save(tmp_path / "x.onnx", [expand], [small(-1, 0, 4096)])).nodes
+    assert read_header(save(tmp_path / "x.onnx", [node()], [helper.make_tensor("e", TensorProto.FLOAT, [0, 2**40], [])])).nodes
+
+
+@pytest.mark.parametrize("piece", [b"\x0a\x00", b"\x0a\x02\x22\x00", b"\x6a\x00"])
+def test_a_small_file_of_a_million_parts_is_refused(tmp_path: Path, piece: bytes) -> None:
+    graph = piece * 1_000_000
+    size, prefix = len(graph), b"\x3a"
+    while size:
+        prefix, size = prefix + bytes([(size & 127) | (128 if size > 127 else 0)]), size >> 7
+    (tmp_path / "x.onnx").write_bytes(prefix + graph)
+    with pytest.raises(ArtifactError, match=r"more than 500,000 fields"):
+        read_header(tmp_path / "x.onnx")
+
+
+def test_graphs_of_fusedbert_are_known_by_their_metadata_or_operators(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.onnx", [node()])
+    assert not read_header(path).by_fusedbert
+    model = onnx.load(path)
+    helper.set_model_props(model, {"created_with": '{"fusedbert": "1"}'})
+    path.write_bytes(model.SerializeToString())
+    assert read_header(path).by_fusedbert
+    assert read_header(save(path, [node("Dense", domain="fusedbert")])).by_fusedbert

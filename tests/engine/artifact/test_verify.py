@@ -196,6 +196,21 @@ def test_an_unwritable_cache_costs_only_time(
     Classifier.from_pretrained(artifact).close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+def test_verdicts_that_others_may_have_written_are_not_believed(artifact: Path, own_cache: Path, aged: None) -> None:
+    Classifier.from_pretrained(artifact, device="cpu").close()
+    flip(artifact / "README.md", 0)
+    (record,) = (own_cache / "verdicts").iterdir()
+    status = (artifact / "README.md").stat()
+    verdicts = json.loads(record.read_text())
+    verdicts["files"]["README.md"][3] = status.st_ctime_ns
+    record.write_text(json.dumps(verdicts))
+    Classifier.from_pretrained(artifact, device="cpu").close()  # a forged verdict is believed in a private cache
+    own_cache.chmod(0o777)
+    with pytest.warns(UserWarning, match="other users may write"), pytest.raises(ArtifactError, match=r"README\.md"):
+        Classifier.from_pretrained(artifact, device="cpu")
+
+
 def _no_home(given: object) -> Path:
     raise StorageError("no home folder was found")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -208,11 +209,26 @@ def test_wrong_options_are_refused(batcher: Batcher, options: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    "options", [{"window_ms": -1}, {"window_ms": "2"}, {"max_tokens": 0}, {"max_queue": 0}, {"max_queue": None}, {"workers": 0}]
+    "options",
+    [
+        {"window_ms": -1},
+        {"window_ms": "2"},
+        {"window_ms": -(10**5000)},
+        {"max_tokens": 0},
+        {"max_queue": 0},
+        {"max_queue": None},
+        {"workers": 0},
+    ],
 )
 def test_wrong_settings_are_refused(clf: Classifier, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
         Batcher(clf, **options)
+
+
+def test_times_beyond_all_clocks_are_for_ever(clf: Classifier) -> None:
+    with Batcher(clf, window_ms=10**400) as batcher:
+        assert batcher.submit("good", timeout=10**400).result(20) == clf("good")
+        assert asyncio.run(batcher.classify("good", timeout=10**400)) == clf("good")
 
 
 def test_where_the_graph_fails_for_one_text_the_others_get_their_results(batcher: Batcher, gate: Gate) -> None:

@@ -15,9 +15,9 @@ from fusedbert.engine.batcher.queue import Queue, RunCost
 from fusedbert.engine.batcher.request import Form, ThreadRequest, estimate
 from fusedbert.engine.errors import OverloadError
 from fusedbert.engine.text.inputs import Text
-from fusedbert.engine.text.outputs import UNSET, Function
+from fusedbert.engine.text.outputs import CallOptions, Function
 
-FORM = Form(function=Function.SOFTMAX, top_k=UNSET, truncation=None, in_list=True)
+FORM = Form(call=CallOptions(function=Function.SOFTMAX), in_list=True)
 
 
 def make_queue(**options: Any) -> Queue:

@@ -174,13 +174,21 @@ def test_closing_frees_the_graph(artifact: Path) -> None:
         ({"device": "gpu"}, "auto, cpu, cuda, cuda:N"),
         ({"device": "cuda:x"}, "cuda:N"),
         ({"device": None}, "cuda:N"),
+        ({"device": 10**5000}, "cuda:N"),
         ({"precision": "fp64"}, "auto, fp32, int8, fp16"),
         ({"precision": "int8"}, "fp32 for cpu; make one with fusedbert export"),
         ({"long_text": "drop"}, "truncate, error, window"),
-        ({"threads": 0}, "from 1 up"),
-        ({"threads": 1.5}, "from 1 up"),
+        ({"threads": 0}, "from 1 to 4096"),
+        ({"threads": 10**400}, "from 1 to 4096"),
+        ({"threads": 1.5}, "from 1 to 4096"),
         ({"max_length": 2}, "from 3 up"),
         ({"max_length": 33}, "up to 32 tokens"),
+        ({"split_special_tokens": 1}, "give True, False or None"),
+        ({"batch_size": 8}, "clf(texts, batch_size=...)"),
+        ({"top_k": None}, "clf(texts, top_k=...)"),
+        ({"torch_dtype": "auto"}, "give precision"),
+        ({"device_map": "auto"}, "give device"),
+        ({"tokenizer": "bert-base-uncased"}, "leave it out"),
         ({"session_options": 3}, "SessionOptions or a mapping"),
         ({"session_options": {"no_such_thing": 1}}, "no_such_thing"),
         ({"session_options": {"intra_op_num_threads": "two"}}, "intra_op_num_threads"),
@@ -193,13 +201,24 @@ def test_wrong_options_are_refused_with_the_valid_values(artifact: Path, options
 
 
 def test_calls_refuse_wrong_options(clf: Classifier) -> None:
-    for options in ({"top_k": 0}, {"function_to_apply": "max"}, {"truncation": "longest_first"}):
+    for options in ({"top_k": 0}, {"function_to_apply": "max"}, {"truncation": "longest"}):
         with pytest.raises(OptionError, match=next(iter(options))):
             clf("good", **options)  # type: ignore[arg-type]
 
 
 def test_devices_are_parsed_and_printed() -> None:
     assert [str(Device.parse(text)) for text in ("auto", "cpu", "cuda", "cuda:3")] == ["auto", "cpu", "cuda:0", "cuda:3"]
+
+
+def test_devices_of_transformers_are_understood() -> None:
+    import torch
+
+    given = (0, 3, -1, torch.device("cuda:1"), torch.device("cuda", 0), torch.device("cpu"), torch.device("cpu", 0))
+    assert [str(Device.parse(each)) for each in given] == ["cuda:0", "cuda:3", "cpu", "cuda:1", "cuda:0", "cpu", "cpu"]
+    assert str(Device.parse(torch.device("cuda"))) == "cuda:0"
+    for wrong in (True, False, -2, 10**5, 0.0, torch.device("mps"), torch.device("meta"), int, object()):
+        with pytest.raises(OptionError, match="give one of auto, cpu, cuda, cuda:N"):
+            Device.parse(wrong)
 
 
 def test_the_users_session_options_take_precedence(artifact: Path, reference: Callable[..., np.ndarray]) -> None:

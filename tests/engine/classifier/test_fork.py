@@ -51,6 +51,17 @@ def test_a_child_answers_and_ends(artifact: Path, threads: int) -> None:
     assert run(code, artifact, threads) == ["0", "True"]
 
 
+def test_a_child_reads_special_tokens_as_its_parent(artifact: Path) -> None:
+    code = """
+clf = Classifier.from_pretrained(sys.argv[1], threads=1, split_special_tokens=True)
+texts = ["good [SEP] bad"]
+parent = [clf(texts, split_special_tokens=each) for each in (None, False)]
+print(parent[0] != parent[1])
+print(in_child(lambda: [clf(texts, split_special_tokens=each) for each in (None, False)] == parent))
+"""
+    assert run(code, artifact, 1) == ["True", "0"]
+
+
 def test_a_child_that_does_not_use_it_ends(artifact: Path) -> None:
     # New threads of the child replace those that a fork does not copy.
     code = """

@@ -12,7 +12,7 @@ import pytest
 from fusedbert.engine import Classifier, ClosedError, OptionError, Window
 from fusedbert.engine.errors import check_integer, check_member
 from fusedbert.engine.model import Model
-from fusedbert.engine.text.inputs import Aggregate, LongText, check_items
+from fusedbert.engine.text.inputs import Aggregate, Cut, LongText, check_items
 from fusedbert.engine.text.outputs import Function
 
 TEXTS = ["good movie", "bad", ("good", "bad"), "the plot was very dull", "good " * 90]
@@ -27,7 +27,7 @@ def model(artifact: Path) -> Iterator[Model]:
 def test_the_steps_of_a_model_give_what_a_call_gives(model: Model) -> None:
     texts = check_items(TEXTS)
     expected = model.logits(texts)
-    tokens = model.tokenize(texts, LongText.WINDOW)
+    tokens = model.tokenize(texts, Cut(long_text=LongText.WINDOW))
     assert [len(rows) for rows in tokens.by_text()] == [1, 1, 1, 1, 4]
     assert [text.index for text in tokens.owners(texts)] == [0, 1, 2, 3, 4, 4, 4, 4]
     logits, padded = model.forward(texts, tokens)
@@ -40,10 +40,14 @@ def test_the_steps_of_a_model_give_what_a_call_gives(model: Model) -> None:
 
 
 def test_options_of_a_call_are_resolved(model: Model) -> None:
-    assert [model.long_text(each) for each in (None, True, False)] == [LongText.WINDOW, LongText.TRUNCATE, LongText.ERROR]
+    assert [model.call({"truncation": each}).cut.long_text for each in (None, True, False)] == [
+        None,
+        LongText.TRUNCATE,
+        LongText.ERROR,
+    ]
     assert model.function_for(None) is Function.SOFTMAX and model.function_for("NONE") is Function.NONE
-    with pytest.raises(OptionError, match="truncation is 1: give True or False"):
-        model.long_text(1)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="truncation is 1: give True, False, or one of longest_first"):
+        model.call({"truncation": 1})  # type: ignore[typeddict-item]
 
 
 def test_an_unpickled_model_is_loaded_again(model: Model, reference: Callable[..., np.ndarray]) -> None:

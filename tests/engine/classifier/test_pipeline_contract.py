@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from pipelines import FULL_PAIRS, PAIRS, PROPERTY, TEXTS, assert_same, mock_pipeline
 
 from fusedbert.engine import Batcher, Classifier, InputError, OptionError, TextTooLongError
 
@@ -47,33 +48,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"function_to_apply": "softmax", "top_k": None},
     {"function_to_apply": "SOFTMAX"},
 ]
-WORDS = [
-    "good",
-    "bad",
-    "movie",
-    "was",
-    "very",
-    "not",
-    "the",
-    "dull",
-    "awful",
-    "unknownword",
-    "film!",
-    "a.",
-    "ﬁne",
-    "É",
-    "電影",
-    "👍",
-]
-TEXTS = st.one_of(
-    st.lists(st.sampled_from(WORDS), max_size=45).map(" ".join),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),  # lone surrogates are not text
-)
-PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS})
-FULL_PAIRS = st.fixed_dictionaries({"text": TEXTS, "text_pair": TEXTS.filter(bool)})
-PROPERTY = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 @pytest.fixture(params=CASES)
@@ -82,34 +56,7 @@ def both(
 ) -> tuple[Any, Classifier]:
     labels, problem_type = CASES[request.param]
     ours = Classifier.from_pretrained(make_artifact(labels, problem_type), threads=1)
-    return _theirs(labels, problem_type, tokenizer, weights(len(labels))), ours
-
-
-def _theirs(labels: tuple[str, ...], problem_type: str, tokenizer: Any, weights: Any) -> Any:
-    """The mock's equations in a class that transformers' pipeline accepts as a BERT."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, TextClassificationPipeline
-    from transformers.modeling_outputs import SequenceClassifierOutput
-
-    class Mock(BertForSequenceClassification):
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:  # type: ignore[override]
-            embedding, types, weight, bias = (torch.from_numpy(array) for array in vars(weights).values())
-            mask = attention_mask[..., None].float()
-            mean = ((embedding[input_ids] + types[token_type_ids]) * mask).sum(1) / mask.sum(1)
-            return SequenceClassifierOutput(logits=mean.tanh() @ weight + bias)
-
-    Mock.__name__ = BertForSequenceClassification.__name__  # the pipeline reads it
-    about: Any = problem_type if len(labels) > 1 or problem_type == "regression" else None
-    config = BertConfig(
-        vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4,
-        max_position_embeddings=8, problem_type=about,
-        id2label=dict(enumerate(labels)), label2id={label: index for index, label in enumerate(labels)},
-    )  # fmt: skip
-    judge = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", model_max_length=32,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )  # fmt: skip
-    return TextClassificationPipeline(model=Mock(config), tokenizer=judge, device="cpu")
+    return mock_pipeline(labels, problem_type, tokenizer, weights(len(labels))), ours
 
 
 def test_results_equal_those_of_transformers(both: tuple[Any, Classifier]) -> None:
@@ -117,7 +64,7 @@ def test_results_equal_those_of_transformers(both: tuple[Any, Classifier]) -> No
     for inputs in INPUTS:
         for options in OPTIONS:
             expected = theirs(inputs, truncation=True, **options)
-            _same(ours(inputs, **options), expected)
+            assert_same(ours(inputs, **options), expected)
     assert ours([]) == ours([], top_k=None) == []  # where transformers raises IndexError
 
 
@@ -130,7 +77,7 @@ def test_results_of_random_texts_equal_those_of_transformers(
     both: tuple[Any, Classifier], inputs: Any, options: dict[str, Any]
 ) -> None:
     theirs, ours = both
-    _same(ours(inputs, **options), theirs(inputs, truncation=True, **options))
+    assert_same(ours(inputs, **options), theirs(inputs, truncation=True, **options))
 
 
 @PROPERTY
@@ -206,17 +153,6 @@ def test_wrong_arguments_are_refused(both: tuple[Any, Classifier]) -> None:
             ours("good", function_to_apply=bad)  # type: ignore[arg-type]
 
 
-def _same(found: Any, expected: Any) -> None:
-    assert type(found) is type(expected)
-    if isinstance(expected, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            _same(one, other)
-    else:
-        assert found == {"label": expected["label"], "score": pytest.approx(expected["score"], abs=1e-5)}
-        assert type(found["score"]) is float
-
-
 def test_tuples_are_pairs_and_nested_lists_are_refused(artifact: Path) -> None:
     with Classifier.from_pretrained(artifact) as ours:
         pair = ours({"text": "good", "text_pair": "bad"})
@@ -226,7 +162,3 @@ def test_tuples_are_pairs_and_nested_lists_are_refused(artifact: Path) -> None:
         for nested in ([["good", "bad"]], [["good"]]):
             with pytest.raises(InputError, match="text 0"):
                 ours(nested)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="unknown_word"):
-            ours("good", unknown_word=1)  # type: ignore[call-arg]
-        with pytest.raises(InputError, match="stream"):
-            ours(text for text in ["a"])  # type: ignore[arg-type]

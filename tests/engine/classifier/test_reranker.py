@@ -26,8 +26,9 @@ from fusedbert.engine.load import Precision
 from fusedbert.engine.load.golden import allowed
 from fusedbert.engine.load.select import select_variant
 from fusedbert.engine.scoring.columns import OutputColumns
-from fusedbert.engine.scoring.formats.base import json_value
 from fusedbert.engine.scoring.formats.csv import csv_value
+from fusedbert.engine.scoring.formats.values import json_value
+from fusedbert.engine.scoring.options import Columns
 
 PAIRS = [("good movie", "not dull"), ("bad", "the plot was very dull"), ("fine", "fine actor")]
 NEW = Machine(cpu="new", features=("avx2", "avx512_vnni"), logical=1, physical=1, quota=None, cores=1)
@@ -107,10 +108,11 @@ def test_a_score_without_bounds_keeps_its_digits(value: float, written: str) -> 
 
 
 def test_probabilities_keep_their_six_decimals() -> None:
-    assert not OutputColumns(labels=("a", "b"), problem_type="single_label_classification").unbounded
-    assert not OutputColumns(labels=("a",), problem_type="single_label_classification").unbounded
-    assert OutputColumns(labels=("a",), problem_type="single_label_classification", function="none").unbounded
-    assert OutputColumns(labels=("a", "b"), problem_type="regression").unbounded
+    single, plain = "single_label_classification", Columns()
+    assert not OutputColumns.of(("a", "b"), single, plain).unbounded
+    assert not OutputColumns.of(("a",), single, plain).unbounded
+    assert OutputColumns.of(("a",), single, plain, "none").unbounded
+    assert OutputColumns.of(("a", "b"), "regression", plain).unbounded
     assert csv_value(1 / 3) == "0.333333"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from commands import FUSEDBERT
 
-from fusedbert.engine import InputError
+from fusedbert.engine import Classifier, InputError
 from fusedbert.engine.cli.classify import classify, read_batches
 
 COMMAND = [*FUSEDBERT, "classify"]
@@ -41,6 +41,15 @@ def test_classify_prints_jsonl(run: Any, artifact: Path, reference: Callable[...
         assert entry["label"] == ["NEGATIVE", "POSITIVE"][row.argmax()]
         assert entry["score"] == pytest.approx(expected.max(), abs=1e-5)
         assert [entry["scores"][label] for label in ("NEGATIVE", "POSITIVE")] == pytest.approx(list(expected), abs=1e-5)
+
+
+def test_classify_reads_special_tokens_as_text_if_asked_to(run: Any, artifact: Path) -> None:
+    with Classifier.from_pretrained(artifact) as clf:
+        as_token, as_text = (clf("the [SEP]", top_k=None, split_special_tokens=split)[1]["score"] for split in (False, True))
+    assert as_text > 2 * as_token
+    for options, expected in (([], as_token), (["--split-special-tokens"], as_text)):
+        entry = json.loads(run("-m", artifact, "--format", "jsonl", *options, "the [SEP]").stdout)
+        assert entry["scores"]["POSITIVE"] == pytest.approx(expected, rel=0.1)
 
 
 def test_classify_takes_pairs_and_top_k(run: Any, artifact: Path) -> None:

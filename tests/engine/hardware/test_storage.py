@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fusedbert.engine import StorageError
+from fusedbert.engine import ArtifactError, StorageError
 from fusedbert.engine.hardware import storage as storage_module
 from fusedbert.engine.hardware.storage import (
     cache_root,
     cached_sha256,
+    given_path,
+    inside,
+    is_trusted,
     lock_file,
     locked,
     new_file,
@@ -30,6 +34,9 @@ from fusedbert.engine.hardware.storage import (
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: Path) -> None:
     assert cache_root() == own_cache
     assert cache_root(tmp_path / "given") == tmp_path / "given"
+    for nothing in ("", np.array(["a", "b"])):
+        with pytest.raises(StorageError, match=r"^cache_dir is"):
+            cache_root(nothing)  # type: ignore[arg-type]
     monkeypatch.delenv("FUSEDBERT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cache_root() == Path("/xdg/fusedbert")
@@ -136,3 +143,68 @@ def test_files_are_hashed_without_a_writable_cache(tmp_path: Path) -> None:
     weights.write_bytes(b"\1" * (2 << 20))
     root.touch()
     assert cached_sha256(weights, root) == sha256_of(weights)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "x/" + "b" * 256, "c" * 5000, "a\nb", "a\x7f"])
+def test_a_name_that_no_file_has_is_not_inside(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match="not a path inside the folder"):
+        inside(tmp_path, name)
+
+
+def test_a_link_to_itself_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to("x")
+    with pytest.raises(ArtifactError, match="cannot be found"):
+        inside(tmp_path, "x")
+
+
+@pytest.mark.parametrize("value", ["", " ", "a\0b", "\ud800", "\udcff", b"bytes", None, 5, "~nobody-of-this-name/x"])
+def test_a_value_without_a_path_is_one_error(value: object) -> None:
+    with pytest.raises(StorageError, match=r"^output is .*: give the path of a folder$"):
+        given_path(value, "output", StorageError)
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "cache_warnings", set())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+def test_a_cache_that_others_may_write_warns_once_and_is_not_trusted(tmp_path: Path, fresh: None) -> None:
+    root = tmp_path / "above/cache"
+    root.mkdir(parents=True)
+    root.chmod(0o755)
+    assert is_trusted(root) and is_trusted(root / "not made yet")
+    for folder in (root, root.parent):
+        folder.chmod(0o777)
+        with pytest.warns(UserWarning, match=f"other users may write into {folder}, .*chmod go-w {folder} ") as caught:
+            assert not is_trusted(root) and not is_trusted(root)
+        assert len(caught) == 1
+        folder.chmod(0o755)
+    root.parent.chmod(0o1777)  # sticky, like /tmp: no other user can move the cache away
+    assert is_trusted(root)
+    root.chmod(0o1777)
+    assert not is_trusted(root)  # warned of before
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_cache_of_another_user_is_not_trusted(tmp_path: Path, fresh: None) -> None:
+    root = tmp_path / "cache"
+    root.mkdir()
+    os.chown(root, 65534, -1)
+    with pytest.warns(UserWarning, match="other users may write"):
+        assert not is_trusted(root)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+def test_a_hash_in_a_cache_that_others_may_write_is_not_believed(
+    tmp_path: Path, fresh: None, recwarn: pytest.WarningsRecorder
+) -> None:
+    root, path = tmp_path / "cache", tmp_path / "file"
+    root.mkdir()
+    path.write_bytes(b"x" * (2 << 20))
+    true = cached_sha256(path, root)
+    (record,) = (root / "hashes").iterdir()
+    record.write_text(record.read_text().replace(true, "0" * 64))
+    assert cached_sha256(path, root) == "0" * 64
+    root.chmod(0o777)
+    assert cached_sha256(path, root) == true

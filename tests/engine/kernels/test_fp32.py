@@ -56,6 +56,13 @@ def test_gelu_is_exact_to_the_last_digits_of_float32() -> None:
     assert np.isnan(run("Gelu", np.array([[np.nan]], dtype=np.float32))).all()
 
 
+@pytest.mark.parametrize("attributes", [{}, {"approximate": "tanh"}], ids=["erf", "tanh"])
+def test_gelu_of_the_lowest_numbers_is_0_as_in_onnx_runtime(attributes: dict[str, Any]) -> None:
+    x = np.array([[-3e38, -1e35, -1e30, -13, -1e-40, 1e-40, 3e38, np.inf, np.nan]], dtype=np.float32)
+    np.testing.assert_allclose(run("Gelu", x, **attributes), run("Gelu", x, kernels=False, **attributes), rtol=1e-6, atol=1e-30)
+    assert not run("Gelu", x, **attributes)[0, :4].any()
+
+
 def test_gelu_by_tanh_agrees_with_its_equation() -> None:
     x = np.linspace(-20, 20, 5_001, dtype=np.float32)[None]
     u = math.sqrt(2 / math.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)

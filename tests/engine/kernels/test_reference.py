@@ -157,13 +157,13 @@ def test_the_kernel_of_dense_in_eight_bits_agrees_with_the_reference(
 @each("dense")
 @pytest.mark.parametrize("activation", [IDENTITY, GELU, GELU_TANH, RELU])
 def test_dense_saturates_and_maps_nan(library: ctypes.CDLL, kernel: str, activation: int) -> None:
-    low = -11 if activation == GELU else -1e6  # the polynomial of eight bits is good for |x| < 12
-    bias = np.array([1e6, low, 1e30, low, np.nan, 0.5] * 6, dtype=np.float32)
+    bias = np.array([1e6, -1e6, 3e38, -3e38, np.nan, 0.5, -11.9, -12.1, np.inf, -np.inf, -40, -1e5] * 3, dtype=np.float32)
     found, expected = (
         dense(library, each, (5, 8, 36), activation, eight_bits=True, bias=bias) for each in (kernel, "reference")
     )
     assert_close_in_eight_bits(found, expected)
-    assert (found[:, 0] == 255).all() and set(found[:, 4]) == {99 if activation == RELU else 0}
+    assert (found[:, [0, 2, 8]] == 255).all() and set(found[:, 4]) == {99 if activation == RELU else 0}
+    assert activation == IDENTITY or (found[:, [1, 3, 6, 7, 9, 10, 11]] == 99).all()
 
 
 @each("norm")
@@ -207,6 +207,17 @@ def test_the_kernel_of_gelu_agrees_with_the_reference(
         run(library, f"gelu_unit_{name}", Gelu(x=x, y=y.array, count=count, kind=kind), -(-count // GELU_NUMBERS))
         found[name] = y.checked()
     np.testing.assert_allclose(found[kernel], found["reference"], rtol=rtol, atol=2e-7 if kind == GELU else 1e-6)
+
+
+@each("gelu")
+@pytest.mark.parametrize("kind", [GELU, GELU_TANH])
+def test_gelu_has_its_limits(library: ctypes.CDLL, kernel: str, kind: int) -> None:
+    far = np.array([-12.1, -100, -1e10, -1e20, -1e35, -3e38, -np.inf], dtype=np.float32)
+    x = np.concatenate([far, -far, np.array([1e-40, -1e-40, np.nan], dtype=np.float32)])
+    for name in (kernel, "reference"):
+        y = Result((len(x),), np.float32)
+        run(library, f"gelu_unit_{name}", Gelu(x=x, y=y.array, count=len(x), kind=kind), 1)
+        np.testing.assert_allclose(y.checked(), np.concatenate([0 * far[:-1], [0], -far, x[-3:] / 2]), rtol=1e-6, atol=1e-30)
 
 
 @each("attention")

@@ -89,3 +89,12 @@ def test_a_finished_artifact_can_be_loaded_from_a_read_only_cache(tmp_path: Path
     shutil.rmtree(root / "locks")
     (root / "locks").touch()  # any attempt to lock fails now
     assert cached_artifact(root, "key", lambda folder: pytest.fail("made again")) == root / "artifacts/key"
+
+
+def test_what_a_killed_export_left_in_the_cache_is_removed_by_the_next(tmp_path: Path, artifact: Path) -> None:
+    root = tmp_path / "root"
+    left = root / "artifacts/.another-key.abcd1234.part"
+    (left / "new").mkdir(parents=True)
+    (left / "lock").touch()
+    _first_use(str(root), str(artifact), str(tmp_path / "log"))
+    assert [path.name for path in (root / "artifacts").iterdir()] == ["key"]

@@ -186,7 +186,7 @@ def test_without_golden_texts_the_runtime_says_so(artifact: Path) -> None:
 def test_golden_logits_of_another_shape_are_refused(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     golden = dataclasses.replace(manifest.golden[0], logits=(1.0, 2.0, 3.0))
-    write_manifest(artifact, dataclasses.replace(manifest, golden=(golden,)))
+    write_manifest(artifact, dataclasses.replace(manifest, labels=("a", "b", "c"), golden=(golden,)))
     with pytest.raises(ArtifactError, match=r"gives logits \[1, 2\], the manifest's golden logits are \[1, 3\]"):
         Classifier.from_pretrained(artifact)
 

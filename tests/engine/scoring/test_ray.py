@@ -41,6 +41,16 @@ def test_two_actors_give_the_local_output(name: str, ray: Any, many: Path, artif
     assert summary.rows == 100_000 and summary.labels == local.labels
 
 
+def test_several_inputs_on_ray_give_the_local_output(ray: Any, artifact: Path, tmp_path: Path) -> None:
+    files = []
+    for number in range(3):
+        files.append(tmp_path / f"{number}.csv")
+        files[-1].write_text("id,text\n" + "".join(f"{n},good film {n % 7}\n" for n in range(5000)), encoding="utf-8")
+    score_file(files, tmp_path / "local.csv", model=artifact)
+    score_file(files, tmp_path / "out.csv", model=artifact, on="ray", actors=2)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
 def actor_processes() -> list[int]:
     """Process ids of the actors that hold the model, as Ray titles them."""
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import json
 import os
@@ -56,9 +57,23 @@ def stopped(source: Path, output: Path, after: int, **more: Any) -> None:
         score_file(source, output, progress=progress, **more)
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.jsonl.gz", "out.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "out.csv",
+        "out.jsonl.gz",
+        "out.parquet",
+        "out.json",
+        "out.json.gz",
+        "out.csv.bz2",
+        "out.tsv.xz",
+        "out.csv.zip",
+        "out.jsonl.zst",
+    ],
+)
 def test_a_run_that_was_stopped_often_ends_with_the_same_bytes(name: str, source: Path, artifact: Path, tmp_path: Path) -> None:
-    whole = tmp_path / f"whole-{name}"
+    whole = tmp_path / "whole" / name
+    whole.parent.mkdir()
     undisturbed = score_file(source, whole, **options(artifact))
     output = tmp_path / name
     for after in (50, 130, 400):
@@ -71,7 +86,55 @@ def test_a_run_that_was_stopped_often_ends_with_the_same_bytes(name: str, source
     assert 300 < summary.resumed <= 400
     same = ("rows", "written", "errors", "truncated", "labels", "padding", "distinct")
     assert {key: getattr(summary, key) for key in same} == {key: getattr(undisturbed, key) for key in same}
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["whole"]
+
+
+def text_lines(folder: Path, rows: list[dict[str, str]]) -> Path:
+    path = folder / "in.txt"
+    path.write_text("".join(f"{row['text']}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def json_array(folder: Path, rows: list[dict[str, str]]) -> Path:
+    path = folder / "in.json"
+    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return path
+
+
+def semicolons(folder: Path, rows: list[dict[str, str]]) -> Path:
+    path = folder / "in.csv"
+    path.write_text("".join(f"{row['id']};{row['text']} caf\xe9\n" for row in rows), encoding="utf-16")
+    return path
+
+
+def several(folder: Path, rows: list[dict[str, str]]) -> list[Path]:
+    paths = []
+    for number in range(4):
+        paths.append(folder / f"in-{number}.csv.bz2")
+        content = "id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows[number::4])
+        paths[-1].write_bytes(bz2.compress(content.encode()))
+    return paths
+
+
+INPUTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "txt": (text_lines, {}),
+    "json": (json_array, {}),
+    "csv without a header, utf-16, semicolons": (semicolons, {"header": False, "delimiter": ";", "text_column": "2"}),
+    "several": (several, {}),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_a_run_on_any_input_that_was_stopped_often_ends_with_the_same_bytes(
+    kind: str, rows: list[dict[str, str]], artifact: Path, tmp_path: Path
+) -> None:
+    make, more = INPUTS[kind]
+    source, whole, output = make(tmp_path, rows), tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    total = score_file(source, whole, **options(artifact, **more)).rows
+    for after in (45, 130, total - PART):
+        stopped(source, output, after, resume=True, **options(artifact, **more))
+    summary = score_file(source, output, resume=True, **options(artifact, **more))
+    assert output.read_bytes() == whole.read_bytes() and summary.rows == total and summary.resumed > 100
 
 
 def test_a_run_killed_by_sigkill_resumes(source: Path, artifact: Path, tmp_path: Path) -> None:
@@ -102,7 +165,7 @@ def journal_size(output: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-@pytest.mark.parametrize("step", ["joined", "errors", "unlink", "rmtree"])
+@pytest.mark.parametrize("step", ["link", "errors", "unlink", "rmdir"])
 def test_a_run_stopped_at_its_end_resumes(
     step: str, source: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,18 +177,18 @@ def test_a_run_stopped_at_its_end_resumes(
 
     with monkeypatch.context() as patch:
         real = Path.replace
-        if step in ("joined", "errors"):
+        if step == "errors":
             patch.setattr(Path, "replace", lambda self, to: refuse() if self.name == step else real(self, to))
         elif step == "unlink":
             patch.setattr("fusedbert.engine.scoring.journal.Journal.remove", refuse)
         else:
-            patch.setattr("shutil.rmtree", refuse)
+            patch.setattr(*((os, "link") if step == "link" else (Path, "rmdir")), refuse)
         with pytest.raises(Stop):
             score_file(source, output, **options(artifact))
-    assert output.exists() == (step in ("unlink", "rmtree"))
+    assert output.exists() == (step in ("unlink", "rmdir"))
     summary = score_file(source, output, resume=True, **options(artifact))
     assert output.read_bytes() == whole.read_bytes()
-    assert summary.finished_before == (step == "rmtree")
+    assert summary.finished_before == (step == "rmdir")
     assert not output.with_name("out.csv.parts").exists()
 
 

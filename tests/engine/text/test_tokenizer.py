@@ -17,8 +17,9 @@ from tokenizers import Tokenizer
 from fusedbert.engine import Classifier
 from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.engine.errors import ArtifactError, InputError, TextTooLongError
-from fusedbert.engine.text.inputs import check_items
+from fusedbert.engine.text.inputs import Window, check_items
 from fusedbert.engine.text.tokenizer import Row, TextTokenizer, pad, share_room
+from fusedbert.engine.text.windows import tokenize_windows
 
 
 @pytest.fixture
@@ -159,26 +160,18 @@ def test_pad_id_follows_the_pad_token(artifact: Path) -> None:
     assert TextTokenizer.load(artifact, 32).pad_id == 7
 
 
-def test_only_tokenizers_that_work_word_by_word_allow_cutting_the_text_first(artifact: Path, tokenizer: Tokenizer) -> None:
-    from tokenizers import normalizers, pre_tokenizers
+def test_a_text_on_which_the_tokenizer_panics_is_named(artifact: Path, tokenizer: Tokenizer) -> None:
+    from tokenizers import Regex, pre_tokenizers
 
-    def safe() -> bool:
-        tokenizer.save(str(artifact / "tokenizer.json"))
-        return TextTokenizer.load(artifact, 32).prefix_safe
-
-    assert safe()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.BertPreTokenizer()])
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase()])
-    assert safe()
-    tokenizer.normalizer = normalizers.Replace(" ", "_")
-    assert not safe()
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    assert not safe()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    assert safe()
-    tokenizer.add_special_tokens(["two words"])
-    assert not safe()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")  # exponential in the number of a
+    tokenizer.save(str(artifact / "tokenizer.json"))
+    ours = TextTokenizer.load(artifact, 32)
+    texts = check_items(["good", "bad", "a" * 40 + "b"])
+    for tokenize in (ours.encode, lambda texts: tokenize_windows(ours, texts, Window()), lambda texts: ours.trace(texts[2])):
+        with pytest.raises(InputError, match=r"^text 2 cannot be tokenized \(.*retry-limit.*\): leave it out") as caught:
+            tokenize(texts)
+        assert "\n" not in str(caught.value)
+    assert len(ours.encode(texts[:2])) == 2
 
 
 def test_pad_marks_real_tokens() -> None:

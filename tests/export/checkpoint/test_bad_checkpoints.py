@@ -141,23 +141,28 @@ def test_an_artifact_is_not_accepted_as_a_checkpoint(copy: Path, tmp_path: Path)
         export_checkpoint(tmp_path / "first", tmp_path / "second")
 
 
+def make_old_artifact(output: Path) -> None:
+    output.mkdir()
+    (output / "README.md").write_text("precious")
+    (output / "old.txt").write_text("old")
+    (output / "fusedbert.json").write_text('{"files": {"README.md": {}, "old.txt": {}}}')
+
+
 def test_an_existing_output_is_kept_unless_forced(copy: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
-    output.mkdir()
-    (output / "mine.txt").write_text("precious")
+    make_old_artifact(output)
     with pytest.raises(StorageError, match="--force"):
         export_checkpoint(copy, output, target="cpu", required=False)
-    assert (output / "mine.txt").read_text() == "precious"
+    assert (output / "README.md").read_text() == "precious"
     (copy / "config.json").write_text("{")
     with pytest.raises(CheckpointError):
         export_checkpoint(copy, output, target="cpu", force=True, required=False)
-    assert (output / "mine.txt").read_text() == "precious", "a failed export must not touch what stands"
+    assert (output / "README.md").read_text() == "precious", "a failed export must not touch what stands"
 
 
-def test_force_replaces_the_whole_output(copy: Path, tmp_path: Path) -> None:
+def test_force_replaces_a_whole_artifact(copy: Path, tmp_path: Path) -> None:
     output = tmp_path / "artifact"
-    output.mkdir()
-    (output / "old.txt").write_text("old")
+    make_old_artifact(output)
     export_checkpoint(copy, output, target="cpu", force=True, required=False)
     assert not (output / "old.txt").exists() and (output / "onnx/model.onnx").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact", "checkpoint"]

@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from fusedbert.engine import Classifier, InputError, score_file
 from fusedbert.engine.scoring.columns import OutputColumns
 from fusedbert.engine.scoring.formats import FileFormat, open_source
+from fusedbert.engine.scoring.formats.base import ReadOptions
 from fusedbert.engine.scoring.formats.csv import CsvData, CsvWriter
+from fusedbert.engine.scoring.formats.input import InputFile
 from fusedbert.engine.scoring.formats.jsonl import JsonlWriter
+from fusedbert.engine.scoring.options import Columns
 
 FORMATS = ["csv", "tsv", "jsonl", "parquet"]
 
@@ -191,7 +194,7 @@ def test_regression_gives_values(variant: Any, write: Any, read: Any, tmp_path: 
 
 
 def test_a_regression_with_one_output_adds_a_single_score() -> None:
-    added = OutputColumns(labels=("LABEL_0",), problem_type="regression")
+    added = OutputColumns.of(("LABEL_0",), "regression", Columns())
     assert added.names == ("score", "truncated")
     assert added.values(np.array([[2.5], [-1]], dtype=np.float32), [False, True]) == [[2.5, -1.0], [False, True]]
 
@@ -203,7 +206,7 @@ CELLS = st.lists(st.tuples(st.text(), st.text()), max_size=6)
 @given(rows=CELLS)
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 def test_written_rows_are_read_back(kind: str, rows: list[tuple[str, str]], tmp_path: Path) -> None:
-    added = OutputColumns(labels=("a", "b"), problem_type="single_label_classification").added
+    added = OutputColumns.of(("a", "b"), "single_label_classification", Columns()).added
     columns = ("x", "text")
     delimiter = "\t" if kind == "tsv" else ","
     writer = JsonlWriter(added=added) if kind == "jsonl" else CsvWriter(added=added, columns=columns, delimiter=delimiter)
@@ -213,7 +216,7 @@ def test_written_rows_are_read_back(kind: str, rows: list[tuple[str, str]], tmp_
     part.write_bytes(writer.chunk(CsvData(columns, [list(row) for row in rows]), values))
     with path.open("wb") as file:
         writer.join([part], file)
-    source = open_source(str(path), FileFormat.of(path.name), 100)
+    source = open_source(InputFile(str(path)), FileFormat.of(path.name), 100, ReadOptions())
     chunks = list(source.chunks("text", None)) if rows else []
     source.close()
     assert [text for chunk in chunks for text in chunk.texts] == [text for _, text in rows]

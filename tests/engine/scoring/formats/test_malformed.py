@@ -133,7 +133,7 @@ def test_a_csv_keeps_bytes_that_are_not_utf8(score: Any, artifact: Path, tmp_pat
 
 LINES = [
     (b'{"text": null}', "'text' is null"),
-    (b'{"n": 1}', "'text' is null"),
+    (b'{"n": 1}', "'text' is missing"),
     (b'{"text": 5}', "'text' is of type int, expected a string"),
     (b'{"text": "\\ud83d"}', "'text' has a lone surrogate, which is no Unicode text"),
     (b'{"text": "caf\xe9"}', "not UTF-8"),
@@ -233,8 +233,8 @@ def test_the_usual_columns_are_found(score: Any, header: bytes, options: Any) ->
     assert row[f"{options.get('prefix', '')}label"] == "POSITIVE"
 
 
-def test_a_single_column_may_have_any_name(score: Any) -> None:
-    assert score(b"whatever\ngood\n")[0]["label"] == "POSITIVE"
+def test_a_single_column_that_is_named_may_have_any_name(score: Any) -> None:
+    assert score(b"whatever\ngood\n", text_column="whatever")[0]["label"] == "POSITIVE"
 
 
 def test_an_added_key_that_a_later_line_has_already_is_refused(score: Any) -> None:
@@ -282,7 +282,7 @@ def test_unreadable_and_unwritable_files_are_one_error(artifact: Path, tmp_path:
     (tmp_path / "folder.csv").mkdir()
     for name, output, said in [
         (tmp_path / "none.csv", tmp_path / "out.csv", "cannot be read: No such file"),
-        (tmp_path / "folder.csv", tmp_path / "out.csv", "is a folder: give one file"),
+        (tmp_path / "folder.csv", tmp_path / "out.csv", "is a folder without files to score"),
         (source, tmp_path / "folder.csv", "is a folder: give a file"),
         (source, source, "exists already"),
     ]:

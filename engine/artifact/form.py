@@ -1,0 +1,198 @@
+"""The form of ``fusedbert.json``: what each key may hold, as one table.
+
+A manifest may come from anyone, so every value is checked before it is used, and a message names the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeAlias
+
+from ..errors import shown
+from .manifest import PACKED, PADDED, PROBLEM_TYPES, Golden, Manifest, Parity, Source, Variant
+
+Check: TypeAlias = Callable[[Any, str], None]  # of a value and its key; raises ValueError
+_MOST_LABELS = 1_000_000
+_MOST_BYTES = 2**53  # of a file, and of any count: a double holds it exactly
+_LARGEST = 3.4e38  # a graph computes in float32
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"  # a name is shown in one line
+
+
+def to_manifest(document: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a JSON object.
+
+    Raises:
+        ValueError: A value has another form; the message names its key.
+    """
+    _MANIFEST(document, "")
+    variants = tuple(
+        Variant(**{**entry, "outputs": tuple(entry["outputs"]), "parity": Parity(**entry["parity"])})
+        for entry in document["variants"]
+    )
+    golden = tuple(Golden(**{**entry, "logits": tuple(map(float, entry["logits"]))}) for entry in document["golden"])
+    thresholds = document.get("thresholds")
+    known = {field.name: document[field.name] for field in dataclasses.fields(Manifest) if field.name in document}
+    parsed = {
+        "source": Source(**document["source"]),
+        "labels": tuple(document["labels"]),
+        "variants": variants,
+        "golden": golden,
+        "thresholds": None if thresholds is None else tuple(map(float, thresholds)),
+    }
+    manifest = Manifest(**(known | parsed))
+    _check_together(manifest)
+    return manifest
+
+
+def _check_together(manifest: Manifest) -> None:
+    """Refuse values that contradict each other."""
+    labels = len(manifest.labels)
+    for i, golden in enumerate(manifest.golden):
+        if len(golden.logits) != labels:
+            raise ValueError(f"golden[{i}].logits has {len(golden.logits)} numbers, expected one for each of {labels} labels")
+    if manifest.thresholds is not None and manifest.problem_type != "multi_label_classification":
+        raise ValueError(f"thresholds belong to multi_label_classification, problem_type is {manifest.problem_type}")
+    if manifest.thresholds is not None and len(manifest.thresholds) != labels:
+        raise ValueError(f"thresholds has {len(manifest.thresholds)} numbers, expected one for each of {labels} labels")
+    for kind, keys in (
+        ("file", [variant.file for variant in manifest.variants]),
+        ("kind", [(each.target, each.precision, each.outputs, each.layout) for each in manifest.variants]),
+    ):
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"two variants are of the same {kind}")
+
+
+def _fail(value: Any, key: str, expected: str) -> NoReturn:
+    raise ValueError(f"{key or 'it'} is {shown(value)}, expected {expected}")
+
+
+def _one(expected: str, fits: Callable[[Any], bool]) -> Check:
+    def check(value: Any, key: str) -> None:
+        if not fits(value):
+            _fail(value, key, expected)
+
+    return check
+
+
+def _text(most: int) -> Check:
+    return _one(
+        f"a text of one line, of up to {most} characters",
+        lambda value: isinstance(value, str) and len(value) <= most and (value.isprintable() or not re.search(_CONTROL, value)),
+    )
+
+
+def _integer(least: int, most: int = _MOST_BYTES) -> Check:
+    expected = f"an integer from {least} up" if most == _MOST_BYTES else f"an integer from {least} to {most}"
+    return _one(expected, lambda value: type(value) is int and least <= value <= most)
+
+
+def _number(least: float, most: float) -> Check:
+    return _one(f"a number from {least:g} to {most:g}", lambda value: type(value) in (int, float) and least <= value <= most)
+
+
+def _member(*values: str | None) -> Check:
+    return _one(f"one of {', '.join(map(str, values))}", lambda value: isinstance(value, str | None) and value in values)
+
+
+def _optional(check: Check) -> Check:
+    return lambda value, key: None if value is None else check(value, key)
+
+
+def _list(check: Check, least: int = 0, most: int = _MOST_LABELS) -> Check:
+    def check_list(value: Any, key: str) -> None:
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            _fail(value, key, f"a list of {least} to {most}")
+        for i, each in enumerate(value):
+            check(each, f"{key}[{i}]")
+
+    return check_list
+
+
+def _mapping(check: Check) -> Check:
+    def check_mapping(value: Any, key: str) -> None:
+        if not isinstance(value, dict):
+            _fail(value, key, "an object")
+        for name, each in value.items():
+            check(each, f"{key}[{shown(name)}]")
+
+    return check_mapping
+
+
+def _object(needed: Mapping[str, Check], optional: Mapping[str, Check] | None = None, *, more: bool = False) -> Check:
+    """Check an object's keys; with ``more`` it may have unknown ones, as a later version may write them."""
+    known = {**needed, **(optional or {})}
+
+    def check_object(value: Any, key: str) -> None:
+        if not isinstance(value, dict):
+            _fail(value, key, "an object")
+        if missing := needed.keys() - value.keys():
+            raise ValueError(f"{key or 'it'} has no {', '.join(sorted(missing))}")
+        if not more and (unknown := value.keys() - known.keys()):
+            raise ValueError(f"{key} has the unknown key {shown(min(unknown))}")
+        for name, check in known.items():
+            if name in value:
+                check(value[name], f"{key}.{name}" if key else name)
+
+    return check_object
+
+
+def _is_version(parts: list[str]) -> bool:
+    return 2 <= len(parts) <= 4 and all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts)
+
+
+_DIGITS = set("0123456789abcdef")
+_NAME, _FILE = _text(1000), _one("a path", lambda value: isinstance(value, str))
+_SHARE, _SIZE = _number(0, 1), _number(0, _LARGEST)
+_SHA256 = _one("a sha256 of 64 digits", lambda value: isinstance(value, str) and len(value) == 64 and set(value) <= _DIGITS)
+_VERSION = _one("a version such as 1.23", lambda value: isinstance(value, str) and _is_version(value.split(".")))
+_OUTPUTS = (["logits"], ["logits", "attentions", "queries", "keys"])
+
+_PARITY = _object(
+    {"reference": _NAME, "texts": _integer(0), "max_abs_logit": _SIZE, "label_agreement": _SHARE},
+    {
+        "mean_abs_probability": _SIZE,
+        "max_abs_probability": _SIZE,
+        "measured_on": _NAME,
+        "scale": _optional(_SIZE),
+        "spread": _optional(_SIZE),
+        "rank_correlation": _optional(_number(-1, 1)),
+        "mean_of_spread": _optional(_SIZE),
+        "max_of_spread": _optional(_SIZE),
+    },
+)
+_VARIANT = _object(
+    {
+        "file": _FILE,
+        "target": _member("cpu", "cuda"),
+        "precision": _member("fp32", "int8", "fp16"),
+        "outputs": _one(" or ".join(map(str, _OUTPUTS)), lambda value: value in _OUTPUTS),
+        "opset": _integer(1, 10_000),
+        "nodes": _mapping(_integer(0)),
+        "fused_attention": _integer(0),
+        "parity": _PARITY,
+    },
+    {"layout": _member(PADDED, PACKED)},
+)
+_TEXT = _one("a text", lambda value: isinstance(value, str))
+_GOLDEN = _object({"text": _TEXT, "logits": _list(_number(-_LARGEST, _LARGEST))}, {"text_pair": _optional(_TEXT)})
+_MANIFEST = _object(
+    {
+        "source": _object({"id": _NAME, "revision": _optional(_NAME), "sha256": _mapping(_SHA256)}),
+        "created_with": _mapping(_NAME),
+        "architecture": _NAME,
+        "problem_type": _member(*PROBLEM_TYPES),
+        "labels": _list(_NAME, 1),
+        "max_length": _integer(3, 1_000_000),
+        "variants": _list(_VARIANT, 1),
+        "golden": _list(_GOLDEN),
+        "files": _mapping(_object({"sha256": _SHA256, "bytes": _integer(0)}, more=True)),
+    },
+    {
+        "requires": _mapping(_object({"opset": _integer(1, 10_000), "onnxruntime": _VERSION}, more=True)),
+        "function_to_apply": _member(None, "none", "sigmoid"),
+        "thresholds": _optional(_list(_SHARE)),
+    },
+    more=True,
+)

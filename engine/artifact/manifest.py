@@ -1,0 +1,138 @@
+"""The content of ``fusedbert.json``, as dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+FORMAT = 1
+NO_MANIFEST = 0  # the format of a manifest that was derived from another tool's export
+PADDED, PACKED = "padded", "packed"
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parity:
+    """A graph's distance from the checkpoint, measured at export on check texts.
+
+    Attributes:
+        reference: Implementation it was compared with, e.g. ``numpy float64``.
+        texts: Number of check texts.
+        max_abs_logit: Largest absolute difference of a logit.
+        label_agreement: Share of texts with the reference's label, 0 to 1.
+        mean_abs_probability: Mean absolute difference of a probability.
+        max_abs_probability: Largest of them.
+        measured_on: ``this graph``, or the stand-in for a graph that runs only on CUDA.
+        scale: Unit of a logit's difference, if not 1: a tenth of the largest logit; without several labels, ``spread`` plus a
+            share of the output's summands, for float32's rounding.
+        spread: Largest minus smallest output. Like the rest, only of a regression or of a model with one logit.
+        rank_correlation: Spearman's, with the reference's outputs; the smallest of them.
+        mean_of_spread: Mean absolute change of an output, as a share of ``spread``.
+        max_of_spread: Largest change, likewise.
+    """
+
+    reference: str
+    texts: int
+    max_abs_logit: float
+    label_agreement: float
+    mean_abs_probability: float = 0.0
+    max_abs_probability: float = 0.0
+    measured_on: str = "this graph"
+    scale: float | None = None
+    spread: float | None = None
+    rank_correlation: float | None = None
+    mean_of_spread: float | None = None
+    max_of_spread: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One graph of the artifact.
+
+    Attributes:
+        file: Path inside the artifact, e.g. ``onnx/model.onnx``.
+        target: ``cpu`` or ``cuda``.
+        precision: ``fp32``, ``int8`` or ``fp16``.
+        outputs: ``("logits",)`` or ``("logits", "attentions", "queries", "keys")``.
+        opset: Version of the default ONNX operator set.
+        nodes: Number of nodes by op type.
+        fused_attention: Number of fused attention nodes.
+        parity: The gate's figures.
+        layout: ``padded``, inputs ``[batch, seq]``, or ``packed``, see ``engine.run.batches.pack``.
+    """
+
+    file: str
+    target: str
+    precision: str
+    outputs: tuple[str, ...]
+    opset: int
+    nodes: Mapping[str, int]
+    fused_attention: int
+    parity: Parity
+    layout: str = PADDED
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A text with the reference's logits, which the engine replays."""
+
+    text: str
+    logits: tuple[float, ...]
+    text_pair: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """The origin of the weights: hub id or folder name, revision, SHA-256 of each weight file."""
+
+    id: str
+    revision: str | None
+    sha256: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The content of ``fusedbert.json``.
+
+    Attributes:
+        source: Origin of the weights.
+        created_with: Versions of the packages that made it.
+        architecture: Hugging Face ``model_type``.
+        problem_type: One of ``PROBLEM_TYPES``.
+        labels: Names of the outputs, in their order; two may be the same.
+        max_length: Maximum tokens of a text.
+        variants: The graphs.
+        golden: Texts with the reference's logits.
+        files: ``{"bytes": size, "sha256": hash}`` of every other file, by path.
+        format: Version of the manifest.
+        requires: Minimum versions by graph: ``{"opset": 23, "onnxruntime": "1.23"}``; not written if empty.
+        function_to_apply: ``none`` or ``sigmoid`` if ``config.json`` says so against ``problem_type``; not written if unset.
+        thresholds: For a multi-label model, the least probability of each label that counts; not written if unset.
+    """
+
+    source: Source
+    created_with: Mapping[str, str]
+    architecture: str
+    problem_type: str
+    labels: tuple[str, ...]
+    max_length: int
+    variants: tuple[Variant, ...]
+    golden: tuple[Golden, ...] = ()
+    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
+    requires: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    function_to_apply: str | None = None
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def verifiable(self) -> bool:
+        """False for another tool's export, which has no hashes."""
+        return self.format != NO_MANIFEST
+
+    def variant(
+        self, *, target: str, precision: str, outputs: tuple[str, ...] = ("logits",), layout: str = PADDED
+    ) -> Variant | None:
+        """Return the graph that has these properties, or None."""
+        wanted = (target, precision, outputs, layout)
+        return next((v for v in self.variants if (v.target, v.precision, v.outputs, v.layout) == wanted), None)

@@ -1,0 +1,238 @@
+"""The part of a very long text that has all tokens to keep, so that the work is bounded by ``max_length``.
+
+A part is enough if more of its tokens than are kept are *sure*, that is, equal those of the whole text. A cut changes only
+the words next to it, and a model sees one word at a time, so the tokens of all other words are sure. A word is what the
+pre-tokenizer yields; Chinese text or base64 may be a single one, see ``_sure_inside``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import json
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+
+from .encode import LONG, naming
+from .inputs import Text
+from .squeeze import Squeezer
+
+# The words at a cut that may differ, with room: a grapheme, a contraction, white space before a word need one or two each.
+_MARGIN = 32
+# The characters (bytes) a token at which the tokens within a single word are no longer looked for.
+_WORD = 512
+# Steps that look at a character and its neighbours, so that a cut changes only what is next to it.
+_SPLITTERS = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
+_PRE_TOKENIZERS = _SPLITTERS | {"Punctuation", "Digits", "Metaspace"}
+_MAPPINGS = frozenset({"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD"})
+_NORMALIZERS = _MAPPINGS | {"Strip", "Nmt", "Precompiled", "Prepend"}
+
+
+class Shortener:
+    """Cuts very long texts before they are tokenized; its knowledge of the tokenizer is gathered at the first one."""
+
+    def __init__(self, raw: Tokenizer) -> None:
+        self._raw = raw
+
+    def shorten(
+        self, raw: Tokenizer, text: Text, max_length: int, *, left: bool, longest_first: bool = True, offsets: bool = False
+    ) -> tuple[Text, bool]:
+        """Return a text with the same tokens to keep, and whether it was cut, so that it has more than are kept.
+
+        With ``offsets`` they are at the same characters. ``raw`` may read special tokens differently from the tokenizer that
+        this object was made with. With ``longest_first`` the longer text of a pair is cut, so the part has more tokens than
+        the other one; two very long texts then stay whole where one would get an odd token more, since which one that is
+        shows only when all tokens of both are known.
+        """
+        if not (self.left_safe and not offsets if left else self.right_safe):
+            return text, False
+        with naming(text):
+            return self._shorten(raw, text, max_length, left, longest_first, str if offsets else self._squeezer)
+
+    def _shorten(
+        self, raw: Tokenizer, text: Text, max_length: int, left: bool, longest_first: bool, squeeze: Callable[[str], str]
+    ) -> tuple[Text, bool]:
+        first, second, least = text.text, text.pair or "", LONG * max_length
+        both = len(first) > least and len(second) > least
+        enough = max_length
+        if longest_first and both:
+            if (max_length - raw.num_special_tokens_to_add(True)) % 2:
+                return text, False
+        elif longest_first and text.pair:
+            enough = max(enough, len(raw.encode_batch_fast([min(first, second, key=len)], add_special_tokens=False)[0]))
+        parts, cut = [first, second], False
+        for place, part in enumerate(parts):
+            if len(part) > least:
+                parts[place], shorter = self._part(raw, part, enough, left, squeeze)
+                cut = cut or shorter
+        return dataclasses.replace(text, text=parts[0], pair=None if text.pair is None else parts[1]), cut
+
+    def _part(self, raw: Tokenizer, text: str, enough: int, left: bool, squeeze: Callable[[str], str]) -> tuple[str, bool]:
+        """Return a part of a text with more than ``enough`` sure tokens, and whether it is not the whole."""
+        size = 8 * (enough + self._margin)
+        while size < len(text):
+            end = len(text) if left else plain_place(text, size)
+            if end is not None:
+                part = squeeze(text[-size:] if left else text[:end])
+                if self.sure(raw, part, left=left, enough=enough) > enough:
+                    return part, True
+            size *= 4
+        return squeeze(text), False
+
+    def sure(self, raw: Tokenizer, part: str, *, left: bool, enough: int = 0) -> int:
+        """Count the tokens of a part that are those of every text which it begins, or with ``left`` ends.
+
+        A part that begins a text ends at a ``plain_place``. Fewer than ``enough`` may be counted as none.
+        """
+        if self._space_takers and not left:
+            part = part.rstrip()
+        encoding = raw.encode_batch([part], add_special_tokens=False)[0]
+        words = [word for word in encoding.word_ids if word is not None]
+        if not words:
+            return 0
+        if left:
+            return len(words) - bisect.bisect_right(words, words[0] + self._margin)
+        last = bisect.bisect_left(words, words[-1])
+        inside = self._sure_inside(raw.model, "".join(encoding.tokens[last:]), enough - last) if self._longest else 0
+        return last + inside if inside else bisect.bisect_left(words, words[-1] - self._margin)
+
+    def _sure_inside(self, model: Any, word: str, enough: int) -> int:
+        """Count the sure tokens of a word that a cut may have shortened.
+
+        Byte-level BPE and Unigram have this property: wherever two tokens of a word meet, those before are the tokens of the
+        word's start up to there. So there are few candidates for all tokens up to a place: those of the start up to it, or
+        up to the first character of a token that spans it. Tokens that all candidates begin with are sure; the last of these
+        is left out, since Unigram joins unknown characters. Candidates of a run such as "......" may differ from the first
+        token on: the run's end decides. Then, and where tokens are extremely long, it is not worth going on.
+        """
+        known = word[: -4 * self._margin]
+        place = len(known) - self._longest
+        if not 0 < place <= _WORD * (max(enough, 0) + self._margin):
+            return 0
+        sure = [(token.id, token.offsets) for token in model.tokenize(known[:place])]
+        for start in range(max(1, place - self._longest + 1), place):
+            stops = range(place + 1, start + self._longest + 1)
+            if any(model.token_to_id(known[start:stop]) is not None for stop in stops):
+                found = [(token.id, token.offsets) for token in model.tokenize(known[:start])]
+                same = next((i for i, (one, other) in enumerate(zip(sure, found, strict=False)) if one != other), len(found))
+                del sure[same:]
+                if len(sure) <= enough:
+                    break
+        return max(len(sure) - 1, 0)
+
+    @functools.cached_property
+    def right_safe(self) -> bool:
+        """Return whether tokens far before a cut do not depend on the text after it."""
+        kinds = [step["type"] for step in self._pre_tokenizers]
+        return (
+            bool(kinds)
+            and all(kind in _PRE_TOKENIZERS for kind in kinds[:-1])
+            and (kinds[-1] in _PRE_TOKENIZERS or self._byte_level)
+            and all(step["type"] in _NORMALIZERS or _replaces(step) for step in self._normalizers)
+            # normalized white space is not known from the text
+            and not (self._normalizers and any(token.normalized for token in self._space_takers))
+        )
+
+    @functools.cached_property
+    def left_safe(self) -> bool:
+        """Return whether tokens far after a cut do not depend on the text before it."""
+        contents = self._added
+        starts = {content[:end] for content in contents for end in range(1, len(content) + 1)}
+        return (
+            bool(self._pre_tokenizers)
+            and all(step["type"] in _SPLITTERS for step in self._pre_tokenizers)
+            and all(step["type"] in _MAPPINGS for step in self._normalizers)
+            # added tokens that overlap are found from left to right, so what is found depends on where the search begins
+            and not any(content[start:] in starts for content in contents for start in range(1, len(content)))
+        )
+
+    @functools.cached_property
+    def _pre_tokenizers(self) -> list[dict[str, Any]]:
+        return _steps(self._raw.pre_tokenizer, "pretokenizers")
+
+    @functools.cached_property
+    def _normalizers(self) -> list[dict[str, Any]]:
+        return _steps(self._raw.normalizer, "normalizers")
+
+    @property
+    def _byte_level(self) -> bool:
+        last = self._pre_tokenizers[-1]
+        return bool(last["type"] == "ByteLevel" and last.get("use_regex", True))
+
+    @functools.cached_property
+    def _space_takers(self) -> list[AddedToken]:
+        """The added tokens that take all white space before them, if white space has tokens."""
+        takers = [token for token in self._raw.get_added_tokens_decoder().values() if token.lstrip]
+        return [] if self._pre_tokenizers[0]["type"] in _SPLITTERS else takers
+
+    @functools.cached_property
+    def _added(self) -> list[str]:
+        """The added tokens, as they are and normalized."""
+        normalize = self._raw.normalizer.normalize_str if self._raw.normalizer else str
+        contents = [token.content for token in self._raw.get_added_tokens_decoder().values()]
+        return [*contents, *map(normalize, contents)]
+
+    @functools.cached_property
+    def _margin(self) -> int:
+        """The words at a cut that may differ: an added token or a replaced string that is cut may be as many as characters."""
+        patterns = [step["pattern"].get("String", "") for step in self._normalizers if step["type"] == "Replace"]
+        return _MARGIN + max(map(len, [*self._added, *patterns]), default=0)
+
+    @functools.cached_property
+    def _squeezer(self) -> Squeezer:
+        # what replaces strings may make a token of two spaces
+        replaces = any(step["type"] == "Replace" for step in self._normalizers)
+        removes_space = self._pre_tokenizers[0]["type"] in _SPLITTERS and not replaces
+        return Squeezer(self._raw, self._added, removes_space=removes_space)
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        """The length of the vocabulary's longest token if the model has the property of ``_sure_inside``, or 0."""
+        model: Any = self._raw.model
+        name = type(model).__name__
+        if name == "BPE":
+            plain = not (model.dropout or model.ignore_merges or model.continuing_subword_prefix or model.end_of_word_suffix)
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            fits = plain and self._byte_level and all(model.token_to_id(byte) is not None for byte in alphabet)
+        else:
+            sampled = getattr(model, "alpha", None) or getattr(model, "nbest_size", None)  # later than tokenizers 0.20
+            fits = name == "Unigram" and not sampled and model.token_to_id("<0x00>") is None
+        return max(map(len, self._raw.get_vocab(with_added_tokens=False))) if fits else 0
+
+
+def _steps(part: Any, inner: str) -> list[dict[str, Any]]:
+    """Return the steps of a tokenizer's part."""
+    # A step pickles to its JSON, which is small; parsing the whole file again would take a vocabulary of megabytes.
+    spec = {} if part is None else json.loads(part.__getstate__())
+    return list(_flat(spec, inner)) if spec else []
+
+
+def _flat(spec: dict[str, Any], inner: str) -> Iterator[dict[str, Any]]:
+    if inner not in spec:
+        yield spec
+    for step in spec.get(inner, ()):
+        yield from _flat(step, inner)
+
+
+def _replaces(step: dict[str, Any]) -> bool:
+    """Return whether a step replaces a string, or runs of spaces."""
+    return step["type"] == "Replace" and ("String" in step["pattern"] or step["pattern"].get("Regex") == " {2,}")
+
+
+def plain_place(text: str, start: int) -> int | None:
+    """Return the first of some places from ``start`` on that is between two characters which are normalized by themselves."""
+    for place in range(max(start, 1), min(start + 1000, len(text))):
+        before, after = text[place - 1], text[place]
+        if not (_joins(before) or _joins(after) or "\u1100" <= after <= "\u11ff"):  # the last are parts of Hangul syllables
+            return place
+    return None
+
+
+def _joins(character: str) -> bool:
+    """Return whether a character may belong to the one before or after it: a mark, a joiner, a skin tone, a new one."""
+    kind = unicodedata.category(character)
+    return kind[0] == "M" or kind in ("Cn", "Sk") or (kind == "Cf" and character not in "\u200b\u2060\ufeff\u00ad")
