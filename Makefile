@@ -6,6 +6,9 @@ VENV := .venv
 OPTIMUM := .venv-optimum
 RAY := .venv-ray
 CUDA := .venv-cuda
+LOWEST := .venv-lowest
+NEWEST := .venv-newest
+LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
@@ -17,7 +20,7 @@ KERNELS := $(wildcard engine/kernels/*.[ch] engine/kernels/*/*.[ch])
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray test-cuda test-peers gpu-check lint types wheel clean
+.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray test-cuda test-lowest test-newest test-peers gpu-check lint types wheel clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -44,12 +47,21 @@ test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environm
 test-cuda: $(CUDA)/.made  ## Run ONNX Runtime's CUDA provider on a fake CUDA device, built by gcc; no GPU is needed
 	$(CUDA)/bin/python -m pytest -q -m fake_cuda tests/fake_cuda/test_fake_cuda.py
 
+test-lowest: $(LOWEST)/.made  ## Export, classify and score with exactly the lower bounds that pyproject.toml declares
+	$(LOWEST)/bin/python tests/smoke.py
+
+# What will be released does not stop what is developed here, so a failure is only reported.
+test-newest:  ## The same with the newest pre-releases; reports what fails, and passes
+	@{ $(PYTHON) -m venv $(NEWEST) && $(NEWEST)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --pre --upgrade \
+	  --upgrade-strategy eager --editable ".[cpu,export,data]" && $(NEWEST)/bin/python tests/smoke.py; } \
+	  || echo "test-newest: the newest pre-releases do not work, see above; this does not count as a failure"
+
 # Not part of test-all: the environments take 6 GB and many minutes the first time.
 test-peers: $(VENV)/.test  ## Build the environments of other engines, and run the tests that compare with them
 	$(BIN)/fusedbert bench setup all
 	$(BIN)/pytest -q -m peers tests/bench tests/docs
 
-test-all: test test-wheel test-browser test-optimum test-ray test-cuda  ## Run the tests, then those that build environments of their own
+test-all: test test-wheel test-browser test-optimum test-ray test-cuda test-lowest test-newest  ## Run the tests, then those that build environments of their own
 
 # Its own environment, because the GPU wheel of ONNX Runtime excludes the CPU one; it sees this Python's packages.
 # GPU_CHECK takes the options of `python -m fusedbert.bench.gpu_check`: --steps, --resume, --list, --dry-run.
@@ -77,7 +89,7 @@ wheel: $(VENV)/.made  ## Build the wheel into dist/
 	@ls dist/*.whl
 
 clean:  ## Remove all that make has made, .venv included
-	rm -rf $(VENV) $(OPTIMUM) $(RAY) $(CUDA) build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OPTIMUM) $(RAY) $(CUDA) $(LOWEST) $(NEWEST) build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ARTIFACT)/fusedbert.json: $(wildcard $(MODEL)/*) $(EXPORTER) | $(VENV)/.demo
@@ -117,6 +129,17 @@ $(CUDA)/.made: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(CUDA)
 	@$(CUDA)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt \
 	  --editable ".[export]" onnxruntime-gpu==1.31.1 pytest pytest-timeout
+	@touch $@
+
+# The constraints are the bounds themselves, with == for >=. Python 3.11 is the lowest too, and all of them have wheels for it.
+$(LOWEST)/.made: pyproject.toml
+	@echo "Installing the lowest versions of what the runtime and the exporter need into $(LOWEST) (half a minute, only this once)"
+	@$(LOWEST_PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  e = p["optional-dependencies"]; lines = [*p["dependencies"], *e["cpu"], *e["export"], *e["data"]]; \
+	  print(*(line.split(",")[0].replace(">=", "==") for line in lines), sep="\n")' > $(LOWEST)/lowest.txt
+	@$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --constraint $(LOWEST)/lowest.txt \
+	  --editable ".[cpu,export,data]"
 	@touch $@
 
 $(OPTIMUM)/.made: pyproject.toml tests/export/optimum/requirements.txt | $(VENV)/.made

@@ -1,5 +1,9 @@
 """The content of the wheel."""
 
+import os
+import shutil
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -53,3 +57,20 @@ def test_every_entry_point_of_the_wheel_names_a_module_in_it(wheel, names):
     for target in targets:
         stem = target.replace(".", "/")
         assert {f"{stem}.py", f"{stem}/__init__.py"} & names, target
+
+
+def test_one_wheel_serves_every_python_but_a_free_threaded_one_gets_its_own(wheel, tmp_path):
+    assert "-cp311-abi3-" in wheel.name or "-py3-none-" in wheel.name
+    shutil.copytree(wheel.parent / "source", tmp_path / "source")
+    # setuptools refuses to build for the limited API where Python is free-threaded, which it asks of sysconfig
+    build = "import sysconfig; sysconfig.get_config_vars()['Py_GIL_DISABLED'] = 1; import setuptools.build_meta as build; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{build}build.build_wheel({str(tmp_path)!r})"], cwd=tmp_path / "source",
+        env=os.environ | {"CC": "false"}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (own,) = tmp_path.glob("*.whl")
+    assert "abi3" not in own.name
+    with zipfile.ZipFile(own) as archive:  # and without a compiler it has no kernels
+        assert "fusedbert/engine/__init__.py" in archive.namelist()
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
