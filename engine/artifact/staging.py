@@ -120,13 +120,19 @@ def _take(stage: Path, output: Path, aside: Path, *, replace: bool) -> None:
 def _clear(work: Path, output: Path) -> bool:
     """Put back what was moved aside, and remove the rest; false if something stays aside, because its place was taken."""
     aside = work / _OLD
-    with contextlib.suppress(OSError):
-        if os.path.lexists(aside) and not os.path.lexists(output):
-            aside.rename(output)
-    replaced = not os.path.lexists(aside) or (_not_ours(aside) is None and _not_ours(output) is None)
-    if replaced:
-        shutil.rmtree(work, ignore_errors=True)
-    return replaced
+    while True:
+        with contextlib.suppress(OSError):
+            if os.path.lexists(aside) and not os.path.lexists(output):
+                aside.rename(output)
+        try:
+            replaced = not os.path.lexists(aside) or (_not_ours(aside) is None and _not_ours(output) is None)
+        except FileNotFoundError:  # another run is just replacing it: look again
+            continue
+        except OSError:
+            replaced = False
+        if replaced:
+            shutil.rmtree(work, ignore_errors=True)
+        return replaced
 
 
 def _renamed(stage: Path, output: Path) -> bool:

@@ -91,6 +91,8 @@ def score(
         raise click.UsageError(f"--json writes its summary to stdout, where -o {output} writes the rows: give one of them")
     if part_rows is not None:
         options["part_rows"] = part_rows
+    if len(options["input"]) == 1:  # as in Python: one file is not a list of one
+        options["input"] = options["input"][0]
     options["long_text"] = read_long_text(options["long_text"], options.pop("stride"), options.pop("aggregate"))
     with messages_on_stderr():
         from ..scoring import score_file

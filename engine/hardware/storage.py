@@ -295,7 +295,7 @@ def cache_error(path: Path, error: OSError) -> StorageError:
 
 
 def write_cached(path: Path, document: Any) -> None:
-    """Write a JSON document to the cache; a failure is only logged, as it only costs time."""
+    """Write a JSON object to the cache; a failure is only logged, as it only costs time."""
     try:
         write_whole(path, json.dumps(document).encode())
     except (OSError, UnicodeEncodeError) as error:
@@ -303,7 +303,7 @@ def write_cached(path: Path, document: Any) -> None:
 
 
 def read_cached(path: Path) -> Any:
-    """Read a JSON document from the cache; None if missing or damaged."""
+    """Read a JSON object from the cache; None if missing or damaged."""
     with contextlib.suppress(FusedBertError):
         return read_json_file(path, way_out="")
     return None
