@@ -25,6 +25,8 @@ from .squeeze import Squeezer
 _MARGIN = 32
 # The characters (bytes) a token at which the tokens within a single word are no longer looked for.
 _WORD = 512
+# Characters of a piece whose tokens are counted by themselves; two texts that are not longer are tokenized whole.
+_PIECE = 1 << 17
 # Steps that look at a character and its neighbours, so that a cut changes only what is next to it.
 _SPLITTERS = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
 _PRE_TOKENIZERS = _SPLITTERS | {"Punctuation", "Digits", "Metaspace"}
@@ -45,8 +47,8 @@ class Shortener:
 
         With ``offsets`` they are at the same characters. ``raw`` may read special tokens differently from the tokenizer that
         this object was made with. With ``longest_first`` the longer text of a pair is cut, so the part has more tokens than
-        the other one; two very long texts then stay whole where one would get an odd token more, since which one that is
-        shows only when all tokens of both are known.
+        the other one; of two very long texts one may get an odd token more, so all their tokens are counted, piece by
+        piece.
         """
         if not (self.left_safe and not offsets if left else self.right_safe):
             return text, False
@@ -61,7 +63,7 @@ class Shortener:
         enough = max_length
         if longest_first and both:
             if (max_length - raw.num_special_tokens_to_add(True)) % 2:
-                return text, False
+                return self._share(raw, text, enough, left, squeeze)
         elif longest_first and text.pair:
             enough = max(enough, len(raw.encode_batch_fast([min(first, second, key=len)], add_special_tokens=False)[0]))
         parts, cut = [first, second], False
@@ -70,6 +72,43 @@ class Shortener:
                 parts[place], shorter = self._part(raw, part, enough, left, squeeze)
                 cut = cut or shorter
         return dataclasses.replace(text, text=parts[0], pair=None if text.pair is None else parts[1]), cut
+
+    def _share(self, raw: Tokenizer, text: Text, enough: int, left: bool, squeeze: Callable[[str], str]) -> tuple[Text, bool]:
+        """Shorten two very long texts so that the one with more tokens, or the second of two equal ones, still has more."""
+        texts = (text.text, text.pair or "")
+        if max(map(len, texts)) <= _PIECE:
+            return text, False
+        first, second = (self.count(raw, squeeze(each)) for each in texts)
+        if first is None or second is None:
+            return text, False
+        longer = int(first <= second)
+        other, _ = self._part(raw, texts[1 - longer], enough, left, squeeze)
+        tokens = len(raw.encode_batch_fast([other], add_special_tokens=False)[0])
+        most, cut = self._part(raw, texts[longer], max(enough, tokens), left, squeeze)
+        if not cut:  # it is too short to have more tokens than a part, for sure
+            return text, False
+        parts = (other, most) if longer else (most, other)
+        return dataclasses.replace(text, text=parts[0], pair=parts[1]), True
+
+    def count(self, raw: Tokenizer, text: str, size: int = _PIECE) -> int | None:
+        """Count a text's tokens in pieces of ``size`` characters; None if words are too long for that, or not safe to cut."""
+        if not (self.left_safe and self.right_safe):
+            return None
+        count, around = 0, size // 4
+        for start in range(0, len(text), size):
+            end, low = start + size, max(0, start - around)
+            high = plain_place(text, end + around) or len(text)
+            encoding = raw.encode_batch([text[low:high]], add_special_tokens=False)[0]
+            inside = [i for i, (place, _) in enumerate(encoding.offsets) if start <= low + place < end]
+            known = [word for word in encoding.word_ids if word is not None]
+            first, last = (encoding.word_ids[inside[0]], encoding.word_ids[inside[-1]]) if inside else (None, None)
+            if first is None or last is None:
+                return None
+            # those next to a cut are not sure: the neighbouring piece has them
+            if (low > 0 and first <= known[0] + self._margin) or (high < len(text) and last >= known[-1] - self._margin):
+                return None
+            count += len(inside)
+        return count
 
     def _part(self, raw: Tokenizer, text: str, enough: int, left: bool, squeeze: Callable[[str], str]) -> tuple[str, bool]:
         """Return a part of a text with more than ``enough`` sure tokens, and whether it is not the whole."""

@@ -95,6 +95,13 @@ def text_lines(folder: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+def with_nulls(folder: Path, rows: list[dict[str, str]]) -> list[Path]:
+    path = folder / "in.jsonl"
+    changed = [row | {"text": None} if number % 97 == 50 else row for number, row in enumerate(rows)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in changed), encoding="utf-8")
+    return [path]
+
+
 def json_array(folder: Path, rows: list[dict[str, str]]) -> Path:
     path = folder / "in.json"
     path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -137,25 +144,40 @@ def test_a_run_on_any_input_that_was_stopped_often_ends_with_the_same_bytes(
     assert output.read_bytes() == whole.read_bytes() and summary.rows == total and summary.resumed > 100
 
 
-def test_a_run_killed_by_sigkill_resumes(source: Path, artifact: Path, tmp_path: Path) -> None:
-    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
-    score_file(source, whole, **options(artifact))
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (with_nulls, "out.csv"),
+        (lambda folder, rows: [text_lines(folder, rows)], "out.tsv.bz2"),
+        (lambda folder, rows: [json_array(folder, rows)], "out.json.xz"),
+        (several, "out.csv.zip"),
+        (several, "out.parquet"),
+    ],
+)
+def test_a_run_killed_by_sigkill_resumes(
+    make: Any, name: str, rows: list[dict[str, str]], artifact: Path, tmp_path: Path
+) -> None:
+    sources, whole, output = make(tmp_path, rows), tmp_path / "whole" / name, tmp_path / name
+    whole.parent.mkdir()
+    score_file(sources, whole, **options(artifact))
     arguments = ["-m", artifact, "--part-rows", PART, "--on-error", "null", "--threads", 1, "--resume", "--json"]
-    command = [*COMMAND, source, "-o", output, *arguments]
+    command = list(map(str, [*COMMAND, *sources, "-o", output, *arguments]))
     rng = random.Random(11)
     kills = 0
     for _ in range(4):
-        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = journal_size(output)
         while process.poll() is None and journal_size(output) <= before:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.15))
+        time.sleep(rng.uniform(0, 0.08))
         process.send_signal(signal.SIGKILL)
         kills += process.wait(30) == -signal.SIGKILL
     assert kills >= 2
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == whole.read_bytes()
+    errors = [path.with_name(f"{name}.errors.jsonl") for path in (output, whole)]
+    assert [path.exists() and path.read_bytes() for path in errors] == [make is with_nulls and errors[1].read_bytes()] * 2
     summary = json.loads(done.stdout)
     assert summary["rows"] == ROWS or summary["finished_before"]
 

@@ -246,6 +246,35 @@ def test_two_long_texts_of_a_pair_are_cut_where_each_gets_half() -> None:
     assert cut and len(short.text) + len(short.pair or "") < 5_000
 
 
+def test_tokens_are_counted_piece_by_piece() -> None:
+    counted = 0
+    for seed in range(60):
+        r = random.Random(seed)
+        tokenizer = words_by_piece(r)
+        tokenizer.add_special_tokens(r.sample(["[CLS]", "<s>", "covid", "@name"], 2))
+        pool = [r.choice(r.choice(KINDS)) for _ in range(40)] + LETTERS + SPACES
+        text = "".join(r.choice(pool) for _ in range(8_000))
+        found = Shortener(tokenizer).count(tokenizer, text, size=2048)
+        assert found is None or found == len(ids(tokenizer, text))
+        counted += found is not None
+    assert counted > 30
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize(("more", "unit"), [(0, "电"), (1, "电"), (-1, "电"), (0, "good "), (1, "film. "), (-1, "é!")])
+def test_of_two_very_long_texts_the_longer_one_gets_the_odd_token(more: int, unit: str, left: bool) -> None:
+    tokenizer = word_piece()
+    shortener = Shortener(tokenizer)
+    first, second = "x." + unit * 150_000, unit * 150_010
+    counts = [len(ids(tokenizer, each)) for each in (first, second)]
+    first += "." * (counts[1] - counts[0] + more)
+    assert shortener.count(tokenizer, first) == len(ids(tokenizer, first)) == counts[1] + more
+    short, cut = shortener.shorten(tokenizer, Text(text=first, pair=second, index=0), 32, left=left)
+    tokens = [len(ids(tokenizer, each)) for each in (short.text, short.pair or "")]
+    assert cut and min(tokens) > 32 and max(tokens) < 5_000
+    assert (tokens[0] > tokens[1]) is (more > 0)  # the second of two equal ones
+
+
 def test_texts_stay_whole_where_a_step_of_the_tokenizer_looks_far() -> None:
     tokenizer = word_piece()
     assert Shortener(tokenizer).right_safe and Shortener(tokenizer).left_safe
