@@ -56,6 +56,10 @@ class Run:
     def run(self) -> Summary:
         """Score the inputs, or continue where an earlier run ended."""
         stream = is_stream(self.output)
+        if self._path.is_dir():
+            raise StorageError(
+                f"{self.output} is a folder: give a file to write, or {self.output}/ for a file in it for each input"
+            )
         form = common_format(self.names, self.options.input_format)
         output_form = self._output_format(form, stream)
         if stream and self.options.resume:
@@ -100,8 +104,6 @@ class Run:
     def _is_finished(self) -> bool:
         """Check the output's path; return whether nothing is left to do."""
         output, options = self._path, self.options
-        if output.is_dir():
-            raise StorageError(f"{output} is a folder: give a file to write, or {output}/ for a file in it for each input")
         if unfinished(output):
             if not options.resume and not options.force:
                 way_out = "continue it with --resume, or start over with --force"

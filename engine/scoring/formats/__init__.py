@@ -61,7 +61,7 @@ class FileFormat:
                 raise OptionError(f"the format is {kind!r}: give one of {', '.join(known)}")
             names = f"name it .{', .'.join(known)}, text formats also with {', '.join(_COMPRESSIONS)}"
             option = "give --output-format" if output else "for an input, give --input-format"
-            raise OptionError(f"the format of {where} is not known: {names}; or, {option}")
+            raise OptionError(f"the format of {where} is not known: {names}, or {option}")
         kind = found
         if output and kind == "txt":
             raise OptionError(f"{name}: a txt has one column, and the output more: write .csv or .jsonl")

@@ -73,6 +73,7 @@ def test_a_terminal_gets_a_bar_and_a_summary(artifact: Path, repository: Path, t
         (("none.csv", "-o", "out.csv"), 1, "none.csv cannot be read"),
         (("in.csv",), 2, "-o"),
         (("in.csv", "-o", "out.xls"), 2, "the format of out.xls is not known"),
+        (("in.csv", "-o", "."), 1, ". is a folder: give a file to write, or ./ for a file in it for each input"),
         (("in.csv", "-o", "out.csv", "--on-error", "stop"), 2, "fail, null, skip"),
         (("in.csv", "-o", "out.csv", "--resume", "--force"), 2, "exclude each other"),
         (("in.csv", "-o", "out.csv", "--text-column", "c"), 1, "no column 'c'; its columns are 'a', 'b'"),

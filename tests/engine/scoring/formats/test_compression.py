@@ -170,7 +170,7 @@ def test_a_zip_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("out.zip", {"output": True}, r"name it \.csv, .*\.zip; or, give --output-format"),
+        ("out.zip", {"output": True}, r"name it \.csv, .*\.zip, or give --output-format"),
         ("in.xls", {}, r"\.txt.*\.xz.*--input-format"),
         ("in.csv", {"kind": "xls"}, "the format is 'xls': give one of csv, tsv, txt, jsonl, json, parquet"),
         ("out.parquet.bz2", {"output": True}, "compresses its own columns"),
