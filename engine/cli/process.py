@@ -13,6 +13,7 @@ from types import FrameType
 
 from ..errors import StorageError
 
+_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # names of stdout as an output
 _closed: set[str] = set()  # names of the streams that were closed at the start
 
 
@@ -69,8 +70,10 @@ def refuse_closed_stdout(command: str, arguments: Sequence[str]) -> None:
 
 
 def _score_to_stdout(arguments: Sequence[str]) -> bool:
-    after = dict(itertools.pairwise(arguments))
-    return "-" in (after.get("-o"), after.get("--output")) or not {"-o-", "--output=-"}.isdisjoint(arguments)
+    outputs = {value for option, value in itertools.pairwise(arguments) if option in ("-o", "--output")}
+    for prefix in ("-o", "--output="):
+        outputs |= {each.removeprefix(prefix) for each in arguments if each.startswith(prefix)}
+    return not outputs.isdisjoint(_STDOUT)
 
 
 def discard_stdout() -> None:

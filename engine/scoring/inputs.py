@@ -40,7 +40,7 @@ def expand(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], ki
     """
     names = [name for each in given_inputs(inputs) for name in _expand(each, kind)]
     if not names:
-        raise OptionError("there is no input: give a file, a folder or a pattern")
+        raise OptionError("no input was given: name a file, a folder or a pattern")
     if STDIN in names and len(names) > 1:
         raise OptionError(f"stdin is one of {len(names)} inputs: give it by itself")
     return tuple(names)

@@ -41,7 +41,7 @@ def is_stream(output: str) -> bool:
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """Inputs that are scored into one output; ``model`` loads the model, at most once for several runs."""
+    """Inputs that are scored into one output; ``load`` gives the model, which several runs share."""
 
     names: tuple[str, ...]  # of the inputs
     output: str  # a file, or - for stdout
@@ -215,6 +215,8 @@ class Run:
                 logged += 1
             yield chunk.content
             self._report(chunk)
+        if self.counts.errors > logged:
+            _log.warning("%d more rows cannot be scored", self.counts.errors - logged)
 
     def _rendered(self, job: Job, info: ModelInfo, source: Source, first: int) -> Generator[Rendered]:
         if self.ray is not None:

@@ -23,7 +23,7 @@ from .squeeze import Squeezer
 
 # The words at a cut that may differ, with room: a grapheme, a contraction, white space before a word need one or two each.
 _MARGIN = 32
-# The characters (bytes) a token at which the tokens within a single word are no longer looked for.
+# Within a single word, sure tokens are looked for up to this many characters (bytes in byte-level BPE) for each one needed.
 _WORD = 512
 # Characters of a piece whose tokens are counted by themselves; two texts that are not longer are tokenized whole.
 _PIECE = 1 << 17

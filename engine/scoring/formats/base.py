@@ -317,6 +317,6 @@ def check_texts(values: Iterable[Any], name: str, errors: dict[int, RowError], *
             reason = f"{name!r} is of type {type(value).__name__}, expected a string"
             errors.setdefault(index, RowError(reason=reason, content=value))
         elif not valid(value):
-            errors.setdefault(index, RowError(reason=f"{name!r} has a lone surrogate, which is no Unicode text"))
+            errors.setdefault(index, RowError(reason=f"{name!r} has a lone surrogate, which is not Unicode text"))
         texts.append(value if isinstance(value, str) else None)
     return texts

@@ -132,7 +132,7 @@ class JsonlSource(TextSource):
                 why = (
                     "the first rows do not have, and a table's columns are fixed by then"
                     if valid(first)
-                    else "is no Unicode text"
+                    else "is not Unicode text"
                 )
                 reason = f"it has the key {first!r}, which {why}: write .jsonl, which keeps each row as it is"
                 errors.setdefault(index, RowError(reason=reason, content=extra))

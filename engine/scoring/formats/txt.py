@@ -39,6 +39,6 @@ class TxtSource(TextSource):
     def texts_of(
         self, values: list[Any], first: int, text: str, pair: str | None, errors: dict[int, RowError]
     ) -> tuple[RowData, Texts, Texts | None]:
-        """Return the lines; there are no second texts."""
+        """Return the lines as texts, without second ones."""
         cells = plain_cells(values, errors) if self._plain else values
         return CsvData(self.columns, cells), [line for (line,) in values], None

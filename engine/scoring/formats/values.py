@@ -46,7 +46,7 @@ def cell(value: Any) -> str:
     """Write a value as a cell of a csv: null is empty, times are ISO 8601, lists and objects are JSON.
 
     Raises:
-        UnconvertibleError: It is nested too deep, or has a key that is no Unicode text.
+        UnconvertibleError: It is nested too deep, or has a key that is not Unicode text.
     """
     if isinstance(value, str):
         return replace(value)
@@ -65,7 +65,7 @@ def plain(value: Any, *, finite: bool = True, levels: int = _LEVELS) -> Any:
     """Convert a value to JSON's types: decimals to strings, bytes to base64; NaN and infinity to null if ``finite``.
 
     Raises:
-        UnconvertibleError: It is nested deeper than ``levels``, or has a key that is no Unicode text.
+        UnconvertibleError: It is nested deeper than ``levels``, or has a key that is not Unicode text.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) or not finite else None
@@ -92,7 +92,7 @@ def nested(value: Any, convert: Callable[[Any], Any], levels: int) -> Any:
         return [convert(each) for each in value]
     keys = [str(key) for key in value]
     if not all(map(valid, keys)):
-        raise UnconvertibleError("an object with a key that is no Unicode text")
+        raise UnconvertibleError("an object with a key that is not Unicode text")
     return {key: convert(each) for key, each in zip(keys, value.values(), strict=True)}
 
 

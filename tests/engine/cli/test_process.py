@@ -46,6 +46,18 @@ def test_a_result_without_a_place_is_an_error(artifact: Path) -> None:
     assert status == 1 and err.splitlines() == ["fusedbert: error: the output: No space left on device"]
 
 
+@pytest.mark.parametrize("output", [("-o", "-"), ("--output=-",), ("-o-",), ("-o", "/dev/stdout")])
+def test_rows_do_not_go_to_a_closed_stdout(output: tuple[str, ...], artifact: Path) -> None:
+    status, _, err = shell("printf 'text\ngood\n' | {} >&-", "score", "-", "--input-format", "csv", *output, "-m", artifact)
+    assert status == 1 and "stdout is closed, and fusedbert score writes its result there" in err
+
+
+def test_stdin_scored_into_a_file_does_not_need_stdout(artifact: Path, tmp_path: Path) -> None:
+    line, output = "printf 'text\ngood\n' | {} >&-", tmp_path / "out.csv"
+    status, _, err = shell(line, "score", "-", "--input-format", "csv", "-o", output, "-m", artifact)
+    assert (status, err) == (0, "") and output.read_text(encoding="utf-8").count("\n") == 2
+
+
 def test_closed_stderr_and_stdin_do_not_matter(artifact: Path) -> None:
     for line in ("{} 2>&-", "{} <&-"):
         status, out, _ = shell(line, "classify", "good", "-m", artifact)

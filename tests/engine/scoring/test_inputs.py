@@ -234,6 +234,13 @@ def test_rows_that_a_stream_leaves_out_are_named_on_stderr(write: Any, artifact:
     assert b'"row": 1' in done.stderr and b"null" in done.stderr
 
 
+def test_a_stream_counts_the_rows_that_it_does_not_name(write: Any, artifact: Path, tmp_path: Path) -> None:
+    source = write("in.jsonl", [{"text": None}] * 25 + [{"text": "good"}])
+    done = run(source, "-o", "-", "--on-error", "skip", "--part-rows", 4, "-m", artifact, cwd=tmp_path)
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 11 and '"row": 10' in lines[9] and lines[10] == "fusedbert: 15 more rows cannot be scored"
+
+
 @pytest.mark.parametrize("output", ["parts/all.csv", "parts/scored/", "parts/", "parts/../parts/all.csv"])
 def test_an_output_is_not_written_into_a_folder_of_inputs(output: str, parts: Any, artifact: Path, tmp_path: Path) -> None:
     files, _ = parts("csv")

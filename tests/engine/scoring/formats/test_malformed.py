@@ -135,7 +135,7 @@ LINES = [
     (b'{"text": null}', "'text' is null"),
     (b'{"n": 1}', "'text' is missing"),
     (b'{"text": 5}', "'text' is of type int, expected a string"),
-    (b'{"text": "\\ud83d"}', "'text' has a lone surrogate, which is no Unicode text"),
+    (b'{"text": "\\ud83d"}', "'text' has a lone surrogate, which is not Unicode text"),
     (b'{"text": "caf\xe9"}', "not UTF-8"),
     (b'["text"]', "no JSON object"),
     (b'{"text": "cut', "no JSON object"),

@@ -171,8 +171,8 @@ OBJECTS = '{"a":' * 300 + "1" + "}" * 301
 HOSTILE = {
     "nested 600 deep": (f'{{"text": "a", "t": {nested(600)}}}', "'t' is nested too deep"),
     "nested 300 deep in objects": (f'{{"text": "a", "t": {OBJECTS}', "'t' is nested too deep"),
-    "a key that is a surrogate": ('{"text": "a", "t": {"\\ud83d": 1}}', "'t' is an object with a key that is no Unicode text"),
-    "a column that is a surrogate": ('{"text": "a", "\\ud83d": 1}', r"it has the key '\\ud83d', which is no Unicode text"),
+    "a key that is a surrogate": ('{"text": "a", "t": {"\\ud83d": 1}}', "'t' is an object with a key that is not Unicode text"),
+    "a column that is a surrogate": ('{"text": "a", "\\ud83d": 1}', r"it has the key '\\ud83d', which is not Unicode text"),
 }
 
 
