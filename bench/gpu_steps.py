@@ -97,7 +97,7 @@ def throughput(check: Check) -> dict[str, Any]:
 
 
 def padding(check: Check) -> dict[str, Any]:
-    """Packed compared with padded by the share of padding: where the runner's threshold belongs."""
+    """Packed compared with padded by the share of padding."""
     (_, runners), rng, table = check.open("base"), np.random.default_rng(0), []
     sizes = [(4, 64)] if check.dry_run else [(64, 128), (256, 128), (64, 384)]
     for (texts, longest), share in itertools.product(sizes, (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)):

@@ -20,14 +20,16 @@ from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Parity, Source, 
 from fusedbert.engine.artifact.staging import staged_folder
 from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.errors import DeviceError
-from fusedbert.engine.hardware.device import CPU, Choice, import_onnxruntime
+from fusedbert.engine.hardware.device import CPU, CUDA, Choice, import_onnxruntime
 from fusedbert.engine.load import Options
 from fusedbert.engine.load.open import Loaded, load
+from fusedbert.engine.load.open import Source as Opened
+from fusedbert.engine.load.open_cuda import CudaOpener
 from fusedbert.engine.load.resolve import embedded_checkpoint
 from fusedbert.engine.model import Model
 from fusedbert.engine.run.cuda.graphs import GraphCache
 from fusedbert.engine.run.cuda.provider import RECORD
-from fusedbert.engine.run.cuda.runners import ChoosingRunner, PackedRunner, PaddedCudaRunner
+from fusedbert.engine.run.cuda.runners import PackedRunner, PaddedCudaRunner
 from fusedbert.engine.run.runner import Runner
 from fusedbert.engine.run.session import open_session
 from fusedbert.engine.text.tokenizer import Row
@@ -145,21 +147,55 @@ def build_artifact(source: Path, folder: Path, *, on_cpu: bool) -> None:
     write_manifest(folder, manifest)
 
 
-def open_on_cpu(folder: Path) -> Loaded:
-    """Open an artifact that ``build_artifact`` wrote with ``on_cpu``; its two fp16 graphs run as on a GPU, but on the CPU."""
+def open_on_cpu(folder: Path) -> tuple[Loaded, PaddedCudaRunner]:
+    """Open both fp16 graphs of an artifact that ``build_artifact`` wrote with ``on_cpu``, as on a GPU, but on the CPU."""
     runtime, loaded = import_onnxruntime(), load(folder, Options.parse(device="cpu", precision="fp32"))
     labels, pad_id, choice = len(loaded.manifest.labels), loaded.tokenizer.pad_id, Choice(provider=CPU, why="a dry run")
 
     def graphs(layout: str) -> GraphCache:
-        variant = loaded.manifest.variant(target="cuda", precision="fp16", layout=layout)
-        assert variant is not None
-        session = open_session(runtime, folder / variant.file, choice, threads=2, session_options={RECORD: "1"})
+        file = folder / _cuda_variant(loaded, layout).file
+        session = open_session(runtime, file, choice, threads=2, session_options={RECORD: "1"})
         return GraphCache(runtime, session, labels=labels, device="cpu", graphs=True, pin=lambda *_: None)
 
     padded = PaddedCudaRunner(graphs=graphs(PADDED), pad_id=pad_id, max_length=loaded.manifest.max_length)
-    runner = ChoosingRunner(padded=padded, packed=PackedRunner(graphs=graphs(PACKED), pad_id=pad_id))
+    packed = PackedRunner(graphs=graphs(PACKED), pad_id=pad_id)
     described = dataclasses.replace(loaded.runtime, why="a dry run on the CPU")
-    return dataclasses.replace(loaded, runner=runner, runtime=described)
+    return dataclasses.replace(loaded, runner=packed, runtime=described), padded
+
+
+def open_on_cuda(folder: Path) -> tuple[Loaded, PaddedCudaRunner]:
+    """Open an artifact on CUDA, and its padded graph as well.
+
+    Raises:
+        DeviceError: CUDA does not engage, or one of the graphs does not work there; the message says why.
+    """
+    loaded = load(folder, Options.parse(device="cuda"))
+    if not isinstance(loaded.runner, PackedRunner):
+        raise DeviceError(f"{folder} runs without its packed graph: {loaded.runtime.why}")
+    return loaded, open_padded(loaded)
+
+
+def open_padded(opened: Opened) -> PaddedCudaRunner:
+    """Open the padded graph of an artifact on CUDA, where fusedbert itself runs the packed one.
+
+    Raises:
+        DeviceError: It does not work there; the message says why.
+    """
+    opener = CudaOpener(
+        runtime=import_onnxruntime(),
+        folder=opened.folder,
+        manifest=opened.manifest,
+        tokenizer=opened.tokenizer,
+        choice=Choice(provider=CUDA, why="a measurement"),
+    )
+    runner, _ = opener.open_padded(_cuda_variant(opened, PADDED))
+    return runner
+
+
+def _cuda_variant(opened: Opened, layout: str) -> Variant:
+    variant = opened.manifest.variant(target="cuda", precision="fp16", layout=layout)
+    assert variant is not None
+    return variant
 
 
 def random_rows(lengths: Sequence[int], random: np.random.Generator) -> list[Row]:
@@ -194,17 +230,14 @@ class Models:
         return folder
 
     def open(self, name: str) -> tuple[Loaded, dict[str, Any]]:
-        """Open an artifact on CUDA; return it, and its runners ``padded``, ``packed``, and ``engine``, which chooses.
+        """Open an artifact on CUDA; return it, and its runners ``padded``, ``packed``, and ``engine``, which is the packed one.
 
         Raises:
             DeviceError: CUDA does not engage, or one of the graphs does not work there; the message says why.
         """
         folder = self.artifact(name)
-        loaded = open_on_cpu(folder) if self.dry_run else load(folder, Options.parse(device="cuda"))
-        runner = loaded.runner
-        if not isinstance(runner, ChoosingRunner):
-            raise DeviceError(f"{folder} runs without one of its graphs: {loaded.runtime.why}")
-        return loaded, {"engine": runner, "padded": runner.padded, "packed": runner.packed}
+        loaded, padded = open_on_cpu(folder) if self.dry_run else open_on_cuda(folder)
+        return loaded, {"engine": loaded.runner, "padded": padded, "packed": loaded.runner}
 
 
 def classifier(loaded: Loaded, runner: Runner) -> Classifier:

@@ -13,13 +13,14 @@ import timeit
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from fusedbert.engine import Classifier
 from fusedbert.engine.hardware.device import CPU, CUDA, Choice, import_onnxruntime
 from fusedbert.engine.run.batches import Batch
+from fusedbert.engine.run.cuda.flash import flash_attention
 from fusedbert.engine.run.cuda.graphs import GraphCache
 from fusedbert.engine.run.cuda.provider import provider_options
 from fusedbert.engine.run.prefetch import prefetch
@@ -108,6 +109,17 @@ def time_kernels(run: Callable[[T], object], item: T, *, on_cpu: bool) -> dict[s
 # Candidate operators
 
 
+class PackedWhole(CudaFp16Packed):
+    """``PackedAttention``, which contains the product, and never runs Flash Attention: the graph of earlier artifacts."""
+
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:PackedAttention",)
+
+    def _attend_all(self, x: str, layer: Layer) -> str:
+        g, a = self.graph, self.architecture
+        inputs = (x, *self._query_key_value(layer), self.offset, self.ends)
+        return g.op("PackedAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=1 / math.sqrt(a.head_size))
+
+
 class PackedHeads(CudaFp16Packed):
     """``PackedMultiHeadAttention`` with separate queries, keys and values: Flash Attention 2 at any length."""
 
@@ -120,31 +132,13 @@ class PackedHeads(CudaFp16Packed):
         return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
 
-class PackedTogether(CudaFp16Packed):
-    """``PackedMultiHeadAttention`` with queries, keys and values in one tensor: as many kernels as ``PackedAttention``.
-
-    The columns of the product are in the order of the operator's input, ``[tokens, heads, 3, head]``. Flash Attention 2 runs at
-    any length if the provider option ``sdpa_kernel`` asks for it, else from 513 tokens on.
-    """
-
-    def _attend_all(self, x: str, layer: Layer) -> str:
-        g, a = self.graph, self.architecture
-        parts = (layer.query, layer.key, layer.value)
-        columns = np.stack([part.weight.reshape(-1, a.heads, a.head_size) for part in parts], axis=2)  # [in, heads, 3, head]
-        product = g.op("MatMul", x, self._half("query_key_value.weight", columns.reshape(len(columns), -1)))
-        shape = g.constant([-1, a.heads, 3, a.head_size], "int64")
-        bias = self._half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
-        inputs = (g.op("Reshape", product, shape), "", "", bias, self.offset, self.ends)
-        scale = 1 / math.sqrt(a.head_size)
-        return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
-
-
-# The graph's lowering, and options of the CUDA provider that are added to fusedbert's.
+# The graph's lowering, and options of the CUDA provider that are added to fusedbert's. Flash Attention 2 runs at any length if
+# ``sdpa_kernel`` asks for it, else by the rule of ``fusedbert.engine.run.cuda.flash``.
 CANDIDATES: Mapping[str, tuple[type[CudaFp16Packed], Mapping[str, str]]] = {
-    "PackedAttention": (CudaFp16Packed, {}),
+    "PackedMultiHeadAttention, in one": (CudaFp16Packed, {}),
     "PackedMultiHeadAttention, apart": (PackedHeads, {}),
-    "PackedMultiHeadAttention, in one": (PackedTogether, {}),
-    "PackedMultiHeadAttention, in one, flash": (PackedTogether, {"sdpa_kernel": "1"}),  # AttentionBackend::FLASH_ATTENTION
+    "PackedAttention": (PackedWhole, {}),
+    "PackedMultiHeadAttention, in one, flash": (CudaFp16Packed, {"sdpa_kernel": "1"}),  # AttentionBackend::FLASH_ATTENTION
 }
 
 
@@ -164,7 +158,8 @@ def time_candidates(source: Path, batches: Mapping[str, Batch], *, seconds: floa
         for each in (lowering, PackedStandIn) if on_cpu else (lowering,):  # a dry run builds both, and times the last
             build(a, weights, each).write(path, name, opset=each.opset, metadata={})
         options = provider_options(graphs=not on_cpu, user=user)
-        session = open_session(runtime, path, choice, threads=2, provider_options=options)
+        with flash_attention(choice.index, user):
+            session = open_session(runtime, path, choice, threads=2, provider_options=options)
         graphs = GraphCache(runtime, session, labels=2, device="cpu" if on_cpu else "cuda", graphs=True)
         times[name] = {"max_abs_difference": 0.0}
         for label, batch in batches.items():

@@ -1,4 +1,4 @@
-"""The opening of an artifact's graphs on CUDA, padded and packed."""
+"""The opening of an artifact's graph on CUDA: the packed one, or the padded one where that does not work."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from ..artifact import PACKED, PADDED, Manifest, Variant
 from ..errors import ArtifactError, DeviceError, InferenceError
 from ..hardware.device import CUDA, Choice
 from ..run.cuda import provider
+from ..run.cuda.flash import flash_attention
 from ..run.cuda.graphs import CAPTURE_AT, GraphCache, cuda_lock
-from ..run.cuda.runners import (
-    PADDED_FROM,
-    PADDED_UP_TO,
-    ChoosingRunner,
-    PackedRunner,
-    PaddedCudaRunner,
-    PlainCudaRunner,
-)
+from ..run.cuda.runners import PackedRunner, PaddedCudaRunner, PlainCudaRunner
 from ..run.runner import Runner
 from ..run.session import Session, open_session, release
 from ..text.tokenizer import TextTokenizer
-from .golden import WrongResultError, verify
+from .golden import verify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +33,10 @@ class CudaOpener:
     session_options: Any = None
 
     def open(self, variant: Variant) -> tuple[Session, Runner, str, str]:
-        """Open a graph and its packed sibling, if any, and verify each; return session, runner, layout, and the reason.
+        """Open and verify a graph's packed sibling, or the graph itself where that does not work or there is none.
+
+        Returns:
+            Session, runner, layout, and the reason.
 
         Raises:
             DeviceError: CUDA does not engage, does not run the whole graph, or computes wrongly.
@@ -57,32 +54,30 @@ class CudaOpener:
             return session, plain, PADDED, self._verify(variant, plain)
         sibling = self.manifest.variant(target=variant.target, precision=variant.precision, layout=PACKED)
         if sibling is None:
-            padded, verified = self._padded(variant)
-            return padded.graphs.session, padded, PADDED, f"padded, the artifact has no packed graph; {verified}"
+            padded, verified = self.open_padded(variant)
+            return padded.graphs.session, padded, PADDED, f"padded, as the artifact has no packed graph; {verified}"
         try:
-            padded, verified = self._padded(variant)
-        except (WrongResultError, InferenceError) as error:  # if CUDA does not engage, it would not a second time
-            try:  # its attention needs cuDNN, for example, and the packed graph's does not
-                packed, verified = self._packed(sibling)
-            except (ArtifactError, DeviceError, InferenceError):
-                raise error from None
-            why = f"packed, as the padded graph does not work here ({error}); {verified}"
-            return packed.graphs.session, packed, PACKED, why
-        try:
-            packed, verified_packed = self._packed(sibling)
+            packed, verified = self.open_packed(sibling)
+            return packed.graphs.session, packed, PACKED, f"packed; {verified}"
         except (ArtifactError, DeviceError, InferenceError) as error:
-            why = f"padded, as the packed graph does not work here ({error}); {verified}"
-            return padded.graphs.session, padded, PADDED, why
-        rule = f"padded for large batches of texts from {PADDED_FROM} tokens on with at most {PADDED_UP_TO:.0%} padding"
-        why = f"packed; {rule}; {verified_packed}"
-        return packed.graphs.session, ChoosingRunner(padded=padded, packed=packed), PACKED, why
+            found = str(error)  # without the error, which holds on to the packed graph's memory
+        reason = f"the packed graph does not work here ({found})"
+        try:
+            padded, verified = self.open_padded(variant)
+        except (DeviceError, InferenceError) as error:
+            if str(error) == found:  # CUDA itself does not engage, for example
+                raise
+            raise DeviceError(f"{error}; {reason}") from error
+        return padded.graphs.session, padded, PADDED, f"padded, as {reason}; {verified}"
 
-    def _padded(self, variant: Variant) -> tuple[PaddedCudaRunner, str]:
+    def open_padded(self, variant: Variant) -> tuple[PaddedCudaRunner, str]:
+        """Open a padded graph; return its runner and what was verified. Raises as ``open`` does."""
         length = self.manifest.max_length
         runner = PaddedCudaRunner(graphs=self._graph_cache(variant), pad_id=self.tokenizer.pad_id, max_length=length)
         return runner, self._verify(variant, runner)
 
-    def _packed(self, variant: Variant) -> tuple[PackedRunner, str]:
+    def open_packed(self, variant: Variant) -> tuple[PackedRunner, str]:
+        """Open a packed graph; return its runner and what was verified. Raises as ``open`` does."""
         runner = PackedRunner(graphs=self._graph_cache(variant), pad_id=self.tokenizer.pad_id)
         return runner, self._verify(variant, runner)
 
@@ -111,7 +106,7 @@ class CudaOpener:
             options = provider.with_entries(options, provider.placement_record(self.runtime))
         if provider.LIMIT not in user:  # a limit applies to the arena, and should apply to the weights, too
             options = provider.with_entries(options, provider.WEIGHTS_APART)
-        with cuda_lock:
+        with cuda_lock, flash_attention(self.choice.index, user):
             return open_session(
                 self.runtime,
                 self.folder / variant.file,

@@ -93,15 +93,15 @@ def round_up(number: int, least: int, fineness: int) -> int:
     return -(-number // step) * step
 
 
-def padding_share(lengths: Sequence[int]) -> float:
-    """Return the share of padding of these texts as a padded batch, 0 to 1."""
-    return 1.0 - sum(lengths) / (len(lengths) * max(lengths))
-
-
 def packed_bucket(lengths: Sequence[int], *, fineness: int) -> Bucket:
-    """Return the bucket of a packed batch; each dummy text takes one token."""
-    texts = round_up(len(lengths), 1, fineness)
-    longest = round_up(max(lengths), LEAST_TOKENS, fineness)
+    """Return the bucket of a packed batch; each dummy text takes one token.
+
+    Nearly all work depends only on the tokens. So texts and longest of a captured batch are rounded up to powers of two, and
+    its shape recurs; but for a single text, whose longest is its tokens.
+    """
+    sides = 0 if fineness == COARSE and len(lengths) > 1 else fineness
+    texts = round_up(len(lengths), 1, sides)
+    longest = round_up(max(lengths), LEAST_TOKENS, sides)
     tokens = round_up(sum(lengths) + texts - len(lengths), LEAST_TOKENS, fineness)
     return Bucket(texts=texts, longest=longest, tokens=min(tokens, texts * longest))
 

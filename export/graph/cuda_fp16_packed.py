@@ -6,14 +6,20 @@ The host computes the inputs (``fusedbert.engine.run.batches``), all int32:
 * ``cumulative_lengths`` ``[batch + 1]``: the first row of each text, and the end;
 * ``token_offset`` ``[batch, sequence]``: the place of each row in the padded batch, then the places of the padding.
 
-So the graph does not need ``RemovePadding``, whose sizes would be copied back from the GPU. ``PackedAttention`` wants as many
-queries as keys, so the last layer attends for every token, and the rows of [CLS] are gathered after it.
+So the graph does not need ``RemovePadding``, whose sizes would be copied back from the GPU.
+
+``PackedMultiHeadAttention`` takes queries, keys and values in one tensor, head by head: ``[tokens, heads, 3, head]``. The
+columns of their product are in that order, so nothing has to be split. There are as many queries as keys, so the last layer
+attends for every token, and the rows of [CLS] are gathered after it. Earlier artifacts have ``PackedAttention``, which never
+runs Flash Attention, the faster kernel for long texts (bench/NOTES.md, "CUDA").
 """
 
 from __future__ import annotations
 
 import math
 from typing import ClassVar
+
+import numpy as np
 
 from fusedbert.engine.artifact import PACKED
 
@@ -28,7 +34,7 @@ class CudaFp16Packed(CudaFp16):
 
     file: ClassVar[str] = "onnx/model_fp16_packed.onnx"
     layout: ClassVar[str] = PACKED
-    attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:PackedAttention",)
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:PackedMultiHeadAttention",)
 
     @classmethod
     def unsupported(cls, a: Architecture) -> str | None:
@@ -78,11 +84,20 @@ class CudaFp16Packed(CudaFp16):
         return self.cls_rows(context) if cls_only else context
 
     def _attend_all(self, x: str, layer: Layer) -> str:
-        weight, bias = self._query_key_value(layer)
-        heads, scale = self.architecture.heads, 1 / math.sqrt(self.architecture.head_size)
-        return self.graph.op(
-            "PackedAttention", x, weight, bias, self.offset, self.ends, domain=MICROSOFT, num_heads=heads, scale=scale
-        )
+        g, a = self.graph, self.architecture
+        together, bias = self._project_heads(x, layer)
+        inputs = (together, "", "", bias, self.offset, self.ends)
+        scale = 1 / math.sqrt(a.head_size)
+        return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+
+    def _project_heads(self, x: str, layer: Layer) -> tuple[str, str]:
+        """Return the product ``[tokens, heads, 3, head]``, and the bias that is still to be added, ``[3 hidden]``."""
+        g, a = self.graph, self.architecture
+        parts = (layer.query, layer.key, layer.value)
+        columns = np.stack([part.weight.reshape(-1, a.heads, a.head_size) for part in parts], axis=2)  # [in, heads, 3, head]
+        product = g.op("MatMul", x, self._half("query_key_value.weight", columns.reshape(len(columns), -1)))
+        bias = self._half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
+        return g.op("Reshape", product, g.constant([-1, a.heads, 3, a.head_size], "int64")), bias
 
     def cls_rows(self, x: str) -> str:
         """``[tokens, hidden]`` to ``[batch, hidden]``: the first row of each text."""

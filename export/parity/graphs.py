@@ -3,7 +3,7 @@
 Logits do not show attention weights in the wrong order, or of another text. So each weight is compared with the float64
 reference, and has to be exactly 0 on padding.
 
-``PackedAttention`` runs only on CUDA. So a stand-in is checked on the CPU, as the manifest says: attention in standard
+``PackedMultiHeadAttention`` runs only on CUDA. So a stand-in is checked on the CPU, as the manifest says: attention in standard
 operators, under a mask made from the same cumulative lengths; all other nodes, weights and inputs are the same.
 """
 
@@ -29,7 +29,7 @@ from .reference import Float64, Trace, forward
 
 TOLERANCE = 1e-5  # of an attention weight
 _LONGEST = 128  # tokens: weights grow with the square, and the reference holds them in float64
-MEASURED_ON = "the same graph with PackedAttention in standard operators"
+MEASURED_ON = "the same graph with PackedMultiHeadAttention in standard operators"
 _MASKED = -1e4  # float16 holds it, and exp() of it is 0
 
 
@@ -65,7 +65,7 @@ def _compare(weights: NDArray[np.float32], expected: Float64, file: str) -> None
 
 
 class PackedStandIn(CudaFp16Packed):
-    """The packed graph with ``PackedAttention`` in standard operators."""
+    """The packed graph with ``PackedMultiHeadAttention`` in standard operators."""
 
     def inputs(self) -> None:
         """Declare the same inputs; compute the mask ``[1, tokens, tokens]``."""
@@ -83,16 +83,15 @@ class PackedStandIn(CudaFp16Packed):
     def _attend_all(self, x: str, layer: Layer) -> str:
         """Compute softmax(q k^T / sqrt(d) + mask) v, head by head, in float16 operators."""
         g, a = self.graph, self.architecture
-        weight, bias = self._query_key_value(layer)
-        joined = g.op("Add", g.op("MatMul", x, weight), bias)  # [tokens, 3 hidden]
-        shape = g.constant([0, 3 * a.heads, a.head_size], "int64")
-        parts = g.op("Transpose", g.op("Reshape", joined, shape), perm=[1, 0, 2])  # [3 heads, tokens, head]
-        q, k, v = g.ops("Split", 3, parts, axis=0)
+        together, bias = self._project_heads(x, layer)  # [tokens, heads, 3, head], [3 hidden]
+        by_part = g.op("Reshape", bias, g.constant([3, a.heads, a.head_size], "int64"))
+        joined = g.op("Add", together, g.op("Transpose", by_part, perm=[1, 0, 2]))
+        q, k, v = g.ops("Split", 3, g.op("Transpose", joined, perm=[2, 1, 0, 3]), axis=0)  # [1, heads, tokens, head]
         scale = g.constant(1 / math.sqrt(a.head_size), "float16")
-        scores = g.op("MatMul", g.op("Mul", q, scale), g.op("Transpose", k, perm=[0, 2, 1]))  # [heads, tokens, tokens]
-        context = g.op("MatMul", g.op("Softmax", g.op("Add", scores, self.mask), axis=-1), v)  # [heads, tokens, head]
-        rows = g.op("Transpose", context, perm=[1, 0, 2])  # [tokens, heads, head]
-        return g.op("Reshape", rows, g.constant([0, a.hidden_size], "int64"))
+        scores = g.op("MatMul", g.op("Mul", q, scale), g.op("Transpose", k, perm=[0, 1, 3, 2]))  # [1, heads, tokens, tokens]
+        context = g.op("MatMul", g.op("Softmax", g.op("Add", scores, self.mask), axis=-1), v)  # [1, heads, tokens, head]
+        rows = g.op("Transpose", context, perm=[0, 2, 1, 3])  # [1, tokens, heads, head]
+        return g.op("Reshape", rows, g.constant([-1, a.hidden_size], "int64"))
 
 
 def check_packed(path: Path, baseline: DirectBaseline, progress: Progress) -> Parity:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +16,6 @@ from fusedbert.engine.run.batches import (
     packed_bucket,
     pad_to,
     padded_bucket,
-    padding_share,
     plan,
     round_up,
 )
@@ -116,6 +114,9 @@ def test_ladders_are_short() -> None:
     assert len({round_up(n, LEAST_TOKENS, FINE) for n in range(1, 65537)}) <= 160
 
 
-@pytest.mark.parametrize(("lengths", "share"), [([5], 0.0), ([10, 10], 0.0), ([1, 3], 1 / 3), ([8, 4, 4], 1 / 3)])
-def test_the_share_of_padding_is_counted(lengths: list[int], share: float) -> None:
-    assert padding_share(lengths) == pytest.approx(share)
+def test_batches_that_are_captured_recur_in_few_shapes() -> None:
+    """Each shape becomes a CUDA graph: 2 to 8 texts of 20 to 512 tokens, in all orders and mixtures."""
+    rng = np.random.default_rng(0)
+    drawn = [np.clip(rng.lognormal(5, 0.6, size=rng.integers(2, 9)), 20, 512).astype(int).tolist() for _ in range(3000)]
+    shapes = {packed_bucket(lengths, fineness=COARSE) for lengths in drawn if sum(lengths) <= 2048}
+    assert len(shapes) < 128, len(shapes)

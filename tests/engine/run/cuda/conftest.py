@@ -1,11 +1,12 @@
 """CUDA without a GPU: a runtime that creates the CUDA provider's sessions and buffers on the CPU.
 
-``PackedAttention`` has no kernel there, so a packed graph's place is taken by its stand-in, which computes the same with
-standard operators (``fusedbert.export.parity.graphs``).
+``PackedMultiHeadAttention`` has no kernel there, so a packed graph's place is taken by its stand-in, which computes the same
+with standard operators (``fusedbert.export.parity.graphs``).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +14,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
+from fusedbert.engine import Classifier
+from fusedbert.engine.artifact import PADDED, read_manifest, write_manifest
 from fusedbert.engine.hardware import device
 from fusedbert.engine.hardware.device import CPU, CUDA, Offer
 from fusedbert.engine.load import open as loading
 from fusedbert.engine.load import open_cuda
+from fusedbert.engine.run.cuda import flash
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
@@ -98,6 +104,7 @@ class CpuAsCuda:
         self.captures, self._fails = captures, fails
         self.sessions: list[OnCpu] = []
         self.provider_options: list[dict[str, str]] = []
+        self.flash_from: list[str | None] = []  # as the environment of each session says
         self.OrtValue = self
         self._elsewhere = elsewhere
 
@@ -118,6 +125,7 @@ class CpuAsCuda:
         if providers == [CPU]:
             return onnxruntime.InferenceSession(path, sess_options, providers=providers, **rest)
         self.provider_options.append(providers[0][1])
+        self.flash_from.append(os.environ.get(flash.VARIABLE))
         if self._elsewhere and providers[0][1]["enable_cuda_graph"] == "1":
             raise RuntimeError(f"This session cannot use the graph capture feature: {NOT_WHOLE}")
         fails = self._fails.get(Path(path).name)
@@ -165,6 +173,22 @@ def exported(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPa
 def own_artifact(exported: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may change."""
     return Path(shutil.copytree(exported, tmp_path / "artifact"))
+
+
+@pytest.fixture
+def expected(exported: Path) -> Iterator[Callable[[list[str]], NDArray[np.float32]]]:
+    """Return a function that gives the fp32 graph's logits."""
+    with Classifier.from_pretrained(exported, device="cpu", precision="fp32") as clf:
+        yield clf.decision_function
+
+
+@pytest.fixture
+def padded_artifact(own_artifact: Path) -> Path:
+    """An artifact without a packed graph."""
+    manifest = read_manifest(own_artifact)
+    variants = tuple(v for v in manifest.variants if v.layout == PADDED)
+    write_manifest(own_artifact, dataclasses.replace(manifest, variants=variants))
+    return own_artifact
 
 
 @pytest.fixture

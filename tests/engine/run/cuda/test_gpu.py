@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusedbert.bench.engines.random_models import open_padded
 from fusedbert.bench.run.cuda_timing import CANDIDATES, time_candidates
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
@@ -17,7 +18,7 @@ from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_o
 from fusedbert.engine.run.batches import FINE, pack, packed_bucket
 from fusedbert.engine.run.cuda.buffers import cuda_runtime
 from fusedbert.engine.run.cuda.provider import off_device
-from fusedbert.engine.run.cuda.runners import ChoosingRunner
+from fusedbert.engine.run.cuda.runners import PackedRunner, PaddedCudaRunner
 from fusedbert.engine.run.runner import Runner, run
 from fusedbert.engine.text.inputs import check_items
 from fusedbert.engine.text.tokenizer import Row
@@ -41,11 +42,16 @@ def on_cuda(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Class
 
 
 @pytest.fixture(scope="module")
-def runner(on_cuda: Classifier) -> ChoosingRunner:
-    assert on_cuda.runtime.layout == PACKED, on_cuda.runtime.why
+def packed(on_cuda: Classifier) -> PackedRunner:
     opened = on_cuda.model.open()
-    assert isinstance(opened, ChoosingRunner)
+    assert isinstance(opened, PackedRunner), on_cuda.runtime.why
     return opened
+
+
+@pytest.fixture(scope="module")
+def padded(on_cuda: Classifier) -> PaddedCudaRunner:
+    """The graph for machines where the packed one does not work."""
+    return open_padded(on_cuda.model.source)
 
 
 def random_rows(rng: np.random.Generator, texts: int, longest: int) -> list[Row]:
@@ -75,8 +81,9 @@ def test_logits_of_other_models_equal_those_of_fp32(
         Classifier.from_pretrained(tmp_path / "a", device="cpu", precision="fp32") as judge,
         Classifier.from_pretrained(tmp_path / "a", device="cuda") as clf,
     ):
-        opened = clf.model.open()
-        parts: list[Runner] = [opened.padded, opened.packed] if isinstance(opened, ChoosingRunner) else [opened]
+        parts: list[Runner] = [clf.model.open()]
+        if clf.runtime.layout == PACKED:
+            parts.append(open_padded(clf.model.source))
         for texts in (CHECK_TEXTS[:4], CHECK_TEXTS):
             rows, expected = clf.model.tokenizer.encode(check_items(texts)), judge.decision_function(texts)
             for part in parts:
@@ -84,23 +91,23 @@ def test_logits_of_other_models_equal_those_of_fp32(
                     np.testing.assert_allclose(run(part, rows), expected, atol=0.03)
 
 
-def test_every_node_is_on_cuda(runner: ChoosingRunner) -> None:
-    for part in (runner.padded, runner.packed):
+def test_every_node_is_on_cuda(packed: PackedRunner, padded: PaddedCudaRunner) -> None:
+    for part in (padded, packed):
         assert off_device(part.graphs.session.raw, CUDA) in ([], None)
 
 
 @pytest.mark.parametrize("longest", [10, 60, 120, 500])
-def test_packed_gives_what_padded_gives(runner: ChoosingRunner, longest: int) -> None:
+def test_packed_gives_what_padded_gives(packed: PackedRunner, padded: PaddedCudaRunner, longest: int) -> None:
     rng = np.random.default_rng(longest)
     for texts in (1, 2, 7, 33):
         rows = random_rows(rng, texts, longest)
-        packed, padded = (part.execute(part.prepare(rows)) for part in (runner.packed, runner.padded))
-        np.testing.assert_allclose(packed, padded, atol=0.05)
+        without, with_padding = (part.execute(part.prepare(rows)) for part in (packed, padded))
+        np.testing.assert_allclose(without, with_padding, atol=0.05)
 
 
-def test_a_replayed_graph_gives_what_a_plain_run_gives(runner: ChoosingRunner) -> None:
+def test_a_replayed_graph_gives_what_a_plain_run_gives(packed: PackedRunner, padded: PaddedCudaRunner) -> None:
     rng = np.random.default_rng(0)
-    for part in (runner.padded, runner.packed):
+    for part in (padded, packed):
         rows, others = random_rows(rng, 3, 40), random_rows(rng, 3, 40)
         before = part.graphs.captured
         plain = part.execute(part.prepare(rows))
@@ -127,13 +134,13 @@ def gpu_memory_mib() -> int:
     return (total.value - free.value) >> 20
 
 
-def test_memory_stays_flat(runner: ChoosingRunner) -> None:
+def test_memory_stays_flat(packed: PackedRunner) -> None:
     rng = np.random.default_rng(0)
 
     def run(batches: int) -> None:
         for _ in range(batches):
             rows = random_rows(rng, int(rng.integers(1, 33)), 120)
-            runner.execute(runner.prepare(rows))
+            packed.execute(packed.prepare(rows))
 
     run(1000)
     after_first = gpu_memory_mib()

@@ -84,8 +84,8 @@ def test_the_manifest_describes_both_graphs_for_cuda(exported: Path) -> None:
     assert (padded.layout, padded.file) == (PADDED, "onnx/model_fp16.onnx")
     assert (packed.layout, packed.file) == (PACKED, "onnx/model_fp16_packed.onnx")
     assert packed.fused_attention == padded.fused_attention == 2
-    assert packed.nodes["com.microsoft:PackedAttention"] == 2
-    assert "PackedAttention in standard operators" in packed.parity.measured_on
+    assert packed.nodes["com.microsoft:PackedMultiHeadAttention"] == 2
+    assert "PackedMultiHeadAttention in standard operators" in packed.parity.measured_on
     for variant in (padded, packed):
         assert "of 65504" in variant.parity.measured_on and "on the CPU" in variant.parity.measured_on
         assert "Shape" not in variant.nodes  # or a node would have to leave the GPU

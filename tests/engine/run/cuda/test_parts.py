@@ -1,14 +1,18 @@
-"""Small parts: staging memory, placement, provider options."""
+"""Small parts: staging memory, placement, provider options, the choice of Flash Attention."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fusedbert.engine.errors import DeviceError
+from fusedbert.engine.run.cuda import flash
 from fusedbert.engine.run.cuda.buffers import Staging
 from fusedbert.engine.run.cuda.provider import off_device, provider_options, refuse_off_device, split_options
 
@@ -59,3 +63,62 @@ def test_provider_options_are_split_and_checked() -> None:
     options = object()
     assert split_options(options) == ({}, options) and split_options(None) == ({}, None)
     assert split_options({"cuda.a": 1}) == ({"a": "1"}, None)
+
+
+class Library:
+    """A CUDA runtime with devices of these compute capabilities, times ten."""
+
+    def __init__(self, *capabilities: int) -> None:
+        self._capabilities = capabilities
+
+    def cudaDeviceGetAttribute(self, value: Any, attribute: int, device: int) -> int:
+        if device >= len(self._capabilities):
+            return 101  # cudaErrorInvalidDevice
+        found = {75: self._capabilities[device] // 10, 76: self._capabilities[device] % 10}[attribute]
+        ctypes.cast(value, ctypes.POINTER(ctypes.c_int))[0] = found
+        return 0
+
+
+@pytest.fixture(autouse=True)
+def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(flash.VARIABLE, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("library", "index", "expected"),
+    [
+        (Library(90), 0, "96"),
+        (Library(120), 0, "96"),
+        (Library(75), 0, None),
+        (Library(89), 0, None),  # TensorRT's kernels run there
+        (Library(80, 90), 1, "96"),
+        (Library(90, 80), 1, None),
+        (Library(90), 1, None),
+        (None, 0, None),
+    ],
+)
+def test_flash_attention_takes_over_where_tensorrt_has_no_kernels(
+    library: Library | None, index: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flash, "cuda_runtime", lambda: library)
+    with flash.flash_attention(index, {}):
+        assert os.environ.get(flash.VARIABLE) == expected
+    assert flash.VARIABLE not in os.environ
+
+
+def test_the_environment_is_as_before_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash, "cuda_runtime", lambda: Library(90))
+    before = dict(os.environ)
+    with pytest.raises(DeviceError), flash.flash_attention(0, {}):
+        raise DeviceError("no session")
+    assert dict(os.environ) == before
+
+
+def test_a_users_choice_of_attention_kernels_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash, "cuda_runtime", lambda: Library(90))
+    with flash.flash_attention(0, {"sdpa_kernel": "2"}):
+        assert flash.VARIABLE not in os.environ
+    monkeypatch.setenv(flash.VARIABLE, "300")
+    with flash.flash_attention(0, {}):
+        assert os.environ[flash.VARIABLE] == "300"
+    assert os.environ[flash.VARIABLE] == "300"
