@@ -8,6 +8,7 @@ RAY := .venv-ray
 CUDA := .venv-cuda
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
+RELEASE := .venv-release
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -15,15 +16,21 @@ INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := models/sst2-mini
 ARTIFACT := artifacts/sst2-mini
 EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact/__init__.py
-KERNELS := $(wildcard engine/kernels/*.[ch] engine/kernels/*/*.[ch])
+KERNELS := setup.py $(wildcard engine/kernels/*.[ch] engine/kernels/*/*.[ch])
+
+# A release's files have the date of the last commit in them, so that whoever builds it gets the same bytes.
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),946684800)
+export SOURCE_DATE_EPOCH
+# The platforms that `make wheels` builds for, as wheels name them; any is the one without kernels.
+WHEELS ?= manylinux_2_17_x86_64 win_amd64 any
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray test-cuda test-lowest test-newest test-peers gpu-check lint types wheel clean
+.PHONY: help demo readme test test-all test-wheel test-browser test-optimum test-ray test-cuda test-lowest test-newest test-peers gpu-check lint types wheel wheels release-check clean
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.demo $(ARTIFACT)/fusedbert.json  ## Export the embedded checkpoint and classify examples/sentences.txt
 	@$(BIN)/python examples/demo.py $(ARTIFACT) examples/sentences.txt
@@ -32,7 +39,9 @@ demo: $(VENV)/.demo $(ARTIFACT)/fusedbert.json  ## Export the embedded checkpoin
 test: $(VENV)/.test  ## Run the tests, with transformers and torch as the judge
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
-test-wheel: $(VENV)/.test  ## Install the built wheel in fresh environments and use it there
+# Without the Windows wheel, whose first build takes a minute: zig compiles a C runtime for it.
+test-wheel: WHEELS := manylinux_2_17_x86_64 any
+test-wheel: $(VENV)/.test wheels  ## Build the sdist and the wheels, but the Windows one, and use them in fresh environments
 	$(BIN)/pytest -q -m environment
 
 test-browser: $(VENV)/.browser  ## Run the pages of explain and bench in headless Chromium, where there is one
@@ -45,7 +54,7 @@ test-ray: $(RAY)/.made  ## Run batch scoring on a real local Ray, in an environm
 	$(RAY)/bin/python -m pytest -q -m ray tests/engine/scoring/test_ray.py
 
 test-cuda: $(CUDA)/.made  ## Run ONNX Runtime's CUDA provider on a fake CUDA device, built by gcc; no GPU is needed
-	$(CUDA)/bin/python -m pytest -q -m fake_cuda tests/fake_cuda/test_fake_cuda.py
+	$(CUDA)/bin/python -m pytest -q -m fake_cuda tests/fake_cuda
 
 test-lowest: $(LOWEST)/.made  ## Export, classify and score with exactly the lower bounds that pyproject.toml declares
 	$(LOWEST)/bin/python tests/smoke.py
@@ -83,13 +92,39 @@ types: $(VENV)/.lint  ## Check types (mypy strict, and pyright)
 	$(BIN)/mypy examples tests/types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-wheel: $(VENV)/.made  ## Build the wheel into dist/
+wheel: $(VENV)/.made  ## Build the wheel for this machine into dist/, with its own compiler
 	@rm -rf build dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
+# zig is a C compiler for every platform, in one wheel. The sdist is packed again, with sorted names and without this machine's
+# dates and users; the wheels are built from it, so that nothing else can get in.
+wheels: $(RELEASE)/.made  ## Build the wheels and the sdist of a release into dist/, with zig
+	@rm -rf build dist *.egg-info
+	@mkdir -p build dist
+	@umask 022; set -e; export PYTHONDONTWRITEBYTECODE=1; build="$(abspath $(RELEASE))/bin/python -m build --no-isolation"; \
+	try() { "$$@" >build/log 2>&1 || { cat build/log; exit 1; }; }; \
+	try $$build --sdist --outdir build; \
+	name=$$(basename build/*.tar.gz .tar.gz); tar -xf build/$$name.tar.gz -C build --no-same-owner --no-same-permissions; \
+	tar --sort=name --mtime=@$$SOURCE_DATE_EPOCH --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=pax \
+	  --pax-option=delete=atime,delete=ctime -cf - -C build $$name | gzip -9n >dist/$$name.tar.gz; \
+	for platform in $(WHEELS); do \
+	  case $$platform in \
+	    manylinux_*_x86_64) glibc=$${platform#manylinux_}; glibc=$${glibc%_x86_64}; target=linux-gnu.$$(echo $$glibc | tr _ .);; \
+	    win_amd64) target=windows-gnu;; \
+	    *) target=none;; \
+	  esac; \
+	  CC="$(abspath $(RELEASE))/bin/python -m ziglang cc -target x86_64-$$target" \
+	    try $$build --wheel --outdir dist -C--build-option=--plat-name=$$platform build/$$name; \
+	  [ -f dist/$$name-py3-none-$$platform.whl ] || { grep 'kernels were not built' build/log || cat build/log; exit 1; }; \
+	done
+	@ls -l dist | awk 'NR > 1 {print $$9, $$5}'
+
+release-check: $(RELEASE)/.made wheels  ## Build a release, and install and use it in bare roots (Debian by debootstrap, as root)
+	$(RELEASE)/bin/pytest -q -m release tests/release
+
 clean:  ## Remove all that make has made, .venv included
-	rm -rf $(VENV) $(OPTIMUM) $(RAY) $(CUDA) $(LOWEST) $(NEWEST) build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OPTIMUM) $(RAY) $(CUDA) $(LOWEST) $(NEWEST) $(RELEASE) build dist artifacts *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ARTIFACT)/fusedbert.json: $(wildcard $(MODEL)/*) $(EXPORTER) | $(VENV)/.demo
@@ -158,4 +193,12 @@ $(VENV)/.browser: $(VENV)/.test
 $(VENV)/.lint: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing ruff, mypy and pyright into $(VENV)"
 	@$(INSTALL) --editable ".[cpu,export,lint]"
+	@touch $@
+
+$(RELEASE)/.made: pyproject.toml constraints.txt
+	@echo "Installing zig and what a release is checked with into $(RELEASE) (400 MB; a quarter of a minute, only this once)"
+	@$(PYTHON) -m venv $(RELEASE)
+	@$(RELEASE)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+	  print(*p["build-system"]["requires"], *p["project"]["optional-dependencies"]["release"], sep="\n")' > $(RELEASE)/release.txt
+	@$(RELEASE)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --requirement $(RELEASE)/release.txt
 	@touch $@

@@ -80,8 +80,9 @@ class Classifier:
             cache_dir: Folder to use instead of ``FUSEDBERT_CACHE`` and of the hub's cache.
             local_files_only: Whether to stay off the hub.
             session_options: ``onnxruntime.SessionOptions`` to use unchanged, or a mapping that overrides the defaults;
-                ``{"cuda.gpu_mem_limit": 2**31}`` sets an option of the CUDA provider, ``{"fusedbert.kernels": "0"}`` leaves
-                int8 to ONNX Runtime's kernels, as a ``SessionOptions`` does.
+                ``{"cuda.gpu_mem_limit": 2**31}`` sets an option of the CUDA provider,
+                ``{"fusedbert.kernels": "onnxruntime"}`` leaves everything to ONNX Runtime's kernels, as a ``SessionOptions``
+                does, and another level (``fusedbert doctor`` names those of this CPU) is forced.
             split_special_tokens: Whether ``[SEP]`` in a text is read as text, and not as the token; give True for texts of
                 strangers. None for what ``tokenizer_config.json`` says, by default False.
             **pipeline: Keywords of transformers' pipeline that belong to a call or are not needed; refused with the way out.

@@ -18,6 +18,7 @@ from fusedbert.engine.text.thresholds import threshold_option
 
 from .checkpoint import ExportWarning
 from .exporter import ROUTES, export_checkpoint
+from .metadata import measurements
 from .variants import TARGETS
 
 
@@ -92,15 +93,15 @@ def table(manifest: Manifest) -> str:
     rows = [
         (
             variant.file,
-            variant.target,
+            target,
             variant.precision,
             f"{sum(f['bytes'] for name, f in manifest.files.items() if name.startswith(variant.file)) / 1e6:.1f}",
             str(sum(variant.nodes.values())),
             str(variant.fused_attention),
-            f"{variant.parity.max_abs_logit:.1e}",
-            f"{100 * variant.parity.label_agreement:.1f} %" if not ordered else f"{variant.parity.rank_correlation or 0.0:.4f}",
+            f"{parity.max_abs_logit:.1e}",
+            f"{100 * parity.label_agreement:.1f} %" if not ordered else f"{parity.rank_correlation or 0.0:.4f}",
         )
-        for variant in manifest.variants
+        for variant, target, parity in measurements(manifest)
     ]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]

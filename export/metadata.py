@@ -56,12 +56,12 @@ def write_metadata(
 
 def model_card(folder: Path, manifest: Manifest) -> str:
     """Return the model card in Markdown, with the YAML header that the hub reads."""
-    figures = [_figures(v.parity) for v in manifest.variants]
-    head = " | ".join(figures[0] if figures else ())
+    measured = measurements(manifest)
+    head = " | ".join(_figures(measured[0][2]) if measured else ())
     rows = [
-        f"| `{v.file}` | {v.target} | {v.precision} | {_megabytes(folder / v.file)} | {v.fused_attention} "
-        f"| {manifest.requires[v.file]['onnxruntime']} | {' | '.join(columns.values())} |"
-        for v, columns in zip(manifest.variants, figures, strict=True)
+        f"| `{v.file}` | {target} | {v.precision} | {_megabytes(folder / v.file)} | {v.fused_attention} "
+        f"| {manifest.requires[v.file]['onnxruntime']} | {' | '.join(_figures(parity).values())} |"
+        for v, target, parity in measured
     ]
     labels = ", ".join(f"{i} {label}" for i, label in enumerate(manifest.labels))
     stored = zip(manifest.labels, manifest.thresholds or (), strict=False)
@@ -95,6 +95,16 @@ clf = Classifier.from_pretrained("path/to/this/folder")
 clf("a text")
 ```
 {_with_optimum(manifest)}"""
+
+
+def measurements(manifest: Manifest) -> list[tuple[Variant, str, Parity]]:
+    """List each graph with the processor that it was measured for, and the figures; int8 is measured for two kinds."""
+    return [
+        (variant, target, parity)
+        for variant in manifest.variants
+        for target, parity in ((variant.target, variant.parity), (f"{variant.target} (AVX2)", variant.parity_avx2))
+        if parity is not None
+    ]
 
 
 def _with_optimum(manifest: Manifest) -> str:

@@ -24,6 +24,7 @@ from .graph.lowering import Lowering
 from .parity.baseline import DirectBaseline, Progress
 from .parity.gates import check_activations, check_fused_attention, check_parity, keep_if_passing, three_digits
 from .parity.graphs import check_attentions, check_packed
+from .parity.saturation import check_exact, measure_saturated
 
 LOWERINGS: tuple[type[Lowering], ...] = (CpuFp32, CpuInt8, CudaFp16, CudaFp16Packed)
 TARGETS = ("all", "cpu", "cuda", "fp32")  # fp32: only the exact graph
@@ -94,12 +95,15 @@ def make_variant(
         fused_attention=fused,
         parity=_check(lowering, path, baseline, progress),
         layout=lowering.layout,
+        parity_avx2=measure_saturated(path, baseline, progress) if lowering is CpuInt8 else None,
     )
 
 
 def _check(lowering: type[Lowering], path: Path, baseline: DirectBaseline, progress: Progress) -> Parity:
     if lowering is CudaFp16Packed:
         parity = check_packed(path, baseline, progress)
+    elif lowering is CpuInt8:
+        parity = check_exact(path, baseline, progress)
     else:
         parity = check_parity(path, lowering.precision, baseline, progress)
     if lowering.precision == "fp16":

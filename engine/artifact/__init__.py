@@ -56,7 +56,7 @@ __all__ = [
 
 MANIFEST = "fusedbert.json"
 _NO_HASH = "0" * 64
-_OPTIONAL = ("requires", "function_to_apply", "thresholds")
+_OPTIONAL = ("requires", "function_to_apply", "thresholds", "parity_avx2")
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Manifest)}
@@ -75,10 +75,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out unset fields, which earlier versions do not know."""
+    """Leave out unset fields, which earlier versions do not know; ``parity_avx2`` moves to where they let unknown keys pass."""
+    clipped = {}
     for variant in document["variants"]:
-        variant["parity"] = {name: value for name, value in variant["parity"].items() if value is not None}
+        variant["parity"] = _set(variant["parity"])
+        if (parity := variant.pop("parity_avx2")) is not None:
+            clipped[variant["file"]] = _set(parity)
+    document["parity_avx2"] = clipped
     return {name: value for name, value in document.items() if not (name in _OPTIONAL and not value)}
+
+
+def _set(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _has_its_hash(content: bytes, sha256: Any) -> bool:

@@ -27,10 +27,8 @@ def to_manifest(document: Mapping[str, Any]) -> Manifest:
         ValueError: A value has another form; the message names its key.
     """
     _MANIFEST(document, "")
-    variants = tuple(
-        Variant(**{**entry, "outputs": tuple(entry["outputs"]), "parity": Parity(**entry["parity"])})
-        for entry in document["variants"]
-    )
+    clipped = document.get("parity_avx2", {})
+    variants = tuple(_variant({"parity_avx2": clipped.get(entry["file"]), **entry}) for entry in document["variants"])
     golden = tuple(Golden(**{**entry, "logits": tuple(map(float, entry["logits"]))}) for entry in document["golden"])
     thresholds = document.get("thresholds")
     known = {field.name: document[field.name] for field in dataclasses.fields(Manifest) if field.name in document}
@@ -44,6 +42,11 @@ def to_manifest(document: Mapping[str, Any]) -> Manifest:
     manifest = Manifest(**(known | parsed))
     _check_together(manifest)
     return manifest
+
+
+def _variant(entry: Mapping[str, Any]) -> Variant:
+    parities = {name: Parity(**entry[name]) for name in ("parity", "parity_avx2") if entry[name] is not None}
+    return Variant(**{**entry, "outputs": tuple(entry["outputs"]), **parities})
 
 
 def _check_together(manifest: Manifest) -> None:
@@ -173,7 +176,7 @@ _VARIANT = _object(
         "fused_attention": _integer(0),
         "parity": _PARITY,
     },
-    {"layout": _member(PADDED, PACKED)},
+    {"layout": _member(PADDED, PACKED), "parity_avx2": _optional(_PARITY)},
 )
 _TEXT = _one("a text", lambda value: isinstance(value, str))
 _GOLDEN = _object({"text": _TEXT, "logits": _list(_number(-_LARGEST, _LARGEST))}, {"text_pair": _optional(_TEXT)})
@@ -193,6 +196,7 @@ _MANIFEST = _object(
         "requires": _mapping(_object({"opset": _integer(1, 10_000), "onnxruntime": _VERSION}, more=True)),
         "function_to_apply": _member(None, "none", "sigmoid"),
         "thresholds": _optional(_list(_SHARE)),
+        "parity_avx2": _mapping(_PARITY),
     },
     more=True,
 )

@@ -23,7 +23,7 @@ class Parity:
         label_agreement: Share of texts with the reference's label, 0 to 1.
         mean_abs_probability: Mean absolute difference of a probability.
         max_abs_probability: Largest of them.
-        measured_on: ``this graph``, or the stand-in for a graph that runs only on CUDA.
+        measured_on: ``this graph``, or the stand-in for a graph that computes otherwise where it was exported.
         scale: Unit of a logit's difference, if not 1: a tenth of the largest logit; without several labels, ``spread`` plus a
             share of the output's summands, for float32's rounding.
         spread: Largest minus smallest output. Like the rest, only of a regression or of a model with one logit.
@@ -60,6 +60,8 @@ class Variant:
         fused_attention: Number of fused attention nodes.
         parity: The gate's figures.
         layout: ``padded``, inputs ``[batch, seq]``, or ``packed``, see ``engine.run.batches.pack``.
+        parity_avx2: The figures of an int8 graph on an x86 processor without VNNI, where sums of two products end at 16 bits;
+            None if they are not known. The file has them in a mapping next to ``variants``, by the graph's path.
     """
 
     file: str
@@ -71,6 +73,7 @@ class Variant:
     fused_attention: int
     parity: Parity
     layout: str = PADDED
+    parity_avx2: Parity | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,13 +23,14 @@ from ..artifact import Manifest
 from ..artifact.foreign import manifest_of
 from ..artifact.verify import FileCheck, verdict_root
 from ..errors import FusedBertError
-from ..hardware.cpu import Machine, inspect_machine
+from ..hardware.cpu import Int8, Machine, inspect_machine
 from ..hardware.cuda_errors import CUDA_PACKAGES, diagnose, explain, loadable_cuda
 from ..hardware.device import CUDA, Choice, DeviceKind, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
 from ..hardware.packages import installed, version
 from ..hardware.storage import cache_root, why_not_writable
 from ..load import Options
 from ..load.golden import WrongResultError, allowed, replay
+from ..load.select import as_computed_on
 from .options import device_option, messages_on_stderr, precision_option
 
 
@@ -66,7 +67,7 @@ def examine(model: str | os.PathLike[str] | None = None, options: Options | None
         return
     yield from _runtime(runtime, machine, options)
     if model is not None:
-        yield from _model(model, options)
+        yield from _model(model, options, machine)
 
 
 def _failure(name: str, error: FusedBertError, value: Any = None) -> Finding:
@@ -75,10 +76,18 @@ def _failure(name: str, error: FusedBertError, value: Any = None) -> Finding:
 
 def _machine(machine: Machine) -> Iterator[Finding]:
     yield Finding("cpu", machine.cpu)
-    advice = None if machine.int8 else "no 8-bit dot products: precision='auto' stays with fp32 here"
+    advice = _INT8[machine.int8]
     yield Finding("cpu_features", list(machine.features), Status.OK if advice is None else Status.NOTE, advice)
     cores = {"usable": machine.cores, "physical_in_affinity": machine.physical, "logical_in_affinity": machine.logical}
     yield Finding("cores", cores | {"logical_in_machine": os.cpu_count(), "cgroup_quota": machine.quota})
+
+
+_INT8: Mapping[Int8, str | None] = {
+    Int8.EXACT: None,
+    Int8.SATURATING: "8-bit products saturate here: precision='auto' takes int8 if the export measured that the model is right "
+    "in spite of that (parity_avx2 in fusedbert.json), else fp32",
+    Int8.SLOW: "this CPU is not known to have 8-bit dot products: precision='auto' stays with fp32 here",
+}
 
 
 def _cache(options: Options) -> Finding:
@@ -95,7 +104,7 @@ def _cache(options: Options) -> Finding:
 def _runtime(runtime: ModuleType, machine: Machine, options: Options) -> Iterator[Finding]:
     offer = inspect_offer(runtime)
     obstacle = offer.obstacle()
-    yield _kernels(options)
+    yield _kernels(options, machine)
     yield Finding("onnxruntime", runtime.__version__)
     status, advice = (Status.FAIL, obstacle) if offer.both_wheels else (Status.OK, None)
     yield Finding("onnxruntime_wheels", dict(offer.wheels), status, advice)
@@ -112,12 +121,18 @@ def _runtime(runtime: ModuleType, machine: Machine, options: Options) -> Iterato
         yield _cuda(runtime, choice, options)
 
 
-def _kernels(options: Options) -> Finding:
+def _kernels(options: Options, machine: Machine) -> Finding:
     try:
-        value = {str(each.name).lower(): kernels.describe(each, options.session_options) for each in kernels.Kernels}
+        sets = {str(each): kernels.describe(each, options.session_options, machine.features) for each in kernels.Kernels}
+        library = kernels.loaded()
     except FusedBertError as error:
         return _failure("kernels", error)
-    return Finding("kernels", value)
+    if library is not None:
+        return Finding("kernels", sets | {"levels": [level.name for level in library.levels if not level.lacking]})
+    if not kernels.absence(machine.features).curable:
+        return Finding("kernels", sets)
+    advice = f"without fusedbert's a text takes up to twice as long; to get them: {kernels.way_out(version())}"
+    return Finding("kernels", sets, Status.NOTE, advice)
 
 
 def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
@@ -140,7 +155,7 @@ def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
     return Finding("cuda", value, status, advice)
 
 
-def _model(model: str | os.PathLike[str], options: Options) -> Iterator[Finding]:
+def _model(model: str | os.PathLike[str], options: Options, machine: Machine) -> Iterator[Finding]:
     """Verify a model's files, load it, and replay its golden texts."""
     from ..load.resolve import resolve_model  # after the findings that do not need a session
 
@@ -149,12 +164,12 @@ def _model(model: str | os.PathLike[str], options: Options) -> Iterator[Finding]
         manifest = manifest_of(folder)
         yield Finding("model", str(folder))
         yield _files(folder, manifest, options)
-        yield from _load(folder, manifest, options)
+        yield from _load(folder, manifest, options, machine)
     except FusedBertError as error:
         yield _failure("model_works", error, False)
 
 
-def _load(folder: Path, manifest: Manifest, options: Options) -> Iterator[Finding]:
+def _load(folder: Path, manifest: Manifest, options: Options, machine: Machine) -> Iterator[Finding]:
     from ..load.open import load
 
     golden: dict[str, Any] = {"texts": len(manifest.golden)}
@@ -174,7 +189,8 @@ def _load(folder: Path, manifest: Manifest, options: Options) -> Iterator[Findin
         yield Finding("model_golden", None, Status.NOTE, advice)
         return
     file = loaded.runtime.file.relative_to(folder).as_posix()
-    limit = allowed(next(variant for variant in manifest.variants if variant.file == file))
+    ran = next(variant for variant in manifest.variants if variant.file == file)
+    limit = allowed(as_computed_on(machine, ran))
     difference = replay(manifest, loaded.tokenizer, loaded.runner)  # within the limit, or loading would have failed
     yield Finding("model_golden", golden | {"max_abs_logit": difference, "allowed": limit})
 

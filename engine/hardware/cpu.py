@@ -6,17 +6,32 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html). Hyperthreads share the unit
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import enum
 import math
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from ..kernels import cpu_features
+
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "neon", "dotprod")
-# They sum four 8-bit products in 32 bits. Without one, u8 x s8 products are summed in 16 bits and saturate.
-INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "dotprod"})
+# They sum four 8-bit products in 32 bits.
+EXACT_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "dotprod"})
 _ARM_NAMES = {"asimd": "neon", "asimddp": "dotprod"}
+_ARM_BITS = {"neon": 1, "dotprod": 20}  # HWCAP_ASIMD, HWCAP_ASIMDDP of Linux's asm/hwcap.h
+_AT_HWCAP = 16
+
+
+class Int8(enum.StrEnum):
+    """The kind of a processor's products of uint8 and int8."""
+
+    EXACT = "exact"  # and fast
+    SATURATING = "saturating"  # fast; two products are summed in 16 bits (vpmaddubsw of AVX2, and of AVX-512 without VNNI)
+    SLOW = "slow"  # no faster than float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,9 +46,11 @@ class Machine:
     cores: int  # worth using: the smallest of the above, at least 1
 
     @property
-    def int8(self) -> bool:
-        """True if 8-bit products are exact and fast."""
-        return not INT8_FEATURES.isdisjoint(self.features)
+    def int8(self) -> Int8:
+        """The kind of ONNX Runtime's 8-bit products on this processor."""
+        if not EXACT_FEATURES.isdisjoint(self.features):
+            return Int8.EXACT
+        return Int8.SATURATING if "avx2" in self.features else Int8.SLOW
 
 
 def inspect_machine(root: Path = Path("/")) -> Machine:
@@ -42,8 +59,24 @@ def inspect_machine(root: Path = Path("/")) -> Machine:
     physical = physical_cores(cpus, root)
     quota = cpu_quota(root)
     model, features = cpu_model(root)
+    if root == Path("/") and (asked := ask_processor()) is not None:  # an emulator shows another machine's /proc/cpuinfo
+        model = model if not features or set(features) & set(asked) else platform.machine()
+        features = asked
     cores = min(physical, usable_cores(quota)) if quota is not None else physical
     return Machine(cpu=model, features=features, logical=len(cpus), physical=physical, quota=quota, cores=cores)
+
+
+def ask_processor() -> tuple[str, ...] | None:
+    """Return the features as the processor itself reports them, or None if there is no way to ask.
+
+    On x86-64 the library of kernels asks by cpuid; on ARM, Linux says it to each process (AT_HWCAP, getauxval(3)).
+    """
+    if sys.platform == "linux" and platform.machine() == "aarch64":
+        getauxval = ctypes.CDLL(None).getauxval
+        getauxval.argtypes, getauxval.restype = (ctypes.c_ulong,), ctypes.c_ulong
+        bits = getauxval(_AT_HWCAP)
+        return tuple(name for name, bit in _ARM_BITS.items() if bits >> bit & 1)
+    return cpu_features()
 
 
 def affinity() -> frozenset[int]:

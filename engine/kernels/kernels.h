@@ -1,4 +1,4 @@
-/* The operations: their arguments, and the table of the kernels that compute them.
+/* The operations: their arguments, and what a kernel is that computes one. levels.c says which kernel runs where.
  *
  * The work of an operation is cut into units that may run in any order and on any thread. A row of the result has the same
  * bits whatever the other rows are and however the work is cut; so a text's score does not depend on its batch.
@@ -72,43 +72,12 @@ struct gelu {
 };
 static inline size_t gelu_units(const struct gelu *g) { return (g->count + GELU_NUMBERS - 1) / GELU_NUMBERS; }
 
-/* Instruction sets that kernels are written for, as bits: see cpu_features.c. */
-enum {
-    AVX512 = 1,     /* F, BW, DQ and VL */
-    AVX512VNNI = 2, /* with AVX512 */
-    AVX512BF16 = 4, /* with AVX512VNNI */
-    AMX = 8,        /* tiles of int8; no kernel uses them yet */
-};
-unsigned cpu_features(void);
-
-typedef void unit_function(void *operation, size_t unit); /* compute one unit of the operation's struct */
-typedef void offsets_function(const struct dense *d, int32_t zero_point, int32_t *offset); /* fill in offset */
-typedef size_t scratch_function(const struct attention *a); /* bytes that one unit needs, a multiple of 64 */
-
-unit_function dense_unit_reference, attention_unit_reference, norm_unit_reference, gelu_unit_reference;
-unit_function dense_unit_avx512vnni, attention_unit_avx512bf16, norm_unit_avx512, gelu_unit_avx512;
-offsets_function dense_offsets_reference, dense_offsets_avx512vnni;
-scratch_function attention_scratch_avx512bf16;
-
-/* The table: operation -> instruction set -> function. The best comes first; the first that the processor can run is taken.
- * A library that does not use an operation does not name its table, and needs none of its kernels. */
+/* A kernel: the functions that compute an operation with one family of instruction sets. */
 struct kernel {
-    unsigned needs; /* instruction sets */
-    double cost;    /* nanoseconds of one thread, roughly: of a multiply-add (dense, attention), of a number (norm, gelu) */
-    unit_function *unit;
-    offsets_function *offsets; /* dense only */
-    scratch_function *scratch; /* attention only */
+    void (*unit)(void *operation, size_t unit);                                  /* compute one unit of the struct */
+    void (*offsets)(const struct dense *d, int32_t zero_point, int32_t *offset); /* dense only: fill in offset */
+    size_t (*scratch)(const struct attention *a); /* attention only: bytes that one unit needs, a multiple of 64 */
+    double cost; /* nanoseconds of one thread, roughly: of a multiply-add (dense, attention), of a number (norm, gelu) */
 };
-#define TABLE static const struct kernel __attribute__((unused))
-TABLE DENSE_KERNELS[] = {{AVX512VNNI, 1 / 230.0, dense_unit_avx512vnni, .offsets = dense_offsets_avx512vnni}, {0}};
-TABLE ATTENTION_KERNELS[] = {{AVX512BF16, 1 / 60.0, attention_unit_avx512bf16, .scratch = attention_scratch_avx512bf16}, {0}};
-TABLE NORM_KERNELS[] = {{AVX512, 0.5, norm_unit_avx512}, {0}};
-TABLE GELU_KERNELS[] = {{AVX512, 0.5, gelu_unit_avx512}, {0}};
-
-/* Return the first kernel of a table that the processor can run, or NULL. */
-static inline const struct kernel *choose_kernel(const struct kernel *table) {
-    while (table->unit && (table->needs & ~cpu_features())) table++;
-    return table->unit ? table : NULL;
-}
 
 #endif

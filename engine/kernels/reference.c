@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "levels.h"
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -28,14 +28,14 @@ static int32_t weight_at(const struct dense *d, size_t input, size_t output) {
     return d->weight[((output / PANEL * d->inputs / 4 + input / 4) * PANEL + output % PANEL) * 4 + input % 4];
 }
 
-void dense_offsets_reference(const struct dense *d, int32_t zero_point, int32_t *offset) {
+static void dense_offsets(const struct dense *d, int32_t zero_point, int32_t *offset) {
     for (size_t output = 0; output < PANEL * dense_panels(d); output++) {
         offset[output] = 0;
         for (size_t i = 0; i < d->inputs; i++) offset[output] += zero_point * weight_at(d, i, output);
     }
 }
 
-void dense_unit_reference(void *operation, size_t unit) {
+static void dense_unit(void *operation, size_t unit) {
     const struct dense *d = operation;
     const size_t panels = dense_panels(d), column = unit % panels * PANEL, row = unit / panels * DENSE_ROWS;
     for (size_t i = row; i < smaller(row + DENSE_ROWS, d->rows); i++)
@@ -55,7 +55,7 @@ static double to_bf16(double x) {
     return ldexp(nearbyint(fraction * 256), exponent - 8);
 }
 
-void attention_unit_reference(void *operation, size_t unit) {
+static void attention_unit(void *operation, size_t unit) {
     const struct attention *a = operation;
     const size_t text = unit / a->heads, hidden = a->heads * a->head, start = unit % a->heads * a->head;
     const size_t length = a->lengths ? (size_t)a->lengths[text] : a->keys;
@@ -84,7 +84,9 @@ void attention_unit_reference(void *operation, size_t unit) {
     free(p);
 }
 
-void norm_unit_reference(void *operation, size_t unit) {
+static size_t attention_scratch(const struct attention *a) { return (void)a, 0; }
+
+static void norm_unit(void *operation, size_t unit) {
     const struct norm *n = operation;
     for (size_t row = unit * NORM_ROWS; row < smaller((unit + 1) * NORM_ROWS, n->rows); row++) {
         const size_t at = row * n->width;
@@ -103,8 +105,15 @@ void norm_unit_reference(void *operation, size_t unit) {
     }
 }
 
-void gelu_unit_reference(void *operation, size_t unit) {
+static void gelu_unit(void *operation, size_t unit) {
     const struct gelu *g = operation;
     for (size_t i = unit * GELU_NUMBERS; i < smaller((unit + 1) * GELU_NUMBERS, g->count); i++)
         g->y[i] = (float)activate(g->x[i], g->kind);
 }
+
+const struct kernel REFERENCE[OPERATIONS] = {
+    [DENSE] = {.unit = dense_unit, .offsets = dense_offsets},
+    [ATTENTION] = {.unit = attention_unit, .scratch = attention_scratch},
+    [NORM] = {.unit = norm_unit},
+    [GELU_ALONE] = {.unit = gelu_unit},
+};

@@ -59,7 +59,7 @@ class Options:
 
     ``max_length`` includes special tokens. A mapping of ``session_options`` overrides attributes (``intra_op_num_threads``),
     configuration entries (``session.intra_op.allow_spinning``), options of the CUDA provider (``cuda.gpu_mem_limit``), and
-    ``fusedbert.kernels``: "0" leaves everything to ONNX Runtime.
+    ``fusedbert.kernels``: a level of fusedbert's kernels, "onnxruntime" for none of them.
     """
 
     device: Device = dataclasses.field(default_factory=lambda: Device(kind=DeviceKind.AUTO))

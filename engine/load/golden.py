@@ -1,6 +1,6 @@
 """The replay of an artifact's golden texts, which verifies that a graph computes the reference's logits on this machine.
 
-On the CPU it is done once per artifact, graph, processor and ONNX Runtime, which detects 8-bit products that saturate; on CUDA
+On the CPU it is done once per artifact, graph, processor and ONNX Runtime, which detects products that are wrong; on CUDA
 at each load, as the driver may change.
 """
 
@@ -46,7 +46,7 @@ def verdict_path(root: Path, folder: Path, variant: Variant, machine: Machine, e
         "provider": "cpu",
         "cpu": [machine.cpu, *machine.features],
         "engine": engine,
-        "kernels": fingerprint(kernels_for(variant)),
+        "kernels": fingerprint(kernels_for(variant), settings),
         "settings": sorted((str(name), str(value)) for name, value in (settings or {}).items()),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

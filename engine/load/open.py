@@ -37,7 +37,7 @@ from ..text.tokenizer import TextTokenizer
 from . import Options, Precision
 from .golden import WrongResultError, verdict_path, verify_once
 from .resolve import resolve_model
-from .select import Selection, kernels_for, select_after, select_variant
+from .select import Selection, as_computed_on, kernels_for, saturation, select_after, select_variant
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Runtime:
         fused_attention: Number of its fused attention nodes.
         threads: Threads of one run on the CPU.
         why: The reasons for device, precision, layout and threads, with figures.
-        layout: ``padded``, or ``packed`` if a graph without padding takes the batches that would have much of it.
+        layout: ``padded``, or ``packed`` if the graph runs without padding.
     """
 
     device: str
@@ -206,12 +206,12 @@ class _Opener:
             automatic = self.options.precision is Precision.AUTO
             other = select_after(self.manifest, selection, str(error)) if automatic else None
             if other is None:
-                raise _with_way_out(error, selection) from None
+                raise _with_way_out(error, selection, self.machine) from None
             surprise = f"fusedbert runs in fp32, not in int8: {error}"
         try:
             return dataclasses.replace(self._on_cpu(choice, other), surprise=surprise)
         except WrongResultError as error:
-            raise _with_way_out(error, other) from None
+            raise _with_way_out(error, other, self.machine) from None
 
     def _select(self, target: str) -> Selection:
         return select_variant(self.manifest, target=target, precision=self.options.precision, machine=self.machine)
@@ -238,9 +238,10 @@ class _Opener:
         if self.root is not None:
             path = verdict_path(self.root, self.folder, variant, self.machine, self.runtime.__version__, settings)
         device = f"{variant.file} on this CPU ({self.machine.cpu})"
-        why = [verify_once(self.manifest, variant, self.tokenizer, runner, device, path)]
+        judged = as_computed_on(self.machine, variant)
+        why = [verify_once(self.manifest, judged, self.tokenizer, runner, device, path)]
         if kernels is not None:
-            why.append(kernel_libraries.describe(kernels, session_options))
+            why.append(kernel_libraries.describe(kernels, session_options, self.machine.features, variant.nodes))
         return _Opened(selection=selection, session=session, runner=runner, why=tuple(why))
 
     def _on_cuda(self, choice: Choice, selection: Selection) -> _Opened:
@@ -272,7 +273,9 @@ class _Opener:
 _UNVERIFIED = "nothing was verified: the folder has no fusedbert.json, it is another tool's export"
 
 
-def _with_way_out(error: WrongResultError, selection: Selection) -> WrongResultError:
+def _with_way_out(error: WrongResultError, selection: Selection, machine: Machine) -> WrongResultError:
+    if known := saturation(selection.variant, machine):
+        return WrongResultError(f"{error}; {known}: use precision='fp32'", error.difference, error.allowed)
     report = "report this CPU with the output of fusedbert doctor"
     way_out = f"use precision='fp32', and {report}" if selection.variant.precision == Precision.INT8 else report
     return WrongResultError(f"{error}: {way_out}", error.difference, error.allowed)

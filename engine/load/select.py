@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..artifact import Manifest, Variant
+from ..artifact import Manifest, Parity, Variant
 from ..artifact.foreign import KNOWN
 from ..artifact.limits import figures, limits, passes
 from ..errors import OptionError
-from ..hardware.cpu import Machine
+from ..hardware.cpu import Int8, Machine
 from ..kernels import DOMAIN, Kernels
 from . import Precision
 
@@ -33,7 +33,8 @@ def select_variant(manifest: Manifest, *, target: str, precision: Precision, mac
             variant = _first(manifest, ("cpu", precision))
         if variant is None:
             raise OptionError(f"precision={str(precision)!r} on {target}: {_held(manifest, target, precision)}")
-        return Selection(variant=variant, why=f"{precision} was asked for")
+        beyond = saturation(variant, machine)
+        return Selection(variant=variant, why=f"{precision} was asked for" + (f", and {beyond}" if beyond else ""))
     return _automatic_cuda(manifest) if target == "cuda" else _automatic_cpu(manifest, machine)
 
 
@@ -72,15 +73,43 @@ def _automatic_cpu(manifest: Manifest, machine: Machine) -> Selection:
         if fp32 is None:
             raise OptionError(f"precision='auto' on cpu: {_held(manifest, 'cpu')}")
         return Selection(variant=fp32, why="fp32, the artifact has no int8 graph")
-    good, measured = passes(int8.parity, Precision.INT8), figures(int8.parity)
-    if good and (machine.int8 or fp32 is None):
-        return Selection(variant=int8, why=f"int8 within the gates ({measured})")
+    measured, clipped = int8.parity, _clipped(int8, machine)
+    beyond = None if passes(measured, Precision.INT8) else f"int8 does not pass the gates ({_with_limits(measured)})"
+    beyond = beyond or saturation(int8, machine)
+    if beyond is None and clipped is not None:
+        kernel = f"ONNX Runtime's {'AVX-512' if 'avx512f' in machine.features else 'AVX2'} kernel"
+        return Selection(variant=int8, why=f"int8 within the gates on {kernel}, whose products saturate ({figures(clipped)})")
+    if beyond is None and (machine.int8 is Int8.EXACT or fp32 is None):
+        return Selection(variant=int8, why=f"int8 within the gates ({figures(measured)})")
     if fp32 is None:
-        raise OptionError(f"precision='auto' on cpu: the int8 graph does not pass the gates ({measured}): ask for int8")
-    if not good:
-        allowed = limits(int8.parity, Precision.INT8)
-        return Selection(variant=fp32, why=f"fp32, int8 does not pass the gates ({measured}; limits {allowed})")
-    return Selection(variant=fp32, why=f"fp32, this CPU has no 8-bit dot products (int8: {measured})")
+        raise OptionError(f"precision='auto' on cpu: the artifact has no fp32 graph, and {beyond}: ask for int8")
+    if beyond is None:
+        unknown = "8-bit products saturate on this CPU, and the artifact does not say what that changes: export it again"
+        reason = unknown if machine.int8 is Int8.SATURATING else "this CPU is not known to have 8-bit dot products"
+        beyond = f"{reason} (int8: {figures(measured)})"
+    return Selection(variant=fp32, why=f"fp32, {beyond}")
+
+
+def as_computed_on(machine: Machine, variant: Variant) -> Variant:
+    """Return the variant with the parity that holds on a processor: ``parity_avx2`` where saturation is within the gates."""
+    clipped = _clipped(variant, machine)
+    return variant if clipped is None or saturation(variant, machine) else dataclasses.replace(variant, parity=clipped)
+
+
+def saturation(variant: Variant, machine: Machine) -> str | None:
+    """Return why saturation takes a graph beyond its gates on a processor, or None."""
+    clipped = _clipped(variant, machine)
+    if clipped is None or passes(clipped, Precision.INT8):
+        return None
+    return f"int8 does not pass the gates where its products saturate, as on this CPU ({_with_limits(clipped)})"
+
+
+def _clipped(variant: Variant, machine: Machine) -> Parity | None:
+    return variant.parity_avx2 if machine.int8 is Int8.SATURATING else None
+
+
+def _with_limits(parity: Parity) -> str:
+    return f"{figures(parity)}; limits {limits(parity, Precision.INT8)}"
 
 
 def _unverified_cpu(manifest: Manifest) -> Selection:

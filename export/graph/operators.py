@@ -25,10 +25,10 @@ DOMAIN = "fusedbert"
 PANEL = 32  # outputs that the kernel computes at a time
 ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "relu": "Relu"}
 
-_HEAD = '<domain: "fusedbert", opset_import: ["" : 24, "com.microsoft" : 1, "fusedbert" : 1]>'
+HEAD = '<domain: "fusedbert", opset_import: ["" : 24, "com.microsoft" : 1, "fusedbert" : 1]>'
 
-# x W + b: sums in 32 bits, then the scale of each output. The cast declares a type that ONNX cannot infer.
-_DENSE = """
+# The weight as ``matrix``, [in, out]; ``start`` is [0], ``axis`` [1].
+DENSE = """
 Dense (x8, zero_point, weight, scale, bias) => (y) {
     rows = Transpose <perm = [1, 3, 0, 2]> (weight)
     padded = Flatten <axis = 2> (rows)
@@ -36,6 +36,10 @@ Dense (x8, zero_point, weight, scale, bias) => (y) {
     axis = Constant <value_ints = [1]> ()
     width = Shape (bias)
     matrix = Slice (padded, start, width, axis)
+"""
+
+# x W + b: sums in 32 bits, then the scale of each output. The cast declares a type that ONNX cannot infer.
+_MULTIPLIED = """
     one = Constant <value_float = 1.0> ()
     product = com.microsoft.MatMulIntegerToFloat (x8, matrix, one, scale, zero_point, "", bias)
     y = Cast <to = 1> (product)
@@ -71,7 +75,7 @@ Attention <num_heads> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {
 """
 
 _TEXTS: Mapping[str, str] = {
-    "Dense": _DENSE,
+    "Dense": DENSE + _MULTIPLIED,
     "DenseGelu": _DENSE_ACTIVATION.format(name="Gelu", node="Gelu"),
     "DenseGeluTanh": _DENSE_ACTIVATION.format(name="GeluTanh", node='Gelu <approximate = "tanh">'),
     "DenseRelu": _DENSE_ACTIVATION.format(name="Relu", node="Relu"),
@@ -82,7 +86,7 @@ _TEXTS: Mapping[str, str] = {
 
 def function(name: str) -> Any:
     """Return an operator's ``FunctionProto``; all but ``Attention`` call ``Dense``."""
-    return parser.parse_function(_HEAD + _TEXTS[name])
+    return parser.parse_function(HEAD + _TEXTS[name])
 
 
 def to_panels(weight: NDArray[np.int8]) -> NDArray[np.int8]:

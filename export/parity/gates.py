@@ -53,8 +53,8 @@ OF_TERMS = 2e-6
 _MAGNIFIES = "the model's weights magnify rounding, so that float32 does not settle its logits; if that is not so, "
 
 
-def open_session(path: Path) -> Any:
-    """Open a graph on the CPU, as the engine would."""
+def open_session(path: Path, *, disabled: Sequence[str] = ()) -> Any:
+    """Open a graph on the CPU, as the engine would; ``disabled`` are optimizers of ONNX Runtime to leave out."""
     try:
         import onnxruntime
     except ImportError:
@@ -66,7 +66,10 @@ def open_session(path: Path) -> Any:
     options.enable_cpu_mem_arena = False
     try:
         return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["SkipLayerNormFusion", *disabled],
         )
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise ExportError(f"ONNX Runtime cannot open {path.name}: {' '.join(str(error).split())}") from None

@@ -20,6 +20,7 @@ KEYS = {
     "variants",
     "golden",
     "requires",
+    "parity_avx2",
     "sha256",
 }
 VARIANT = {"file", "target", "precision", "outputs", "opset", "nodes", "fused_attention", "parity", "layout"}

@@ -1,4 +1,3 @@
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 /* Attention with AVX-512 BF16: products in bfloat16 (vdpbf16ps), sums and softmax in float32.
  *
  * The keys and values of a head are packed once; then 6 queries at a time get their scores, the softmax and the sum of values.
@@ -6,8 +5,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "../kernels.h"
+#include "../levels.h"
 #include "avx512.h"
+
+TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
 enum { QUERIES = 6 }; /* rows of scores at a time: 24 of the 32 registers are sums */
 
@@ -38,7 +39,7 @@ static struct scratch scratch_arrays(const struct attention *a, char *memory, si
     return s;
 }
 
-size_t attention_scratch_avx512bf16(const struct attention *a) {
+static size_t attention_scratch(const struct attention *a) {
     const size_t keys = padded(a->keys);
     const size_t bytes = 2 * (2 * keys * a->head + QUERIES * keys + QUERIES * a->head) + 4 * QUERIES * row_size(a, keys);
     return (bytes + 63) / 64 * 64;
@@ -112,18 +113,18 @@ INLINE __m512bh pair(const bf16 *p) {
 /* sums[i][j] = a[i] b for n rows of a, [n, 2 pairs], and m registers of columns of b, [pairs, columns, 2]. */
 INLINE void gemm_sums(int n, int m, const bf16 *a, size_t stride, const bf16 *b, size_t columns, size_t pairs,
                       __m512 sums[][4]) {
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int i = 0; i < n; i++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int j = 0; j < m; j++) sums[i][j] = _mm512_setzero_ps();
     for (size_t k = 0; k < pairs; k++, a += 2, b += 2 * columns) {
         __m512bh right[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int j = 0; j < m; j++) right[j] = (__m512bh)_mm512_loadu_si512(b + 32 * j);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int i = 0; i < n; i++) {
             const __m512bh left = pair(a + i * stride);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < m; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], left, right[j]);
         }
     }
@@ -135,8 +136,8 @@ INLINE void gemm_sums(int n, int m, const bf16 *a, size_t stride, const bf16 *b,
                                                          size_t pairs, float *c, size_t width) {                      \
         __m512 sums[QUERIES][4];                                                                                      \
         gemm_sums(n, m, a, stride, b, columns, pairs, sums);                                                          \
-        _Pragma("GCC unroll 6") for (int i = 0; i < n; i++)                                                           \
-            _Pragma("GCC unroll 4") for (int j = 0; j < m; j++) _mm512_storeu_ps(c + i * width + 16 * j, sums[i][j]); \
+        UNROLL(6) for (int i = 0; i < n; i++)                                                                         \
+            UNROLL(4) for (int j = 0; j < m; j++) _mm512_storeu_ps(c + i * width + 16 * j, sums[i][j]);               \
     }
 #define GEMMS_OF(n) GEMM_OF(n, 1) GEMM_OF(n, 2) GEMM_OF(n, 3) GEMM_OF(n, 4)
 GEMMS_OF(1) GEMMS_OF(2) GEMMS_OF(3) GEMMS_OF(4) GEMMS_OF(5) GEMMS_OF(6)
@@ -166,14 +167,14 @@ static float softmax(const float *scores, size_t length, size_t keys, bf16 *p) {
     return 1.0f / _mm512_reduce_add_ps(total);
 }
 
-void attention_unit_avx512bf16(void *operation, size_t unit) {
+static void attention_unit(void *operation, size_t unit) {
     const struct attention *a = operation;
     const size_t text = unit / a->heads, head = unit % a->heads;
     const size_t hidden = a->heads * a->head, start = head * a->head;
     size_t length = a->keys;
     if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
     const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
-    const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch_avx512bf16(a), keys);
+    const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
     const float *q = a->q + text * a->queries * hidden + start;
     uint8_t *y8 = a->y8 + text * a->queries * hidden + start;
     pack_keys(a->k + text * a->keys * hidden + start, hidden, length, keys, a->head, s.k);
@@ -199,3 +200,7 @@ void attention_unit_avx512bf16(void *operation, size_t unit) {
     for (size_t row = queries; row < a->queries; row++) /* padding */
         memset(y8 + row * hidden, a->rounding.zero_point, a->head);
 }
+
+END_TARGET
+
+const struct kernel attention_avx512bf16 = {.unit = attention_unit, .scratch = attention_scratch, .cost = 1 / 60.0};

@@ -10,14 +10,14 @@
 
 #include "../types.h"
 
-#define INLINE static inline __attribute__((always_inline))
+TARGET("avx512f,avx512bw,avx512vl,avx512dq")
 
 /* The first n of 16 lanes. */
 INLINE __mmask16 lanes(size_t n) { return n >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << n) - 1); }
 
 /* exp(x) for x <= 88: range reduction by ln 2, then the polynomial of Cephes' expf; relative error below 2e-7. */
 INLINE __m512 exp_ps(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-104.0f)); /* whose exp is 0 in float32 */
+    x = _mm512_max_ps(_mm512_set1_ps(-104.0f), x); /* whose exp is 0 in float32; NaN, as the second, stays NaN */
     enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), NEAREST);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x); /* ln 2 in two parts */
@@ -98,5 +98,7 @@ INLINE __m128i round_ps(__m512 y, struct rounding to) {
     __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(y), _mm512_set1_epi32(to.zero_point));
     return _mm512_cvtusepi32_epi8(_mm512_max_epi32(q, _mm512_setzero_si512()));
 }
+
+END_TARGET
 
 #endif

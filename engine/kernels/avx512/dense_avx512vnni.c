@@ -1,4 +1,3 @@
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 /* Dense in eight bits with AVX-512 VNNI: vpdpbusd adds four products of a uint8 and an int8 to each of 16 sums.
  *
  * A block of up to 14 rows by one panel has all its sums in registers over all inputs, then the epilogue scales, activates and
@@ -6,8 +5,10 @@
  */
 #include <string.h>
 
-#include "../kernels.h"
+#include "../levels.h"
 #include "avx512.h"
+
+TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 
 enum { ROWS = 14 }; /* rows of a block: 28 of the 32 registers are sums */
 
@@ -23,9 +24,9 @@ INLINE __m512i broadcast4(const uint8_t *const *threes, size_t stride, int i) {
 INLINE void gemm(int n, const uint8_t *x, size_t stride, const int8_t *w, size_t fours, const int8_t *next, int32_t *sums) {
     __m512i left[ROWS], right[ROWS]; /* all in registers: the loops below are unrolled */
     const uint8_t *threes[5];
-#pragma GCC unroll 5
+    UNROLL(5)
     for (int j = 0; j < 5; j++) threes[j] = x + 3 * j * stride;
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < n; i++) left[i] = right[i] = _mm512_setzero_si512();
     const int8_t *const end = w + 4 * PANEL * fours;
     const ptrdiff_t ahead = next - w;
@@ -33,19 +34,19 @@ INLINE void gemm(int n, const uint8_t *x, size_t stride, const int8_t *w, size_t
         const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
         _mm_prefetch((const char *)w + ahead, _MM_HINT_T1);
         _mm_prefetch((const char *)w + ahead + 64, _MM_HINT_T1);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int i = 0; i < n; i++) {
             const __m512i a = broadcast4(threes, stride, i);
             left[i] = _mm512_dpbusd_epi32(left[i], a, w0);
             right[i] = _mm512_dpbusd_epi32(right[i], a, w1);
         }
-#pragma GCC unroll 5
+        UNROLL(5)
         for (int j = 0; j < (n + 2) / 3; j++) {
             threes[j] += 4;
             __asm__("" : "+r"(threes[j])); /* one register each, not one shared index and a sum for every row */
         }
     }
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < n; i++) {
         _mm512_store_si512(sums + PANEL * i, left[i]);
         _mm512_store_si512(sums + PANEL * i + 16, right[i]);
@@ -98,7 +99,7 @@ static void epilogue_of_panel(const struct dense *d, const int32_t *sums, int n,
     }
 }
 
-void dense_offsets_avx512vnni(const struct dense *d, int32_t zero_point, int32_t *offset) {
+static void dense_offsets(const struct dense *d, int32_t zero_point, int32_t *offset) {
     const __m512i ones = _mm512_set1_epi8(1), by = _mm512_set1_epi32(zero_point);
     const int8_t *w = d->weight;
     for (size_t panel = 0; panel < dense_panels(d); panel++, offset += PANEL) {
@@ -129,8 +130,12 @@ static void dense_panel(const struct dense *d, size_t panel, size_t first, size_
     }
 }
 
-void dense_unit_avx512vnni(void *operation, size_t unit) {
+static void dense_unit(void *operation, size_t unit) {
     const struct dense *d = operation;
     const size_t panels = dense_panels(d), first = unit / panels * DENSE_ROWS;
     dense_panel(d, unit % panels, first, first + DENSE_ROWS < d->rows ? first + DENSE_ROWS : d->rows);
 }
+
+END_TARGET
+
+const struct kernel dense_avx512vnni = {.unit = dense_unit, .offsets = dense_offsets, .cost = 1 / 230.0};

@@ -1,7 +1,8 @@
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 /* Layer normalization with AVX-512: three passes over a row, which is in the first cache after the first. */
-#include "../kernels.h"
+#include "../levels.h"
 #include "avx512.h"
+
+TARGET("avx512f,avx512bw,avx512vl,avx512dq")
 
 /* One row: y = (x + factor residual - mean) / sqrt(variance + epsilon) gamma + beta. */
 static void norm_row(const struct norm *n, const float *x, float *y, const float *residual, uint8_t *y8) {
@@ -35,7 +36,7 @@ static void norm_row(const struct norm *n, const float *x, float *y, const float
     }
 }
 
-void norm_unit_avx512(void *operation, size_t unit) {
+static void norm_unit(void *operation, size_t unit) {
     const struct norm *n = operation;
     const size_t first = unit * NORM_ROWS, last = first + NORM_ROWS < n->rows ? first + NORM_ROWS : n->rows;
     for (size_t row = first; row < last; row++) {
@@ -43,3 +44,7 @@ void norm_unit_avx512(void *operation, size_t unit) {
         norm_row(n, n->x + at, n->y + at, n->residual ? n->residual + at : NULL, n->y8 ? n->y8 + at : NULL);
     }
 }
+
+END_TARGET
+
+const struct kernel norm_avx512 = {.unit = norm_unit, .cost = 0.5};

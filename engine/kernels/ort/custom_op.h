@@ -2,14 +2,12 @@
 #ifndef FUSEDBERT_CUSTOM_OP_H
 #define FUSEDBERT_CUSTOM_OP_H
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../kernels.h"
+#include "../levels.h"
 #include "ort.h"
 
-#define EXPORT __attribute__((visibility("default")))
 #define TRY(call)                      \
     do {                               \
         OrtStatus *status_ = (call);   \
@@ -66,11 +64,11 @@ static inline OrtStatus *constant(const OrtApi *ort, const OrtKernelInfo *info, 
     return describe(ort, value, tensor);
 }
 
-/* Compute n units of an operation, on all threads if work, in nanoseconds of one thread, is worth waking them. */
-static inline OrtStatus *parallel_for(const OrtApi *ort, OrtKernelContext *context, unit_function *unit, size_t n, double work,
-                                      void *operation) {
-    if (n > 1 && work > FORK) return KernelContext_ParallelFor(context, unit, n, 0, operation);
-    for (size_t i = 0; i < n; i++) unit(operation, i);
+/* Compute n units of an operation, on all threads if its cost, so many times the kernel's, is worth waking them. */
+static inline OrtStatus *parallel_for(const OrtApi *ort, OrtKernelContext *context, const struct kernel *kernel, size_t n,
+                                     double numbers, void *operation) {
+    if (n > 1 && numbers * kernel->cost > FORK) return KernelContext_ParallelFor(context, kernel->unit, n, 0, operation);
+    for (size_t i = 0; i < n; i++) kernel->unit(operation, i);
     return NULL;
 }
 
@@ -83,6 +81,8 @@ struct custom_op {
     void (*destroy)(void *kernel);
     size_t size; /* of a kernel */
     enum activation activation;
+    unsigned needs;            /* operations, as bits: where a level lacks one, ONNX Runtime runs the operator */
+    const struct level *level; /* that of the session's kernels */
 };
 
 static inline const struct custom_op *custom_op_of(const OrtCustomOp *op) { return (const struct custom_op *)op; }
@@ -118,28 +118,19 @@ static inline int one(const OrtCustomOp *op) { return (void)op, 1; }
         .GetVariadicOutputMinArity = one, .GetVariadicOutputHomogeneity = one, .CreateKernelV2 = create_kernel,        \
         .KernelComputeV2 = compute                                                                                     \
     }
-#define CUSTOM_OP(named, ins, outs, family, kernel_of, destroy_kernel, activation_of)                                  \
+#define CUSTOM_OP(named, ins, outs, family, kernel_of, destroy_kernel, activation_of, operations)                      \
     {                                                                                                                  \
         .op = OP(family##_compute, destroy_kernel), .name = named, .inputs = ins, .outputs = outs,                     \
         .create = family##_create, .destroy = destroy_kernel, .size = sizeof(struct kernel_of),                        \
-        .activation = activation_of                                                                                    \
+        .activation = activation_of, .needs = operations                                                               \
     }
 
-/* Give a session's options the first n operators as a domain. The domain lives as long as the process, because sessions refer
- * to it; threads may race to create it, and one of theirs is kept in shared. */
-static inline OrtStatus *add_domain(const OrtApi *ort, OrtSessionOptions *options, const char *domain,
-                                    const struct custom_op *ops, size_t n, _Atomic(OrtCustomOpDomain *) *shared) {
-    OrtCustomOpDomain *existing = atomic_load(shared);
-    if (!existing) {
-        OrtCustomOpDomain *created;
-        TRY(CreateCustomOpDomain(domain, &created));
-        OrtStatus *status = NULL;
-        for (size_t i = 0; i < n && !status; i++) status = CustomOpDomain_Add(created, &ops[i].op);
-        if (!status && atomic_compare_exchange_strong(shared, &existing, created)) existing = created;
-        else ReleaseCustomOpDomain(created);
-        TRY(status);
-    }
-    return AddCustomOpDomain(options, existing);
-}
+/* A set of operators, and the domain that they are registered in. */
+struct custom_ops {
+    const char *domain;
+    const struct custom_op *ops;
+    size_t count;
+};
+extern const struct custom_ops CUSTOM_INT8, CUSTOM_FP32;
 
 #endif

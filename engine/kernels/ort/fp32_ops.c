@@ -23,15 +23,14 @@ static OrtStatus *norm_compute(void *kernel, OrtKernelContext *context) {
     TRY(output(ort, context, 0, x.shape, x.rank, &norm.y));
     norm.x = x.data, norm.gamma = gamma.data, norm.beta = beta.data;
     norm.rows = x.count / norm.width;
-    return parallel_for(ort, context, self->normalize->unit, norm_units(&norm), self->normalize->cost * (double)x.count, &norm);
+    return parallel_for(ort, context, self->normalize, norm_units(&norm), (double)x.count, &norm);
 }
 
 static OrtStatus *norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct norm_kernel *k = kernel;
     int64_t axis = 0;
-    (void)self;
     k->ort = ort;
-    k->normalize = choose_kernel(NORM_KERNELS);
+    k->normalize = self->level->kernels[NORM];
     TRY(KernelInfoGetAttribute_float(info, "epsilon", &k->epsilon));
     TRY(KernelInfoGetAttribute_int64(info, "axis", &axis));
     EXPECT(axis == -1, "LayerNormalization has to be over the last axis");
@@ -52,16 +51,15 @@ static OrtStatus *gelu_compute(void *kernel, OrtKernelContext *context) {
     TRY(input(ort, context, 0, &x));
     TRY(output(ort, context, 0, x.shape, x.rank, &gelu.y));
     gelu.x = x.data, gelu.count = x.count;
-    return parallel_for(ort, context, self->activate->unit, gelu_units(&gelu), self->activate->cost * (double)x.count, &gelu);
+    return parallel_for(ort, context, self->activate, gelu_units(&gelu), (double)x.count, &gelu);
 }
 
 static OrtStatus *gelu_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct gelu_kernel *k = kernel;
     char approximate[8] = "none";
     size_t size = sizeof approximate;
-    (void)self;
     k->ort = ort;
-    k->activate = choose_kernel(GELU_KERNELS);
+    k->activate = self->level->kernels[GELU_ALONE];
     OrtStatus *absent = KernelInfoGetAttribute_string(info, "approximate", approximate, &size);
     if (absent) ReleaseStatus(absent);
     k->kind = strcmp(approximate, "tanh") ? GELU : GELU_TANH;
@@ -69,17 +67,9 @@ static OrtStatus *gelu_create(const struct custom_op *self, const OrtApi *ort, c
 }
 
 static const struct custom_op OPERATORS[] = {
-    CUSTOM_OP("LayerNormalization", "fff", "f", norm, norm_kernel, free, IDENTITY),
-    CUSTOM_OP("Gelu", "f", "f", gelu, gelu_kernel, free, IDENTITY),
+    CUSTOM_OP("LayerNormalization", "fff", "f", norm, norm_kernel, free, IDENTITY, 1 << NORM),
+    CUSTOM_OP("Gelu", "f", "f", gelu, gelu_kernel, free, IDENTITY, 1 << GELU_ALONE),
 };
 
-/* Return the part of the operators that this processor can run: 0 none, 1 both. */
-EXPORT int fusedbert_level(void) { return choose_kernel(NORM_KERNELS) && choose_kernel(GELU_KERNELS); }
-
-/* Called by SessionOptions.register_custom_ops_library. The domain without a name is ONNX's. */
-EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
-    static _Atomic(OrtCustomOpDomain *) domain;
-    const OrtApi *ort = base->GetApi(ORT_VERSION);
-    if (!ort || !fusedbert_level()) return NULL;
-    return add_domain(ort, options, "", OPERATORS, sizeof OPERATORS / sizeof *OPERATORS, &domain);
-}
+/* The domain without a name is ONNX's. */
+const struct custom_ops CUSTOM_FP32 = {"", OPERATORS, sizeof OPERATORS / sizeof *OPERATORS};

@@ -6,8 +6,8 @@
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
  *
  * x and y8 are eight bits, unsigned; the rest is float32. A model that uses an operator also contains a function of the same
- * name, in standard operators: ONNX Runtime runs it where this library is not registered, or leaves the operator out because
- * the processor lacks its instructions.
+ * name, in standard operators: ONNX Runtime runs it where this library is not registered, or at a level without a kernel for
+ * it.
  */
 #ifdef __linux__
 #include <sys/mman.h>
@@ -73,8 +73,8 @@ static OrtStatus *dense_weights(const OrtApi *ort, const OrtKernelInfo *info, co
 
 static OrtStatus *dense_run(const OrtApi *ort, OrtKernelContext *context, const struct kernel *gemm, struct dense *d) {
     enum { WEIGHT_ROWS = 14 }; /* reading the weights costs about as much as this many rows */
-    const double work = gemm->cost * (double)(d->rows + WEIGHT_ROWS) * (double)(d->inputs * d->outputs);
-    return parallel_for(ort, context, gemm->unit, dense_units(d), work, d);
+    const double products = (double)(d->rows + WEIGHT_ROWS) * (double)(d->inputs * d->outputs);
+    return parallel_for(ort, context, gemm, dense_units(d), products, d);
 }
 
 /* Get x, and turn its shape into that of the output. */
@@ -120,14 +120,13 @@ static OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context
     TRY(output(ort, context, 1, x.shape, x.rank, &norm.y8));
     TRY(dense_run(ort, context, self->gemm, &d));
     norm.x = norm.y = d.y, norm.residual = residual.data, norm.width = d.outputs, norm.rows = d.rows;
-    const double work = self->normalize->cost * (double)(d.rows * d.outputs);
-    return parallel_for(ort, context, self->normalize->unit, norm_units(&norm), work, &norm);
+    return parallel_for(ort, context, self->normalize, norm_units(&norm), (double)(d.rows * d.outputs), &norm);
 }
 
 static OrtStatus *dense_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct dense_kernel *k = kernel;
     k->ort = ort;
-    k->gemm = choose_kernel(DENSE_KERNELS), k->normalize = choose_kernel(NORM_KERNELS);
+    k->gemm = self->level->kernels[DENSE], k->normalize = self->level->kernels[NORM];
     k->dense.activation = self->activation;
     return dense_weights(ort, info, k->gemm, &k->dense);
 }
@@ -204,8 +203,8 @@ static OrtStatus *attention_compute(void *kernel, OrtKernelContext *context) {
     void *scratch;
     TRY(AllocatorAlloc(self->allocator, attention_units(&a) * self->attend->scratch(&a) + 64, &scratch));
     a.scratch = (char *)(((uintptr_t)scratch + 63) / 64 * 64);
-    const double work = self->attend->cost * 2.0 * (double)(a.batch * a.queries + 16) * (double)(a.keys * a.heads * a.head);
-    OrtStatus *status = parallel_for(ort, context, self->attend->unit, attention_units(&a), work, &a);
+    const double products = 2.0 * (double)(a.batch * a.queries + 16) * (double)(a.keys * a.heads * a.head);
+    OrtStatus *status = parallel_for(ort, context, self->attend, attention_units(&a), products, &a);
     OrtStatus *freed = AllocatorFree(self->allocator, scratch);
     if (status && freed) ReleaseStatus(freed);
     return status ? status : freed;
@@ -214,9 +213,8 @@ static OrtStatus *attention_compute(void *kernel, OrtKernelContext *context) {
 static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct attention_kernel *k = kernel;
     int64_t heads = 0;
-    (void)self;
     k->ort = ort;
-    k->attend = choose_kernel(ATTENTION_KERNELS);
+    k->attend = self->level->kernels[ATTENTION];
     TRY(KernelInfoGetAttribute_int64(info, "num_heads", &heads));
     EXPECT(heads > 0, "num_heads has to be 1 or more");
     k->heads = (size_t)heads;
@@ -231,33 +229,16 @@ static void attention_destroy(void *kernel) {
     free(kernel);
 }
 
-/* The library */
-
 static const struct custom_op OPERATORS[] = {
     /* x, zero point, weight, scale, bias; then the operator's other operands, and the output's scale and zero point */
-    CUSTOM_OP("Dense", "uuiff", "f", dense, dense_kernel, dense_destroy, IDENTITY),
-    CUSTOM_OP("DenseGelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU),
-    CUSTOM_OP("DenseGeluTanh", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH),
-    CUSTOM_OP("DenseRelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, RELU),
-    CUSTOM_OP("DenseAddNorm", "uuifffffffu", "fu", dense_add_norm, dense_kernel, dense_destroy, IDENTITY),
-    /* last, so that it can be left out: queries, keys, values, lengths, scale and zero point of the output */
-    CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY),
+    CUSTOM_OP("Dense", "uuiff", "f", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE),
+    CUSTOM_OP("DenseGelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU, 1 << DENSE),
+    CUSTOM_OP("DenseGeluTanh", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE),
+    CUSTOM_OP("DenseRelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, RELU, 1 << DENSE),
+    CUSTOM_OP("DenseAddNorm", "uuifffffffu", "fu", dense_add_norm, dense_kernel, dense_destroy, IDENTITY,
+              1 << DENSE | 1 << NORM),
+    /* queries, keys, values, lengths, scale and zero point of the output */
+    CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
 };
-enum { COUNT = sizeof OPERATORS / sizeof *OPERATORS };
 
-/* Return the part of the operators that this processor can run: 0 none, 1 dense, 2 attention too; -1 none because of AMX, which
- * multiplies eight bits in tiles many times faster, and which ONNX Runtime's own kernels use. */
-EXPORT int fusedbert_level(void) {
-    if (cpu_features() & AMX) return -1;
-    if (!choose_kernel(DENSE_KERNELS) || !choose_kernel(NORM_KERNELS)) return 0;
-    return choose_kernel(ATTENTION_KERNELS) ? 2 : 1;
-}
-
-/* Called by SessionOptions.register_custom_ops_library. */
-EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
-    static _Atomic(OrtCustomOpDomain *) domain;
-    const int level = fusedbert_level();
-    const OrtApi *ort = base->GetApi(ORT_VERSION);
-    if (!ort || level < 1) return NULL; /* ONNX Runtime runs the functions */
-    return add_domain(ort, options, "fusedbert", OPERATORS, level == 2 ? COUNT : COUNT - 1, &domain);
-}
+const struct custom_ops CUSTOM_INT8 = {"fusedbert", OPERATORS, sizeof OPERATORS / sizeof *OPERATORS};

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from wrong_values import changes
 
 from fusedbert.engine import ArtifactError, Classifier, FusedBertError
-from fusedbert.engine.artifact import MANIFEST, read_manifest, write_manifest
+from fusedbert.engine.artifact import MANIFEST, Manifest, Variant, read_manifest, write_manifest
 from fusedbert.engine.artifact.form import to_manifest
 
 TEXTS = ["good movie", "dull"]
@@ -86,6 +87,26 @@ def test_values_that_contradict_each_other_are_refused(document: dict[str, Any])
     ):
         with pytest.raises(ValueError, match=said):
             to_manifest(changed)
+
+
+def test_figures_for_avx2_are_read_and_written_and_may_be_missing(
+    tmp_path: Path, manifest: Callable[..., Manifest], variant: Callable[..., Variant]
+) -> None:
+    int8 = variant("cpu", "int8")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / int8.file).touch()
+    for clipped in (None, dataclasses.replace(int8.parity, texts=17, spread=2.5)):
+        held = manifest(("a", "b"), "single_label_classification", variants=(dataclasses.replace(int8, parity_avx2=clipped),))
+        write_manifest(tmp_path, held)
+        assert read_manifest(tmp_path).variants[0].parity_avx2 == clipped
+        document = json.loads((tmp_path / MANIFEST).read_text())
+        assert set(document.get("parity_avx2", {})) == (set() if clipped is None else {int8.file})
+        assert "parity_avx2" not in document["variants"][0]  # earlier versions refuse what they do not know there
+    broken = json.loads((tmp_path / MANIFEST).read_text())
+    for value, said in (("good", "'good', expected an object"), ({}, "has no label_agreement"), ({"more": 1}, "has no")):
+        broken["parity_avx2"] = {int8.file: value}
+        with pytest.raises(ValueError, match=rf"parity_avx2.*{said}"):
+            to_manifest(broken)
 
 
 def test_thresholds_and_equal_labels_are_accepted(document: dict[str, Any]) -> None:

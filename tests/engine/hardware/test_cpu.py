@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fusedbert.engine.hardware.cpu import (
     FEATURES,
+    Int8,
     affinity,
     cpu_model,
     cpu_quota,
@@ -169,7 +171,38 @@ def test_cpu_features_are_read_from_cpuinfo(tmp_path: Path) -> None:
     assert set(features) < set(FEATURES)
 
 
-def test_int8_needs_8_bit_dot_products(tmp_path: Path) -> None:
-    assert inspect_machine(write(tmp_path / "arm", {"proc/cpuinfo": ARM})).int8
-    old = X86.replace("avx512_vnni amx_int8", "")
-    assert not inspect_machine(write(tmp_path / "old", {"proc/cpuinfo": old})).int8
+@pytest.mark.parametrize("seen", [(), ("avx2",)])
+def test_what_the_processor_says_counts_more_than_cpuinfo(monkeypatch: pytest.MonkeyPatch, seen: tuple[str, ...]) -> None:
+    monkeypatch.setattr("fusedbert.engine.hardware.cpu.cpu_features", lambda: seen)
+    assert inspect_machine().features == seen
+    monkeypatch.setattr("fusedbert.engine.hardware.cpu.cpu_features", lambda: None)  # no library
+    assert inspect_machine().features == cpu_model()[1]
+
+
+def test_linux_on_arm_is_asked_and_not_the_cpuinfo_of_an_emulators_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getauxval(number: int) -> int:
+        return (1 << 1 | 1 << 20) if number == 16 else 0  # AT_HWCAP: HWCAP_ASIMD and HWCAP_ASIMDDP
+
+    monkeypatch.setattr("fusedbert.engine.hardware.cpu.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("fusedbert.engine.hardware.cpu.sys.platform", "linux")
+    monkeypatch.setattr("fusedbert.engine.hardware.cpu.ctypes.CDLL", lambda _: SimpleNamespace(getauxval=getauxval))
+    monkeypatch.setattr("fusedbert.engine.hardware.cpu.cpu_model", lambda _: ("A host's CPU", ("avx2", "avx512f")))
+    machine = inspect_machine()
+    assert (machine.cpu, machine.features, machine.int8) == ("aarch64", ("neon", "dotprod"), Int8.EXACT)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("avx2 avx512f avx512_vnni", Int8.EXACT),
+        ("avx2 avx_vnni", Int8.EXACT),
+        ("avx2 avx512f avx512_vnni amx_int8", Int8.EXACT),
+        ("asimd asimddp", Int8.EXACT),
+        ("avx2", Int8.SATURATING),
+        ("avx2 avx512f", Int8.SATURATING),
+        ("sse4_1 avx", Int8.SLOW),
+        ("asimd", Int8.SLOW),
+    ],
+)
+def test_8_bit_dot_products_are_exact_and_those_of_avx2_saturate(tmp_path: Path, flags: str, expected: Int8) -> None:
+    assert inspect_machine(write(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nflags\t: fpu {flags}\n\n"})).int8 is expected

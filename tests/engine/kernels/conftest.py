@@ -1,19 +1,18 @@
-"""Tests of the kernels: on the embedded checkpoint, and on libraries that gcc builds of their sources."""
+"""Tests of the kernels: on the embedded checkpoint, and on libraries that a compiler builds of their sources."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from fusedbert.engine import kernels
-
-Build = Callable[[Path, Iterable[Path]], Path]
+Build = Callable[..., Path]
+LIBRARY = ("-O3", "-shared", "-fPIC")
 
 
 @pytest.fixture(scope="session")
@@ -24,22 +23,21 @@ def artifact(embedded: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def build() -> Build:
-    """Return a function that builds a shared library of C sources, as the package is built."""
-    if sys.platform != "linux" or kernels.library() is None or shutil.which("gcc") is None:
-        pytest.skip("no kernels here, or no gcc")
+    """Return a function that builds a shared library, or a program with other ``options``, of C sources."""
 
-    def run(library: Path, sources: Iterable[Path]) -> Path:
-        command = ["gcc", "-O3", "-Wall", "-Werror", "-shared", "-fPIC", *map(str, sources), "-o", str(library), "-lm"]
+    def run(file: Path, sources: Iterable[Path], compiler: str = "gcc", options: Iterable[str] = LIBRARY) -> Path:
+        if sys.platform != "linux" or platform.machine() != "x86_64" or shutil.which(compiler) is None:
+            pytest.skip(f"no {compiler} here, or not Linux on x86-64")
+        warnings = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
+        command = [compiler, *warnings, *options, *map(str, sources), "-o", str(file), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return library
+        return file
 
     return run
 
 
 @pytest.fixture(scope="session")
-def int8_sources(repository: Path) -> list[Path]:
-    """The sources of the int8 library, but for its Python module."""
-    modules = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
-    (sources,) = (module["sources"] for module in modules if module["name"].endswith(kernels.Kernels.INT8))
-    return [repository / source for source in sources if not source.endswith("module.c")]
+def sources(repository: Path) -> list[Path]:
+    """The sources of the library, as setup.py finds them."""
+    return sorted(path for path in (repository / "engine/kernels").rglob("*.c") if path.name != "reference.c")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,19 @@ from onnx import helper
 
 from fusedbert.engine import kernels as cpu_kernels
 
-LIBRARY = cpu_kernels.library(cpu_kernels.Kernels.FP32)
-pytestmark = pytest.mark.skipif(
-    LIBRARY is None or cpu_kernels.level(LIBRARY) != 1, reason="no kernels here for LayerNormalization and Gelu"
-)
+Run = Callable[..., NDArray[Any]]
+NEEDED = {"norm", "gelu"}
+KNOWN = [level for level in getattr(cpu_kernels.loaded(), "levels", ()) if not level.lacking]
+LEVELS = [level.name for level in KNOWN if level.operations >= NEEDED]
 
 
-def run(node: str, *arrays: NDArray[np.float32], kernels: bool = True, threads: int = 2, **attributes: Any) -> NDArray[Any]:
+@pytest.fixture(params=LEVELS or [pytest.param("", marks=pytest.mark.skip(reason="no kernels for these operators here"))])
+def run(request: pytest.FixtureRequest) -> Run:
+    """``run_at`` for each level that has both kernels."""
+    return functools.partial(run_at, request.param)
+
+
+def run_at(level: str, node: str, *arrays: NDArray[np.float32], threads: int = 2, **attributes: Any) -> NDArray[Any]:
     """Run a graph of one node on float32 arrays."""
     names = [f"input_{i}" for i in range(len(arrays))]
     inputs = [helper.make_tensor_value_info(n, 1, [None] * a.ndim) for n, a in zip(names, arrays, strict=True)]
@@ -28,14 +36,13 @@ def run(node: str, *arrays: NDArray[np.float32], kernels: bool = True, threads: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
-    if kernels:
-        cpu_kernels.register(options, None, cpu_kernels.Kernels.FP32)
+    cpu_kernels.register(options, {cpu_kernels.SWITCH: level}, cpu_kernels.Kernels.FP32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, dict(zip(names, arrays, strict=True)))[0])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 16), (2, 5, 37), (7, 384), (40, 768)])
-def test_layer_normalization_agrees_with_its_equation(shape: tuple[int, ...]) -> None:
+def test_layer_normalization_agrees_with_its_equation(run: Run, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(shape[-1])
     x = (rng.normal(size=shape) * 3 + 5).astype(np.float32)
     gamma, beta = (rng.normal(size=shape[-1]).astype(np.float32) for _ in range(2))
@@ -49,7 +56,7 @@ def test_layer_normalization_agrees_with_its_equation(shape: tuple[int, ...]) ->
     np.testing.assert_array_equal(alone, y[:1])
 
 
-def test_gelu_is_exact_to_the_last_digits_of_float32() -> None:
+def test_gelu_is_exact_to_the_last_digits_of_float32(run: Run) -> None:
     x = np.concatenate([np.linspace(-20, 20, 40_003), [0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30, -300]]).astype(np.float32)[None]
     expected = np.array([[v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x[0].astype(np.float64)]])
     np.testing.assert_allclose(run("Gelu", x), expected, rtol=2e-6, atol=2e-7)
@@ -57,20 +64,24 @@ def test_gelu_is_exact_to_the_last_digits_of_float32() -> None:
 
 
 @pytest.mark.parametrize("attributes", [{}, {"approximate": "tanh"}], ids=["erf", "tanh"])
-def test_gelu_of_the_lowest_numbers_is_0_as_in_onnx_runtime(attributes: dict[str, Any]) -> None:
+def test_gelu_of_the_lowest_numbers_is_0_as_in_onnx_runtime(run: Run, attributes: dict[str, Any]) -> None:
     x = np.array([[-3e38, -1e35, -1e30, -13, -1e-40, 1e-40, 3e38, np.inf, np.nan]], dtype=np.float32)
-    np.testing.assert_allclose(run("Gelu", x, **attributes), run("Gelu", x, kernels=False, **attributes), rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(
+        run("Gelu", x, **attributes), run_at("onnxruntime", "Gelu", x, **attributes), rtol=1e-6, atol=1e-30
+    )
     assert not run("Gelu", x, **attributes)[0, :4].any()
 
 
-def test_gelu_by_tanh_agrees_with_its_equation() -> None:
+def test_gelu_by_tanh_agrees_with_its_equation(run: Run) -> None:
     x = np.linspace(-20, 20, 5_001, dtype=np.float32)[None]
     u = math.sqrt(2 / math.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)
     np.testing.assert_allclose(run("Gelu", x, approximate="tanh"), 0.5 * x * (1 + np.tanh(u)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(run("Gelu", x, approximate="tanh"), run("Gelu", x, kernels=False, approximate="tanh"), atol=1e-5)
+    np.testing.assert_allclose(
+        run("Gelu", x, approximate="tanh"), run_at("onnxruntime", "Gelu", x, approximate="tanh"), atol=1e-5
+    )
 
 
-def test_node_forms_that_the_exporter_never_writes_are_refused() -> None:
+def test_node_forms_that_the_exporter_never_writes_are_refused(run: Run) -> None:
     x, row = np.ones((2, 3, 4), dtype=np.float32), np.ones(4, dtype=np.float32)
     with pytest.raises(Exception, match="over the last axis"):
         run("LayerNormalization", x, np.ones((3, 4), dtype=np.float32), np.ones((3, 4), dtype=np.float32), axis=1, epsilon=1e-6)

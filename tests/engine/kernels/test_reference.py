@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 FOLDER = Path(__file__).parents[3] / "engine" / "kernels"
-HEADER = (FOLDER / "kernels.h").read_text()
-FEATURES = {name: int(bit) for name, bit in re.findall(r"^    (\w+) = (\d+), +/\*", HEADER, re.M)}
-ROWS = re.findall(r"\{(\w+), [^,]+, (\w+)_unit_(\w+)", HEADER)  # of the table: needs, operation, instruction set
+OPERATIONS = ("dense", "attention", "norm", "gelu")  # in the table's order
+ROWS = re.findall(r'^    \{"\w+",.*?\{(.*?)\}', (FOLDER / "levels.c").read_text(), re.M)
+KERNELS = sorted({name for row in ROWS for name in re.findall(r"&(\w+)", row)})  # of all levels
 IDENTITY, GELU, GELU_TANH, RELU = range(4)
 PANEL, DENSE_ROWS, NORM_ROWS, GELU_NUMBERS = 32, 512, 4, 4096
 GUARD = 64  # numbers before and after every result
@@ -36,6 +36,17 @@ class Operation(ctypes.Structure):
 
 def layout(pointers: str, sizes: str, *rest: tuple[str, Any]) -> list[tuple[str, Any]]:
     return [*((n, ctypes.c_void_p) for n in pointers.split()), *((n, ctypes.c_size_t) for n in sizes.split()), *rest]
+
+
+class Kernel(ctypes.Structure):
+    _fields_: ClassVar = [*layout("unit offsets scratch", "", ("cost", ctypes.c_double))]
+
+    def call(self, function: str, restype: Any, *arguments: Any) -> Any:
+        return ctypes.CFUNCTYPE(restype)(getattr(self, function))(*arguments)
+
+
+class Level(ctypes.Structure):
+    _fields_: ClassVar = [("name", ctypes.c_char_p), ("needs", ctypes.c_uint), ("kernels", ctypes.POINTER(Kernel) * 4)]
 
 
 class Dense(Operation):
@@ -63,23 +74,38 @@ class Gelu(Operation):
     _fields_: ClassVar = layout("x y", "count", ("kind", ctypes.c_int))
 
 
-@pytest.fixture(scope="session")
-def library(build: Any, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """All kernels and the reference."""
-    sources = [FOLDER / "reference.c", FOLDER / "cpu_features.c", *sorted(FOLDER.glob("*/*_*avx512*.c"))]
-    return ctypes.CDLL(str(build(tmp_path_factory.mktemp("kernels") / "kernels.so", sources)))
+@pytest.fixture(scope="module", params=["gcc", "clang"])
+def library(
+    request: pytest.FixtureRequest, build: Any, sources: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> ctypes.CDLL:
+    """All kernels and the reference, by each compiler."""
+    file = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    found = ctypes.CDLL(str(build(file, [*sources, FOLDER / "reference.c"], request.param)))
+    found.fusedbert_levels.restype = ctypes.POINTER(Level)
+    return found
 
 
 def each(operation: str) -> pytest.MarkDecorator:
-    """Parametrize a test by the instruction sets that the table has for an operation."""
-    return pytest.mark.parametrize("kernel", [kernel for _, of, kernel in ROWS if of == operation])
+    """Parametrize a test by the kernels that the table's levels have for an operation."""
+    return pytest.mark.parametrize("kernel", [name for name in KERNELS if name.startswith(f"{operation}_")])
+
+
+def kernel_of(library: ctypes.CDLL, name: str, operation: str) -> Kernel:
+    """Return a kernel by its name in the table, or the reference."""
+    if name == "reference":
+        return (Kernel * len(OPERATIONS)).in_dll(library, "REFERENCE")[OPERATIONS.index(operation)]
+    return Kernel.in_dll(library, name)
 
 
 @pytest.fixture(autouse=True)
 def _needs(library: ctypes.CDLL, kernel: str) -> None:
-    (needs,) = {FEATURES[needs] for needs, _, name in ROWS if name == kernel}
-    if needs & ~library.cpu_features():
-        pytest.skip(f"this CPU has no {kernel}")
+    address, levels, i = ctypes.addressof(Kernel.in_dll(library, kernel)), library.fusedbert_levels(), 0
+    while levels[i].name is not None:
+        used = [ctypes.addressof(each.contents) for each in levels[i].kernels if each]
+        if address in used and not levels[i].needs & ~library.fusedbert_features():
+            return
+        i += 1
+    pytest.skip(f"this CPU has no level with {kernel}")
 
 
 class Result:
@@ -95,10 +121,10 @@ class Result:
         return self.array
 
 
-def run(library: ctypes.CDLL, name: str, operation: Operation, units: int) -> None:
+def run(kernel: Kernel, operation: Operation, units: int) -> None:
     """Compute all units, the last one first: their order has to be free."""
     for unit in reversed(range(units)):
-        getattr(library, name)(ctypes.byref(operation), ctypes.c_size_t(unit))
+        kernel.call("unit", None, ctypes.byref(operation), ctypes.c_size_t(unit))
 
 
 def assert_close_in_eight_bits(found: Array, expected: Array, differing: float = 0.01) -> None:
@@ -131,9 +157,10 @@ def dense(
         **arrays, offset=offset.array, rows=rows, inputs=inputs, outputs=outputs, activation=activation,
         rounding=Rounding(1 / 0.031, 99), **target,
     )  # fmt: skip
-    getattr(library, f"dense_offsets_{kernel}")(ctypes.byref(operation), 117, ctypes.c_void_p(offset.array.ctypes.data))
+    found = kernel_of(library, kernel, "dense")
+    found.call("offsets", None, ctypes.byref(operation), 117, ctypes.c_void_p(offset.array.ctypes.data))
     assert np.array_equal(offset.checked(), 117 * weight.astype(int).sum(axis=(1, 3)).ravel())
-    run(library, f"dense_unit_{kernel}", operation, panels * -(-rows // DENSE_ROWS))
+    run(found, operation, panels * -(-rows // DENSE_ROWS))
     return y.checked()
 
 
@@ -187,7 +214,7 @@ def test_the_kernel_of_normalization_agrees_with_the_reference(
             x=y.array, y=y.array, **vectors, **added, epsilon=1e-6, rows=rows, width=width, y8=y8.array,
             rounding=Rounding(1 / 0.031, 99),
         )  # fmt: skip
-        run(library, f"norm_unit_{name}", operation, -(-rows // NORM_ROWS))
+        run(kernel_of(library, name, "norm"), operation, -(-rows // NORM_ROWS))
         found[name] = y.checked(), y8.checked()
     np.testing.assert_allclose(found[kernel][0], found["reference"][0], rtol=2e-5, atol=2e-5)
     assert_close_in_eight_bits(found[kernel][1], found["reference"][1])
@@ -204,7 +231,7 @@ def test_the_kernel_of_gelu_agrees_with_the_reference(
     found = {}
     for name in (kernel, "reference"):
         y = Result((count,), np.float32)
-        run(library, f"gelu_unit_{name}", Gelu(x=x, y=y.array, count=count, kind=kind), -(-count // GELU_NUMBERS))
+        run(kernel_of(library, name, "gelu"), Gelu(x=x, y=y.array, count=count, kind=kind), -(-count // GELU_NUMBERS))
         found[name] = y.checked()
     np.testing.assert_allclose(found[kernel], found["reference"], rtol=rtol, atol=2e-7 if kind == GELU else 1e-6)
 
@@ -216,7 +243,7 @@ def test_gelu_has_its_limits(library: ctypes.CDLL, kernel: str, kind: int) -> No
     x = np.concatenate([far, -far, np.array([1e-40, -1e-40, np.nan], dtype=np.float32)])
     for name in (kernel, "reference"):
         y = Result((len(x),), np.float32)
-        run(library, f"gelu_unit_{name}", Gelu(x=x, y=y.array, count=len(x), kind=kind), 1)
+        run(kernel_of(library, name, "gelu"), Gelu(x=x, y=y.array, count=len(x), kind=kind), 1)
         np.testing.assert_allclose(y.checked(), np.concatenate([0 * far[:-1], [0], -far, x[-3:] / 2]), rtol=1e-6, atol=1e-30)
 
 
@@ -253,11 +280,10 @@ def test_the_kernel_of_attention_agrees_with_the_reference(
         operation = Attention(
             **arrays, batch=batch, queries=queries, keys=keys, heads=heads, head=head, y8=y8.array, rounding=Rounding(50, 128)
         )
-        if name != "reference":
-            size = getattr(library, f"attention_scratch_{name}")
-            size.restype = ctypes.c_size_t
-            scratch = np.empty(batch * heads * size(ctypes.byref(operation)) + 64, dtype=np.uint8)
-            operation.scratch = -(-scratch.ctypes.data // 64) * 64
-        run(library, f"attention_unit_{name}", operation, batch * heads)
+        attend = kernel_of(library, name, "attention")
+        size = attend.call("scratch", ctypes.c_size_t, ctypes.byref(operation))
+        scratch = np.empty(batch * heads * size + 64, dtype=np.uint8)
+        operation.scratch = -(-scratch.ctypes.data // 64) * 64
+        run(attend, operation, batch * heads)
         found[name] = y8.checked()
     assert_close_in_eight_bits(found[kernel], found["reference"], differing=0.05)

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from fusedbert.engine import ArtifactError, Classifier, DeviceError
 from fusedbert.engine.artifact import read_manifest, write_manifest
+from fusedbert.engine.cli import doctor as doctor_module
 from fusedbert.engine.cli.doctor import Status, examine
 from fusedbert.engine.hardware.cpu import Machine
 from fusedbert.engine.load import golden as golden_module
@@ -98,6 +99,31 @@ def test_an_artifact_with_only_a_wrong_int8_graph_is_refused(
     saturate(folder)
     with pytest.raises(WrongResultError, match="model_int8"):
         Classifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("agreement", [1.0, 0.8])
+def test_saturation_is_allowed_as_far_as_the_export_measured_it(
+    make_artifact: Callable[..., Path], variant: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, agreement: float
+) -> None:
+    int8 = variant(precision="int8", **FITS)
+    clipped = dataclasses.replace(int8.parity, max_abs_logit=50.0, label_agreement=agreement)
+    folder = make_artifact(variants=(variant(), dataclasses.replace(int8, parity_avx2=clipped)))
+    saturate(folder)
+    here = dataclasses.replace(machine(), features=("avx2",))
+    monkeypatch.setattr(loading_module, "inspect_machine", lambda: here)
+    monkeypatch.setattr(doctor_module, "inspect_machine", lambda: here)
+    findings = {finding.name: finding for finding in examine(folder)}
+    assert findings["cpu_features"].status is Status.NOTE and "parity_avx2" in str(findings["cpu_features"].advice)
+    passes = agreement == 1.0
+    assert findings["model_runtime"].value["precision"] == ("int8" if passes else "fp32")
+    assert findings["model_golden"].value["allowed"] == pytest.approx(100.0 if passes else 1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Classifier.from_pretrained(folder) as clf:
+            assert ("AVX2 kernel" if passes else "80.0%") in clf.runtime.why
+    if not passes:
+        with pytest.raises(WrongResultError, match=r"golden texts wrongly.*80\.0%.*: use precision='fp32'$"):
+            Classifier.from_pretrained(folder, precision="int8")
 
 
 def test_logits_that_are_not_numbers_are_wrong(artifact: Path) -> None:

@@ -1,0 +1,58 @@
+/* The registration of a set of operators, at one level, with a session's options. */
+#include <stdatomic.h>
+
+#include "custom_op.h"
+
+static const struct custom_ops *const CUSTOM_OPS[SETS] = {[INT8_OPERATORS] = &CUSTOM_INT8, [FP32_OPERATORS] = &CUSTOM_FP32};
+
+/* What RegisterCustomOps gives the next session of this thread, as it has no argument for that. */
+static _Thread_local struct {
+    int chosen;
+    enum operators set;
+    size_t level;
+} next;
+
+EXPORT void fusedbert_use(int set, size_t level) {
+    next.chosen = 1, next.set = (enum operators)set, next.level = level;
+}
+
+/* Fill a domain with the operators that a level has kernels for. Each remembers the level. */
+static OrtStatus *fill(const OrtApi *ort, OrtCustomOpDomain *domain, const struct custom_ops *set, const struct level *level,
+                       struct custom_op *ops) {
+    for (size_t i = 0; i < set->count; i++) {
+        ops[i] = set->ops[i];
+        ops[i].level = level;
+        if (level_has(level, ops[i].needs)) TRY(CustomOpDomain_Add(domain, &ops[i].op));
+    }
+    return NULL;
+}
+
+/* Get the domain of a set and a level. It lives as long as the process, because sessions refer to it; threads may race to
+ * create it, and one domain is kept. */
+static OrtStatus *domain_of(const OrtApi *ort, enum operators set, size_t level, OrtCustomOpDomain **domain) {
+    static _Atomic(OrtCustomOpDomain *) domains[SETS][MAX_LEVELS];
+    const struct custom_ops *const custom = CUSTOM_OPS[set];
+    OrtCustomOpDomain *created;
+    *domain = atomic_load(&domains[set][level]);
+    if (*domain) return NULL;
+    struct custom_op *ops = malloc(custom->count * sizeof *ops);
+    if (!ops) return CreateStatus(ORT_FAIL, "out of memory");
+    OrtStatus *status = CreateCustomOpDomain(custom->domain, &created);
+    if (!status) {
+        status = fill(ort, created, custom, &LEVELS[level], ops);
+        if (!status && atomic_compare_exchange_strong(&domains[set][level], domain, created)) return *domain = created, NULL;
+        ReleaseCustomOpDomain(created);
+    }
+    free(ops);
+    return status;
+}
+
+/* Called by SessionOptions.register_custom_ops_library, right after fusedbert_use and by the same thread. */
+EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
+    OrtCustomOpDomain *domain;
+    const OrtApi *ort = base->GetApi(ORT_VERSION);
+    if (!ort || !next.chosen) return NULL; /* ONNX Runtime runs everything */
+    next.chosen = 0;
+    TRY(domain_of(ort, next.set, next.level, &domain));
+    return AddCustomOpDomain(options, domain);
+}
