@@ -82,7 +82,7 @@ class BuildKernels(Command):
         found = next(filter(None, map(shutil.which, named[:1] or ("cc", "gcc", "clang"))), None)
         if found is None:
             raise LookupError(f"no compiler: {named[0] if named else 'cc, gcc or clang'} was not found")
-        library = Path(self.get_finalized_command("build").build_temp) / f"fusedbert_kernels{suffix}"
+        library = Path(self.get_finalized_command("build").build_temp) / f"fusedbert_kernels.x86_64{suffix}"
         library.parent.mkdir(parents=True, exist_ok=True)
         library.unlink(missing_ok=True)
         sources = [path for path in self.get_source_files() if path.endswith(".c") and not path.endswith("/reference.c")]

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from ..errors import DeviceError
 
-_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+# The dot in front of the suffix keeps code that imports every module of a package from taking the library for one.
+_FILE = "fusedbert_kernels.x86_64" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _OPERATIONS = ("dense", "attention", "norm", "gelu")  # in the order of levels.h
 
 
@@ -86,7 +87,7 @@ def _array(pointer: Any) -> Iterator[Any]:
 
 def library() -> Path | None:
     """Return the library's file, or None if it was not built."""
-    path = Path(__file__).with_name(f"fusedbert_kernels{_SUFFIX}")
+    path = Path(__file__).with_name(_FILE)
     return path if path.is_file() else None
 
 

@@ -18,7 +18,7 @@ def source(repository, tmp_path_factory) -> Path:
     """A copy of the source, with what earlier versions and other platforms left there."""
     folder = tmp_path_factory.mktemp("source") / "fusedbert"
     shutil.copytree(repository, folder, ignore=shutil.ignore_patterns(*LEAVE_OUT))
-    for old in ("engine/kernels/_int8.abi3.so", "engine/kernels/fusedbert_kernels.dll"):
+    for old in ("engine/kernels/_int8.abi3.so", "engine/kernels/fusedbert_kernels.x86_64.dll"):
         for path in (folder / old, folder / "build" / "lib" / "fusedbert" / old):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"of another build")

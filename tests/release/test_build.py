@@ -98,12 +98,12 @@ def test_other_processors_get_no_library(setup, platform):
 
 
 def test_a_library_of_another_platform_leaves_the_build_folder(setup, needs_compiler, source):
-    assert setup("build_kernels")[1] == {"fusedbert_kernels.so"}
+    assert setup("build_kernels")[1] == {"fusedbert_kernels.x86_64.so"}
     assert setup("build_kernels", PATH="/nonexistent")[1] == set()
 
 
 def test_an_editable_installation_builds_into_the_source_and_replaces_what_runs(source, tmp_path, needs_compiler):
-    library = source / "engine/kernels/fusedbert_kernels.so"
+    library = source / "engine/kernels/fusedbert_kernels.x86_64.so"
 
     def install(**variables):
         line = [sys.executable, "-c", EDITABLE.format(folder=str(tmp_path))]

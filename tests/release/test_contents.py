@@ -40,7 +40,7 @@ def modules(repository):
 
 def test_a_wheel_holds_exactly_what_is_listed(names, tag, contents, repository, version):
     suffix = ".dll" if "win" in tag else ".so"
-    library = [] if tag == "py3-none-any" else [f"fusedbert/{KERNELS}fusedbert_kernels{suffix}"]
+    library = [] if tag == "py3-none-any" else [f"fusedbert/{KERNELS}fusedbert_kernels.x86_64{suffix}"]
     metadata = [f"fusedbert-{version}.dist-info/{name}" for name in contents["metadata"]]
     expected = [*contents["wheel"], *metadata, *library, *(f"fusedbert/{module}" for module in modules(repository))]
     assert sorted(names) == sorted(expected)

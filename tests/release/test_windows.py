@@ -18,7 +18,7 @@ def test_the_windows_library_computes_what_the_reference_does(released, reposito
     if wine is None:
         raise pytest.skip.Exception("no wine here: on Debian, apt-get install wine wine64")
     with zipfile.ZipFile(released(WINDOWS)) as archive:
-        library = archive.extract("fusedbert/engine/kernels/fusedbert_kernels.dll", tmp_path)
+        library = archive.extract("fusedbert/engine/kernels/fusedbert_kernels.x86_64.dll", tmp_path)
     program = tmp_path / "windows.exe"
     zig = [str(repository / ".venv-release" / "bin" / "python"), "-m", "ziglang", "cc", "-target", "x86_64-windows-gnu"]
     sources = [HERE / "windows.c", repository / "engine" / "kernels" / "reference.c"]
