@@ -67,7 +67,7 @@ def inspect_machine(root: Path = Path("/")) -> Machine:
 
 
 def ask_processor() -> tuple[str, ...] | None:
-    """Return the features as the processor itself reports them, or None if there is no way to ask.
+    """Return the features that the processor itself reports, or None if it cannot be asked.
 
     On x86-64 the library of kernels asks by cpuid; on ARM, Linux says it to each process (AT_HWCAP, getauxval(3)).
     """

@@ -16,8 +16,8 @@ VARIABLE = "FUSEDBERT_KERNELS"  # in the environment: the same, for sessions who
 _AUTO = ("auto", "1", "")
 _OFF = "0"
 
-# The operations of a set: what they are called, and the operator of a graph that shows its use. The first is that without which
-# a level has nothing for the set.
+# For each operation of a set: its name for users, and the graph's operator that it computes. A level without the first
+# operation has no kernels for the set.
 _WORDS: Mapping[Kernels, Mapping[str, tuple[str, str]]] = {
     Kernels.INT8: {"dense": ("products", f"{DOMAIN}:Dense"), "attention": ("attention", f"{DOMAIN}:Attention")},
     Kernels.FP32: {"norm": ("LayerNormalization", "LayerNormalization"), "gelu": ("Gelu", "Gelu")},
@@ -28,8 +28,8 @@ def choose(kernels: Kernels, session_options: Any) -> tuple[Level, str | None]:
     """Return the level of a session, and what forced it: ``session_options``, ``FUSEDBERT_KERNELS``, or None.
 
     Raises:
-        OptionError: There is no level of the forced name.
-        DeviceError: This processor cannot run the forced level, or there is no library, or it cannot be loaded.
+        OptionError: The forced level does not exist.
+        DeviceError: This processor cannot run the forced level, or the library is missing or cannot be loaded.
     """
     if session_options is not None and not isinstance(session_options, Mapping):  # onnxruntime.SessionOptions
         return ONNXRUNTIME, "session_options"

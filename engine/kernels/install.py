@@ -17,14 +17,14 @@ _REINSTALL = "pip install --force-reinstall --no-deps"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Absence:
-    """Why there is no library."""
+    """The reason why the library is missing."""
 
     reason: str
     curable: bool  # ``way_out`` has the command
 
 
 def absence(features: Collection[str]) -> Absence:
-    """Say why there is no library on a processor with these features; empty: unknown, as on Windows without a library."""
+    """Return why the library is missing on a processor with these features, which are empty if they are not known."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return Absence(reason=f"fusedbert has none for {platform.machine()} processors, nothing is missing", curable=False)
     if sys.platform == "darwin":
