@@ -85,7 +85,7 @@ class BuildKernels(Command):
         library = Path(self.get_finalized_command("build").build_temp) / f"fusedbert_kernels.x86_64{suffix}"
         library.parent.mkdir(parents=True, exist_ok=True)
         library.unlink(missing_ok=True)
-        sources = [path for path in self.get_source_files() if path.endswith(".c") and not path.endswith("/reference.c")]
+        sources = [path for path in self.get_source_files() if path.endswith(".c")]
         command = [found, *named[1:], *FLAGS, *sources, "-o", str(library)]
         self.announce(shlex.join(command), level=2)
         try:

@@ -19,7 +19,8 @@ _OFF = "0"
 # For each operation of a set: its name for users, and the graph's operator that it computes. A level without the first
 # operation has no kernels for the set.
 _WORDS: Mapping[Kernels, Mapping[str, tuple[str, str]]] = {
-    Kernels.INT8: {"dense": ("products", f"{DOMAIN}:Dense"), "attention": ("attention", f"{DOMAIN}:Attention")},
+    Kernels.INT8: {"dense_int8": ("products", f"{DOMAIN}:Dense"), "attention": ("attention", f"{DOMAIN}:Attention")},
+    Kernels.BF16: {"dense_bf16": ("products", f"{DOMAIN}:Bf16Dense"), "attention": ("attention", f"{DOMAIN}:Bf16Attention")},
     Kernels.FP32: {"norm": ("LayerNormalization", "LayerNormalization"), "gelu": ("Gelu", "Gelu")},
 }
 

@@ -8,39 +8,47 @@
 
 #include "types.h"
 
-/* Dense: y = act(x W + b) in eight bits, unsigned activations by signed weights with 32-bit sums.
+/* Dense: y = act(x W + b), in one of three number formats. A kernel is for one of them:
  *
- * The weights lie in panels of PANEL outputs, and in a panel by fours of inputs: int8 [panels, inputs / 4, PANEL, 4], the
- * order in which vpdpbusd takes them, so that a panel is read once from front to back. Both sizes are rounded up with zeros.
+ *   int8   unsigned activations by signed weights, sums of 32 bits
+ *   bf16   bfloat16 by bfloat16, sums in float32
+ *   fp32   float32
+ *
+ * In the first two the weights lie in panels of PANEL outputs, and in a panel by as many inputs as an instruction takes at once:
+ * int8 [panels, inputs / 4, PANEL, 4] for vpdpbusd, bf16 [panels, inputs / 2, PANEL, 2] for vdpbf16ps. So a panel is read once from
+ * front to back. Both sizes are rounded up with zeros.
  */
 enum { PANEL = 32, DENSE_ROWS = 512 }; /* outputs of a panel; rows of a unit */
 
 struct dense {
-    const uint8_t *x;      /* [rows, inputs] */
-    const int8_t *weight;  /* [panels, inputs / 4, PANEL, 4] */
-    const float *scale;    /* [outputs]: scale of x times the scale of each output's weights */
-    const float *bias;     /* [outputs] */
-    const int32_t *offset; /* [PANEL * panels]: zero point of x times the sum of each output's weights */
+    const void *x;         /* [rows, inputs] */
+    const void *weight;    /* in panels; float32: [inputs, outputs], ONNX's own layout */
+    const float *bias;     /* [outputs], or NULL */
+    const float *scale;    /* int8: [outputs], scale of x times the scale of each output's weights */
+    const int32_t *offset; /* int8: [PANEL * panels], zero point of x times the sum of each output's weights */
     size_t rows, inputs, outputs;
     enum activation activation;
-    float *y;    /* [rows, outputs], or NULL: the result is wanted in eight bits */
-    uint8_t *y8; /* [rows, outputs], or NULL */
+    float *y;     /* [rows, outputs]; one of the three, the others are NULL */
+    bf16 *y16;    /* not of int8 and fp32 */
+    uint8_t *y8;  /* int8 alone */
     struct rounding rounding; /* of y8 */
 };
 static inline size_t dense_panels(const struct dense *d) { return (d->outputs + PANEL - 1) / PANEL; }
 static inline size_t dense_units(const struct dense *d) { return dense_panels(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
 
-/* Attention: y8 = softmax(q k^T) v for each head of each text (Vaswani et al. 2017). A unit is one head of one text.
+/* Attention: y = softmax(q k^T) v for each head of each text (Vaswani et al. 2017). A unit is one head of one text.
  *
  * Keys beyond a text's own length do not exist: padding costs nothing and changes no bit of the result. With as many queries
- * as keys both are the same tokens, and the rows of padding get the zero point.
+ * as keys both are the same tokens, and the rows of padding get 0, which in eight bits is the zero point.
  */
 struct attention {
-    const float *q, *k, *v; /* [batch, queries, hidden], [batch, keys, hidden] twice; q has 1 / sqrt(head) in it already */
+    const void *q, *k, *v; /* [batch, queries, hidden], [batch, keys, hidden] twice; q has 1 / sqrt(head) in it already */
+    enum format format;    /* of the three: FLOAT32, or BFLOAT16 for the kernels that compute in it */
     const int64_t *lengths; /* [batch]: tokens of each text; NULL if no text is padded */
     size_t batch, queries, keys, heads, head; /* head: width of a head, a multiple of 16; hidden = heads * head */
-    uint8_t *y8;              /* [batch, queries, hidden] */
-    struct rounding rounding;
+    bf16 *y16;                /* [batch, queries, hidden]; one of the two, the other is NULL */
+    uint8_t *y8;
+    struct rounding rounding; /* of y8 */
     char *scratch; /* for each unit as many bytes as the kernel's scratch() says, aligned to 64 */
 };
 static inline size_t attention_units(const struct attention *a) { return a->batch * a->heads; }
@@ -52,11 +60,12 @@ struct norm {
     const float *x;        /* [rows, width]; may be y */
     float *y;              /* [rows, width], the result */
     const float *residual; /* [rows, width], or NULL */
-    const float *factor;   /* [width] */
+    const float *factor;   /* [width], or NULL: 1 */
     const float *gamma, *beta; /* [width] */
     float epsilon;
     size_t rows, width;
     uint8_t *y8; /* [rows, width], the result in eight bits, or NULL */
+    bf16 *y16;   /* [rows, width], the result in bfloat16, or NULL */
     struct rounding rounding;
 };
 static inline size_t norm_units(const struct norm *n) { return (n->rows + NORM_ROWS - 1) / NORM_ROWS; }
@@ -75,7 +84,7 @@ static inline size_t gelu_units(const struct gelu *g) { return (g->count + GELU_
 /* A kernel: the functions that compute an operation with one family of instruction sets. */
 struct kernel {
     void (*unit)(void *operation, size_t unit);                                  /* compute one unit of the struct */
-    void (*offsets)(const struct dense *d, int32_t zero_point, int32_t *offset); /* dense only: fill in offset */
+    void (*offsets)(const struct dense *d, int32_t zero_point, int32_t *offset); /* dense in int8: fill in offset */
     size_t (*scratch)(const struct attention *a); /* attention only: bytes that one unit needs, a multiple of 64 */
     double cost; /* nanoseconds of one thread, roughly: of a multiply-add (dense, attention), of a number (norm, gelu) */
 };

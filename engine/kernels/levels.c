@@ -1,24 +1,26 @@
 /* The table of levels, and the choice among them. */
 #include "levels.h"
 
-extern const struct kernel dense_avx512vnni, attention_avx512bf16, norm_avx512, gelu_avx512;
+extern const struct kernel dense_avx512vnni, dense_avx512bf16, attention_avx512bf16, norm_avx512, gelu_avx512;
 
 /* Best first. A user forces a level by its name. The last one runs everywhere, and leaves everything to ONNX Runtime. */
 const struct level LEVELS[MAX_LEVELS] = {
-    /* name       | needs                              | dense             attention              norm          gelu        */
-    {"avx512bf16", AVX512 | AVX512_VNNI | AVX512_BF16, {&dense_avx512vnni, &attention_avx512bf16, &norm_avx512, &gelu_avx512}},
-    {"avx512vnni", AVX512 | AVX512_VNNI,               {&dense_avx512vnni, NULL,                  &norm_avx512, &gelu_avx512}},
-    {"avx512",     AVX512,                             {NULL,              NULL,                  &norm_avx512, &gelu_avx512}},
-    {"onnxruntime", 0,                                 {NULL,              NULL,                  NULL,         NULL}},
+    {"avx512bf16", AVX512 | AVX512_VNNI | AVX512_BF16,
+     {[DENSE_INT8] = &dense_avx512vnni, [DENSE_BF16] = &dense_avx512bf16, [ATTENTION] = &attention_avx512bf16,
+      [NORM] = &norm_avx512, [GELU_ALONE] = &gelu_avx512}},
+    {"avx512vnni", AVX512 | AVX512_VNNI,
+     {[DENSE_INT8] = &dense_avx512vnni, [NORM] = &norm_avx512, [GELU_ALONE] = &gelu_avx512}},
+    {"avx512", AVX512, {[NORM] = &norm_avx512, [GELU_ALONE] = &gelu_avx512}},
+    {"onnxruntime", 0, {NULL}},
 };
 
 size_t choose_level(enum operators set, unsigned features) {
-    const unsigned worth = set == INT8_OPERATORS ? 1u << DENSE : 1u << NORM | 1u << GELU_ALONE; /* else nothing is gained */
+    static const unsigned worth[SETS] = {1u << DENSE_INT8, 1u << DENSE_BF16, 1u << NORM | 1u << GELU_ALONE}; /* else nothing is gained */
     size_t i = 0;
     for (; LEVELS[i].needs; i++) {
         /* ONNX Runtime multiplies eight bits in AMX's tiles: faster for batches and long texts, see README.md. */
         if (set == INT8_OPERATORS && (features & AMX)) continue;
-        if (!(LEVELS[i].needs & ~features) && level_has(&LEVELS[i], worth)) break;
+        if (!(LEVELS[i].needs & ~features) && level_has(&LEVELS[i], worth[set])) break;
     }
     return i;
 }

@@ -17,7 +17,7 @@ struct cpuid {
 unsigned features_of(const struct cpuid *c);
 unsigned cpu_features(void); /* of this processor */
 
-enum operation { DENSE, ATTENTION, NORM, GELU_ALONE, OPERATIONS };
+enum operation { DENSE_INT8, DENSE_BF16, DENSE_FP32, ATTENTION, NORM, GELU_ALONE, OPERATIONS };
 
 struct level {
     const char *name;
@@ -27,8 +27,8 @@ struct level {
 extern const struct level LEVELS[]; /* up to a name that is NULL */
 enum { MAX_LEVELS = 16 };
 
-/* Two sets of operators: a session gets those of its graph. */
-enum operators { INT8_OPERATORS, FP32_OPERATORS, SETS };
+/* The sets of operators: a session gets those of its graph. */
+enum operators { INT8_OPERATORS, BF16_OPERATORS, FP32_OPERATORS, SETS };
 
 /* Return whether a level has all kernels that an operator needs: operations, as bits. */
 static inline int level_has(const struct level *level, unsigned operations) {

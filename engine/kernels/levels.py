@@ -17,13 +17,14 @@ from ..errors import DeviceError
 
 # The dot in front of the suffix keeps code that imports every module of a package from taking the library for one.
 _FILE = "fusedbert_kernels.x86_64" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-_OPERATIONS = ("dense", "attention", "norm", "gelu")  # in the order of levels.h
+_OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu")  # in the order of levels.h
 
 
 class Kernels(enum.StrEnum):
     """The sets of operators, in the order of levels.h: a session gets the one of its graph."""
 
     INT8 = "int8"
+    BF16 = "bf16"
     FP32 = "fp32"
 
 
@@ -33,7 +34,7 @@ class Level:
 
     name: str
     lacking: tuple[str, ...] = ()  # instruction sets that it needs and this processor does not have
-    operations: frozenset[str] = frozenset()  # those with a kernel, of dense, attention, norm, gelu
+    operations: frozenset[str] = frozenset()  # those with a kernel, as _OPERATIONS names them
 
 
 ONNXRUNTIME = Level(name="onnxruntime")  # everywhere the last level, and the only one without a library

@@ -30,6 +30,9 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+enum format { FLOAT32, BFLOAT16 };
+typedef uint16_t bf16; /* bfloat16: the upper half of a float32 */
+
 enum activation { IDENTITY, GELU, GELU_TANH, RELU };
 
 /* How float32 becomes eight bits: round(y / scale) + zero_point, saturating (ONNX QuantizeLinear). */

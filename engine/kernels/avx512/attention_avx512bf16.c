@@ -1,4 +1,4 @@
-/* Attention with AVX-512 BF16: products in bfloat16 (vdpbf16ps), sums and softmax in float32.
+/* Attention with AVX-512 BF16: products in bfloat16 (vdpbf16ps), sums and softmax in float32. Takes float32 and bfloat16.
  *
  * The keys and values of a head are packed once; then 6 queries at a time get their scores, the softmax and the sum of values.
  */
@@ -7,12 +7,11 @@
 
 #include "../levels.h"
 #include "avx512.h"
+#include "bf16.h"
 
 TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
 enum { QUERIES = 6 }; /* rows of scores at a time: 24 of the 32 registers are sums */
-
-typedef uint16_t bf16;
 
 /* Keys are counted in blocks of 16, so that their scores fill registers. */
 static size_t padded(size_t keys) { return (keys + 15) / 16 * 16; }
@@ -45,8 +44,6 @@ static size_t attention_scratch(const struct attention *a) {
     return (bytes + 63) / 64 * 64;
 }
 
-INLINE __m256i to_bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
-
 /* 16 rows of 16 pairs to 16 columns: rows[i] lane j becomes rows[j] lane i. */
 INLINE void transpose(__m512i r[16]) {
     __m512i t[16];
@@ -74,31 +71,48 @@ INLINE void transpose(__m512i r[16]) {
     }
 }
 
+/* A head's part of a matrix [tokens, hidden] in one of the formats. */
+struct rows {
+    const char *data;
+    size_t stride; /* numbers from one row to the next */
+    enum format format;
+};
+INLINE size_t size_of(enum format format) { return format == FLOAT32 ? 4 : 2; }
+INLINE const void *number_at(struct rows m, size_t row, size_t i) { return m.data + (row * m.stride + i) * size_of(m.format); }
+
+/* 16 numbers of a row from i on, as bfloat16. */
+INLINE __m256i load16(struct rows m, size_t row, size_t i) {
+    const void *p = number_at(m, row, i);
+    return m.format == FLOAT32 ? to_bf16(_mm512_loadu_ps(p)) : _mm256_loadu_si256(p);
+}
+
+/* 32 of them, or 16 and zeros. */
+INLINE __m512i load32(struct rows m, size_t row, size_t i, int all) {
+    const void *p = number_at(m, row, i);
+    if (m.format == BFLOAT16) return _mm512_maskz_loadu_epi16(all ? 0xFFFFFFFF : 0xFFFF, p);
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(all ? 0xFFFF : 0, (const float *)p + 16), _mm512_loadu_ps(p));
+}
+
 /* Pack the keys of one head; those from length up to keys are 0. */
-static void pack_keys(const float *k, size_t stride, size_t length, size_t keys, size_t head, bf16 *out) {
+INLINE void pack_keys(struct rows k, size_t length, size_t keys, size_t head, bf16 *out) {
     for (size_t first = 0; first < keys; first += 16)
         for (size_t d = 0; d < head; d += 32) {
-            const __mmask16 second = d + 16 < head ? 0xFFFF : 0;
+            const int all = d + 16 < head;
             __m512i rows[16];
-            for (size_t i = 0; i < 16; i++) {
-                const float *row = k + (first + i) * stride + d;
-                if (first + i >= length) rows[i] = _mm512_setzero_si512();
-                else rows[i] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(second, row + 16), _mm512_loadu_ps(row));
-            }
+            for (size_t i = 0; i < 16; i++)
+                rows[i] = first + i < length ? load32(k, first + i, d, all) : _mm512_setzero_si512();
             transpose(rows);
-            for (size_t j = 0; j < (second ? 16 : 8); j++)
-                _mm512_storeu_si512(out + ((d / 2 + j) * keys + first) * 2, rows[j]);
+            for (size_t j = 0; j < (all ? 16 : 8); j++) _mm512_storeu_si512(out + ((d / 2 + j) * keys + first) * 2, rows[j]);
         }
 }
 
 /* Pack the values of one head, likewise. */
-static void pack_values(const float *v, size_t stride, size_t length, size_t keys, size_t head, bf16 *out) {
-    const __m512 zero = _mm512_setzero_ps();
+INLINE void pack_values(struct rows v, size_t length, size_t keys, size_t head, bf16 *out) {
+    const __m256i zero = _mm256_setzero_si256();
     for (size_t i = 0; i < keys; i += 2)
         for (size_t d = 0; d < head; d += 16) {
-            const __m512 even = i < length ? _mm512_loadu_ps(v + i * stride + d) : zero;
-            const __m512 odd = i + 1 < length ? _mm512_loadu_ps(v + (i + 1) * stride + d) : zero;
-            const __m512i low = _mm512_cvtepu16_epi32(to_bf16(even)), high = _mm512_cvtepu16_epi32(to_bf16(odd));
+            const __m256i even = i < length ? load16(v, i, d) : zero, odd = i + 1 < length ? load16(v, i + 1, d) : zero;
+            const __m512i low = _mm512_cvtepu16_epi32(even), high = _mm512_cvtepu16_epi32(odd);
             _mm512_storeu_si512(out + i * head + 2 * d, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
         }
 }
@@ -167,38 +181,61 @@ static float softmax(const float *scores, size_t length, size_t keys, bf16 *p) {
     return 1.0f / _mm512_reduce_add_ps(total);
 }
 
-static void attention_unit(void *operation, size_t unit) {
-    const struct attention *a = operation;
-    const size_t text = unit / a->heads, head = unit % a->heads;
-    const size_t hidden = a->heads * a->head, start = head * a->head;
+/* The weighted sum of the values of n queries, from row on, in the format that is wanted. */
+static void store_context(const struct attention *a, const float *context, const float *inverse, size_t n, size_t at) {
+    const size_t hidden = a->heads * a->head;
+    for (size_t i = 0; i < n; i++, at += hidden, context += a->head)
+        for (size_t d = 0; d < a->head; d += 16) {
+            const __m512 y = _mm512_mul_ps(_mm512_loadu_ps(context + d), _mm512_set1_ps(inverse[i]));
+            if (a->y16) store_bf16(a->y16 + at + d, 0xFFFF, y);
+            else _mm_storeu_si128((__m128i *)(a->y8 + at + d), round_ps(y, a->rounding));
+        }
+}
+
+static void store_padding(const struct attention *a, size_t rows, size_t at) {
+    for (size_t hidden = a->heads * a->head; rows--; at += hidden) {
+        if (a->y16) memset(a->y16 + at, 0, a->head * sizeof *a->y16);
+        else memset(a->y8 + at, a->rounding.zero_point, a->head);
+    }
+}
+
+/* The parts of unit's head in its text's queries, or keys or values, of so many rows a text. */
+INLINE struct rows rows_of(const struct attention *a, const void *matrix, size_t rows, size_t unit, enum format format) {
+    struct rows m = {.stride = a->heads * a->head, .format = format};
+    m.data = (const char *)matrix + (unit / a->heads * rows * m.stride + unit % a->heads * a->head) * size_of(format);
+    return m;
+}
+
+INLINE void attend(const struct attention *a, size_t unit, enum format format) {
+    const size_t text = unit / a->heads, hidden = a->heads * a->head;
     size_t length = a->keys;
     if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
     const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
     const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
-    const float *q = a->q + text * a->queries * hidden + start;
-    uint8_t *y8 = a->y8 + text * a->queries * hidden + start;
-    pack_keys(a->k + text * a->keys * hidden + start, hidden, length, keys, a->head, s.k);
-    pack_values(a->v + text * a->keys * hidden + start, hidden, length, keys, a->head, s.v);
+    const struct rows q = rows_of(a, a->q, a->queries, unit, format);
+    const size_t y = text * a->queries * hidden + unit % a->heads * a->head; /* where the results begin */
+    pack_keys(rows_of(a, a->k, a->keys, unit, format), length, keys, a->head, s.k);
+    pack_values(rows_of(a, a->v, a->keys, unit, format), length, keys, a->head, s.v);
     const size_t blocks = (queries + QUERIES - 1) / QUERIES;
     for (size_t b = 0, row = 0; b < blocks; b++) {
         const size_t end = (b + 1) * queries / blocks, n = end - row;
         for (size_t i = 0; i < n; i++)
             for (size_t d = 0; d < a->head; d += 16)
-                _mm256_storeu_si256((__m256i *)(s.q + i * a->head + d), to_bf16(_mm512_loadu_ps(q + (row + i) * hidden + d)));
+                _mm256_storeu_si256((__m256i *)(s.q + i * a->head + d), load16(q, row + i, d));
         gemm(n, s.q, a->head, s.k, keys, a->head / 2, s.scores);
         float inverse[QUERIES];
         for (size_t i = 0; i < n; i++) inverse[i] = softmax(s.scores + i * keys, length, keys, s.p + i * keys);
-        float *context = s.scores; /* [n, head]: the scores have been read */
-        gemm(n, s.p, keys, s.v, a->head, keys / 2, context);
-        for (size_t i = 0; i < n; i++)
-            for (size_t d = 0; d < a->head; d += 16) {
-                const __m512 c = _mm512_mul_ps(_mm512_loadu_ps(context + i * a->head + d), _mm512_set1_ps(inverse[i]));
-                _mm_storeu_si128((__m128i *)(y8 + (row + i) * hidden + d), round_ps(c, a->rounding));
-            }
+        gemm(n, s.p, keys, s.v, a->head, keys / 2, s.scores); /* the scores have been read */
+        store_context(a, s.scores, inverse, n, y + row * hidden);
         row = end;
     }
-    for (size_t row = queries; row < a->queries; row++) /* padding */
-        memset(y8 + row * hidden, a->rounding.zero_point, a->head);
+    store_padding(a, a->queries - queries, y + queries * hidden);
+}
+
+static void attention_unit(void *operation, size_t unit) {
+    const struct attention *a = operation;
+    if (a->format == FLOAT32) attend(a, unit, FLOAT32);
+    else attend(a, unit, BFLOAT16);
 }
 
 END_TARGET

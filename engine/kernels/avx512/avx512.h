@@ -8,7 +8,7 @@
 
 #include <immintrin.h>
 
-#include "../types.h"
+#include "../kernels.h"
 
 TARGET("avx512f,avx512bw,avx512vl,avx512dq")
 
@@ -97,6 +97,16 @@ INLINE __m128i round_ps(__m512 y, struct rounding to) {
     y = _mm512_min_ps(_mm512_max_ps(y, _mm512_set1_ps(-512.0f)), _mm512_set1_ps(512.0f)); /* int32 holds it; NaN becomes -512 */
     __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(y), _mm512_set1_epi32(to.zero_point));
     return _mm512_cvtusepi32_epi8(_mm512_max_epi32(q, _mm512_setzero_si512()));
+}
+
+INLINE void store_ps(float *y, __mmask16 some, __m512 x) {
+    if (some == 0xFFFF) _mm512_storeu_ps(y, x);
+    else _mm512_mask_storeu_ps(y, some, x);
+}
+
+/* The bias of 16 outputs of a product, or 0. */
+INLINE __m512 bias_ps(const struct dense *d, __mmask16 some, size_t column) {
+    return d->bias ? _mm512_maskz_loadu_ps(some, d->bias + column) : _mm512_setzero_ps();
 }
 
 END_TARGET

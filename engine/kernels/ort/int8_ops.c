@@ -126,7 +126,7 @@ static OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context
 static OrtStatus *dense_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct dense_kernel *k = kernel;
     k->ort = ort;
-    k->gemm = self->level->kernels[DENSE], k->normalize = self->level->kernels[NORM];
+    k->gemm = self->level->kernels[DENSE_INT8], k->normalize = self->level->kernels[NORM];
     k->dense.activation = self->activation;
     return dense_weights(ort, info, k->gemm, &k->dense);
 }
@@ -231,12 +231,12 @@ static void attention_destroy(void *kernel) {
 
 static const struct custom_op OPERATORS[] = {
     /* x, zero point, weight, scale, bias; then the operator's other operands, and the output's scale and zero point */
-    CUSTOM_OP("Dense", "uuiff", "f", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE),
-    CUSTOM_OP("DenseGelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU, 1 << DENSE),
-    CUSTOM_OP("DenseGeluTanh", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE),
-    CUSTOM_OP("DenseRelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, RELU, 1 << DENSE),
+    CUSTOM_OP("Dense", "uuiff", "f", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseGelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseGeluTanh", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseRelu", "uuifffu", "u", dense_activation, dense_kernel, dense_destroy, RELU, 1 << DENSE_INT8),
     CUSTOM_OP("DenseAddNorm", "uuifffffffu", "fu", dense_add_norm, dense_kernel, dense_destroy, IDENTITY,
-              1 << DENSE | 1 << NORM),
+              1 << DENSE_INT8 | 1 << NORM),
     /* queries, keys, values, lengths, scale and zero point of the output */
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
 };

@@ -58,22 +58,27 @@ static const struct level *level;
 static void run_units(enum operation kind, void *operation, size_t units) {
     for (size_t i = 0; i < units; i++) level->kernels[kind]->unit(operation, i);
 }
-static void run_dense(void *d) { run_units(DENSE, d, dense_units(d)); }
+static enum operation dense; /* the format that is measured */
+static void run_dense(void *d) { run_units(dense, d, dense_units(d)); }
 static void run_attention(void *a) { run_units(ATTENTION, a, attention_units(a)); }
 static void run_norm(void *n) { run_units(NORM, n, norm_units(n)); }
 static void run_gelu(void *g) { run_units(GELU_ALONE, g, gelu_units(g)); }
 
-static void measure_dense(double peak) {
-    const size_t rows[] = {1, 14, 128, 1024}, widths[][2] = {{768, 768}, {768, 3072}, {3072, 768}};
+static void measure_dense(enum operation kind, double peak) {
+    static const char *const names[] = {"int8", "bf16", "fp32"};
+    const size_t rows[] = {1, 14, 16, 128, 1024}, widths[][2] = {{768, 768}, {768, 3072}, {3072, 768}};
+    dense = kind;
     for (size_t w = 0; w < 3; w++)
-        for (size_t r = 0; r < 4; r++) {
-            const size_t in = widths[w][0], out = widths[w][1];
-            struct dense d = {.x = zeros(rows[r] * in), .weight = zeros(in * out), .scale = zeros(4 * out), .bias = zeros(4 * out),
-                              .offset = zeros(4 * out), .rows = rows[r], .inputs = in, .outputs = out, .rounding = {1, 128},
-                              .activation = out > in ? GELU : IDENTITY, .y8 = out > in ? zeros(rows[r] * out) : NULL,
-                              .y = out > in ? NULL : zeros(4 * rows[r] * out)};
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+            const size_t in = widths[w][0], out = widths[w][1], n = rows[r] * out;
+            struct dense d = {.x = zeros(4 * rows[r] * in), .weight = zeros(4 * in * out), .scale = zeros(4 * out),
+                              .bias = zeros(4 * out), .offset = zeros(4 * out), .rows = rows[r], .inputs = in, .outputs = out,
+                              .rounding = {1, 128}, .activation = out > in && kind != DENSE_FP32 ? GELU : IDENTITY};
+            if (kind == DENSE_BF16) d.y16 = zeros(2 * n);
+            else if (kind == DENSE_FP32 || out <= in) d.y = zeros(4 * n);
+            else d.y8 = zeros(n);
             char name[64];
-            snprintf(name, sizeof name, "dense%s %zux%zux%zu", out > in ? ", gelu" : "", rows[r], in, out);
+            snprintf(name, sizeof name, "%s%s %zux%zux%zu", names[kind], d.activation ? ", gelu" : "", rows[r], in, out);
             rate(name, run_dense, &d, 2.0 * (double)(rows[r] * in * out), peak);
         }
 }
@@ -109,9 +114,11 @@ int main(int count, char **arguments) {
     const double per_loop = 2.0 * SUMS * LOOPS;
     const double vnni = features & AVX512_VNNI ? rate("vpdpbusd, peak", peak_vnni, NULL, 64 * per_loop, 0) : 0;
     const double bf16 = features & AVX512_BF16 ? rate("vdpbf16ps, peak", peak_bf16, NULL, 32 * per_loop, 0) : 0;
-    if (features & AVX512) rate("vfmadd, peak", peak_fma, NULL, 16 * per_loop, 0);
-    if (level_has(level, 1 << DENSE)) measure_dense(vnni);
-    if (level_has(level, 1 << ATTENTION)) measure_attention(bf16);
+    const double fma = features & AVX512 ? rate("vfmadd, peak", peak_fma, NULL, 16 * per_loop, 0) : 0;
+    const double peaks[] = {vnni, bf16, fma};
+    for (enum operation kind = DENSE_INT8; kind <= DENSE_FP32; kind++)
+        if (level->kernels[kind]) measure_dense(kind, peaks[kind]);
+    if (level_has(level, 1 << ATTENTION)) measure_attention(level->kernels[DENSE_BF16] ? bf16 : fma);
     if (level_has(level, 1 << NORM | 1 << GELU_ALONE)) measure_norm_and_gelu();
     return 0;
 }

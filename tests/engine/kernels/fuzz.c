@@ -9,7 +9,8 @@
 
 #include "../../../engine/kernels/levels.h"
 
-extern const struct kernel REFERENCE[OPERATIONS];
+extern const struct kernel REFERENCE[OPERATIONS], BF16_ATTENTION;
+extern const struct kernel attention_avx512bf16;
 enum { CASES = 150 };
 static const struct rounding ROUNDING = {1 / 0.031f, 99};
 
@@ -71,75 +72,132 @@ static void closef(const float *found, const float *expected, size_t n) {
     }
 }
 
+static float from_bits(bf16 x) {
+    const uint32_t bits = (uint32_t)x << 16;
+    float number;
+    return memcpy(&number, &bits, 4), number;
+}
+
 static void run(const struct kernel *kernel, void *operation, size_t units) {
     while (units--) kernel->unit(operation, units);
 }
 
-static void dense_case(const struct kernel *kernel) {
-    struct dense d = {.rows = below(8) ? below(40) : 512 + below(20), .inputs = 4 * (1 + below(30)), .outputs = 1 + below(100),
-                      .activation = below(4), .rounding = ROUNDING};
-    const int eight = d.activation != IDENTITY || below(2);
-    const size_t n = d.rows * d.outputs, padded = PANEL * dense_panels(&d);
-    uint8_t *x = random_bytes(d.rows * d.inputs);
-    float *scale = floats(d.outputs, number);
-    for (size_t i = 0; i < d.outputs; i++) scale[i] *= 1e-4f;
-    d.x = x, d.weight = random_bytes(padded * d.inputs), d.scale = scale, d.bias = floats(d.outputs, wild);
-    int32_t *offset = bytes(4 * padded), *expected_offset = bytes(4 * padded);
-    const int32_t zero_point = (int32_t)below(256);
-    REFERENCE[DENSE].offsets(&d, zero_point, expected_offset), kernel->offsets(&d, zero_point, offset);
-    if (memcmp(offset, expected_offset, 4 * padded)) fail("offsets differ");
-    d.offset = offset;
-    struct dense r = d;
-    if (eight) d.y8 = bytes(n), r.y8 = bytes(n);
-    else d.y = bytes(4 * n), r.y = bytes(4 * n);
-    run(kernel, &d, dense_units(&d)), run(&REFERENCE[DENSE], &r, dense_units(&r));
-    if (eight) close8(d.y8, r.y8, n, 0.02);
-    else closef(d.y, r.y, n);
-    if (!d.rows) return;
-    struct dense alone = d;
-    const size_t row = below(d.rows);
-    alone.rows = 1, alone.x = copy(x + row * d.inputs, d.inputs);
-    if (eight) alone.y8 = bytes(d.outputs);
-    else alone.y = bytes(4 * d.outputs);
-    run(kernel, &alone, dense_units(&alone));
-    if (eight) same(alone.y8, d.y8 + row * d.outputs, d.outputs);
-    else same(alone.y, d.y + row * d.outputs, 4 * d.outputs);
+static uint16_t bits16(float x) {
+    uint32_t bits;
+    return memcpy(&bits, &x, 4), (uint16_t)(bits >> 16);
+}
+static bf16 *halves(size_t n, float (*draw)(void)) {
+    bf16 *p = bytes(n * sizeof *p);
+    for (size_t i = 0; i < n; i++) p[i] = bits16(draw());
+    return p;
+}
+/* A sum in another order may round the other way: at most a unit in the last place. */
+static void close16(const bf16 *found, const bf16 *expected, size_t n, double share) {
+    size_t off = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float f = from_bits(found[i]), e = from_bits(expected[i]);
+        if (isnan(f) && isnan(e)) continue;
+        add(found[i]), off += f != e;
+        if (f != e && !(fabsf(f - e) <= 0.0081f * fabsf(e) + 1e-4f)) fail("bfloat16 differs");
+    }
+    if ((double)off > 2 + share * (double)n) fail("bfloat16 differs too often");
 }
 
-static void attend(const struct kernel *kernel, struct attention *a) {
+/* The result of a product, in the format that is wanted. */
+static void *wanted(struct dense *d, size_t numbers, enum operation kind, int narrow) {
+    void *y = bytes(4 * numbers);
+    d->y = NULL, d->y16 = NULL, d->y8 = NULL;
+    if (!narrow) d->y = y;
+    else if (kind == DENSE_BF16) d->y16 = y;
+    else d->y8 = y;
+    return y;
+}
+
+static void dense_case(const struct kernel *kernel, enum operation kind) {
+    static const size_t sizes[] = {1, 2, 4}, takes[] = {4, 2, 1}; /* bytes of a number of x; inputs taken at once */
+    struct dense d = {.rows = below(8) ? below(40) : 512 + below(20), .inputs = takes[kind] * (1 + below(120 / takes[kind])),
+                      .outputs = 1 + below(100), .rounding = ROUNDING};
+    const int narrow = kind == DENSE_FP32 ? 0 : (int)below(2);
+    if (narrow) d.activation = below(4);
+    const size_t n = d.rows * d.outputs, padded = PANEL * dense_panels(&d), row_bytes = d.inputs * sizes[kind];
+    float *scale = floats(d.outputs, number);
+    for (size_t i = 0; i < d.outputs; i++) scale[i] *= 1e-4f;
+    void *x = kind == DENSE_INT8   ? random_bytes(d.rows * d.inputs)
+              : kind == DENSE_BF16 ? (void *)halves(d.rows * d.inputs, number)
+                                   : (void *)floats(d.rows * d.inputs, number);
+    d.x = x, d.scale = scale, d.bias = below(4) ? floats(d.outputs, wild) : NULL;
+    d.weight = kind == DENSE_INT8   ? random_bytes(padded * d.inputs)
+               : kind == DENSE_BF16 ? (void *)halves(padded * d.inputs, number)
+                                    : (void *)floats(d.outputs * d.inputs, number);
+    if (kind == DENSE_INT8) {
+        int32_t *offset = bytes(4 * padded), *expected_offset = bytes(4 * padded);
+        const int32_t zero_point = (int32_t)below(256);
+        REFERENCE[kind].offsets(&d, zero_point, expected_offset), kernel->offsets(&d, zero_point, offset);
+        if (memcmp(offset, expected_offset, 4 * padded)) fail("offsets differ");
+        d.offset = offset;
+    }
+    struct dense r = d;
+    char *y = wanted(&d, n, kind, narrow), *expected = wanted(&r, n, kind, narrow);
+    run(kernel, &d, dense_units(&d)), run(&REFERENCE[kind], &r, dense_units(&r));
+    if (d.y8) close8(d.y8, r.y8, n, 0.02);
+    else if (d.y16) close16(d.y16, r.y16, n, d.activation == GELU || d.activation == GELU_TANH ? 1 : 0.02); /* next to 0 any step is one */
+    else closef((float *)y, (float *)expected, n);
+    if (!d.rows) return;
+    struct dense alone = d;
+    const size_t row = below(d.rows), size = d.outputs * (d.y8 ? 1 : d.y16 ? 2 : 4);
+    alone.rows = 1, alone.x = copy((char *)x + row * row_bytes, row_bytes);
+    char *single = wanted(&alone, d.outputs, kind, narrow);
+    run(kernel, &alone, dense_units(&alone));
+    same(single, y + row * size, size);
+}
+static void int8_case(const struct kernel *kernel) { dense_case(kernel, DENSE_INT8); }
+static void bf16_case(const struct kernel *kernel) { dense_case(kernel, DENSE_BF16); }
+static void fp32_case(const struct kernel *kernel) { dense_case(kernel, DENSE_FP32); }
+
+static void attend(const struct kernel *kernel, struct attention *a, int narrow) {
     const size_t size = attention_units(a) * kernel->scratch(a);
-    a->y8 = bytes(a->batch * a->queries * a->heads * a->head);
+    a->y8 = bytes(2 * a->batch * a->queries * a->heads * a->head);
+    if (!narrow) a->y16 = (bf16 *)a->y8, a->y8 = NULL;
     a->scratch = aligned_alloc(64, size + 64);
     run(kernel, a, attention_units(a));
     free(a->scratch);
 }
 
 static void attention_case(const struct kernel *kernel) {
+    const int in_bf16 = kernel == &attention_avx512bf16; /* it alone takes and gives it */
     struct attention a = {.batch = 1 + below(3), .keys = 1 + below(70), .heads = 1 + below(3), .head = 16 * (1 + below(5)),
-                          .rounding = {50, 128}};
+                          .rounding = {50, 128}, .format = in_bf16 && below(2) ? BFLOAT16 : FLOAT32};
     a.queries = below(3) ? a.keys : 1;
-    const size_t hidden = a.heads * a.head, per_key = a.keys * hidden;
+    const size_t hidden = a.heads * a.head, per_key = a.keys * hidden, n = a.batch * a.queries * hidden;
+    const int narrow = !in_bf16 || below(2);
     float (*const draw)(void) = below(2) ? number : rarely_odd;
-    float *q = floats(a.batch * a.queries * hidden, draw);
-    float *k = floats(a.batch * per_key, draw), *v = floats(a.batch * per_key, draw);
+    float *q = floats(n, draw), *k = floats(a.batch * per_key, draw), *v = floats(a.batch * per_key, draw);
     int64_t *lengths = bytes(8 * a.batch);
-    for (size_t i = 0; i < a.batch * a.queries * hidden; i++) q[i] /= sqrtf((float)a.head);
+    for (size_t i = 0; i < n; i++) q[i] /= sqrtf((float)a.head);
     for (size_t text = 0; text < a.batch; text++) {
         lengths[text] = (int64_t)below(a.keys + 1);
         for (size_t i = (size_t)lengths[text] * hidden; i < per_key; i++) k[text * per_key + i] = v[text * per_key + i] = NAN;
     }
+    const size_t bytes_each = a.format == FLOAT32 ? 4 : 2;
+    if (a.format == BFLOAT16) { /* in place: the upper halves */
+        for (size_t i = 0; i < n; i++) ((bf16 *)q)[i] = bits16(q[i]);
+        for (size_t i = 0; i < a.batch * per_key; i++) ((bf16 *)k)[i] = bits16(k[i]), ((bf16 *)v)[i] = bits16(v[i]);
+    }
     a.q = q, a.k = k, a.v = v, a.lengths = lengths;
     struct attention r = a;
-    attend(kernel, &a), attend(&REFERENCE[ATTENTION], &r);
-    close8(a.y8, r.y8, a.batch * a.queries * hidden, 0.06);
+    attend(kernel, &a, narrow), attend(in_bf16 ? &BF16_ATTENTION : &REFERENCE[ATTENTION], &r, narrow);
+    if (narrow) close8(a.y8, r.y8, n, 0.06);
+    else close16(a.y16, r.y16, n, 0.2); /* probabilities round the other way, too */
     const size_t text = below(a.batch), length = (size_t)lengths[text], queries = a.queries == a.keys ? length : a.queries;
     if (!length) return;
     struct attention alone = a;
-    alone.batch = 1, alone.keys = length, alone.queries = queries, alone.lengths = NULL;
-    alone.q = copy(q + text * a.queries * hidden, 4 * queries * hidden);
-    alone.k = copy(k + text * per_key, 4 * length * hidden), alone.v = copy(v + text * per_key, 4 * length * hidden);
-    attend(kernel, &alone);
-    same(alone.y8, a.y8 + text * a.queries * hidden, queries * hidden);
+    alone.batch = 1, alone.keys = length, alone.queries = queries, alone.lengths = NULL, alone.y16 = NULL, alone.y8 = NULL;
+    alone.q = copy((char *)q + text * a.queries * hidden * bytes_each, bytes_each * queries * hidden);
+    alone.k = copy((char *)k + text * per_key * bytes_each, bytes_each * length * hidden);
+    alone.v = copy((char *)v + text * per_key * bytes_each, bytes_each * length * hidden);
+    attend(kernel, &alone, narrow);
+    if (narrow) same(alone.y8, a.y8 + text * a.queries * hidden, queries * hidden);
+    else same(alone.y16, a.y16 + text * a.queries * hidden, 2 * queries * hidden);
 }
 
 static void norm_case(const struct kernel *kernel) {
@@ -151,18 +209,22 @@ static void norm_case(const struct kernel *kernel) {
     if (n.rows && !below(3) && !(fabsf(odd) > 1e18f && isfinite(odd))) x[below(size)] = odd; /* whose square is finite, too */
     n.factor = floats(n.width, number), n.gamma = floats(n.width, number), n.beta = floats(n.width, wild);
     if (below(2)) n.residual = residual;
+    if (below(2)) n.factor = NULL;
     struct norm r = n;
     n.y = copy(x, 4 * size), n.x = in_place ? n.y : x, r.x = x, r.y = bytes(4 * size);
     if (below(2)) n.y8 = bytes(size), r.y8 = bytes(size);
+    if (below(2)) n.y16 = bytes(2 * size), r.y16 = bytes(2 * size);
     run(kernel, &n, norm_units(&n)), run(&REFERENCE[NORM], &r, norm_units(&r));
     if (n.width > 3) closef(n.y, r.y, size); /* of two or three numbers the variance may be next to nothing */
     if (n.y8 && n.width > 3) close8(n.y8, r.y8, size, 0.02);
+    if (n.y16 && n.width > 3) close16(n.y16, r.y16, size, 0.02);
     if (!n.rows) return;
     const size_t row = below(n.rows), at = row * n.width;
     struct norm alone = n;
     alone.rows = 1, alone.x = copy(x + at, 4 * n.width), alone.y = bytes(4 * n.width);
     if (n.residual) alone.residual = copy(residual + at, 4 * n.width);
     if (n.y8) alone.y8 = bytes(n.width);
+    if (n.y16) alone.y16 = bytes(2 * n.width);
     run(kernel, &alone, 1);
     same(alone.y, n.y + at, 4 * n.width);
 }
@@ -182,8 +244,9 @@ static void gelu_case(const struct kernel *kernel) {
 }
 
 int main(void) {
-    static void (*const each[OPERATIONS])(const struct kernel *) = {dense_case, attention_case, norm_case, gelu_case};
-    static const char *const names[] = {"dense", "attention", "norm", "gelu"};
+    static void (*const each[OPERATIONS])(const struct kernel *) = {int8_case, bf16_case, fp32_case,
+                                                                   attention_case, norm_case, gelu_case};
+    static const char *const names[] = {"dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu"};
     for (const struct level *level = LEVELS; level->name; level++)
         for (size_t operation = 0; operation < OPERATIONS && !(level->needs & ~cpu_features()); operation++) {
             if (!level->kernels[operation]) continue;

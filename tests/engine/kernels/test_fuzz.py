@@ -32,7 +32,7 @@ def lines(build: Any, sources: list[Path], repository: Path, tmp_path_factory: p
             pytest.skip(f"{compiler} has no runtime for the sanitizers here: {str(error).splitlines()[0]}")
         own = [source for source in sources if source.parent.name != "ort"]
         kernels = build(folder / "kernels.so", own, compiler, (*options, "-shared", "-fPIC"))
-        rest = [HERE / "fuzz.c", repository / "engine/kernels/reference.c", kernels]
+        rest = [HERE / "fuzz.c", HERE / "reference.c", kernels]
         program = build(folder / "fuzz", rest, options=options)
         done = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout[-500:] + done.stderr[:2000]

@@ -61,7 +61,7 @@ def test_each_level_gives_the_same_up_to_rounding(model: Path, level: Any, preci
         expected = clf.predict_proba(TEXTS)
     with opened(model, level.name, precision) as clf:
         np.testing.assert_allclose(clf.predict_proba(TEXTS), expected, atol=0.02 if precision == "int8" else 1e-5)
-        own = "norm" in level.operations if precision == "fp32" else "dense" in level.operations
+        own = "norm" in level.operations if precision == "fp32" else "dense_int8" in level.operations
         assert ("fusedbert's kernels for" in clf.runtime.why) is own
         assert ("attention (" in clf.runtime.why) is (precision == "int8" and "attention" in level.operations)
         assert level.name == "onnxruntime" or level.name in clf.runtime.why

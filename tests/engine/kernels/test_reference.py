@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 FOLDER = Path(__file__).parents[3] / "engine" / "kernels"
-OPERATIONS = ("dense", "attention", "norm", "gelu")  # in the table's order
-ROWS = re.findall(r'^    \{"\w+",.*?\{(.*?)\}', (FOLDER / "levels.c").read_text(), re.M)
-KERNELS = sorted({name for row in ROWS for name in re.findall(r"&(\w+)", row)})  # of all levels
+OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu")  # in the table's order
+TABLE = re.findall(r"\[(\w+)\] = &(\w+)", (FOLDER / "levels.c").read_text())  # of all levels
+KERNELS = sorted({(operation.removesuffix("_ALONE").lower(), name) for operation, name in TABLE})
 IDENTITY, GELU, GELU_TANH, RELU = range(4)
 PANEL, DENSE_ROWS, NORM_ROWS, GELU_NUMBERS = 32, 512, 4, 4096
 GUARD = 64  # numbers before and after every result
@@ -46,27 +46,33 @@ class Kernel(ctypes.Structure):
 
 
 class Level(ctypes.Structure):
-    _fields_: ClassVar = [("name", ctypes.c_char_p), ("needs", ctypes.c_uint), ("kernels", ctypes.POINTER(Kernel) * 4)]
+    _fields_: ClassVar = [
+        ("name", ctypes.c_char_p),
+        ("needs", ctypes.c_uint),
+        ("kernels", ctypes.POINTER(Kernel) * len(OPERATIONS)),
+    ]
 
 
 class Dense(Operation):
     _fields_: ClassVar = [
-        *layout("x weight scale bias offset", "rows inputs outputs", ("activation", ctypes.c_int)),
-        *layout("y y8", "", ("rounding", Rounding)),
+        *layout("x weight bias scale offset", "rows inputs outputs", ("activation", ctypes.c_int)),
+        *layout("y y16 y8", "", ("rounding", Rounding)),
     ]
 
 
 class Attention(Operation):
     _fields_: ClassVar = [
-        *layout("q k v lengths", "batch queries keys heads head"),
-        *layout("y8", "", ("rounding", Rounding), ("scratch", ctypes.c_void_p)),
+        *layout("q k v", "", ("format", ctypes.c_int)),
+        *layout("lengths", "batch queries keys heads head"),
+        *layout("y16 y8", "", ("rounding", Rounding), ("scratch", ctypes.c_void_p)),
     ]
 
 
 class Norm(Operation):
     _fields_: ClassVar = [
         *layout("x y residual factor gamma beta", "", ("epsilon", ctypes.c_float)),
-        *layout("", "rows width", ("y8", ctypes.c_void_p), ("rounding", Rounding)),
+        *layout("", "rows width", ("y8", ctypes.c_void_p), ("y16", ctypes.c_void_p)),
+        ("rounding", Rounding),
     ]
 
 
@@ -80,18 +86,20 @@ def library(
 ) -> ctypes.CDLL:
     """All kernels and the reference, by each compiler."""
     file = tmp_path_factory.mktemp("kernels") / "kernels.so"
-    found = ctypes.CDLL(str(build(file, [*sources, FOLDER / "reference.c"], request.param)))
+    found = ctypes.CDLL(str(build(file, [*sources, Path(__file__).with_name("reference.c")], request.param)))
     found.fusedbert_levels.restype = ctypes.POINTER(Level)
     return found
 
 
 def each(operation: str) -> pytest.MarkDecorator:
     """Parametrize a test by the kernels that the table's levels have for an operation."""
-    return pytest.mark.parametrize("kernel", [name for name in KERNELS if name.startswith(f"{operation}_")])
+    return pytest.mark.parametrize("kernel", [name for of, name in KERNELS if of == operation])
 
 
 def kernel_of(library: ctypes.CDLL, name: str, operation: str) -> Kernel:
     """Return a kernel by its name in the table, or the reference."""
+    if name == "bf16 reference":
+        return Kernel.in_dll(library, "BF16_ATTENTION")
     if name == "reference":
         return (Kernel * len(OPERATIONS)).in_dll(library, "REFERENCE")[OPERATIONS.index(operation)]
     return Kernel.in_dll(library, name)
@@ -157,21 +165,21 @@ def dense(
         **arrays, offset=offset.array, rows=rows, inputs=inputs, outputs=outputs, activation=activation,
         rounding=Rounding(1 / 0.031, 99), **target,
     )  # fmt: skip
-    found = kernel_of(library, kernel, "dense")
+    found = kernel_of(library, kernel, "dense_int8")
     found.call("offsets", None, ctypes.byref(operation), 117, ctypes.c_void_p(offset.array.ctypes.data))
     assert np.array_equal(offset.checked(), 117 * weight.astype(int).sum(axis=(1, 3)).ravel())
     run(found, operation, panels * -(-rows // DENSE_ROWS))
     return y.checked()
 
 
-@each("dense")
+@each("dense_int8")
 @pytest.mark.parametrize("size", SIZES)
 def test_the_kernel_of_dense_agrees_with_the_reference(library: ctypes.CDLL, kernel: str, size: tuple[int, int, int]) -> None:
     found, expected = (dense(library, each, size, IDENTITY, eight_bits=False) for each in (kernel, "reference"))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@each("dense")
+@each("dense_int8")
 @pytest.mark.parametrize("activation", [IDENTITY, GELU, GELU_TANH, RELU])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_kernel_of_dense_in_eight_bits_agrees_with_the_reference(
@@ -181,7 +189,7 @@ def test_the_kernel_of_dense_in_eight_bits_agrees_with_the_reference(
     assert_close_in_eight_bits(found, expected)
 
 
-@each("dense")
+@each("dense_int8")
 @pytest.mark.parametrize("activation", [IDENTITY, GELU, GELU_TANH, RELU])
 def test_dense_saturates_and_maps_nan(library: ctypes.CDLL, kernel: str, activation: int) -> None:
     bias = np.array([1e6, -1e6, 3e38, -3e38, np.nan, 0.5, -11.9, -12.1, np.inf, -np.inf, -40, -1e5] * 3, dtype=np.float32)
@@ -275,7 +283,8 @@ def test_the_kernel_of_attention_agrees_with_the_reference(
         for row, length in enumerate(lengths):
             arrays["k"][row, length:] = arrays["v"][row, length:] = np.nan  # nothing may read padding
     found = {}
-    for name in (kernel, "reference"):
+    reference = "bf16 reference" if kernel.endswith("bf16") else "reference"
+    for name in (kernel, reference):
         y8 = Result((batch, queries, heads * head), np.uint8)
         operation = Attention(
             **arrays, batch=batch, queries=queries, keys=keys, heads=heads, head=head, y8=y8.array, rounding=Rounding(50, 128)
@@ -286,4 +295,4 @@ def test_the_kernel_of_attention_agrees_with_the_reference(
         operation.scratch = -(-scratch.ctypes.data // 64) * 64
         run(attend, operation, batch * heads)
         found[name] = y8.checked()
-    assert_close_in_eight_bits(found[kernel], found["reference"], differing=0.05)
+    assert_close_in_eight_bits(found[kernel], found[reference], differing=0.05)

@@ -1,0 +1,172 @@
+/* The mathematics of every kernel in plain C, one number at a time and in double. Tests compare the kernels with it; no library
+ * contains it. The structs, and the units that the work is cut into, are explained in kernels.h.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../../engine/kernels/levels.h"
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static double activate(double x, enum activation kind) {
+    if (kind != IDENTITY && x == -INFINITY) return 0; /* the limit; the equations below multiply it by 0 */
+    if (kind == GELU) return x * 0.5 * erfc(-x / sqrt(2)); /* x Phi(x) (Hendrycks and Gimpel 2016) */
+    if (kind == GELU_TANH) return x * 0.5 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+    if (kind == RELU) return x > 0 ? x : 0;
+    return x;
+}
+
+/* ONNX QuantizeLinear. NaN becomes 0. */
+static uint8_t quantize(double y, struct rounding to) {
+    const double q = nearbyint(y * to.inverse_scale) + to.zero_point;
+    return (uint8_t)(q >= 255 ? 255 : q > 0 ? q : 0);
+}
+
+/* The nearest number with 8 significant bits, ties to even. */
+static double to_bf16(double x) {
+    int exponent;
+    const double fraction = frexp((double)(float)x, &exponent);
+    return ldexp(nearbyint(fraction * 256), exponent - 8);
+}
+
+static bf16 bits_of(double x) {
+    const float rounded = (float)to_bf16(x);
+    uint32_t bits;
+    memcpy(&bits, &rounded, 4);
+    return (bf16)(bits >> 16);
+}
+
+static double from_bits(bf16 x) {
+    const uint32_t bits = (uint32_t)x << 16;
+    float number;
+    memcpy(&number, &bits, 4);
+    return number;
+}
+
+/* Place of the weight of an input and an output in its panel; an instruction takes so many inputs. */
+static size_t in_panel(const struct dense *d, size_t input, size_t output, size_t takes) {
+    return ((output / PANEL * d->inputs / takes + input / takes) * PANEL + output % PANEL) * takes + input % takes;
+}
+
+static int32_t weight_at(const struct dense *d, size_t input, size_t output) {
+    return ((const int8_t *)d->weight)[in_panel(d, input, output, 4)];
+}
+
+static void dense_offsets(const struct dense *d, int32_t zero_point, int32_t *offset) {
+    for (size_t output = 0; output < PANEL * dense_panels(d); output++) {
+        offset[output] = 0;
+        for (size_t i = 0; i < d->inputs; i++) offset[output] += zero_point * weight_at(d, i, output);
+    }
+}
+
+static double int8_sum(const struct dense *d, size_t row, size_t output) {
+    int32_t sum = 0;
+    for (size_t k = 0; k < d->inputs; k++) sum += ((const uint8_t *)d->x)[row * d->inputs + k] * weight_at(d, k, output);
+    return (double)(sum - d->offset[output]) * d->scale[output];
+}
+
+static double bf16_sum(const struct dense *d, size_t row, size_t output) {
+    const bf16 *x = d->x, *w = d->weight;
+    double sum = 0;
+    for (size_t k = 0; k < d->inputs; k++)
+        sum += from_bits(x[row * d->inputs + k]) * from_bits(w[in_panel(d, k, output, 2)]);
+    return sum;
+}
+
+static double fp32_sum(const struct dense *d, size_t row, size_t output) {
+    const float *x = d->x, *w = d->weight;
+    double sum = 0;
+    for (size_t k = 0; k < d->inputs; k++) sum += (double)x[row * d->inputs + k] * w[k * d->outputs + output];
+    return sum;
+}
+
+static void dense(const struct dense *d, size_t unit, double (*sum)(const struct dense *, size_t, size_t)) {
+    const size_t panels = dense_panels(d), column = unit % panels * PANEL, row = unit / panels * DENSE_ROWS;
+    for (size_t i = row; i < smaller(row + DENSE_ROWS, d->rows); i++)
+        for (size_t j = column; j < smaller(column + PANEL, d->outputs); j++) {
+            const double y = activate(sum(d, i, j) + (d->bias ? d->bias[j] : 0), d->activation);
+            const size_t at = i * d->outputs + j;
+            if (d->y) d->y[at] = (float)y;
+            else if (d->y16) d->y16[at] = bits_of(y);
+            else d->y8[at] = quantize(y, d->rounding);
+        }
+}
+static void dense_int8_unit(void *operation, size_t unit) { dense(operation, unit, int8_sum); }
+static void dense_bf16_unit(void *operation, size_t unit) { dense(operation, unit, bf16_sum); }
+static void dense_fp32_unit(void *operation, size_t unit) { dense(operation, unit, fp32_sum); }
+
+/* A number of q, k or v. */
+static double number_of(const struct attention *a, const void *matrix, size_t i) {
+    return a->format == FLOAT32 ? (double)((const float *)matrix)[i] : from_bits(((const bf16 *)matrix)[i]);
+}
+
+static double unrounded(double x) { return x; }
+
+/* Attention, whose inputs and probabilities are rounded as the kernel rounds them. */
+static void attention(const struct attention *a, size_t unit, double (*rounded)(double)) {
+    const size_t text = unit / a->heads, hidden = a->heads * a->head, start = unit % a->heads * a->head;
+    const size_t length = a->lengths ? (size_t)a->lengths[text] : a->keys, keys = text * a->keys * hidden + start;
+    double *p = malloc((length + 1) * sizeof *p);
+    for (size_t i = 0; i < a->queries; i++) {
+        const size_t at = (text * a->queries + i) * hidden + start;
+        double largest = -INFINITY, total = 0;
+        const int padding = !length || (a->queries == a->keys && i >= length);
+        for (size_t j = 0; j < length; j++) {
+            p[j] = 0;
+            for (size_t d = 0; d < a->head; d++)
+                p[j] += rounded(number_of(a, a->q, at + d)) * rounded(number_of(a, a->k, keys + j * hidden + d));
+            if (p[j] > largest) largest = p[j];
+        }
+        for (size_t j = 0; j < length; j++) total += p[j] = exp(p[j] - largest);
+        for (size_t d = 0; d < a->head; d++) {
+            double sum = 0;
+            for (size_t j = 0; j < length; j++) sum += rounded(p[j]) * rounded(number_of(a, a->v, keys + j * hidden + d));
+            const double y = padding ? 0 : sum / total;
+            if (a->y16) a->y16[at + d] = bits_of(y);
+            else a->y8[at + d] = quantize(y, a->rounding);
+        }
+    }
+    free(p);
+}
+static void attention_unit(void *operation, size_t unit) { attention(operation, unit, unrounded); }
+static void bf16_attention_unit(void *operation, size_t unit) { attention(operation, unit, to_bf16); }
+
+static size_t attention_scratch(const struct attention *a) { return (void)a, 0; }
+
+static void norm_unit(void *operation, size_t unit) {
+    const struct norm *n = operation;
+    for (size_t row = unit * NORM_ROWS; row < smaller((unit + 1) * NORM_ROWS, n->rows); row++) {
+        const size_t at = row * n->width;
+        double mean = 0, variance = 0;
+        for (size_t i = 0; i < n->width; i++) {
+            n->y[at + i] = n->x[at + i];
+            if (n->residual) n->y[at + i] += (n->factor ? n->factor[i] : 1) * n->residual[at + i];
+            mean += n->y[at + i] / (double)n->width;
+        }
+        for (size_t i = 0; i < n->width; i++) variance += (n->y[at + i] - mean) * (n->y[at + i] - mean) / (double)n->width;
+        for (size_t i = 0; i < n->width; i++) {
+            const double y = (n->y[at + i] - mean) / sqrt(variance + n->epsilon) * n->gamma[i] + n->beta[i];
+            n->y[at + i] = (float)y;
+            if (n->y8) n->y8[at + i] = quantize(y, n->rounding);
+            if (n->y16) n->y16[at + i] = bits_of(y);
+        }
+    }
+}
+
+static void gelu_unit(void *operation, size_t unit) {
+    const struct gelu *g = operation;
+    for (size_t i = unit * GELU_NUMBERS; i < smaller((unit + 1) * GELU_NUMBERS, g->count); i++)
+        g->y[i] = (float)activate(g->x[i], g->kind);
+}
+
+const struct kernel REFERENCE[OPERATIONS] = {
+    [DENSE_INT8] = {.unit = dense_int8_unit, .offsets = dense_offsets},
+    [DENSE_BF16] = {.unit = dense_bf16_unit},
+    [DENSE_FP32] = {.unit = dense_fp32_unit},
+    [ATTENTION] = {.unit = attention_unit, .scratch = attention_scratch},
+    [NORM] = {.unit = norm_unit},
+    [GELU_ALONE] = {.unit = gelu_unit},
+};
+/* The same for the kernels that round to bfloat16 before they multiply. */
+const struct kernel BF16_ATTENTION = {.unit = bf16_attention_unit, .scratch = attention_scratch};
