@@ -69,7 +69,7 @@ class Classifier:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; as in transformers, N stands for ``cuda:N``, -1 for ``cpu``, and
                 a ``torch.device`` for itself. If CUDA does not engage, ``cuda`` fails and ``auto`` takes the CPU;
                 ``runtime.why`` gives the reason.
-            precision: ``auto``, ``fp32``, ``int8`` or ``fp16``.
+            precision: ``auto``, ``fp32``, ``int8``, ``bf16`` or ``fp16``.
             threads: Threads of one run on the CPU; None for the cores that the process may use.
             max_length: Maximum tokens of a text; None for the model's limit.
             long_text: For longer texts: ``truncate`` cuts them, counts them in ``stats`` and warns once; ``error`` refuses

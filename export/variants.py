@@ -15,6 +15,7 @@ from .calibrate import calibrate, calibration_texts
 from .checkpoint import FusionWarning
 from .checkpoint.weights import Weights
 from .graph.bert import build
+from .graph.cpu_bf16 import CpuBf16
 from .graph.cpu_fp32 import OPSETS, CpuAttentions, CpuFp32, CpuPlain
 from .graph.cpu_int8 import CpuInt8
 from .graph.cuda_fp16 import CudaFp16
@@ -26,7 +27,7 @@ from .parity.gates import check_activations, check_fused_attention, check_parity
 from .parity.graphs import check_attentions, check_packed
 from .parity.saturation import check_exact, measure_saturated
 
-LOWERINGS: tuple[type[Lowering], ...] = (CpuFp32, CpuInt8, CudaFp16, CudaFp16Packed)
+LOWERINGS: tuple[type[Lowering], ...] = (CpuFp32, CpuInt8, CpuBf16, CudaFp16, CudaFp16Packed)
 TARGETS = ("all", "cpu", "cuda", "fp32")  # fp32: only the exact graph
 FP32_OPSETS = (*OPSETS, CpuFp32.opset)  # that the fp32 graph can be written in
 

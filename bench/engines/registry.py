@@ -36,6 +36,7 @@ _OPENVINO, _CTRANSLATE2 = "openvino:OpenVino", "ctranslate2:CTranslate2"
 SPECS: tuple[EngineSpec, ...] = (  # every engine, fusedbert first
     _spec("fusedbert-fp32", "fusedbert fp32", _FUSEDBERT, environment=OURS),
     _spec("fusedbert-int8", "fusedbert int8", _FUSEDBERT, environment=OURS),
+    _spec("fusedbert-bf16", "fusedbert bf16", _FUSEDBERT, environment=OURS),
     _spec("fusedbert-fp16", "fusedbert fp16", _FUSEDBERT, CUDA, environment=OURS),
     _spec("transformers-fp32", "transformers fp32", _TORCH, BOTH),
     _spec("transformers-bf16", "transformers bf16", _TORCH, BOTH),

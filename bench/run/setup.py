@@ -17,6 +17,7 @@ from fusedbert.engine.errors import OptionError
 from fusedbert.engine.hardware.cpu import inspect_machine
 from fusedbert.engine.hardware.device import CUDA, choose, import_onnxruntime, inspect_offer
 from fusedbert.engine.hardware.storage import cache_root, cached_sha256
+from fusedbert.engine.kernels import Kernels, runs
 from fusedbert.engine.load import Options, Precision
 from fusedbert.engine.load.resolve import download, embedded_checkpoint, resolve_model
 from fusedbert.engine.load.select import select_variant
@@ -51,7 +52,7 @@ def shared_options(*, rounds: str) -> Callable[[Callable[..., None]], Callable[.
     model = "Artifact, checkpoint folder or hub id; default: the embedded model."
     against = "Engines to compare with, with commas between: names and groups of `fusedbert bench setup --help`, or all."
     checkpoint = "The checkpoint that MODEL was exported from, for engines that convert it themselves."
-    precision = "fusedbert's: auto, fp32, int8 or fp16; auto with --against on a CPU is both fp32 and int8."
+    precision = "fusedbert's: auto, fp32, int8, bf16 or fp16; auto with --against on a CPU is fp32, bf16 and int8."
     report = "Write results.json, a self-contained page, and its plots into this folder."
     existing = click.Path(exists=True, file_okay=False, path_type=Path)
     options = (
@@ -193,8 +194,9 @@ def open_lineup(shared: Shared, *, max_length: int | None = None, without: Colle
 def _precisions(model: BenchmarkModel, wanted: Precision, *, both: bool) -> list[str]:
     """Return the precisions that fusedbert runs in; with ``both``, auto on a CPU means every one of the artifact."""
     if both and wanted is Precision.AUTO and model.device == "cpu":
-        return [each for each in ("fp32", "int8") if model.manifest.variant(target="cpu", precision=each)]
-    selection = select_variant(model.manifest, target=model.device, precision=wanted, machine=inspect_machine())
+        return [each for each in ("fp32", "bf16", "int8") if model.manifest.variant(target="cpu", precision=each)]
+    bf16 = runs(Kernels.BF16, None)
+    selection = select_variant(model.manifest, target=model.device, precision=wanted, machine=inspect_machine(), bf16=bf16)
     return [selection.variant.precision]
 
 

@@ -169,7 +169,7 @@ _VARIANT = _object(
     {
         "file": _FILE,
         "target": _member("cpu", "cuda"),
-        "precision": _member("fp32", "int8", "fp16"),
+        "precision": _member("fp32", "int8", "bf16", "fp16"),
         "outputs": _one(" or ".join(map(str, _OUTPUTS)), lambda value: value in _OUTPUTS),
         "opset": _integer(1, 10_000),
         "nodes": _mapping(_integer(0)),

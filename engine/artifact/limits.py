@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from . import Parity
 
 FP32_TOLERANCE = 1e-4  # of a logit, times the parity's scale
-LABEL_AGREEMENT = 0.99  # share of texts that keep their label in fp16 and int8
-MEAN_PROBABILITY = {"fp16": 0.002, "int8": 0.01}
+LABEL_AGREEMENT = 0.99  # share of texts that keep their label in fp16, bf16 and int8
+MEAN_PROBABILITY = {"fp16": 0.002, "bf16": 0.002, "int8": 0.01}
 # Golden texts at load: room for another order of additions; a wrong kernel is off by whole units. Of a logit, times the
 # parity's scale; of an output without a unit, as a share of the outputs' spread.
-GOLDEN_TOLERANCE = {"fp16": 0.05, "fp32": 1e-3}
-GOLDEN_OF_SPREAD = {"fp16": 0.01, "fp32": 1e-3}
+GOLDEN_TOLERANCE = {"fp16": 0.05, "bf16": 0.05, "fp32": 1e-3}
+GOLDEN_OF_SPREAD = {"fp16": 0.01, "bf16": 0.01, "fp32": 1e-3}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class OrderLimits:
 # for int8 are five times what a trained model needs. Most random models miss them; their int8 is useless for ranking.
 ORDER: Mapping[str, OrderLimits] = {
     "fp16": OrderLimits(rank_correlation=0.995, mean_of_spread=0.01, max_of_spread=0.05),
+    "bf16": OrderLimits(rank_correlation=0.995, mean_of_spread=0.01, max_of_spread=0.05),
     "int8": OrderLimits(rank_correlation=0.99, mean_of_spread=0.02, max_of_spread=0.2),
 }
 

@@ -53,7 +53,7 @@ class Variant:
     Attributes:
         file: Path inside the artifact, e.g. ``onnx/model.onnx``.
         target: ``cpu`` or ``cuda``.
-        precision: ``fp32``, ``int8`` or ``fp16``.
+        precision: ``fp32``, ``int8``, ``bf16`` or ``fp16``.
         outputs: ``("logits",)`` or ``("logits", "attentions", "queries", "keys")``.
         opset: Version of the default ONNX operator set.
         nodes: Number of nodes by op type.

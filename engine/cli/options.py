@@ -18,7 +18,9 @@ model_option = click.option(
     "-m", "--model", metavar="MODEL", help="Artifact, checkpoint folder or hub id.  [default: the embedded model]"
 )
 device_option = click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
-precision_option = click.option("--precision", default="auto", show_default=True, metavar="P", help="auto, fp32, int8 or fp16.")
+precision_option = click.option(
+    "--precision", default="auto", show_default=True, metavar="P", help="auto, fp32, int8, bf16 or fp16."
+)
 split_special_tokens_option = click.option(
     "--split-special-tokens", is_flag=True, default=None, help="Read [SEP] in a text as text, not as the token."
 )

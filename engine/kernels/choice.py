@@ -111,6 +111,14 @@ def describe(
     return f"ONNX Runtime kernels ({', '.join(reasons)})"
 
 
+def runs(kernels: Kernels, session_options: Any) -> bool:
+    """Return whether a session gets kernels for a set; False too if ``choose`` would raise."""
+    try:
+        return _has(choose(kernels, session_options)[0], kernels)
+    except (OptionError, DeviceError):
+        return False
+
+
 def _has(level: Level, kernels: Kernels) -> bool:
     return next(iter(_WORDS[kernels])) in level.operations
 

@@ -50,6 +50,7 @@ class Precision(enum.StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
     INT8 = "int8"
+    BF16 = "bf16"
     FP16 = "fp16"
 
 

@@ -47,7 +47,7 @@ class Runtime:
     Attributes:
         device: ``cpu`` or ``cuda:N``.
         provider: ONNX Runtime's execution provider.
-        precision: ``fp32``, ``int8`` or ``fp16``.
+        precision: ``fp32``, ``int8``, ``bf16`` or ``fp16``.
         file: The graph.
         fused_attention: Number of its fused attention nodes.
         threads: Threads of one run on the CPU.
@@ -207,14 +207,15 @@ class _Opener:
             other = select_after(self.manifest, selection, str(error)) if automatic else None
             if other is None:
                 raise _with_way_out(error, selection, self.machine) from None
-            surprise = f"fusedbert runs in fp32, not in int8: {error}"
+            surprise = f"fusedbert runs in fp32, not in {selection.variant.precision}: {error}"
         try:
             return dataclasses.replace(self._on_cpu(choice, other), surprise=surprise)
         except WrongResultError as error:
             raise _with_way_out(error, other, self.machine) from None
 
     def _select(self, target: str) -> Selection:
-        return select_variant(self.manifest, target=target, precision=self.options.precision, machine=self.machine)
+        bf16 = target == "cpu" and kernel_libraries.runs(kernel_libraries.Kernels.BF16, self.options.session_options)
+        return select_variant(self.manifest, target=target, precision=self.options.precision, machine=self.machine, bf16=bf16)
 
     def _on_cpu(self, choice: Choice, selection: Selection) -> _Opened:
         variant, settings = selection.variant, self.options.session_options

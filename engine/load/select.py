@@ -21,8 +21,8 @@ class Selection:
     why: str
 
 
-def select_variant(manifest: Manifest, *, target: str, precision: Precision, machine: Machine) -> Selection:
-    """Choose the graph for a target, ``cpu`` or ``cuda``; the CPU's features decide on int8.
+def select_variant(manifest: Manifest, *, target: str, precision: Precision, machine: Machine, bf16: bool = False) -> Selection:
+    """Choose the graph for a target, ``cpu`` or ``cuda``; the CPU's features decide on int8, ``bf16`` whether it has kernels.
 
     Raises:
         OptionError: The artifact has no such graph; the message lists its graphs and how to make one.
@@ -35,7 +35,7 @@ def select_variant(manifest: Manifest, *, target: str, precision: Precision, mac
             raise OptionError(f"precision={str(precision)!r} on {target}: {_held(manifest, target, precision)}")
         beyond = saturation(variant, machine)
         return Selection(variant=variant, why=f"{precision} was asked for" + (f", and {beyond}" if beyond else ""))
-    return _automatic_cuda(manifest) if target == "cuda" else _automatic_cpu(manifest, machine)
+    return _automatic_cuda(manifest) if target == "cuda" else _automatic_cpu(manifest, machine, bf16=bf16)
 
 
 def select_after(manifest: Manifest, failed: Selection, reason: str) -> Selection | None:
@@ -50,6 +50,8 @@ def kernels_for(variant: Variant) -> Kernels | None:
     """Return the library for a graph, or None; the fp32 one is for the exporter's direct route, which writes ``Attention``."""
     if f"{DOMAIN}:Dense" in variant.nodes:
         return Kernels.INT8
+    if f"{DOMAIN}:Bf16Dense" in variant.nodes:
+        return Kernels.BF16
     direct = variant.fused_attention == variant.nodes.get("Attention")
     return Kernels.FP32 if direct and (variant.target, variant.precision) == ("cpu", "fp32") else None
 
@@ -65,29 +67,45 @@ def _automatic_cuda(manifest: Manifest) -> Selection:
     return Selection(variant=variant, why=f"{variant.precision} graph for the CPU, the artifact has no graph for CUDA{hint}")
 
 
-def _automatic_cpu(manifest: Manifest, machine: Machine) -> Selection:
+def _automatic_cpu(manifest: Manifest, machine: Machine, *, bf16: bool) -> Selection:
+    """Take the fastest graph within its gates: int8, then bf16 where there are kernels for it, then fp32."""
     if not manifest.verifiable:
         return _unverified_cpu(manifest)
-    fp32, int8 = (_first(manifest, ("cpu", precision)) for precision in (Precision.FP32, Precision.INT8))
+    fp32, half, int8 = (_first(manifest, ("cpu", each)) for each in (Precision.FP32, Precision.BF16, Precision.INT8))
+    beyond = "the artifact has no int8 graph"
+    if int8 is not None:
+        reason = _against_int8(int8, machine, others=fp32 is not None)
+        if reason is None:
+            return Selection(variant=int8, why=f"int8 within the gates{_measured(int8, machine)}")
+        beyond = reason
+    if half is not None and bf16 and passes(half.parity, Precision.BF16):
+        return Selection(variant=half, why=f"bf16 within the gates ({figures(half.parity)}); {beyond}")
+    if fp32 is not None:
+        return Selection(variant=fp32, why=f"fp32, {beyond}")
     if int8 is None:
-        if fp32 is None:
-            raise OptionError(f"precision='auto' on cpu: {_held(manifest, 'cpu')}")
-        return Selection(variant=fp32, why="fp32, the artifact has no int8 graph")
-    measured, clipped = int8.parity, _clipped(int8, machine)
-    beyond = None if passes(measured, Precision.INT8) else f"int8 does not pass the gates ({_with_limits(measured)})"
-    beyond = beyond or saturation(int8, machine)
-    if beyond is None and clipped is not None:
-        kernel = f"ONNX Runtime's {'AVX-512' if 'avx512f' in machine.features else 'AVX2'} kernel"
-        return Selection(variant=int8, why=f"int8 within the gates on {kernel}, whose products saturate ({figures(clipped)})")
-    if beyond is None and (machine.int8 is Int8.EXACT or fp32 is None):
-        return Selection(variant=int8, why=f"int8 within the gates ({figures(measured)})")
-    if fp32 is None:
-        raise OptionError(f"precision='auto' on cpu: the artifact has no fp32 graph, and {beyond}: ask for int8")
-    if beyond is None:
-        unknown = "8-bit products saturate on this CPU, and the artifact does not say what that changes: export it again"
-        reason = unknown if machine.int8 is Int8.SATURATING else "this CPU is not known to have 8-bit dot products"
-        beyond = f"{reason} (int8: {figures(measured)})"
-    return Selection(variant=fp32, why=f"fp32, {beyond}")
+        raise OptionError(f"precision='auto' on cpu: {_held(manifest, 'cpu')}")
+    raise OptionError(f"precision='auto' on cpu: the artifact has no fp32 graph, and {beyond}: ask for int8")
+
+
+def _against_int8(int8: Variant, machine: Machine, *, others: bool) -> str | None:
+    """Return why int8 is not taken, or None. It is taken without fast products too if there are no ``others``."""
+    if not passes(int8.parity, Precision.INT8):
+        return f"int8 does not pass the gates ({_with_limits(int8.parity)})"
+    if beyond := saturation(int8, machine):
+        return beyond
+    if _clipped(int8, machine) is not None or machine.int8 is Int8.EXACT or not others:
+        return None
+    unknown = "8-bit products saturate on this CPU, and the artifact does not say what that changes: export it again"
+    reason = unknown if machine.int8 is Int8.SATURATING else "this CPU is not known to have 8-bit dot products"
+    return f"{reason} (int8: {figures(int8.parity)})"
+
+
+def _measured(int8: Variant, machine: Machine) -> str:
+    clipped = _clipped(int8, machine)
+    if clipped is None:
+        return f" ({figures(int8.parity)})"
+    kernel = f"ONNX Runtime's {'AVX-512' if 'avx512f' in machine.features else 'AVX2'} kernel"
+    return f" on {kernel}, whose products saturate ({figures(clipped)})"
 
 
 def as_computed_on(machine: Machine, variant: Variant) -> Variant:
@@ -131,6 +149,7 @@ def _first(manifest: Manifest, *wanted: tuple[str, str]) -> Variant | None:
 
 _ONE_TARGET = {
     ("cuda", str(Precision.INT8)): "int8 runs only on the CPU: device='cpu'",
+    ("cuda", str(Precision.BF16)): "bf16 runs only on the CPU: device='cpu'",
     ("cpu", str(Precision.FP16)): "fp16 runs only on CUDA: another precision, or a machine with a GPU",
 }
 

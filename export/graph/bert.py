@@ -13,6 +13,7 @@ import dataclasses
 
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.weights import Embeddings, Weights
+from .biases import fold_biases
 from .builder import Graph
 from .int8_weights import QuantizedWeights
 from .lowering import Lowering
@@ -28,6 +29,7 @@ def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[L
         x = low.embed(tables if a.has_segments else one_segment(tables))  # [tokens, hidden]
     for i in range(a.layers):
         layer = weights.layer(i)
+        layer = fold_biases(layer) if low.folds_biases and isinstance(weights, Weights) else layer
         last = i == a.layers - 1
         with graph.scope(f"layer.{i}"):
             with graph.scope("attention"):

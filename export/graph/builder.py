@@ -26,6 +26,8 @@ ALIGNMENT = 4096  # of external weights, so that a page of the file is a page of
 _TYPES: Mapping[str, int] = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "uint16": TensorProto.BFLOAT16,  # NumPy has no bfloat16: its bits
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
     "int8": TensorProto.INT8,
@@ -92,9 +94,11 @@ class Graph:
         """Add a node and return its output; ``""`` leaves an optional input out."""
         return self.ops(op_type, 1, *inputs, domain=domain, **attributes)[0]
 
-    def ops(self, op_type: str, outputs: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
+    def ops(self, op_type: str, outputs: int, /, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
         """Add a node with several outputs and return them."""
         path = self._unique("/".join((*self._scope, op_type)))
+        while inputs and not inputs[-1]:  # what is left out at the end is not there at all
+            inputs = inputs[:-1]
         names = [path] if outputs == 1 else [f"{path}:{i}" for i in range(outputs)]
         self._nodes.append(helper.make_node(op_type, list(inputs), names, name=path, domain=domain, **attributes))
         return names

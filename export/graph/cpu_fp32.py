@@ -150,8 +150,11 @@ class CpuFp32(Lowering):
 
     def dense(self, name: str, x: str, weights: Dense) -> str:
         """``Gemm``, which includes the bias: 2 to 5 % faster than ``MatMul`` and ``Add``."""
-        g = self.graph
-        return g.op("Gemm", x, g.weight(f"{name}.weight", weights.weight), g.weight(f"{name}.bias", weights.bias))
+        return self.graph.op("Gemm", x, self.graph.weight(f"{name}.weight", weights.weight), self.bias(name, weights))
+
+    def bias(self, name: str, weights: Dense) -> str:
+        """The operand of a product's bias; zeros are left out."""
+        return self.graph.weight(f"{name}.bias", weights.bias) if weights.bias.any() else ""
 
     def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
         """``Add`` and ``LayerNormalization``: on the CPU faster than ``SkipLayerNormalization``."""
@@ -230,6 +233,7 @@ class CpuAttentions(CpuFp32):
     file: ClassVar[str] = "onnx/model_attentions.onnx"
     onnxruntime: ClassVar[str] = "1.24"  # 1.23 loads it and fails at each run: its Attention gives weights only with a past
     output_names: ClassVar[tuple[str, ...]] = ("logits", "attentions", "queries", "keys")
+    folds_biases: ClassVar[bool] = False  # its keys are shown, and the paper's have a bias
 
     def __init__(self, graph: Graph, architecture: Architecture) -> None:
         super().__init__(graph, architecture)

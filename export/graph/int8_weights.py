@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint.weights import Array, Dense, Embeddings, Layer, Norm, Weights
+from .biases import fold_biases
 
 ALPHAS = (0.7, 0.8, 0.9, 1.0)  # migration strengths of SmoothQuant that are tried
 COLUMNS = 512  # outputs of a product on which they are compared
@@ -182,7 +183,7 @@ class QuantizedWeights:
 
     def layer(self, i: int) -> Layer:
         """Return layer ``i``; its normalizations shift and smooth for the products after them."""
-        layer, params = self.weights.layer(i), self.params[i]
+        layer, params = fold_biases(self.weights.layer(i)), self.params[i]
         following = self.params[i + 1].query if i + 1 < len(self.params) else None
         context = params.attention_output
         value = _quantize(layer.value, params.query)
@@ -192,7 +193,7 @@ class QuantizedWeights:
         output = _split_inputs(layer.output, params.output, residual=params.intermediate)
         return Layer(
             query=_quantize(layer.query, params.query),
-            key=_quantize(layer.key, params.query),
+            key=dataclasses.replace(_quantize(layer.key, params.query), bias=layer.key.bias),  # softmax does not see the shift
             value=value,
             attention_output=dataclasses.replace(attended, following=params.intermediate),
             attention_norm=_fold(layer.attention_norm, params.intermediate),

@@ -22,13 +22,14 @@ class Lowering(abc.ABC):
 
     file: ClassVar[str]  # path in the artifact
     target: ClassVar[str]  # ``cpu`` or ``cuda``
-    precision: ClassVar[str]  # ``fp32``, ``int8`` or ``fp16``
+    precision: ClassVar[str]  # ``fp32``, ``int8``, ``bf16`` or ``fp16``
     opset: ClassVar[int]  # version of the default operator set
     onnxruntime: ClassVar[str]  # the first ONNX Runtime that gives the same logits
     ir_version: ClassVar[int] = IR_VERSION  # version of the file format
     layout: ClassVar[str] = PADDED  # ``padded`` or ``packed``
     attention_ops: ClassVar[tuple[str, ...]]  # fused attention, such as ``com.microsoft:Attention``; a layer has one of them
     note: ClassVar[str | None] = None  # text of a ``FusionWarning`` about this graph
+    folds_biases: ClassVar[bool] = True  # whether the biases of key and value may leave the graph, see biases.py
     output_names: ClassVar[tuple[str, ...]] = ("logits",)  # names of the outputs
 
     def __init__(self, graph: Graph, architecture: Architecture) -> None:

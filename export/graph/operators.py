@@ -1,9 +1,10 @@
-"""Operators of the int8 graph, each as a function in standard operators.
+"""Operators of the graphs in int8 and bfloat16, each as a function in standard operators.
 
 The engine has kernels for them (engine/kernels). Without these ONNX Runtime runs the functions, which are in the model file.
 
-Activations are uint8, ``value = scale * (x8 - zero_point)``. A weight is ``[panels, in / 4, 32, 4]``: output ``o`` and input
-``i`` are at ``[o // 32, i // 4, o % 32, i % 4]``. Gamma and beta are called ``gain`` and ``shift``.
+In int8 activations are uint8, ``value = scale * (x8 - zero_point)``, and a weight is ``[panels, in / 4, 32, 4]``: output ``o``
+and input ``i`` are at ``[o // 32, i // 4, o % 32, i % 4]``. In bfloat16 it is ``[panels, in / 2, 32, 2]`` likewise. A bias may
+be left out. Gamma and beta are called ``gain`` and ``shift``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Dense (x8, zero_point, weight, scale, bias) => (y) {
     padded = Flatten <axis = 2> (rows)
     start = Constant <value_ints = [0]> ()
     axis = Constant <value_ints = [1]> ()
-    width = Shape (bias)
+    width = Shape (scale)
     matrix = Slice (padded, start, width, axis)
 """
 
@@ -74,23 +75,79 @@ Attention <num_heads> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {
 }
 """
 
+# x W + b in float32, of bfloat16. ``Gemm`` takes two axes, and a bias that is left out.
+_BF16_PRODUCT = """
+Bf16Product <width> (x16, weight, bias) => (y) {
+    wide = Cast <to = 1> (weight)
+    rows = Transpose <perm = [1, 3, 0, 2]> (wide)
+    padded = Flatten <axis = 2> (rows)
+    start = Constant <value_ints = [0]> ()
+    axis = Constant <value_ints = [1]> ()
+    last = Constant <value_ints = [-1]> ()
+    number = Constant <value_int: int = @width> ()
+    end = Reshape (number, axis)
+    matrix = Slice (padded, start, end, axis)
+    x = Cast <to = 1> (x16)
+    flat = Flatten <axis = -1> (x)
+    product = Gemm (flat, matrix, bias)
+    leading = Shape <end = -1> (x16)
+    shape = Concat <axis = 0> (leading, end)
+    y = Reshape (product, shape)
+}
+"""
+
+# act(x W + b), rounded.
+_BF16_DENSE = """
+Bf16Dense{name} <width> (x16, weight, bias) => (y16) {{
+    product = fusedbert.Bf16Product <width: int = @width> (x16, weight, bias)
+    y = {node} (product)
+    y16 = Cast <to = 16> (y)
+}}
+"""
+
+# norm(x W + b + residual), in float32 and rounded.
+_BF16_DENSE_ADD_NORM = """
+Bf16DenseAddNorm <width, epsilon> (x16, weight, bias, residual, gain, shift) => (y, y16) {
+    product = fusedbert.Bf16Product <width: int = @width> (x16, weight, bias)
+    sum = Add (product, residual)
+    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (sum, gain, shift)
+    y16 = Cast <to = 16> (y)
+}
+"""
+
+# softmax(q k^T) v, as above.
+_BF16_ATTENTION = """
+Bf16Attention <num_heads> (q16, k16, v16, lengths) => (y16) {
+    q = Cast <to = 1> (q16)
+    k = Cast <to = 1> (k16)
+    v = Cast <to = 1> (v16)
+    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, "", "", "", lengths)
+    y16 = Cast <to = 16> (y)
+}
+"""
+
+_NODES: Mapping[str, str] = {"Gelu": "Gelu", "GeluTanh": 'Gelu <approximate = "tanh">', "Relu": "Relu"}
 _TEXTS: Mapping[str, str] = {
     "Dense": DENSE + _MULTIPLIED,
-    "DenseGelu": _DENSE_ACTIVATION.format(name="Gelu", node="Gelu"),
-    "DenseGeluTanh": _DENSE_ACTIVATION.format(name="GeluTanh", node='Gelu <approximate = "tanh">'),
-    "DenseRelu": _DENSE_ACTIVATION.format(name="Relu", node="Relu"),
+    **{f"Dense{name}": _DENSE_ACTIVATION.format(name=name, node=node) for name, node in _NODES.items()},
     "DenseAddNorm": _DENSE_ADD_NORM,
     "Attention": _ATTENTION,
+    "Bf16Product": _BF16_PRODUCT,
+    **{f"Bf16Dense{name}": _BF16_DENSE.format(name=name, node=node) for name, node in {"": "Identity", **_NODES}.items()},
+    "Bf16DenseAddNorm": _BF16_DENSE_ADD_NORM,
+    "Bf16Attention": _BF16_ATTENTION,
 }
 
 
-def function(name: str) -> Any:
-    """Return an operator's ``FunctionProto``; all but ``Attention`` call ``Dense``."""
-    return parser.parse_function(HEAD + _TEXTS[name])
+def functions(name: str) -> list[Any]:
+    """Return an operator's ``FunctionProto``, after that of the function which it calls, if any."""
+    product = "Bf16Product" if name.startswith("Bf16") else "Dense"
+    names = (name,) if name == product or "Attention" in name else (product, name)
+    return [parser.parse_function(HEAD + _TEXTS[each]) for each in names]
 
 
-def to_panels(weight: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Lay a weight ``[in, out]`` out in panels, outputs rounded up with zeros; ``in`` is a multiple of 4."""
+def to_panels(weight: NDArray[Any], takes: int) -> NDArray[Any]:
+    """Lay a weight ``[in, out]`` out in panels, outputs rounded up with zeros; ``takes`` inputs lie together."""
     inputs, outputs = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -outputs % PANEL)))
-    return np.ascontiguousarray(padded.reshape(inputs // 4, 4, -1, PANEL).transpose(2, 0, 3, 1))
+    return np.ascontiguousarray(padded.reshape(inputs // takes, takes, -1, PANEL).transpose(2, 0, 3, 1))

@@ -25,6 +25,7 @@ from .texts import CheckSet
 MEASURED_EXACT = "the same graph with exact products, because this processor's saturate"
 MEASURED_SATURATED = "the same graph with each pair of products clipped at 16 bits, as by ONNX Runtime's AVX2 kernel"
 BATCH_TOKENS = 512  # or one text; more need more memory, and more weights may saturate with one of them
+BIAS = 4  # place of the bias among the inputs of ``Dense``, right after the outputs' scales
 _PRECISION = "int8"
 
 
@@ -69,12 +70,23 @@ def open_stand_in(path: Path, *, saturating: bool) -> Any:
     others = [function for function in model.functions if function.name != "Dense"]
     del model.functions[:]
     model.functions.extend([*others, dense_stand_in(saturating=saturating)])
+    _add_biases(model.graph)
     scratch = path.with_name(f".fusedbert-{path.name}")  # next to the external data, if any
     try:
         scratch.write_bytes(model.SerializeToString())
         return open_session(scratch, disabled=("ConstantFolding",))  # folded, the weights would stay in memory in 32 bits
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _add_biases(graph: Any) -> None:
+    """Give a ``Dense`` without a bias one of zeros, because the stand-in adds it by an operator that needs one."""
+    outputs = {weight.name: weight.dims[0] for weight in graph.initializer if len(weight.dims) == 1}
+    for node in graph.node:
+        if node.op_type == "Dense" and len(node.input) == BIAS:
+            name = f"{node.name}/zeros"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(outputs[node.input[-1]], np.float32), name))
+            node.input.append(name)
 
 
 def by_length(checks: CheckSet) -> CheckSet:

@@ -32,6 +32,7 @@ KNOWN = {
     "fusedbert.json",
     "onnx/model.onnx",
     "onnx/model_int8.onnx",
+    "onnx/model_bf16.onnx",
     "onnx/model_fp16.onnx",
     "onnx/model_fp16_packed.onnx",
 }

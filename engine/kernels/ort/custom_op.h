@@ -64,6 +64,15 @@ static inline OrtStatus *constant(const OrtApi *ort, const OrtKernelInfo *info, 
     return describe(ort, value, tensor);
 }
 
+/* The same for a constant that may be left out: its data is NULL then. */
+static inline OrtStatus *optional_constant(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct tensor *tensor) {
+    const OrtValue *value = NULL;
+    int is_constant = 0;
+    *tensor = (struct tensor){0};
+    TRY(KernelInfoGetConstantInput_tensor(info, index, &is_constant, &value));
+    return is_constant ? describe(ort, value, tensor) : NULL;
+}
+
 /* Compute n units of an operation, on all threads if its cost, so many times the kernel's, is worth waking them. */
 static inline OrtStatus *parallel_for(const OrtApi *ort, OrtKernelContext *context, const struct kernel *kernel, size_t n,
                                      double numbers, void *operation) {
@@ -76,7 +85,8 @@ static inline OrtStatus *parallel_for(const OrtApi *ort, OrtKernelContext *conte
 struct custom_op {
     OrtCustomOp op; /* first: ONNX Runtime passes a pointer to it, which is one to the operator too */
     const char *name;
-    const char *inputs, *outputs; /* a letter for the type of each: u uint8, i int8, l int64, f float32 */
+    /* A letter for the type of each: u uint8, i int8, l int64, h bfloat16, f float32. An input in upper case may be left out. */
+    const char *inputs, *outputs;
     OrtStatus *(*create)(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel);
     void (*destroy)(void *kernel);
     size_t size; /* of a kernel */
@@ -97,8 +107,15 @@ static inline OrtStatus *create_kernel(const OrtCustomOp *op, const OrtApi *ort,
     return status;
 }
 
+static inline int is_optional(char letter) { return letter < 'a'; }
 static inline int type_of(char letter) {
-    return letter == 'u' ? ORT_UINT8 : letter == 'i' ? ORT_INT8 : letter == 'l' ? ORT_INT64 : ORT_FLOAT;
+    switch (is_optional(letter) ? letter + ('a' - 'A') : letter) {
+        case 'u': return ORT_UINT8;
+        case 'i': return ORT_INT8;
+        case 'l': return ORT_INT64;
+        case 'h': return ORT_BFLOAT16;
+        default: return ORT_FLOAT;
+    }
 }
 static inline const char *name(const OrtCustomOp *op) { return custom_op_of(op)->name; }
 static inline const char *provider(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
@@ -106,6 +123,7 @@ static inline int input_type(const OrtCustomOp *op, size_t i) { return type_of(c
 static inline int output_type(const OrtCustomOp *op, size_t i) { return type_of(custom_op_of(op)->outputs[i]); }
 static inline size_t inputs(const OrtCustomOp *op) { return strlen(custom_op_of(op)->inputs); }
 static inline size_t outputs(const OrtCustomOp *op) { return strlen(custom_op_of(op)->outputs); }
+static inline int characteristic(const OrtCustomOp *op, size_t i) { return is_optional(custom_op_of(op)->inputs[i]); }
 static inline int zero_at(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, 0; } /* required; default memory */
 static inline int one(const OrtCustomOp *op) { return (void)op, 1; }
 
@@ -113,7 +131,7 @@ static inline int one(const OrtCustomOp *op) { return (void)op, 1; }
     {                                                                                                                  \
         .version = ORT_VERSION, .GetName = name, .GetExecutionProviderType = provider, .GetInputType = input_type,     \
         .GetInputTypeCount = inputs, .GetOutputType = output_type, .GetOutputTypeCount = outputs,                      \
-        .KernelDestroy = destroy, .GetInputCharacteristic = zero_at, .GetOutputCharacteristic = zero_at,               \
+        .KernelDestroy = destroy, .GetInputCharacteristic = characteristic, .GetOutputCharacteristic = zero_at,               \
         .GetInputMemoryType = zero_at, .GetVariadicInputMinArity = one, .GetVariadicInputHomogeneity = one,            \
         .GetVariadicOutputMinArity = one, .GetVariadicOutputHomogeneity = one, .CreateKernelV2 = create_kernel,        \
         .KernelComputeV2 = compute                                                                                     \
@@ -131,6 +149,6 @@ struct custom_ops {
     const struct custom_op *ops;
     size_t count;
 };
-extern const struct custom_ops CUSTOM_INT8, CUSTOM_FP32;
+extern const struct custom_ops CUSTOM_INT8, CUSTOM_BF16, CUSTOM_FP32;
 
 #endif

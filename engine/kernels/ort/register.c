@@ -3,7 +3,8 @@
 
 #include "custom_op.h"
 
-static const struct custom_ops *const CUSTOM_OPS[SETS] = {[INT8_OPERATORS] = &CUSTOM_INT8, [FP32_OPERATORS] = &CUSTOM_FP32};
+static const struct custom_ops *const CUSTOM_OPS[SETS] = {
+    [INT8_OPERATORS] = &CUSTOM_INT8, [BF16_OPERATORS] = &CUSTOM_BF16, [FP32_OPERATORS] = &CUSTOM_FP32};
 
 /* What RegisterCustomOps gives the next session of this thread, as it has no argument for that. */
 static _Thread_local struct {

@@ -22,7 +22,7 @@ def job(checkpoint, tmp_path):
 
 def test_names_are_unique_and_fusedberts_come_first():
     assert len(set(names())) == len(SPECS)
-    assert names()[:3] == ("fusedbert-fp32", "fusedbert-int8", "fusedbert-fp16")
+    assert names()[:4] == ("fusedbert-fp32", "fusedbert-int8", "fusedbert-bf16", "fusedbert-fp16")
     assert not set(names()) & set(groups())
 
 

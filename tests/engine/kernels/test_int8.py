@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from operators_of_one_node import FUNCTIONS, Operator, levels
 
-from fusedbert.engine import kernels as cpu_kernels
 from fusedbert.engine.hardware.cpu import Int8, inspect_machine
-from fusedbert.export.graph.operators import DOMAIN, PANEL, function, to_panels
+from fusedbert.export.graph.operators import PANEL, to_panels
 
 Array = NDArray[Any]
-TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int64): 7}
-FUNCTIONS = "onnxruntime"
 # On AVX2 ONNX Runtime sums two products in 16 bits, which hold 255 * 63 twice: there the functions are exact up to that weight.
 LARGEST = 63 if inspect_machine().int8 is Int8.SATURATING else 127
-KNOWN = [level for level in getattr(cpu_kernels.loaded(), "levels", ()) if not level.lacking]
-LEVELS = [level.name for level in KNOWN if "dense" in level.operations]
-ATTENDING = [level.name for level in KNOWN if "attention" in level.operations]
+LEVELS, ATTENDING = levels("dense_int8"), levels("attention")
 NONE = pytest.param("", marks=pytest.mark.skip(reason="no such kernels here"))
 
 
@@ -46,53 +39,13 @@ def kernels(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@dataclasses.dataclass(frozen=True)
-class Operator:
-    """A model of one node.
-
-    Attributes:
-        name: Of the operator.
-        operands: In the node's order.
-        inputs: Names of the operands that are inputs of a run; the others are constants of the model.
-        outputs: Their types.
-        attributes: Of the node.
-    """
-
-    name: str
-    operands: dict[str, Array]
-    inputs: tuple[str, ...]
-    outputs: dict[str, type]
-    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def open(self, *, kernels: str, threads: int = 2) -> onnxruntime.InferenceSession:
-        """Open a session at a level of the kernels."""
-        info = helper.make_tensor_value_info
-        declared = [info(n, TYPES[self.operands[n].dtype], [None] * self.operands[n].ndim) for n in self.inputs]
-        outputs = [info(n, TYPES[np.dtype(dtype)], None) for n, dtype in self.outputs.items()]
-        constants = [numpy_helper.from_array(array, n) for n, array in self.operands.items() if n not in self.inputs]
-        node = helper.make_node(self.name, list(self.operands), list(self.outputs), domain=DOMAIN, **self.attributes)
-        opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid(DOMAIN, 1)]
-        graph = helper.make_graph([node], "one", declared, outputs, constants)
-        functions = [function(each) for each in dict.fromkeys(("Dense", self.name))]
-        model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 4
-        cpu_kernels.register(options, {cpu_kernels.SWITCH: kernels}, cpu_kernels.Kernels.INT8)
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-    def run(self, changed: Mapping[str, Array] = {}, /, *, kernels: str, threads: int = 2) -> list[Array]:
-        """Run it once, with some operands changed."""
-        feeds = {name: changed.get(name, self.operands[name]) for name in self.inputs}
-        return [np.asarray(output) for output in self.open(kernels=kernels, threads=threads).run(None, feeds)]
-
-
 def dense(rows: int, inputs: int, outputs: int, name: str = "Dense", batch: int = 1) -> Operator:
     """Make a product of random numbers, with an activation or a normalization by the operator's name."""
     rng = np.random.default_rng(rows + inputs + outputs)
     operands: dict[str, Array] = {
         "x8": rng.integers(0, 256, (batch, rows, inputs), dtype=np.uint8),
         "zero_point": np.array(117, dtype=np.uint8),
-        "weight": to_panels(rng.integers(-LARGEST, LARGEST + 1, (inputs, outputs), dtype=np.int8)),
+        "weight": to_panels(rng.integers(-LARGEST, LARGEST + 1, (inputs, outputs), dtype=np.int8), 4),
         "scale": rng.uniform(1e-5, 1e-4, outputs).astype(np.float32) / np.float32(math.sqrt(inputs)),
         "bias": rng.normal(size=outputs).astype(np.float32),
     }
@@ -127,10 +80,10 @@ def attention(batch: int, queries: int, keys: int, heads: int, head: int, length
 def product_in_float64(operator: Operator) -> Array:
     """Return ``x W + b``, exact up to the scale; the weight is read back from its panels."""
     o = operator.operands
-    inputs, outputs = o["x8"].shape[-1], len(o["bias"])
+    inputs, outputs = o["x8"].shape[-1], len(o["scale"])
     weight = np.array([[o["weight"][j // PANEL, i // 4, j % PANEL, i % 4] for j in range(outputs)] for i in range(inputs)])
     sums = (o["x8"].astype(np.int64) - int(o["zero_point"])) @ weight.astype(np.int64)
-    return np.asarray(sums * o["scale"].astype(np.float64) + o["bias"])
+    return np.asarray(sums * o["scale"].astype(np.float64) + o.get("bias", 0.0))
 
 
 def rounded(y: Array, operator: Operator) -> Array:
@@ -154,6 +107,13 @@ SIZES = [(1, 4, 1), (2, 64, 32), (14, 36, 48), (15, 128, 33), (29, 384, 96), (70
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), SIZES)
 def test_dense_equals_the_product(rows: int, inputs: int, outputs: int, kernels: str) -> None:
     operator = dense(rows, inputs, outputs)
+    (y,) = operator.run(kernels=kernels)
+    np.testing.assert_allclose(y, product_in_float64(operator), rtol=1e-6, atol=1e-6)
+
+
+def test_a_product_may_have_no_bias(kernels: str) -> None:
+    whole = dense(15, 128, 33)
+    operator = dataclasses.replace(whole, operands={n: array for n, array in whole.operands.items() if n != "bias"})
     (y,) = operator.run(kernels=kernels)
     np.testing.assert_allclose(y, product_in_float64(operator), rtol=1e-6, atol=1e-6)
 
@@ -297,3 +257,5 @@ def test_weights_have_to_be_constants(level: str) -> None:
     operator = dense(3, 64, 32)
     with pytest.raises(Exception, match="constants of the model"):
         dataclasses.replace(operator, inputs=("x8", "scale")).open(kernels=level)
+    with pytest.raises(Exception, match="a bias has to be a constant"):
+        dataclasses.replace(operator, inputs=("x8", "bias")).run(kernels=level)

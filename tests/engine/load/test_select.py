@@ -22,6 +22,7 @@ SKYLAKE = dataclasses.replace(NEW, features=("avx2", "avx512f"))
 OLD = dataclasses.replace(NEW, features=())
 GOOD = {"label_agreement": 0.995, "mean_abs_probability": 0.004}
 PASSES = Parity(reference="r", texts=100, max_abs_logit=0.7, label_agreement=0.993, mean_abs_probability=0.006)
+PASSES_BF16 = dataclasses.replace(PASSES, label_agreement=1.0, mean_abs_probability=0.0003)
 FAILS = dataclasses.replace(PASSES, label_agreement=0.75)
 
 
@@ -34,7 +35,7 @@ def held(manifest: Callable[..., Any], variant: Callable[..., Any]) -> Callable[
     return make
 
 
-FP32, INT8, FP16 = ("cpu", "fp32"), ("cpu", "int8"), ("cuda", "fp16")
+FP32, INT8, BF16, FP16 = ("cpu", "fp32"), ("cpu", "int8"), ("cpu", "bf16"), ("cuda", "fp16")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,33 @@ def test_auto_takes_the_best_precision_that_passed_its_gates(
 ) -> None:
     selection = select_variant(held(*kinds, **parity), target=target, precision=Precision.AUTO, machine=machine)
     assert selection.variant.precision == precision and why in selection.why
+
+
+@pytest.mark.parametrize(
+    ("kinds", "parity", "half", "precision", "why"),
+    [
+        ((FP32, INT8, BF16), GOOD, PASSES_BF16, "int8", "int8 within the gates"),
+        ((FP32, INT8, BF16), {"label_agreement": 0.98}, PASSES_BF16, "bf16", "bf16 within the gates (labels agree in 100.0%"),
+        ((FP32, INT8, BF16), {"label_agreement": 0.98}, PASSES_BF16, "bf16", "int8 does not pass the gates"),
+        ((FP32, BF16), {}, PASSES_BF16, "bf16", "no int8 graph"),
+        ((BF16,), {}, PASSES_BF16, "bf16", "no int8 graph"),
+        ((FP32, BF16), {}, dataclasses.replace(PASSES_BF16, mean_abs_probability=0.003), "fp32", "no int8 graph"),
+    ],
+)
+def test_auto_takes_bf16_after_int8_and_before_fp32(
+    held: Any, kinds: Any, parity: dict[str, float], half: Parity, precision: str, why: str
+) -> None:
+    made = held(*kinds, **parity)
+    variants = [dataclasses.replace(v, parity=half) if v.precision == "bf16" else v for v in made.variants]
+    made = dataclasses.replace(made, variants=tuple(variants))
+    selection = select_variant(made, target="cpu", precision=Precision.AUTO, machine=NEW, bf16=True)
+    assert selection.variant.precision == precision and why in selection.why
+
+
+def test_auto_takes_bf16_only_where_there_are_kernels_for_it(held: Any) -> None:
+    made = held(FP32, BF16)
+    assert select_variant(made, target="cpu", precision=Precision.AUTO, machine=NEW).variant.precision == "fp32"
+    assert select_variant(made, target="cpu", precision=Precision.BF16, machine=NEW).variant.precision == "bf16"
 
 
 @pytest.mark.parametrize(

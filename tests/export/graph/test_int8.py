@@ -45,7 +45,7 @@ def test_the_graph_is_close_to_the_reference_for_every_family(make_checkpoint, t
     architecture, layout = describe(read_config(source))
     tokens = Tokenization(source, architecture)
     manifest = read_manifest(tmp_path / "artifact")
-    assert [variant.precision for variant in manifest.variants] == ["fp32", "int8"]
+    assert [variant.precision for variant in manifest.variants] == ["fp32", "int8", "bf16"]
     texts = [tokens.encode(text) for text in CHECK_TEXTS[:12]]
     expected = forward(architecture, Weights(source, architecture, layout), texts)
     session = check.open_session(tmp_path / "artifact/onnx/model_int8.onnx")
@@ -65,15 +65,16 @@ def test_folding_cancels_out(make_checkpoint) -> None:
     plan, layer, folded = plans[0], weights.layer(0), QuantizedWeights(weights, plans).layer(0)
     x = np.random.default_rng(0).normal(size=(50, architecture.hidden_size)).astype(np.float32)
     smoothed = (x - plan.query.shift) / plan.query.smooth
-    for name in ("query", "key"):
-        exact, part = getattr(layer, name), getattr(folded, name)
-        found = smoothed @ (part.weight.astype(np.float32) * part.scale) + part.bias
-        np.testing.assert_allclose(found, x @ exact.weight + exact.bias, atol=0.1)
+    query, key = (smoothed @ (part.weight.astype(np.float32) * part.scale) + part.bias for part in (folded.query, folded.key))
+    np.testing.assert_allclose(query, x @ layer.query.weight + layer.query.bias, atol=0.1)
+    off = key - (x @ layer.key.weight + layer.key.bias)  # the same for every token, which softmax does not see
+    np.testing.assert_allclose(off - off.mean(axis=0), np.zeros_like(off), atol=0.1)
+    assert not folded.key.bias.any()
     of_value, of_output = folded.value, folded.attention_output
     assert isinstance(of_value, QuantizedDense) and isinstance(of_output, QuantizedDense)
     value = smoothed @ (of_value.weight.astype(np.float32) * of_value.scale) + of_value.bias
     params = plan.attention_output
-    np.testing.assert_allclose(value * params.smooth + params.shift, x @ layer.value.weight + layer.value.bias, atol=0.1)
+    np.testing.assert_allclose(value * params.smooth + params.shift, x @ layer.value.weight, atol=0.1)  # its bias moved on
     assert of_output.residual is not None
     residual = smoothed * of_output.residual
     product = value @ (of_output.weight.astype(np.float32) * of_output.scale)

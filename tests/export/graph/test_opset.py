@@ -140,6 +140,7 @@ def test_the_manifest_and_the_card_say_what_each_graph_requires(source: Path, tm
     assert manifest.requires == {
         "onnx/model.onnx": {"opset": 20, "onnxruntime": "1.17"},
         "onnx/model_int8.onnx": {"opset": 24, "onnxruntime": "1.25"},
+        "onnx/model_bf16.onnx": {"opset": 24, "onnxruntime": "1.25"},
         "onnx/model_fp16.onnx": {"opset": 17, "onnxruntime": "1.31"},
         "onnx/model_attentions.onnx": {"opset": 23, "onnxruntime": "1.24"},
     }

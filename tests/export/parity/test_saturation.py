@@ -67,7 +67,7 @@ def _product(folder: Path, x: np.ndarray, w: np.ndarray, *, saturating: bool) ->
     x8 = graph.input("x8", "uint8", list(x.shape))
     graph.define(dense_stand_in(saturating=saturating))
     ones, bias = (graph.weight(name, np.full(outputs, n, np.float32)) for name, n in (("scale", 1), ("bias", 0)))
-    operands = (x8, graph.constant(7, "uint8"), graph.weight("weight", to_panels(w)), ones, bias)
+    operands = (x8, graph.constant(7, "uint8"), graph.weight("weight", to_panels(w, 4)), ones, bias)
     graph.output("y", graph.op("Dense", *operands, domain=DOMAIN), "float32", [*x.shape[:-1], outputs])
     graph.write(folder / "dense.onnx", "dense", opset=24, metadata={})
     return np.asarray(open_session(folder / "dense.onnx", disabled=("ConstantFolding",)).run(["y"], {"x8": x})[0])
@@ -102,7 +102,7 @@ def made(saturating: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_a_model_that_saturates_fails_only_the_second_gate(made: tuple[Path, Manifest, str]) -> None:
     folder, manifest, printed = made
-    fp32, int8 = manifest.variants
+    fp32, int8, _ = manifest.variants
     assert int8.parity_avx2 is not None and fp32.parity_avx2 is None
     assert passes(int8.parity, "int8") and not passes(int8.parity_avx2, "int8")
     assert int8.parity_avx2.texts == int8.parity.texts and "AVX2" in int8.parity_avx2.measured_on

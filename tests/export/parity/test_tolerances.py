@@ -78,10 +78,10 @@ def test_a_head_of_any_scale_is_exported_and_answers_as_transformers(
     with warnings.catch_warnings():
         warnings.simplefilter("error", LeftOutWarning)
         manifest = export_checkpoint(source, tmp_path / "artifact", required=False)
-    assert [variant.precision for variant in manifest.variants] == ["fp32", "int8", "fp16", "fp16"]
+    assert [variant.precision for variant in manifest.variants] == ["fp32", "int8", "bf16", "fp16", "fp16"]
     expected = of_transformers(source)
     spread = np.ptp(expected)
-    for precision, share in (("fp32", 1e-5), ("int8", 0.1)):
+    for precision, share in (("fp32", 1e-5), ("int8", 0.1), ("bf16", 0.01)):
         with Classifier.from_pretrained(tmp_path / "artifact", device="cpu", precision=precision) as clf:
             found = clf.decision_function(list(TEXTS))
         assert np.abs(found - expected).max() <= share * spread + 1e-7 * np.abs(expected).max()
@@ -158,7 +158,7 @@ def test_a_wrong_result_is_wrong_in_every_unit(unit: float) -> None:
         with pytest.raises(ExportError, match="in a logit"):
             check.check_limits(check.compare(results(change), reference, "regression"), "fp32", "graph")
     noisy = reference + RNG.normal(size=reference.shape) * 0.3 * unit
-    for precision in ("fp16", "int8"):
+    for precision in ("fp16", "bf16", "int8"):
         check.check_limits(exact, precision, "graph")
         with pytest.raises(ExportError, match=r"rank correlation of 0\.9.* of their spread"):
             check.check_limits(check.compare(results(noisy), reference, "regression"), precision, "graph")
@@ -184,7 +184,7 @@ def test_values_that_cancel_may_keep_the_rounding_of_their_terms() -> None:
     check.check_limits(check.compare(results(off), reference, "regression", terms=np.array([10.0])), "fp32", "graph")
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp16"])
+@pytest.mark.parametrize("precision", ["int8", "bf16", "fp16"])
 def test_a_reranker_that_is_off_by_2_is_refused(precision: str) -> None:
     reference = 20.0 + RNG.uniform(-4, 4, size=(150, 1))
     for change in (2.0, -2.0, RNG.choice([-2.0, 2.0], size=reference.shape), RNG.normal(size=reference.shape) * 2):
@@ -195,7 +195,7 @@ def test_a_reranker_that_is_off_by_2_is_refused(precision: str) -> None:
         assert not passes(parity, precision)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "bf16", "fp16"])
 def test_nan_in_one_run_is_wrong(precision: str) -> None:
     reference = RNG.normal(size=(20, 1))
     found = reference.copy()
@@ -209,7 +209,7 @@ def test_outputs_that_never_differ_have_no_order_to_lose() -> None:
     for value in (0.0, 5.0):
         reference = np.full((20, 1), value)
         parity = check.compare(results(reference), reference, "regression")
-        for precision in ("fp32", "int8", "fp16"):
+        for precision in ("fp32", "int8", "bf16", "fp16"):
             check.check_limits(parity, precision, "graph")
         assert parity.rank_correlation == 1.0 and parity.mean_of_spread == 0.0
 
@@ -227,7 +227,7 @@ def test_int8_that_loses_the_order_is_left_out_with_its_figures(make_checkpoint:
         LeftOutWarning, match=r"model_int8\.onnx is left out: .*rank correlation of .* of their spread"
     ) as warned:
         manifest = export_checkpoint(source, tmp_path / "artifact", target="cpu", required=False)
-    assert [variant.precision for variant in manifest.variants] == ["fp32"]
+    assert [variant.precision for variant in manifest.variants] == ["fp32", "bf16"]
     assert not any("probability" in str(warning.message) for warning in warned)
 
 

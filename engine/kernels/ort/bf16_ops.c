@@ -1,0 +1,49 @@
+/* The operators of the bfloat16 graph, of the domain "fusedbert".
+ *
+ *   Bf16Dense          y16 = x W + b
+ *   Bf16DenseGelu      y16 = gelu(x W + b), and so Bf16DenseGeluTanh, Bf16DenseRelu
+ *   Bf16DenseAddNorm   y   = norm(x W + b + residual), and y16
+ *   Bf16Attention      y16 = softmax(q k^T) v for each head, side by side
+ *
+ * x, W and y16 are bfloat16; the rest, sums too, is float32. As in int8 each is also a function of the model.
+ */
+#include "encoder.h"
+
+/* The inputs of a product: x, weight, bias. The number of outputs is an attribute, because panels are rounded up. */
+static OrtStatus *dense_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct dense_kernel *k = kernel;
+    int64_t outputs = 0;
+    k->ort = ort;
+    k->gemm = self->level->kernels[DENSE_BF16], k->normalize = self->level->kernels[NORM];
+    k->bias = 2, k->narrow = 1;
+    k->dense.activation = self->activation;
+    TRY(KernelInfoGetAttribute_int64(info, "width", &outputs));
+    EXPECT(outputs > 0, "a product has to have inputs and outputs");
+    k->dense.outputs = (size_t)outputs;
+    return dense_weights(ort, info, k, 1, 2);
+}
+
+static OrtStatus *dense_add_norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                        void *kernel) {
+    TRY(dense_create(self, ort, info, kernel));
+    return norm_weights(ort, info, kernel, 4);
+}
+
+static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct attention_kernel *k = kernel;
+    k->attention.format = BFLOAT16;
+    return attention_start(self, ort, info, k);
+}
+
+static const struct custom_op OPERATORS[] = {
+    CUSTOM_OP("Bf16Dense", "hhF", "h", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_BF16),
+    CUSTOM_OP("Bf16DenseGelu", "hhF", "h", dense, dense_kernel, dense_destroy, GELU, 1 << DENSE_BF16),
+    CUSTOM_OP("Bf16DenseGeluTanh", "hhF", "h", dense, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_BF16),
+    CUSTOM_OP("Bf16DenseRelu", "hhF", "h", dense, dense_kernel, dense_destroy, RELU, 1 << DENSE_BF16),
+    CUSTOM_OP("Bf16DenseAddNorm", "hhFfff", "fh", dense_add_norm, dense_kernel, dense_destroy, IDENTITY,
+              1 << DENSE_BF16 | 1 << NORM),
+    CUSTOM_OP("Bf16Attention", "hhhl", "h", attention, attention_kernel, attention_destroy, IDENTITY,
+              1 << DENSE_BF16 | 1 << ATTENTION),
+};
+
+const struct custom_ops CUSTOM_BF16 = {"fusedbert", OPERATORS, sizeof OPERATORS / sizeof *OPERATORS};

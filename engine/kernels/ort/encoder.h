@@ -1,0 +1,186 @@
+/* What the operators of the encoder have in common in int8 and bfloat16: their shapes, and the run of a product and of attention. */
+#ifndef FUSEDBERT_ENCODER_H
+#define FUSEDBERT_ENCODER_H
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "custom_op.h"
+
+/* A product, with what may follow it. */
+struct dense_kernel {
+    const OrtApi *ort;
+    const struct kernel *gemm, *normalize;
+    int narrow;         /* whether the result is in eight bits, or in bfloat16; else in float32 */
+    size_t bias;        /* place of the bias among the inputs */
+    struct dense dense; /* without the inputs of a run */
+    struct norm norm;   /* of DenseAddNorm, likewise */
+};
+
+/* Ask for pages of 2 MiB under a large weight: with pages of 4 KiB a run of BERT-base looks up tens of thousands of them, and a
+ * single text waits for that. MADV_COLLAPSE moves the present content (Linux 6.1); a refusal changes nothing. */
+static inline void advise_huge_pages(const void *data, size_t bytes) {
+#ifdef __linux__
+    enum { PAGE = 2 << 20, LARGE = 1 << 20, HUGEPAGE = 14, COLLAPSE = 25 }; /* MADV_HUGEPAGE, MADV_COLLAPSE */
+    if (bytes < LARGE) return;
+    const uintptr_t start = (uintptr_t)data / PAGE * PAGE, end = ((uintptr_t)data + bytes + PAGE - 1) / PAGE * PAGE;
+    madvise((void *)start, end - start, HUGEPAGE);
+    madvise((void *)start, end - start, COLLAPSE);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+
+/* Read weights in panels, and the bias if there is one, for a product of so many outputs. */
+static inline OrtStatus *dense_weights(const OrtApi *ort, const OrtKernelInfo *info, struct dense_kernel *k, size_t weight_at,
+                                       size_t takes) {
+    struct tensor weight, bias;
+    struct dense *d = &k->dense;
+    TRY(constant(ort, info, weight_at, &weight));
+    TRY(optional_constant(ort, info, k->bias, &bias));
+    EXPECT(weight.rank == 4 && weight.shape[2] == PANEL && (size_t)weight.shape[3] == takes,
+           takes == 4 ? "weights have to be [panels, inputs / 4, 32, 4]" : "weights have to be [panels, inputs / 2, 32, 2]");
+    d->weight = weight.data, d->bias = bias.data;
+    d->inputs = takes * (size_t)weight.shape[1];
+    EXPECT(d->inputs && d->outputs, "a product has to have inputs and outputs");
+    EXPECT((size_t)weight.shape[0] == dense_panels(d) && (!bias.data || bias.count == d->outputs),
+           "panels, scales and biases have to have the same number of outputs");
+    advise_huge_pages(d->weight, weight.count * (takes == 4 ? 1 : 2));
+    return NULL;
+}
+
+/* Read the parameters of the normalization that follows a product: gamma, beta and epsilon. */
+static inline OrtStatus *norm_weights(const OrtApi *ort, const OrtKernelInfo *info, struct dense_kernel *k, size_t first) {
+    struct tensor gamma, beta;
+    TRY(constant(ort, info, first, &gamma));
+    TRY(constant(ort, info, first + 1, &beta));
+    TRY(KernelInfoGetAttribute_float(info, "epsilon", &k->norm.epsilon));
+    EXPECT(gamma.count == k->dense.outputs && beta.count == k->dense.outputs,
+           "factor, gamma and beta have to be as wide as the product");
+    k->norm.gamma = gamma.data, k->norm.beta = beta.data;
+    return NULL;
+}
+
+static inline OrtStatus *dense_run(const struct dense_kernel *k, OrtKernelContext *context, struct dense *d) {
+    enum { WEIGHT_ROWS = 14 }; /* reading the weights costs about as much as this many rows */
+    const double products = (double)(d->rows + WEIGHT_ROWS) * (double)(d->inputs * d->outputs);
+    return parallel_for(k->ort, context, k->gemm, dense_units(d), products, d);
+}
+
+/* Get x, and turn its shape into that of the output. */
+static inline OrtStatus *dense_input(const struct dense_kernel *k, OrtKernelContext *context, struct dense *d, struct tensor *x) {
+    const OrtApi *ort = k->ort;
+    const OrtValue *bias = NULL;
+    TRY(input(ort, context, 0, x));
+    EXPECT(x->rank >= 2 && (size_t)x->shape[x->rank - 1] == d->inputs, "the input of a product is not as wide as its weights");
+    if (!d->bias) TRY(KernelContext_GetInput(context, k->bias, &bias));
+    EXPECT(!bias, "a bias has to be a constant of the model");
+    d->x = x->data;
+    d->rows = x->count / d->inputs;
+    x->shape[x->rank - 1] = (int64_t)d->outputs;
+    return NULL;
+}
+
+static inline OrtStatus *dense_compute(void *kernel, OrtKernelContext *context) {
+    const struct dense_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    struct dense d = self->dense;
+    struct tensor x;
+    void *y;
+    TRY(dense_input(self, context, &d, &x));
+    TRY(output(ort, context, 0, x.shape, x.rank, &y));
+    if (!self->narrow) d.y = y;
+    else if (d.scale) d.y8 = y;
+    else d.y16 = y;
+    return dense_run(self, context, &d);
+}
+
+/* The residual follows the bias. */
+static inline OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context) {
+    const struct dense_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    struct dense d = self->dense;
+    struct norm norm = self->norm;
+    struct tensor x, residual;
+    TRY(dense_input(self, context, &d, &x));
+    TRY(input(ort, context, self->bias + 1, &residual));
+    EXPECT(residual.count == d.rows * d.outputs, "the residual does not have the size of the product");
+    TRY(output(ort, context, 0, x.shape, x.rank, &d.y));
+    TRY(output(ort, context, 1, x.shape, x.rank, d.scale ? (void *)&norm.y8 : (void *)&norm.y16));
+    TRY(dense_run(self, context, &d));
+    norm.x = norm.y = d.y, norm.residual = residual.data, norm.width = d.outputs, norm.rows = d.rows;
+    return parallel_for(ort, context, self->normalize, norm_units(&norm), (double)(d.rows * d.outputs), &norm);
+}
+
+static inline void dense_destroy(void *kernel) {
+    const struct dense_kernel *self = kernel;
+    free((void *)self->dense.offset);
+    free(kernel);
+}
+
+struct attention_kernel {
+    const OrtApi *ort;
+    const struct kernel *attend;
+    OrtAllocator *allocator;
+    struct attention attention; /* without the inputs of a run */
+};
+
+static inline OrtStatus *attention_inputs(const OrtApi *ort, OrtKernelContext *context, struct attention *a) {
+    struct tensor q, k, v, lengths;
+    TRY(input(ort, context, 0, &q));
+    TRY(input(ort, context, 1, &k));
+    TRY(input(ort, context, 2, &v));
+    TRY(input(ort, context, 3, &lengths));
+    EXPECT(q.rank == 3 && k.rank == 3 && v.rank == 3, "queries, keys and values have to be [batch, tokens, hidden]");
+    a->batch = (size_t)q.shape[0], a->queries = (size_t)q.shape[1], a->keys = (size_t)k.shape[1];
+    a->head = (size_t)q.shape[2] / a->heads;
+    EXPECT(q.shape[0] == k.shape[0] && q.shape[2] == k.shape[2] && !memcmp(k.shape, v.shape, 3 * sizeof *k.shape),
+           "queries, keys and values differ in size");
+    EXPECT(a->head && a->heads * a->head == (size_t)q.shape[2] && a->head % 16 == 0,
+           "a head's width has to be a multiple of 16");
+    EXPECT(lengths.count == a->batch, "there has to be one length for each text");
+    a->q = q.data, a->k = k.data, a->v = v.data, a->lengths = lengths.data;
+    for (size_t i = 0; i < a->batch; i++)
+        EXPECT(a->lengths[i] >= 0 && a->lengths[i] <= k.shape[1],
+               "a length (nonpad_kv_seqlen) is below 0 or beyond the padded length");
+    return NULL;
+}
+
+static inline OrtStatus *attention_compute(void *kernel, OrtKernelContext *context) {
+    const struct attention_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    struct attention a = self->attention;
+    TRY(attention_inputs(ort, context, &a));
+    const int64_t shape[3] = {(int64_t)a.batch, (int64_t)a.queries, (int64_t)(a.heads * a.head)};
+    TRY(output(ort, context, 0, shape, 3, a.format == BFLOAT16 ? (void *)&a.y16 : (void *)&a.y8));
+    if (!a.batch || !a.queries) return NULL;
+    void *scratch;
+    TRY(AllocatorAlloc(self->allocator, attention_units(&a) * self->attend->scratch(&a) + 64, &scratch));
+    a.scratch = (char *)(((uintptr_t)scratch + 63) / 64 * 64);
+    const double products = 2.0 * (double)(a.batch * a.queries + 16) * (double)(a.keys * a.heads * a.head);
+    OrtStatus *status = parallel_for(ort, context, self->attend, attention_units(&a), products, &a);
+    OrtStatus *freed = AllocatorFree(self->allocator, scratch);
+    if (status && freed) ReleaseStatus(freed);
+    return status ? status : freed;
+}
+
+static inline OrtStatus *attention_start(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                         struct attention_kernel *k) {
+    int64_t heads = 0;
+    k->ort = ort;
+    k->attend = self->level->kernels[ATTENTION];
+    TRY(KernelInfoGetAttribute_int64(info, "num_heads", &heads));
+    EXPECT(heads > 0, "num_heads has to be 1 or more");
+    k->attention.heads = (size_t)heads;
+    return KernelInfoGetAllocator(info, 0, &k->allocator);
+}
+
+static inline void attention_destroy(void *kernel) {
+    const struct attention_kernel *self = kernel;
+    const OrtApi *ort = self->ort;
+    if (self->allocator) ReleaseAllocator(self->allocator);
+    free(kernel);
+}
+
+#endif

@@ -1,0 +1,86 @@
+"""CPU in bfloat16: products, attention and their epilogues in the operators of ``operators``.
+
+CPUs with AVX-512 BF16 multiply pairs of bfloat16 and add them up in float32, at twice the speed of fp32, from half the memory.
+A number keeps the range of float32 and 8 bits of its precision, so nothing needs a scale or calibration.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint.weights import Dense, Norm
+from .cpu_operators import SIXTEEN, CpuOperators, fits_float16
+from .operators import ACTIVATIONS, DOMAIN, to_panels
+
+
+class CpuBf16(CpuOperators):
+    """``onnx/model_bf16.onnx``."""
+
+    file: ClassVar[str] = "onnx/model_bf16.onnx"
+    precision: ClassVar[str] = "bf16"
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Bf16Attention", "Attention")
+    takes: ClassVar[int] = 2
+    divided: ClassVar[tuple[str, ...]] = ("hidden_size", "intermediate_size")
+
+    def narrow(self, name: str, x: str, weights: Dense) -> str:
+        """Return ``x`` in bfloat16, from the operator that made it if possible."""
+        if x not in self._narrow:
+            self._narrow[x] = self.graph.cast(x, "bfloat16")
+        return self._narrow[x]
+
+    def product(self, name: str, narrow: str, weights: Dense) -> str:
+        """Compute ``x W + b`` in bfloat16."""
+        return self._dense("Bf16Dense", name, narrow, weights)
+
+    def attention(self, q: str, k: str, v: str, following: Dense) -> str:
+        """``softmax(q k^T) v`` in bfloat16; our kernel takes heads by sixteens, ONNX Runtime all others, in fp32."""
+        g, heads = self.graph, self.architecture.heads
+        if self.architecture.head_size % SIXTEEN:
+            absent = ("", "", "")  # no mask, nothing past
+            wide = (g.cast(each, "float32") for each in (q, k, v))
+            y = g.op("Attention", *wide, *absent, self.tokens, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+            return g.cast(y, "bfloat16")
+        return self.operator("Bf16Attention", 1, q, k, v, self.tokens, num_heads=heads)[0]
+
+    def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
+        """One operator with a bfloat16 result; in the head, as in fp32."""
+        if name != "intermediate":
+            return super().dense_activation(name, x, weights, kind)
+        return self._dense(f"Bf16Dense{ACTIVATIONS[kind]}", name, self.narrow(name, x, weights), weights)
+
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
+        """One operator with a float32 result and, for the next product, a bfloat16 one."""
+        g = self.graph
+        gamma, beta = g.weight(f"{name}.norm.weight", norm.weight), g.weight(f"{name}.norm.bias", norm.bias)
+        operands = (*self._operands(name, x, weights), residual, gamma, beta)
+        sizes = {"width": weights.weight.shape[1], "epsilon": self.architecture.norm_eps}
+        y, narrow = self.operator("Bf16DenseAddNorm", 2, *operands, **sizes)
+        self._narrow[y] = narrow
+        return y
+
+    def _dense(self, operator: str, name: str, narrow: str, weights: Dense) -> str:
+        y = self.operator(operator, 1, *self._operands(name, narrow, weights), width=weights.weight.shape[1])[0]
+        if name in ("key", "value"):  # its shape cannot be inferred from panels
+            self.graph.declare(y, "bfloat16", ["batch", "sequence", self.architecture.hidden_size])
+        return y
+
+    def _operands(self, name: str, narrow: str, weights: Dense) -> tuple[str, ...]:
+        """Input, weight, bias."""
+        panels = to_panels(bfloat16(weights.weight), self.takes)
+        return narrow, self.graph.weight(f"{name}.weight", panels), self.bias(name, weights)
+
+    def _words(self, table: NDArray[Any]) -> str:
+        """Gather rows stored as float16, which rounds less than bfloat16: ``[batch, seq, width]``."""
+        g = self.graph
+        if not fits_float16(table):
+            return super()._words(table)
+        return g.cast(g.op("Gather", g.weight("word", table.astype(np.float16)), "input_ids"), "float32")
+
+
+def bfloat16(array: NDArray[Any]) -> NDArray[np.uint16]:
+    """Round to bfloat16, the upper half of a float32, ties to even; NumPy has no such type, so these are its bits."""
+    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)

@@ -1,0 +1,118 @@
+"""CPU in fewer bits: what the graphs in int8 and in bfloat16 have in common.
+
+Products, attention and their epilogues are operators of ``operators``. Each rounds its result to the narrow format, in which
+the next product takes it. Only the residual and the head are float32.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint.architecture import Architecture
+from ..checkpoint.weights import Dense, Embeddings, Layer
+from .builder import FLOAT16_MAX
+from .cpu_fp32 import CpuFp32
+from .operators import ACTIVATIONS, DOMAIN, functions
+
+SIXTEEN = 16  # numbers of a register; the attention kernels take heads of a multiple of this width
+HALF_FROM = 4096  # numbers from which a weight in floating point is stored as float16
+
+
+class CpuOperators(CpuFp32):
+    """The base class of both; ``narrow`` is the format that products take."""
+
+    opset: ClassVar[int] = 24
+    onnxruntime: ClassVar[str] = "1.25"  # 1.24 loads it, and gives padding a part in the scores
+    takes: ClassVar[int]  # inputs of a product that an instruction takes at once
+    divided: ClassVar[tuple[str, ...]]  # names of the widths that have to be multiples of it
+
+    @classmethod
+    def unsupported(cls, a: Architecture) -> str | None:
+        """Refuse widths that an instruction does not divide, and activations that are not close to x for large x."""
+        for name in cls.divided:
+            if getattr(a, name) % cls.takes:
+                return f"{name} {getattr(a, name)} is not a multiple of {cls.takes}"
+        if a.activation not in ACTIVATIONS:
+            return f"its operators know the activations {', '.join(ACTIVATIONS)}, and this model's is {a.activation}"
+        return None
+
+    def _mask(self) -> None:
+        """Count each text's tokens, ``[batch]``, which ``Attention`` of opset 24 takes instead of a mask.
+
+        It is -1 if padding is not on the right, which ONNX Runtime refuses by name (``nonpad_kv_seqlen``).
+        """
+        g = self.graph
+        count = g.op("ReduceSum", "attention_mask", g.constant([1], "int64"), keepdims=0)  # [batch]
+        last = g.op("ArgMax", g.cast("attention_mask", "int32"), axis=1, keepdims=0, select_last_index=1)  # of the last 1
+        behind = g.op("Equal", g.op("Add", last, g.constant(1, "int64")), count)
+        self.tokens = g.op("Where", behind, count, g.constant(-1, "int64"))
+
+    def embed(self, tables: Embeddings) -> str:
+        """As in fp32."""
+        self._narrow: dict[str, str] = {}  # float tensors, and the narrow form that an operator gave with them
+        return super().embed(tables)
+
+    @abc.abstractmethod
+    def narrow(self, name: str, x: str, weights: Dense) -> str:
+        """Round ``x`` to the format that the product of ``weights`` takes."""
+
+    @abc.abstractmethod
+    def product(self, name: str, narrow: str, weights: Dense) -> str:
+        """Compute ``x W + b`` in the format that attention takes."""
+
+    @abc.abstractmethod
+    def attention(self, q: str, k: str, v: str, following: Dense) -> str:
+        """Compute ``softmax(q k^T) v`` in the format that the product of ``following`` takes."""
+
+    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+        """Three products of the narrow form of ``x``, and attention: ``[batch, seq, hidden]``, or ``[batch, hidden]``."""
+        g = self.graph
+        query = self._scaled(layer.query)
+        narrow = self.narrow("query_key_value", x, query)  # [batch, seq, hidden]
+        if cls_only:
+            first = self.product("query", self.cls_rows(narrow), query)  # [batch, hidden]
+            q = g.op("Unsqueeze", first, g.constant([1], "int64"))  # [batch, 1, hidden]
+        else:
+            q = self.product("query", narrow, query)
+        k, v = (self.product(name, narrow, part) for name, part in (("key", layer.key), ("value", layer.value)))
+        context = self.attention(q, k, v, layer.attention_output)
+        # [batch, 1, hidden] to [batch, hidden], or [batch, seq, hidden] as it is
+        return g.op("Squeeze", context, g.constant([1], "int64")) if cls_only else context
+
+    def cls_rows(self, x: str) -> str:
+        """``[batch, seq, hidden]`` to ``[batch, hidden]``."""
+        return self.graph.op("Gather", x, self.graph.constant(0, "int64"), axis=1)
+
+    def _flat(self, x: str, width: int) -> str:
+        """Keep ``[batch, seq, hidden]``, which our products take, unlike ``Gemm``."""
+        return x
+
+    def _project(self, x: str, weights: Dense) -> str:
+        """As in fp32."""
+        projected = super()._project(super()._flat(x, len(weights.weight)), weights)
+        return self.graph.op("Reshape", projected, self.sequences)
+
+    def dense(self, name: str, x: str, weights: Dense) -> str:
+        """A product in fp32, outside the encoder, from weights stored as float16."""
+        return self.graph.op("Gemm", x, self._stored(f"{name}.weight", weights.weight), self.bias(name, weights))
+
+    def operator(self, name: str, outputs: int, /, *operands: str, **attributes: float) -> list[str]:
+        """Add a node of one of our operators, and its definition."""
+        for function in functions(name):
+            self.graph.define(function)
+        return self.graph.ops(name, outputs, *operands, domain=DOMAIN, **attributes)
+
+    def _stored(self, name: str, array: NDArray[Any]) -> str:
+        """Store a large weight as float16; ONNX Runtime widens it at load."""
+        if array.size < HALF_FROM or not fits_float16(array):
+            return self.graph.weight(name, array)
+        return self.graph.cast(self.graph.weight(name, array.astype(np.float16)), "float32")
+
+
+def fits_float16(array: NDArray[Any]) -> bool:
+    """Return whether no number is beyond float16."""
+    return float(np.abs(array).max(initial=0.0)) <= FLOAT16_MAX
