@@ -11,6 +11,7 @@
 
 TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
+static const float LOG2_E = 1.44269504f;
 enum { QUERIES = 6 }; /* rows of scores at a time: 24 of the 32 registers are sums */
 
 /* Keys are counted in blocks of 16, so that their scores fill registers. */
@@ -167,18 +168,40 @@ static void gemm(size_t n, const bf16 *a, size_t stride, const bf16 *b, size_t c
     }
 }
 
-/* p = exp(score - largest score) for one query's keys, 0 beyond length; returns 1 / sum of p. */
-static float softmax(const float *scores, size_t length, size_t keys, bf16 *p) {
-    __m512 largest = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
+/* 2^x for x <= 0, for results that become bfloat16: relative error below 3e-6. NaN stays NaN. */
+INLINE __m512 exp2_ps(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-150.0f), x); /* whose power is 0 in float32 */
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(0.00958285f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.05590643f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24024099f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69312419f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+/* p = exp(score - largest) for the keys of n queries, 0 beyond length, and inverse = 1 / sum of p. Queries go side by side, so
+ * that none waits for the steps of another. */
+INLINE void softmax(int n, const float *scores, size_t length, size_t keys, bf16 *p, float *inverse) {
+    __m512 top[QUERIES], total[QUERIES];
+    UNROLL(6)
+    for (int i = 0; i < n; i++) top[i] = _mm512_set1_ps(-INFINITY), total[i] = _mm512_setzero_ps();
     for (size_t j = 0; j < keys; j += 16)
-        largest = _mm512_mask_max_ps(largest, lanes(length - j), largest, _mm512_loadu_ps(scores + j));
-    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
-    for (size_t j = 0; j < keys; j += 16) {
-        const __m512 e = _mm512_maskz_mov_ps(lanes(length - j), exp_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top)));
-        total = _mm512_add_ps(total, e);
-        _mm256_storeu_si256((__m256i *)(p + j), to_bf16(e));
-    }
-    return 1.0f / _mm512_reduce_add_ps(total);
+        UNROLL(6)
+        for (int i = 0; i < n; i++)
+            top[i] = _mm512_mask_max_ps(top[i], lanes(length - j), top[i], _mm512_loadu_ps(scores + i * keys + j));
+    UNROLL(6)
+    for (int i = 0; i < n; i++) top[i] = _mm512_set1_ps(_mm512_reduce_max_ps(top[i]) * LOG2_E);
+    for (size_t j = 0; j < keys; j += 16)
+        UNROLL(6)
+        for (int i = 0; i < n; i++) {
+            const __m512 score = _mm512_fmsub_ps(_mm512_loadu_ps(scores + i * keys + j), _mm512_set1_ps(LOG2_E), top[i]);
+            const __m512 e = _mm512_maskz_mov_ps(lanes(length - j), exp2_ps(score));
+            total[i] = _mm512_add_ps(total[i], e);
+            _mm256_storeu_si256((__m256i *)(p + i * keys + j), to_bf16(e));
+        }
+    UNROLL(6)
+    for (int i = 0; i < n; i++) inverse[i] = 1.0f / _mm512_reduce_add_ps(total[i]);
 }
 
 /* The weighted sum of the values of n queries, from row on, in the format that is wanted. */
@@ -224,7 +247,9 @@ INLINE void attend(const struct attention *a, size_t unit, enum format format) {
                 _mm256_storeu_si256((__m256i *)(s.q + i * a->head + d), load16(q, row + i, d));
         gemm(n, s.q, a->head, s.k, keys, a->head / 2, s.scores);
         float inverse[QUERIES];
-        for (size_t i = 0; i < n; i++) inverse[i] = softmax(s.scores + i * keys, length, keys, s.p + i * keys);
+        size_t i = 0;
+        for (; i + 3 <= n; i += 3) softmax(3, s.scores + i * keys, length, keys, s.p + i * keys, inverse + i);
+        for (; i < n; i++) softmax(1, s.scores + i * keys, length, keys, s.p + i * keys, inverse + i);
         gemm(n, s.p, keys, s.v, a->head, keys / 2, s.scores); /* the scores have been read */
         store_context(a, s.scores, inverse, n, y + row * hidden);
         row = end;
