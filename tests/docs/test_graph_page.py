@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "bert-to-graph.md").read_text(encoding="utf-8")
-FILES = {"fp32": "model", "int8": "model_int8", "fp16": "model_fp16", "packed": "model_fp16_packed"}
+FILES = {"fp32": "model", "int8": "model_int8", "bf16": "model_bf16", "fp16": "model_fp16", "packed": "model_fp16_packed"}
 SECTIONS = {title.strip(): body for title, body in re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", PAGE, flags=re.MULTILINE)}
 
 
@@ -49,7 +49,7 @@ def test_named_nodes_and_tensors_exist(graphs, title, short, cells):
     weights = {tensor.name for tensor in graph.initializer}
     known = weights | {each.name for each in graph.input}
     for span, star in re.findall(r"`([^`]+)`(\\\*)?", " ".join(cells)):
-        if re.fullmatch(r"[A-Z][A-Za-z]{2,}", span):
+        if re.fullmatch(r"[A-Z][A-Za-z0-9]{2,}", span):
             assert (span, bool(star)) in types, f"{span} is not a node of {title} in {short}"
         elif re.fullmatch(r"(layer\.i|embeddings|head)/[a-z_.]+", span):
             assert span.replace("layer.i", "layer.0") in weights, f"{span} is not a tensor of {short}"
@@ -63,7 +63,7 @@ def test_the_scale_is_where_the_page_says(graphs):
     for short, graph in graphs.items():
         node = next(node for node in graph.node if node.name.startswith("layer.0/") and "Attention" in node.op_type)
         scales = [onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == "scale"]
-        assert scales == ([] if short == "int8" else [pytest.approx(1.0 if short == "fp32" else 32**-0.5)])
+        assert scales == ([] if short in ("int8", "bf16") else [pytest.approx(1.0 if short == "fp32" else 32**-0.5)])
 
 
 def test_links_lead_to_existing_files():

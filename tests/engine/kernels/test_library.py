@@ -39,6 +39,11 @@ def reference(artifact: Path) -> np.ndarray:
         return clf.predict_proba(TEXTS)
 
 
+# For each precision: how far a probability may be off, and the operation without which a level has no kernels.
+TOLERANCE = {"int8": 0.02, "bf16": 0.005, "fp32": 1e-5}
+FIRST = {"int8": "dense_int8", "bf16": "dense_bf16", "fp32": "norm"}
+
+
 @pytest.fixture(scope="module", params=["embedded", "random"])
 def model(request: pytest.FixtureRequest, checkpoint: Path, artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model's artifact, and that of a random model, whose widths fill no block of a kernel."""
@@ -55,23 +60,26 @@ def opened(artifact: Path, level: str, precision: str = "int8") -> Classifier:
 
 
 @pytest.mark.parametrize("level", KNOWN, ids=lambda level: level.name)
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("precision", ["int8", "bf16", "fp32"])
 def test_each_level_gives_the_same_up_to_rounding(model: Path, level: Any, precision: str) -> None:
     with opened(model, "onnxruntime", precision) as clf:
         expected = clf.predict_proba(TEXTS)
     with opened(model, level.name, precision) as clf:
-        np.testing.assert_allclose(clf.predict_proba(TEXTS), expected, atol=0.02 if precision == "int8" else 1e-5)
-        own = "norm" in level.operations if precision == "fp32" else "dense_int8" in level.operations
+        np.testing.assert_allclose(clf.predict_proba(TEXTS), expected, atol=TOLERANCE[precision])
+        own = FIRST[precision] in level.operations
         assert ("fusedbert's kernels for" in clf.runtime.why) is own
-        assert ("attention (" in clf.runtime.why) is (precision == "int8" and "attention" in level.operations)
+        assert ("attention (" in clf.runtime.why) is (own and precision != "fp32" and "attention" in level.operations)
         assert level.name == "onnxruntime" or level.name in clf.runtime.why
         assert "as set in session_options" in clf.runtime.why
 
 
-@pytest.mark.parametrize("level", [level.name for level in KNOWN])
-def test_a_score_does_not_depend_on_its_batch_at_any_level(model: Path, level: str) -> None:
+@pytest.mark.parametrize(
+    ("level", "precision"),
+    [(level.name, each) for level in KNOWN for each in ("int8", "bf16") if each == "int8" or FIRST[each] in level.operations],
+)
+def test_a_score_does_not_depend_on_its_batch_at_any_level(model: Path, level: str, precision: str) -> None:
     texts = [f"{text} {'and so on ' * length}" for length in (0, 3, 20) for text in TEXTS]
-    with opened(model, level) as clf:
+    with opened(model, level, precision) as clf:
         together = clf.decision_function(texts)
         for i, text in enumerate(texts):
             np.testing.assert_array_equal(clf.decision_function([text])[0], together[i])
