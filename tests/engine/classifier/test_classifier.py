@@ -175,7 +175,7 @@ def test_closing_frees_the_graph(artifact: Path) -> None:
         ({"device": "cuda:x"}, "cuda:N"),
         ({"device": None}, "cuda:N"),
         ({"device": 10**5000}, "cuda:N"),
-        ({"precision": "fp64"}, "auto, fp32, int8, fp16"),
+        ({"precision": "fp64"}, "auto, fp32, int8, bf16, fp16"),
         ({"precision": "int8"}, "fp32 for cpu; make one with fusedbert export"),
         ({"long_text": "drop"}, "truncate, error, window"),
         ({"threads": 0}, "from 1 to 4096"),
