@@ -157,7 +157,9 @@ _ONE_TARGET = {
 def _held(manifest: Manifest, target: str, precision: str = "") -> str:
     held = ", ".join(dict.fromkeys(f"{variant.precision} for {variant.target}" for variant in manifest.variants)) or "no graph"
     if not manifest.verifiable:
-        files = ", ".join(name for name in KNOWN if not precision or KNOWN[name][1] == precision)
+        files = ", ".join(name for name in KNOWN if KNOWN[name][1] == precision or not precision)
+        if not files:
+            return f"the folder has {held} and no fusedbert.json; only an export by fusedbert has a graph in {precision}"
         return f"the folder has {held} and no fusedbert.json; graphs are looked for as {files}"
     way_out = _ONE_TARGET.get((target, precision), "make one with fusedbert export SOURCE OUTPUT --for all")
     return f"the artifact has {held}; {way_out}"
