@@ -124,7 +124,7 @@ def _has(level: Level, kernels: Kernels) -> bool:
 
 
 def _no_default(kernels: Kernels, found: Library) -> str:
-    lacking = _lacking(found, {next(iter(_WORDS[kernels]))})
+    lacking = _lacking(found, set(_WORDS[kernels]))
     return f"this CPU lacks {' and '.join(lacking)}" if lacking else "they use this CPU's AMX"
 
 

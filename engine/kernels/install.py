@@ -29,8 +29,8 @@ def absence(features: Collection[str]) -> Absence:
         return Absence(reason=f"fusedbert has none for {platform.machine()} processors, nothing is missing", curable=False)
     if sys.platform == "darwin":
         return Absence(reason="fusedbert has none for macOS, nothing is missing", curable=False)
-    if features and "avx512f" not in features:
-        return Absence(reason="fusedbert's need AVX-512, which this CPU lacks", curable=False)
+    if features and {"avx512f", "avx_vnni"}.isdisjoint(features):
+        return Absence(reason="fusedbert's need AVX-512 or AVX-VNNI, which this CPU lacks", curable=False)
     return Absence(reason="fusedbert's are not installed, see fusedbert doctor", curable=True)
 
 

@@ -1,7 +1,7 @@
 /* Speed of the kernels on one thread, next to the peak of the instruction that each is made of. ONNX Runtime is not needed.
  *
  *   cd tests/engine/kernels && K=../../../engine/kernels
- *   gcc -O3 benchmark.c $K/levels.c $K/cpu_features.c $K/avx512/[adgn]*_*.c -o /tmp/benchmark && /tmp/benchmark [LEVEL]
+ *   gcc -O3 benchmark.c $K/levels.c $K/cpu_features.c $(find $K/avx* -name '*.c') -o /tmp/benchmark && /tmp/benchmark [LEVEL]
  *
  * clang takes the same line. LEVEL: the level whose kernels are measured, else the processor's best.
  */
@@ -12,6 +12,8 @@
 #include <time.h>
 
 #include "../../../engine/kernels/levels.h"
+
+extern const struct kernel norm_avx512;
 
 static double seconds(void) {
     struct timespec now;
@@ -32,25 +34,48 @@ static double rate(const char *name, void (*run)(void *), void *data, double cou
     return 1e-9 * count / best;
 }
 
-/* 24 independent sums, enough for any latency; the assembly keeps them in registers. */
-enum { SUMS = 24, LOOPS = 20000 };
-TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")
-#define PEAK(name, type, zero, step)                                                          \
+/* Independent sums, enough for any latency; the assembly keeps them in registers. */
+enum { LOOPS = 20000 };
+#define PEAK(name, sums, type, zero, step)                                                    \
     static void name(void *data) {                                                            \
-        type sum[SUMS], a = zero;                                                             \
+        type sum[sums], a = zero;                                                             \
         (void)data;                                                                           \
-        UNROLL(24) for (int i = 0; i < SUMS; i++) sum[i] = zero;                \
+        UNROLL(24) for (int i = 0; i < sums; i++) sum[i] = zero;                              \
         for (int loop = 0; loop < LOOPS; loop++)                                              \
-            UNROLL(24) for (int i = 0; i < SUMS; i++) {                         \
+            UNROLL(24) for (int i = 0; i < sums; i++) {                                       \
                 sum[i] = step;                                                                \
                 __asm__ volatile("" : "+v"(sum[i]));                                          \
             }                                                                                 \
     }
-PEAK(peak_vnni, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sum[i], a, a))
-PEAK(peak_bf16, __m512, _mm512_setzero_ps(), _mm512_dpbf16_ps(sum[i], (__m512bh)a, (__m512bh)a))
-PEAK(peak_fma, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(a, a, sum[i]))
-
+TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")
+PEAK(peak_vnni, 24, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sum[i], a, a))
+PEAK(peak_bf16, 24, __m512, _mm512_setzero_ps(), _mm512_dpbf16_ps(sum[i], (__m512bh)a, (__m512bh)a))
+PEAK(peak_fma, 24, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(a, a, sum[i]))
+PEAK(peak_vnni_256, 12, __m256i, _mm256_setzero_si256(), _mm256_dpbusd_epi32(sum[i], a, a))
 END_TARGET
+TARGET("avx2,fma,avxvnni")
+PEAK(peak_avxvnni, 12, __m256i, _mm256_setzero_si256(), _mm256_dpbusd_avx_epi32(sum[i], a, a))
+PEAK(peak_fma_256, 12, __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(a, a, sum[i]))
+END_TARGET
+
+/* The peaks of an instruction set, operations a second; 0: not there. */
+struct peaks {
+    double vnni, bf16, fma;
+};
+static struct peaks measure_peaks(unsigned features, int wide) {
+    const double wide_sums = 2.0 * 24 * LOOPS, narrow_sums = 2.0 * 12 * LOOPS;
+    struct peaks found = {0};
+    if (wide) {
+        if (features & AVX512_VNNI) found.vnni = rate("vpdpbusd, peak", peak_vnni, NULL, 64 * wide_sums, 0);
+        if (features & AVX512_BF16) found.bf16 = rate("vdpbf16ps, peak", peak_bf16, NULL, 32 * wide_sums, 0);
+        found.fma = rate("vfmadd, peak", peak_fma, NULL, 16 * wide_sums, 0);
+        return found;
+    }
+    if (features & AVX_VNNI) found.vnni = rate("vpdpbusd, VEX, peak", peak_avxvnni, NULL, 32 * narrow_sums, 0);
+    if (features & AVX512_VNNI) found.vnni = rate("vpdpbusd, EVEX, peak", peak_vnni_256, NULL, 32 * narrow_sums, 0);
+    found.fma = rate("vfmadd, peak", peak_fma_256, NULL, 8 * narrow_sums, 0);
+    return found;
+}
 
 static void *zeros(size_t bytes) { return memset(aligned_alloc(64, (bytes + 63) / 64 * 64), 0, bytes); }
 
@@ -101,8 +126,8 @@ static void measure_norm_and_gelu(void) {
     struct norm n = {.x = x, .y = y, .residual = x, .factor = vector, .gamma = vector, .beta = vector, .epsilon = 1, .rows = 128,
                      .width = 768};
     struct gelu g = {.x = x, .y = y, .count = 128 * 768, .kind = GELU};
-    rate("norm 128x768, numbers", run_norm, &n, 128 * 768, 0);
-    rate("gelu 128x768, numbers", run_gelu, &g, 128 * 768, 0);
+    if (level->kernels[NORM]) rate("norm 128x768, numbers", run_norm, &n, 128 * 768, 0);
+    if (level->kernels[GELU_ALONE]) rate("gelu 128x768, numbers", run_gelu, &g, 128 * 768, 0);
 }
 
 int main(int count, char **arguments) {
@@ -110,15 +135,11 @@ int main(int count, char **arguments) {
     for (level = LEVELS; level->name && count > 1 && strcmp(level->name, arguments[1]);) level++;
     if (count < 2) level = &LEVELS[best];
     if (!level->name || (level->needs & ~cpu_features())) return puts("no such level on this processor"), 1;
-    const unsigned features = cpu_features();
-    const double per_loop = 2.0 * SUMS * LOOPS;
-    const double vnni = features & AVX512_VNNI ? rate("vpdpbusd, peak", peak_vnni, NULL, 64 * per_loop, 0) : 0;
-    const double bf16 = features & AVX512_BF16 ? rate("vdpbf16ps, peak", peak_bf16, NULL, 32 * per_loop, 0) : 0;
-    const double fma = features & AVX512 ? rate("vfmadd, peak", peak_fma, NULL, 16 * per_loop, 0) : 0;
-    const double peaks[] = {vnni, bf16, fma};
+    const struct peaks peak = measure_peaks(cpu_features(), level->kernels[NORM] == &norm_avx512); /* else 256 bits */
+    const double peaks[] = {peak.vnni, peak.bf16, peak.fma};
     for (enum operation kind = DENSE_INT8; kind <= DENSE_FP32; kind++)
         if (level->kernels[kind]) measure_dense(kind, peaks[kind]);
-    if (level_has(level, 1 << ATTENTION)) measure_attention(level->kernels[DENSE_BF16] ? bf16 : fma);
-    if (level_has(level, 1 << NORM | 1 << GELU_ALONE)) measure_norm_and_gelu();
+    if (level_has(level, 1 << ATTENTION)) measure_attention(level->kernels[DENSE_BF16] ? peak.bf16 : peak.fma);
+    measure_norm_and_gelu();
     return 0;
 }

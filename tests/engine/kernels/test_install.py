@@ -47,7 +47,7 @@ def finding(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finding]:
         ("aarch64", ("neon", "dotprod"), "linux", "fusedbert has none for aarch64 processors, nothing is missing"),
         ("arm64", ("neon", "dotprod"), "darwin", "fusedbert has none for arm64 processors, nothing is missing"),
         ("x86_64", (), "darwin", "fusedbert has none for macOS, nothing is missing"),
-        ("x86_64", ("avx2",), "linux", "fusedbert's need AVX-512, which this CPU lacks"),
+        ("x86_64", ("avx2",), "linux", "fusedbert's need AVX-512 or AVX-VNNI, which this CPU lacks"),
     ],
 )
 def test_nothing_is_wrong_where_there_are_no_kernels_to_be_had(
@@ -58,7 +58,7 @@ def test_nothing_is_wrong_where_there_are_no_kernels_to_be_had(
     assert found.value == {str(kind): f"ONNX Runtime kernels ({says})" for kind in Kernels}
 
 
-@pytest.mark.parametrize(("machine", "features"), [("x86_64", GENOA), ("AMD64", ())])
+@pytest.mark.parametrize(("machine", "features"), [("x86_64", GENOA), ("x86_64", ("avx2", "avx_vnni")), ("AMD64", ())])
 def test_kernels_that_could_be_had_are_a_note_with_the_command(finding: Any, machine: str, features: tuple[str, ...]) -> None:
     found = finding(machine, features)
     assert found.status is Status.NOTE and found.advice.endswith(way_out(version())) and "pip install" in found.advice

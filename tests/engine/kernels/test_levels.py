@@ -55,10 +55,14 @@ def chosen(kind: Kernels, *features: str) -> kernels.Level:
     [
         ((), "onnxruntime", "onnxruntime"),
         (("avx2",), "onnxruntime", "onnxruntime"),  # Haswell, EPYC Rome
-        (("avx2", "avx_vnni"), "onnxruntime", "onnxruntime"),  # Alder Lake
+        (("avx2", "avx_vnni"), "avxvnni", "onnxruntime"),  # Alder Lake, Sierra Forest
         (("avx2", "avx512f"), "onnxruntime", "avx512"),  # Skylake-X
+        (("avx2", "avx512f", "avx_vnni"), "avxvnni", "avx512"),  # a hypervisor hides AVX-512 VNNI
+        (("avx512f",), "onnxruntime", "avx512"),  # one that hides AVX2
         (("avx2", "avx512f", "avx512_vnni"), "avx512vnni", "avx512vnni"),  # Ice Lake
         (("avx2", "avx512f", "avx512_vnni", "avx512_bf16"), "avx512bf16", "avx512bf16"),  # Zen 4
+        (("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"), "avx512bf16", "avx512bf16"),  # Zen 5
+        (("avx2", "avx512f", "avx512_vnni", "avx_vnni"), "avx512vnni", "avx512vnni"),
         (
             ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8"),
             "onnxruntime",
@@ -103,6 +107,13 @@ def test_an_instruction_set_counts_only_with_its_parts_and_if_the_system_saves_i
         setattr(ones, register, getattr(ones, register) & ~bits)
     features = built.features_of(ctypes.byref(ones))
     assert {name for i, name in enumerate(X86) if features >> i & 1} == found
+
+
+def test_256_bits_of_avx512_are_the_default_nowhere(built: ctypes.CDLL) -> None:
+    names = [level.name for level in LIBRARY.levels] if LIBRARY else []
+    for features in range(1 << len(X86)):
+        for kind in range(len(Kernels)):
+            assert names[built.fusedbert_choose(kind, features)] != "avx512vnni_256"
 
 
 def test_cpuid_says_what_linux_says() -> None:

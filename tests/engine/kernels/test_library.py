@@ -153,20 +153,23 @@ def test_a_level_without_a_library_is_refused(artifact: Path, monkeypatch: pytes
     ("features", "says"),
     [
         (0, "this CPU lacks avx512f and avx512_vnni"),
+        (1, "this CPU lacks avx_vnni"),
         (3, "this CPU lacks avx512_vnni"),
-        (7, "kernels for products (avx512vnni; attention by ONNX Runtime, this CPU lacks avx512_bf16)"),
+        (7, "kernels for products and attention (avx512vnni)"),
+        (9, "kernels for products and attention (avxvnni)"),
         (63, "they use this CPU's AMX"),
     ],
 )
 def test_a_lesser_processor_runs_its_kernels_and_functions_for_the_rest(
     artifact: Path, reference: np.ndarray, features: int, says: str, processor: Any, tmp_path: Path
 ) -> None:
-    if features == 7 and "avx512vnni" not in [level.name for level in KNOWN]:
+    own = {7: "avx512vnni", 9: "avxvnni"}.get(features)
+    if own is not None and own not in [level.name for level in KNOWN]:
         pytest.skip("no kernels for products here")
     processor(features)
     with Classifier.from_pretrained(artifact, precision="int8", cache_dir=tmp_path) as clf:
         assert says in clf.runtime.why
-        np.testing.assert_allclose(clf.predict_proba(TEXTS), reference, atol=0.02 if features == 7 else 1e-6)
+        np.testing.assert_allclose(clf.predict_proba(TEXTS), reference, atol=0.02 if own else 1e-6)
 
 
 @only_with_kernels
@@ -196,7 +199,7 @@ def test_amx_leaves_int8_to_onnx_runtime_unless_a_level_is_forced(
     processor(63)
     monkeypatch.setenv(cpu_kernels.VARIABLE, "avx512vnni")
     with Classifier.from_pretrained(artifact, precision="int8") as clf:
-        assert "kernels for products (avx512vnni, as set in FUSEDBERT_KERNELS)" in clf.runtime.why
+        assert "kernels for products and attention (avx512vnni, as set in FUSEDBERT_KERNELS)" in clf.runtime.why
 
 
 @pytest.fixture
