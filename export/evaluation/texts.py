@@ -15,6 +15,7 @@ from fusedbert.engine.errors import FusedBertError, InputError, OptionError, sho
 from fusedbert.engine.scoring.columns import find_named, find_text
 from fusedbert.engine.scoring.formats import FileFormat
 from fusedbert.engine.scoring.formats.base import ReadOptions, Rows, Source
+from fusedbert.engine.scoring.formats.header import header_hint
 from fusedbert.engine.scoring.inputs import open_inputs
 from fusedbert.engine.text.inputs import Item, Text, check_items
 
@@ -84,7 +85,7 @@ def check_columns(columns: TextColumns, calibrate: Given | None, evaluate: Given
     if columns.named and not any(is_table(Path(each)) for each in given):
         raise OptionError("columns are named, and neither calibrate nor evaluate is a table: leave them out, or give a .csv")
     if columns.label is not None and not (isinstance(evaluate, (str, os.PathLike)) and is_table(Path(evaluate))):
-        raise OptionError(f"label_column is {columns.label!r}, and evaluate is no table: give one with labels as evaluate")
+        raise OptionError(f"label_column is {columns.label!r}, and evaluate is not a table: give one with labels as evaluate")
 
 
 def is_table(path: Path) -> bool:
@@ -117,7 +118,9 @@ def _read_table(path: Path, columns: TextColumns, most: int | None) -> UserTexts
     texts: list[Text] = []
     labels: list[str] | None = [] if columns.label is not None and most is None else None
     with contextlib.closing(open_inputs((str(path),), form, _CHUNK_ROWS, options)) as source:
-        text, pair = _find(source, columns, path, labelled=labels is not None)
+        delimiter = {"csv": ",", "tsv": "\t"}.get(form.kind)
+        hint = header_hint(source.columns, delimiter) if delimiter else ""
+        text, pair = _find(source, columns, str(path), hint, labelled=labels is not None)
         for rows in source.chunks(text, pair):
             texts += _texts(rows, path)
             if labels is not None:
@@ -127,15 +130,15 @@ def _read_table(path: Path, columns: TextColumns, most: int | None) -> UserTexts
     return UserTexts(name=path.name, texts=tuple(texts[:most]), labels=None if labels is None else tuple(labels))
 
 
-def _find(source: Source, columns: TextColumns, path: Path, *, labelled: bool) -> tuple[str, str | None]:
-    """Return the columns of the texts and of the second ones."""
-    others = [columns.pair] if columns.pair is not None else []
-    if labelled or columns.label in source.columns:
-        others.append(str(columns.label))
+def _find(source: Source, columns: TextColumns, name: str, hint: str, *, labelled: bool) -> tuple[str, str | None]:
+    """Return the columns of the texts and of the second ones; calibration passes over that of the labels."""
+    others = [] if columns.pair is None else [columns.pair]
+    if columns.label is not None and (labelled or columns.label in source.columns):
+        others.append(columns.label)
     for each in others:
-        find_named(source.columns, each, str(path))
-    left = [name for name in source.columns if name not in others or name == columns.text]
-    return find_text(left, columns.text, str(path)), columns.pair
+        find_named(source.columns, each, name, hint)
+    left = [column for column in source.columns if column not in others or column == columns.text]
+    return find_text(left, columns.text, name, hint), columns.pair
 
 
 def _texts(rows: Rows, path: Path) -> Iterator[Text]:
