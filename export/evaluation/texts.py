@@ -38,6 +38,9 @@ class TextColumns:
         for name, value in dataclasses.asdict(self).items():
             if value is not None and not isinstance(value, str):
                 raise OptionError(f"{name}_column is {shown(value)}, expected the name of a column")
+        named = [value for value in dataclasses.astuple(self) if value is not None]
+        if len(set(named)) < len(named):
+            raise OptionError("text_column, pair_column and label_column name one column twice: name different ones")
 
     @property
     def named(self) -> bool:

@@ -97,6 +97,12 @@ def test_labels_that_are_not_the_models_are_refused(labels: tuple[str, ...], kin
         check_labels(texts, LABELS, kind)
 
 
+@pytest.mark.parametrize("columns", [{"text": 3}, {"text": "a", "pair": "a"}, {"pair": "b", "label": "b"}])
+def test_columns_that_cannot_be_are_refused(columns: dict[str, object]) -> None:
+    with pytest.raises(OptionError, match="column"):
+        TextColumns(**columns)  # type: ignore[arg-type]
+
+
 def test_a_name_wins_over_a_number() -> None:
     texts = UserTexts(name="t", texts=tuple(check_items(["a"] * 3)), labels=("1", "0", "2"))
     assert check_labels(texts, ("1", "0", "other"), "single_label_classification") == [0, 1, 2]
