@@ -21,6 +21,7 @@ from .graph.cpu_fp32 import CpuFp32
 from .graph.int8_weights import LayerParams, Observed, fit_layer
 from .parity.baseline import DirectBaseline
 from .parity.gates import open_scratch, run_batch
+from .tokenizer import TextOrPair
 
 ROWS = 512  # rows of an input that are recorded, to compare scales on
 
@@ -92,9 +93,11 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Row]) -> tuple[LayerPara
 
 def calibration_texts(baseline: DirectBaseline) -> list[Row]:
     """Tokenize the texts: by themselves, as pairs for the second segment, and joined for late positions."""
-    texts, tokens = baseline.calibration or built_in_texts(), baseline.tokens
-    pairs = zip(texts[0:16:2], texts[1:16:2], strict=False)
-    return tokens.encode_all([*texts, *pairs, " ".join(texts), " ".join(reversed(texts))])
+    texts: list[TextOrPair] = [text.plain() for text in baseline.calibration] or list(built_in_texts())
+    singles = [text for text in texts if isinstance(text, str)]
+    pairs = zip(singles[0:16:2], singles[1:16:2], strict=False)
+    parts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
+    return baseline.tokens.encode_all([*texts, *pairs, " ".join(parts), " ".join(reversed(parts))])
 
 
 def built_in_texts() -> tuple[str, ...]:

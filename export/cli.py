@@ -7,18 +7,18 @@ import dataclasses
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fusedbert.engine.artifact import MANIFEST, Manifest
+from fusedbert.engine.artifact import MANIFEST, Evaluation, Manifest
 from fusedbert.engine.text.thresholds import threshold_option
 
 from .checkpoint import ExportWarning
 from .exporter import ROUTES, export_checkpoint
-from .metadata import measurements
+from .metadata import evaluated, measurements
 from .variants import TARGETS
 
 
@@ -38,8 +38,16 @@ from .variants import TARGETS
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Texts, one a line, to fit the int8 graph to; default: built-in texts.",
+    help="Texts to fit the int8 graph to, one a line, or a table (csv, tsv, jsonl, ...); default: built-in texts.",
 )
+@click.option(
+    "--evaluate",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Likewise, texts to measure the graphs on: labels kept, changes of probabilities, accuracy.",
+)
+@click.option("--text-column", metavar="C", help="Column of the texts in these tables.  [default: the only candidate]")
+@click.option("--pair-column", metavar="C", help="Column of the second texts, for sentence pairs.")
+@click.option("--label-column", metavar="C", help="Column of the right labels in the table of --evaluate, for its accuracy.")
 @click.option(
     "--allow-tokenizer-difference",
     is_flag=True,
@@ -103,6 +111,36 @@ def table(manifest: Manifest) -> str:
         )
         for variant, target, parity in measurements(manifest)
     ]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
+    lines = aligned((head, *rows))
+    lines += evaluation_table(manifest)
     return "\n".join([*lines, f"manifest: {MANIFEST}, labels: {', '.join(manifest.labels)}"])
+
+
+def evaluation_table(manifest: Manifest) -> list[str]:
+    """Return lines with the figures on the user's texts, none if there were none."""
+    found = evaluated(manifest)
+    if not found:
+        return []
+    first = found[0][1]
+    if first.parity.rank_correlation is None:
+        head: tuple[str, ...] = ("labels kept", "mean |dp|", "max |dp|", "accuracy")
+    else:
+        head = ("rank correlation", "mean of spread", "max of spread", "accuracy")
+    rows = [(file, *evaluation_cells(each)) for file, each in found]
+    return [f"on {first.parity.texts} texts of {first.texts}, against the fp32 graph:", *aligned((("graph", *head), *rows))]
+
+
+def evaluation_cells(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return a graph's figures on the user's texts as cells of the table."""
+    parity, accuracy = evaluation.parity, evaluation.accuracy
+    right = "" if accuracy is None else f"{100 * accuracy:.2f} %"
+    if parity.rank_correlation is None:
+        kept = f"{100 * parity.label_agreement:.2f} %"
+        return kept, f"{parity.mean_abs_probability:.4f}", f"{parity.max_abs_probability:.4f}", right
+    return f"{parity.rank_correlation:.4f}", f"{parity.mean_of_spread:.2%}", f"{parity.max_of_spread:.2%}", right
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines with columns of one width each."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import itertools
 import os
 from pathlib import Path
 
@@ -18,14 +17,17 @@ from fusedbert.engine.hardware.packages import versions
 from fusedbert.engine.text.thresholds import Threshold, parse_thresholds
 
 from .checkpoint import locate
-from .checkpoint.architecture import read_config, read_problem_type
-from .metadata import PACKAGES, graph_metadata, write_metadata
+from .checkpoint.architecture import expected_labels, read_config, read_problem_type
+from .evaluation.evaluate import check_labels, refuse_unfit
+from .evaluation.evaluate import evaluate as measure_graphs
+from .evaluation.texts import Given, TextColumns, UserTexts, check_columns, read_texts
+from .metadata import PACKAGES, graph_metadata, rewrite, write_metadata
 from .parity.baseline import Baseline, Outputs, Progress, compute_baseline
 from .parity.tokenizer import against_transformers, report_differences, show_notes
 from .variants import choose_lowerings, make_variants
 
 ROUTES = ("direct", "optimum")
-LEAST_TEXTS, MOST_TEXTS = 16, 512  # fewer do not show the activations' range; more cost time and change little
+MOST_TEXTS = 512  # for calibration; more cost time and change little
 
 
 def export_checkpoint(
@@ -36,7 +38,11 @@ def export_checkpoint(
     via: str = "direct",
     attentions: bool = False,
     opset: int | None = None,
-    calibrate: str | os.PathLike[str] | None = None,
+    calibrate: Given | None = None,
+    evaluate: Given | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
     revision: str | None = None,
     token: str | None = None,
     local_files_only: bool = False,
@@ -56,7 +62,13 @@ def export_checkpoint(
         via: ``direct``: fusedbert's graphs, for the BERT family. ``optimum``: any family that optimum exports.
         attentions: Add the graph with attention weights as outputs, ``onnx/model_attentions.onnx``.
         opset: Operator set of the fp32 graph, 17 to 23; None for 23. Below 23 its attention is not fused.
-        calibrate: File of texts, one a line, to fit the int8 graph to; None for the built-in ones.
+        calibrate: Texts or pairs to fit the int8 graph to, 16 at least: a file with one a line, a table that
+            ``fusedbert score`` reads, or a list of texts and ``(text, text_pair)``; None for the built-in ones.
+        evaluate: Likewise, to measure every graph on that can run on this machine; the figures go into the manifest, and
+            ``precision="auto"`` leaves out a graph that they show to be beyond the limits of the parity check.
+        text_column: Column of the texts in tables of ``calibrate`` and ``evaluate``; None for the only candidate.
+        pair_column: Column of the second texts, for sentence pairs.
+        label_column: Column of the right labels in ``evaluate``, by name or number; None for no accuracy.
         revision: Branch, tag or commit on the hub.
         token: Access token for the hub.
         local_files_only: Use only the hub's local cache.
@@ -93,13 +105,20 @@ def export_checkpoint(
             raise OptionError(f"{option} is an option of fusedbert's own graphs, found via={via!r}: use via='direct'")
     # It needs torch and transformers, unlike the direct route.
     optimum = importlib.import_module(f"{__package__}.optimum") if via == "optimum" else None
-    texts = () if calibrate is None else read_calibration(given_path(calibrate, "calibrate", OptionError))
+    columns = TextColumns(text=text_column, pair=pair_column, label=label_column)
+    check_columns(columns, calibrate, evaluate)
+    texts = () if calibrate is None else read_texts(calibrate, "calibrate", columns, most=MOST_TEXTS).texts
+    own = None if evaluate is None else read_texts(evaluate, "evaluate", columns)
+    if own is not None and not any((each.target, each.precision) == ("cpu", "fp32") for each in lowerings):
+        raise OptionError(f"evaluate compares graphs with the fp32 graph, and --for {target} makes none: use --for all")
     required = target != "all" if required is None else required
     folder = given_path(output, "output", OptionError)
     with accessing(source):
         checkpoint = locate(source, revision=revision, token=token, local_files_only=local_files_only)
         if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
             raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
+    if own is not None:
+        check_labels(own, *expected_labels(read_config(checkpoint.folder)))
     if threshold is not None:  # before the work: the labels are known when the weights are read
         parse_thresholds(None, (), read_problem_type(read_config(checkpoint.folder)))
     checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
@@ -118,12 +137,15 @@ def export_checkpoint(
                 baseline = compute_baseline(checkpoint, progress, rounded=rounded, calibration=texts)
                 thresholds_of(baseline.outputs, threshold)
                 show_notes(baseline.tokens)
+                if own is not None:
+                    refuse_unfit(own, baseline.tokens)
                 variants = make_variants(baseline, lowerings, stage, metadata, progress, required=required)
                 runtimes = {lowering.file: lowering.onnxruntime for lowering in lowerings}
             progress("comparing the tokenizer with that of transformers, if installed")
             report_differences(differences(baseline.tokens), allowed=allow_tokenizer_difference)
         progress("writing the manifest")
-        return write_metadata(stage, baseline, variants, created_with, runtimes, thresholds_of(baseline.outputs, threshold))
+        manifest = write_metadata(stage, baseline, variants, created_with, runtimes, thresholds_of(baseline.outputs, threshold))
+        return manifest if own is None else add_evaluation(stage, manifest, own, progress)
 
 
 def thresholds_of(outputs: Outputs, threshold: Threshold | None) -> tuple[float, ...] | None:
@@ -131,13 +153,7 @@ def thresholds_of(outputs: Outputs, threshold: Threshold | None) -> tuple[float,
     return None if threshold is None else parse_thresholds(threshold, outputs.labels, outputs.problem_type)
 
 
-def read_calibration(path: Path) -> tuple[str, ...]:
-    """Read up to ``MOST_TEXTS`` lines; raise ``OptionError`` if they are not UTF-8, or fewer than ``LEAST_TEXTS``."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            texts = tuple(itertools.islice(filter(None, map(str.strip, file)), MOST_TEXTS))
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path} cannot be read as calibration texts ({error}): give a UTF-8 file, one text a line") from None
-    if len(texts) < LEAST_TEXTS:
-        raise OptionError(f"{path} holds {len(texts)} texts, at least {LEAST_TEXTS} are needed: give one text a line")
-    return texts
+def add_evaluation(stage: Path, manifest: Manifest, texts: UserTexts, progress: Progress) -> Manifest:
+    """Measure the graphs of an unfinished artifact on the user's texts, and write the figures into its manifest and README."""
+    manifest = dataclasses.replace(manifest, variants=measure_graphs(stage, manifest, texts, progress))
+    return rewrite(stage, manifest)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from fusedbert.engine.artifact import Manifest, Parity, Source, Variant, sha256_of, write_manifest
+from fusedbert.engine.artifact import Evaluation, Manifest, Parity, Source, Variant, sha256_of, write_manifest
 
 from .checkpoint import Checkpoint
 from .parity.baseline import Baseline
@@ -50,6 +50,11 @@ def write_metadata(
     shutil.copyfile(checkpoint.folder / "config.json", stage / "config.json")
     baseline.tokens.save(stage)
     check_written(stage, baseline.tokens)
+    return rewrite(stage, manifest)
+
+
+def rewrite(stage: Path, manifest: Manifest) -> Manifest:
+    """Write the model card and the manifest, in place of earlier ones; return the manifest with the files' hashes."""
     (stage / "README.md").write_text(model_card(stage, manifest), encoding="utf-8")
     return write_manifest(stage, manifest)
 
@@ -87,7 +92,7 @@ Labels: {labels}.{thresholds}
 
 The changes are against a {manifest.variants[0].parity.reference} forward pass, over {manifest.variants[0].parity.texts} texts
 of one token to {manifest.max_length}. `fusedbert.json` holds the sha256 of every file. Made with {packages}.
-
+{_evaluations(manifest)}
 ```python
 from fusedbert.engine import Classifier
 
@@ -105,6 +110,31 @@ def measurements(manifest: Manifest) -> list[tuple[Variant, str, Parity]]:
         for target, parity in ((variant.target, variant.parity), (f"{variant.target} (AVX2)", variant.parity_avx2))
         if parity is not None
     ]
+
+
+def evaluated(manifest: Manifest) -> list[tuple[str, Evaluation]]:
+    """List the graphs that were measured on the user's texts, with their figures."""
+    return [(variant.file, variant.evaluation) for variant in manifest.variants if variant.evaluation is not None]
+
+
+def _evaluations(manifest: Manifest) -> str:
+    found = evaluated(manifest)
+    if not found:
+        return ""
+    rows = [
+        f"| `{file}` | {' | '.join(_figures(each.parity).values())} | {each.parity.mean_abs_probability:.4f} "
+        f"| {'' if each.accuracy is None else f'{each.accuracy:.2%}'} |"
+        for file, each in found
+    ]
+    first = found[0][1]
+    head = " | ".join(_figures(first.parity))
+    return f"""
+On {first.parity.texts} texts of `{first.texts}`, against the fp32 graph:
+
+| graph | {head} | mean probability change | accuracy |
+|---|{"---|" * (len(_figures(first.parity)) + 2)}
+{chr(10).join(rows)}
+"""
 
 
 def _with_optimum(manifest: Manifest) -> str:

@@ -23,6 +23,7 @@ from .manifest import (
     PACKED,
     PADDED,
     PROBLEM_TYPES,
+    Evaluation,
     Golden,
     Manifest,
     Parity,
@@ -38,6 +39,7 @@ __all__ = [
     "PACKED",
     "PADDED",
     "PROBLEM_TYPES",
+    "Evaluation",
     "Golden",
     "Manifest",
     "Parity",
@@ -56,7 +58,7 @@ __all__ = [
 
 MANIFEST = "fusedbert.json"
 _NO_HASH = "0" * 64
-_OPTIONAL = ("requires", "function_to_apply", "thresholds", "parity_avx2")
+_OPTIONAL = ("requires", "function_to_apply", "thresholds", "parity_avx2", "evaluation")
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Manifest)}
@@ -75,13 +77,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out unset fields, which earlier versions do not know; ``parity_avx2`` moves to where they let unknown keys pass."""
-    clipped = {}
+    """Leave out unset fields, which earlier versions do not know.
+
+    ``parity_avx2`` and ``evaluation`` move to where those let unknown keys pass.
+    """
+    clipped, evaluated = {}, {}
     for variant in document["variants"]:
         variant["parity"] = _set(variant["parity"])
         if (parity := variant.pop("parity_avx2")) is not None:
             clipped[variant["file"]] = _set(parity)
-    document["parity_avx2"] = clipped
+        if (evaluation := variant.pop("evaluation")) is not None:
+            evaluated[variant["file"]] = _set(evaluation | {"parity": _set(evaluation["parity"])})
+    document |= {"parity_avx2": clipped, "evaluation": evaluated}
     return {name: value for name, value in document.items() if not (name in _OPTIONAL and not value)}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 from ..errors import shown
-from .manifest import PACKED, PADDED, PROBLEM_TYPES, Golden, Manifest, Parity, Source, Variant
+from .manifest import PACKED, PADDED, PROBLEM_TYPES, Evaluation, Golden, Manifest, Parity, Source, Variant
 
 Check: TypeAlias = Callable[[Any, str], None]  # of a value and its key; raises ValueError
 _MOST_LABELS = 1_000_000
@@ -27,8 +27,11 @@ def to_manifest(document: Mapping[str, Any]) -> Manifest:
         ValueError: A value has another form; the message names its key.
     """
     _MANIFEST(document, "")
-    clipped = document.get("parity_avx2", {})
-    variants = tuple(_variant({"parity_avx2": clipped.get(entry["file"]), **entry}) for entry in document["variants"])
+    beside = {name: document.get(name, {}) for name in ("parity_avx2", "evaluation")}
+    variants = tuple(
+        _variant({**{name: found.get(entry["file"]) for name, found in beside.items()}, **entry})
+        for entry in document["variants"]
+    )
     golden = tuple(Golden(**{**entry, "logits": tuple(map(float, entry["logits"]))}) for entry in document["golden"])
     thresholds = document.get("thresholds")
     known = {field.name: document[field.name] for field in dataclasses.fields(Manifest) if field.name in document}
@@ -46,7 +49,10 @@ def to_manifest(document: Mapping[str, Any]) -> Manifest:
 
 def _variant(entry: Mapping[str, Any]) -> Variant:
     parities = {name: Parity(**entry[name]) for name in ("parity", "parity_avx2") if entry[name] is not None}
-    return Variant(**{**entry, "outputs": tuple(entry["outputs"]), **parities})
+    evaluation = entry["evaluation"]
+    if evaluation is not None:
+        evaluation = Evaluation(**{**evaluation, "parity": Parity(**evaluation["parity"])})
+    return Variant(**{**entry, "outputs": tuple(entry["outputs"]), "evaluation": evaluation, **parities})
 
 
 def _check_together(manifest: Manifest) -> None:
@@ -165,6 +171,7 @@ _PARITY = _object(
         "max_of_spread": _optional(_SIZE),
     },
 )
+_EVALUATION = _object({"texts": _NAME, "parity": _PARITY}, {"accuracy": _optional(_SHARE)})
 _VARIANT = _object(
     {
         "file": _FILE,
@@ -176,7 +183,7 @@ _VARIANT = _object(
         "fused_attention": _integer(0),
         "parity": _PARITY,
     },
-    {"layout": _member(PADDED, PACKED), "parity_avx2": _optional(_PARITY)},
+    {"layout": _member(PADDED, PACKED), "parity_avx2": _optional(_PARITY), "evaluation": _optional(_EVALUATION)},
 )
 _TEXT = _one("a text", lambda value: isinstance(value, str))
 _GOLDEN = _object({"text": _TEXT, "logits": _list(_number(-_LARGEST, _LARGEST))}, {"text_pair": _optional(_TEXT)})
@@ -197,6 +204,7 @@ _MANIFEST = _object(
         "function_to_apply": _member(None, "none", "sigmoid"),
         "thresholds": _optional(_list(_SHARE)),
         "parity_avx2": _mapping(_PARITY),
+        "evaluation": _mapping(_EVALUATION),
     },
     more=True,
 )

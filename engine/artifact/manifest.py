@@ -47,6 +47,21 @@ class Parity:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A graph's figures on the user's own texts (``evaluate`` of an export).
+
+    Attributes:
+        texts: Name of the file that they came from.
+        parity: The figures, against those of the fp32 graph.
+        accuracy: Share of texts that get the label of the file, 0 to 1; None without labels.
+    """
+
+    texts: str
+    parity: Parity
+    accuracy: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Variant:
     """One graph of the artifact.
 
@@ -62,6 +77,7 @@ class Variant:
         layout: ``padded``, inputs ``[batch, seq]``, or ``packed``, see ``engine.run.batches.pack``.
         parity_avx2: The figures of an int8 graph on an x86 processor without VNNI, where sums of two products end at 16 bits;
             None if they are not known. The file has them in a mapping next to ``variants``, by the graph's path.
+        evaluation: The figures on the user's texts, None if there were none. In the file likewise.
     """
 
     file: str
@@ -74,6 +90,7 @@ class Variant:
     parity: Parity
     layout: str = PADDED
     parity_avx2: Parity | None = None
+    evaluation: Evaluation | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

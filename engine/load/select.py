@@ -58,6 +58,10 @@ def kernels_for(variant: Variant) -> Kernels | None:
 
 def _automatic_cuda(manifest: Manifest) -> Selection:
     variant = _first(manifest, ("cuda", Precision.FP16), ("cuda", Precision.FP32))
+    beyond = None if variant is None else beyond_on_own_texts(variant)
+    exact = _first(manifest, ("cuda", Precision.FP32), ("cpu", Precision.FP32))
+    if beyond is not None and exact is not None:
+        return Selection(variant=exact, why=f"fp32, {beyond}")
     if variant is not None:
         return Selection(variant=variant, why=f"{variant.precision} is the artifact's graph for CUDA")
     variant = _first(manifest, ("cpu", Precision.FP32), ("cpu", Precision.FP16))
@@ -76,12 +80,13 @@ def _automatic_cpu(manifest: Manifest, machine: Machine, *, bf16: bool) -> Selec
     if int8 is not None:
         reason = _against_int8(int8, machine, others=fp32 is not None)
         if reason is None:
-            return Selection(variant=int8, why=f"int8 within the gates{_measured(int8, machine)}")
+            return Selection(variant=int8, why=f"int8 within the gates{_measured(int8, machine)}{_on_own_texts(int8)}")
         beyond = reason
-    if half is not None and bf16 and passes(half.parity, Precision.BF16):
-        return Selection(variant=half, why=f"bf16 within the gates ({figures(half.parity)}); {beyond}")
+    if half is not None and bf16 and passes(half.parity, Precision.BF16) and not beyond_on_own_texts(half):
+        return Selection(variant=half, why=f"bf16 within the gates ({figures(half.parity)}){_on_own_texts(half)}; {beyond}")
     if fp32 is not None:
-        return Selection(variant=fp32, why=f"fp32, {beyond}")
+        inexact = beyond_on_own_texts(half) if half is not None and bf16 else None
+        return Selection(variant=fp32, why=f"fp32, {beyond}" + (f", and {inexact}" if inexact else ""))
     if int8 is None:
         raise OptionError(f"precision='auto' on cpu: {_held(manifest, 'cpu')}")
     raise OptionError(f"precision='auto' on cpu: the artifact has no fp32 graph, and {beyond}: ask for int8")
@@ -91,7 +96,7 @@ def _against_int8(int8: Variant, machine: Machine, *, others: bool) -> str | Non
     """Return why int8 is not taken, or None. It is taken without fast products too if there are no ``others``."""
     if not passes(int8.parity, Precision.INT8):
         return f"int8 does not pass the gates ({_with_limits(int8.parity)})"
-    if beyond := saturation(int8, machine):
+    if beyond := saturation(int8, machine) or beyond_on_own_texts(int8):
         return beyond
     if _clipped(int8, machine) is not None or machine.int8 is Int8.EXACT or not others:
         return None
@@ -120,6 +125,20 @@ def saturation(variant: Variant, machine: Machine) -> str | None:
     if clipped is None or passes(clipped, Precision.INT8):
         return None
     return f"int8 does not pass the gates where its products saturate, as on this CPU ({_with_limits(clipped)})"
+
+
+def beyond_on_own_texts(variant: Variant) -> str | None:
+    """Return why the user's texts, if the export measured on them, take a graph beyond its gates, or None."""
+    evaluation, precision = variant.evaluation, variant.precision
+    if evaluation is None or precision == Precision.FP32 or passes(evaluation.parity, precision):
+        return None
+    measured = f"{figures(evaluation.parity)}; limits {limits(evaluation.parity, precision)}"
+    return f"{precision} does not pass the gates on your texts, {evaluation.texts} ({measured})"
+
+
+def _on_own_texts(variant: Variant) -> str:
+    found = variant.evaluation
+    return f", and on your texts, {found.texts} ({figures(found.parity)})" if found is not None else ""
 
 
 def _clipped(variant: Variant, machine: Machine) -> Parity | None:

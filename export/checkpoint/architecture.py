@@ -211,6 +211,16 @@ def read_labels(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
     return tuple(names.get(i, f"LABEL_{i}") for i in range(count))
 
 
+def expected_labels(config: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Return the labels that a config names, and the problem type; ``read_labels`` checks them against the classifier."""
+    try:
+        count = max(names_by_id(config.get("id2label")), default=-1) + 1
+    except ValueError:
+        count = 0  # the error is that of read_labels
+    named = config.get("num_labels", 2)  # as in transformers
+    return read_labels(config, max(count, named if type(named) is int and not count else 0)), read_problem_type(config)
+
+
 def read_problem_type(config: Mapping[str, Any]) -> str:
     """Return the problem type, one of transformers' three; raise ``CheckpointError`` for others."""
     problem_type = config.get("problem_type") or "single_label_classification"  # as in transformers' pipeline

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.artifact import Golden
 from fusedbert.engine.artifact.limits import by_order
 from fusedbert.engine.errors import CheckpointError
+from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.outputs import stated_function
 from fusedbert.engine.text.tokenizer import Row
 
@@ -73,7 +74,7 @@ class DirectBaseline(Baseline):
     architecture: Architecture
     weights: Weights
     max_activation: float
-    calibration: tuple[str, ...] = ()
+    calibration: tuple[Text, ...] = ()
 
     def in_float32(self) -> NDArray[np.floating]:
         """Compute the reference in float32, ``[texts, labels]``."""
@@ -81,7 +82,7 @@ class DirectBaseline(Baseline):
 
 
 def compute_baseline(
-    checkpoint: Checkpoint, progress: Progress, *, rounded: bool, calibration: tuple[str, ...] = ()
+    checkpoint: Checkpoint, progress: Progress, *, rounded: bool, calibration: tuple[Text, ...] = ()
 ) -> DirectBaseline:
     """Read a checkpoint and run the reference; graphs of less than fp32 (``rounded``) need more texts.
 

@@ -14,7 +14,17 @@ MAY_IMPORT = {
         "fusedbert.export",
         *(
             f"fusedbert.engine.{module}"
-            for module in ("artifact", "artifact.limits", "errors", "cli", "load.unsupported", "hardware.packages", "text")
+            for module in (
+                "artifact",
+                "artifact.limits",
+                "errors",
+                "cli",
+                "hardware.packages",
+                "load",
+                "model",
+                "scoring",
+                "text",
+            )
         ),
     ),
     "bench": ("fusedbert.bench", "fusedbert.export", "fusedbert.engine"),

@@ -21,6 +21,9 @@ def test_every_command_runs_in_the_order_of_the_page(page, least, clone):
     (clone.folder / "parts").mkdir(exist_ok=True)
     for name in ("reviews.csv", "parts/a.csv", "parts/b.csv"):
         (clone.folder / name).write_text(REVIEWS, encoding="utf-8")
+    for name in ("train.csv", "dev.csv"):
+        rows = [f"{text} {i},{label}\n" for i in range(8) for text, label in (("a joy", "POSITIVE"), ("a bore", "NEGATIVE"))]
+        (clone.folder / name).write_text("text,label\n" + "".join(rows), encoding="utf-8")
     (clone.folder / "reviews.csv.gz").write_bytes(gzip.compress(REVIEWS.encode()))
     found = commands(page)
     assert len(found) >= least

@@ -12,7 +12,7 @@ import pytest
 from wrong_values import changes
 
 from fusedbert.engine import ArtifactError, Classifier, FusedBertError
-from fusedbert.engine.artifact import MANIFEST, Manifest, Variant, read_manifest, write_manifest
+from fusedbert.engine.artifact import MANIFEST, Evaluation, Manifest, Variant, read_manifest, write_manifest
 from fusedbert.engine.artifact.form import to_manifest
 
 TEXTS = ["good movie", "dull"]
@@ -106,6 +106,32 @@ def test_figures_for_avx2_are_read_and_written_and_may_be_missing(
     for value, said in (("good", "'good', expected an object"), ({}, "has no label_agreement"), ({"more": 1}, "has no")):
         broken["parity_avx2"] = {int8.file: value}
         with pytest.raises(ValueError, match=rf"parity_avx2.*{said}"):
+            to_manifest(broken)
+
+
+def test_figures_on_own_texts_are_read_and_written_and_may_be_missing(
+    tmp_path: Path, manifest: Callable[..., Manifest], variant: Callable[..., Variant]
+) -> None:
+    int8 = variant("cpu", "int8")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / int8.file).touch()
+    own = Evaluation(texts="pairs.csv", parity=dataclasses.replace(int8.parity, texts=17), accuracy=0.75)
+    for evaluation in (None, own, dataclasses.replace(own, accuracy=None)):
+        one = dataclasses.replace(int8, evaluation=evaluation)
+        write_manifest(tmp_path, manifest(("a", "b"), "single_label_classification", variants=(one,)))
+        assert read_manifest(tmp_path).variants[0].evaluation == evaluation
+        document = json.loads((tmp_path / MANIFEST).read_text())
+        assert "evaluation" not in document["variants"][0]  # earlier versions refuse what they do not know there
+        assert set(document.get("evaluation", {})) == (set() if evaluation is None else {int8.file})
+    broken = json.loads((tmp_path / MANIFEST).read_text())
+    figures = broken["evaluation"][int8.file]
+    for value, said in (
+        ("good", "'good', expected an object"),
+        ({"texts": "t"}, "no parity"),
+        ({**figures, "accuracy": 2}, "2"),
+    ):
+        broken["evaluation"] = {int8.file: value}
+        with pytest.raises(ValueError, match=rf"evaluation.*{said}"):
             to_manifest(broken)
 
 

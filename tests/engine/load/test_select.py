@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fusedbert.engine import Classifier, OptionError
-from fusedbert.engine.artifact import Parity
+from fusedbert.engine.artifact import Evaluation, Parity
 from fusedbert.engine.hardware.cpu import Machine
 from fusedbert.engine.load import Precision
 from fusedbert.engine.load.golden import allowed
@@ -144,6 +144,43 @@ def test_golden_texts_may_be_off_by_what_saturation_was_measured_to_cost(held: A
     for machine, clipped, limit in ((AVX2, PASSES, 1.4), (AVX2, FAILS, 0.02), (AVX2, None, 0.02), (NEW, PASSES, 0.02)):
         (int8,) = _with_avx2(held(INT8, **GOOD, max_abs_logit=0.01), clipped).variants
         assert allowed(as_computed_on(machine, int8)) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "beyond", "target", "precision", "why"),
+    [
+        ((FP32, INT8, BF16), (), "cpu", "int8", "and on your texts, own.csv (labels agree in 99.3%"),
+        (
+            (FP32, INT8, BF16),
+            ("int8",),
+            "cpu",
+            "bf16",
+            "int8 does not pass the gates on your texts, own.csv (labels agree in 75.0%",
+        ),
+        ((FP32, INT8, BF16), ("int8", "bf16"), "cpu", "fp32", "and bf16 does not pass the gates on your texts, own.csv"),
+        ((FP32, INT8, FP16), ("fp16",), "cuda", "fp32", "fp16 does not pass the gates on your texts, own.csv"),
+        ((FP32, INT8, FP16), ("int8",), "cuda", "fp16", "for CUDA"),
+    ],
+)
+def test_auto_reads_the_figures_on_the_users_texts(
+    held: Any, kinds: Any, beyond: tuple[str, ...], target: str, precision: str, why: str
+) -> None:
+    good = {"int8": PASSES, "bf16": PASSES_BF16, "fp16": PASSES_BF16, "fp32": PASSES_BF16}
+    manifest = held(*kinds, **GOOD)
+    variants = tuple(
+        dataclasses.replace(
+            each,
+            parity=good[each.precision],
+            evaluation=Evaluation(texts="own.csv", parity=FAILS if each.precision in beyond else good[each.precision]),
+        )
+        for each in manifest.variants
+    )
+    manifest = dataclasses.replace(manifest, variants=variants)
+    selection = select_variant(manifest, target=target, precision=Precision.AUTO, machine=NEW, bf16=True)
+    assert selection.variant.precision == precision and why in selection.why
+    for asked in beyond if target == "cpu" else ():  # but it runs where it is asked for
+        chosen = select_variant(manifest, target=target, precision=Precision(asked), machine=NEW, bf16=True)
+        assert chosen.variant.precision == asked
 
 
 def _with_avx2(manifest: Any, clipped: Parity | None) -> Any:
