@@ -36,10 +36,10 @@ struct dense {
 static inline size_t dense_panels(const struct dense *d) { return (d->outputs + PANEL - 1) / PANEL; }
 static inline size_t dense_units(const struct dense *d) { return dense_panels(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
 
-/* In float32 a unit is a strip of outputs, as there are no panels. */
-enum { STRIP = 64, STRIP_ROWS = 126 }; /* outputs of a strip; rows of a unit */
+/* In float32 a unit is a strip of outputs, as there are no panels, and as many rows: fewer would read the weights more often. */
+enum { STRIP = 64 }; /* outputs of a strip */
 static inline size_t dense_strips(const struct dense *d) { return (d->outputs + STRIP - 1) / STRIP; }
-static inline size_t strip_units(const struct dense *d) { return dense_strips(d) * ((d->rows + STRIP_ROWS - 1) / STRIP_ROWS); }
+static inline size_t strip_units(const struct dense *d) { return dense_strips(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
 
 /* Attention: y = softmax(q k^T) v for each head of each text (Vaswani et al. 2017). A unit is one head of one text.
  *

@@ -116,8 +116,8 @@ static void plan(struct strip *s, size_t most, size_t calls) {
 
 static void strip_unit(void *operation, size_t unit) {
     const struct dense *d = operation;
-    const size_t strips = dense_strips(d), first = unit / strips * STRIP_ROWS;
-    const size_t rows = d->rows - first < STRIP_ROWS ? d->rows - first : STRIP_ROWS, blocks = (rows + ROWS - 1) / ROWS;
+    const size_t strips = dense_strips(d), first = unit / strips * DENSE_ROWS;
+    const size_t rows = d->rows - first < DENSE_ROWS ? d->rows - first : DENSE_ROWS, blocks = (rows + ROWS - 1) / ROWS;
     const size_t most = rows > 2 * ROWS ? DEEP : FLAT;
     struct strip s;
     s.d = d, s.column = unit % strips * STRIP;
