@@ -21,7 +21,11 @@ _OFF = "0"
 _WORDS: Mapping[Kernels, Mapping[str, tuple[str, str]]] = {
     Kernels.INT8: {"dense_int8": ("products", f"{DOMAIN}:Dense"), "attention": ("attention", f"{DOMAIN}:Attention")},
     Kernels.BF16: {"dense_bf16": ("products", f"{DOMAIN}:Bf16Dense"), "attention": ("attention", f"{DOMAIN}:Bf16Attention")},
-    Kernels.FP32: {"norm": ("LayerNormalization", "LayerNormalization"), "gelu": ("Gelu", "Gelu")},
+    Kernels.FP32: {
+        "norm": ("LayerNormalization", "LayerNormalization"),
+        "gelu": ("Gelu", "Gelu"),
+        "dense_fp32": ("products", "Gemm"),
+    },
 }
 
 
@@ -103,7 +107,7 @@ def describe(
         uses = {op: word for op, (word, operator) in _WORDS[kernels].items() if operators is None or operator in operators}
         own = [word for op, word in uses.items() if op in level.operations]
         rest = "" if forced else _rest(found, {op: word for op, word in uses.items() if op not in level.operations})
-        return f"fusedbert's kernels for {' and '.join(own)} ({', '.join([level.name, *setting])}{rest})"
+        return f"fusedbert's kernels for {_listed(own)} ({', '.join([level.name, *setting])}{rest})"
     if forced is not None:
         reasons = setting if level.name == ONNXRUNTIME.name else [f"{level.name} has none for {kernels}", *setting]
     else:
@@ -131,7 +135,11 @@ def _no_default(kernels: Kernels, found: Library) -> str:
 def _rest(found: Library, missing: Mapping[str, str]) -> str:
     """Say why a level leaves operations, given with their words, to ONNX Runtime; empty if there are none to say it of."""
     lacking = _lacking(found, missing)
-    return f"; {' and '.join(missing.values())} by ONNX Runtime, this CPU lacks {' and '.join(lacking)}" if lacking else ""
+    return f"; {_listed(list(missing.values()))} by ONNX Runtime, this CPU lacks {' and '.join(lacking)}" if lacking else ""
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _lacking(found: Library, operations: Collection[str]) -> tuple[str, ...]:

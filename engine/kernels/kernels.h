@@ -36,6 +36,11 @@ struct dense {
 static inline size_t dense_panels(const struct dense *d) { return (d->outputs + PANEL - 1) / PANEL; }
 static inline size_t dense_units(const struct dense *d) { return dense_panels(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
 
+/* In float32 a unit is a strip of outputs, as there are no panels, and as many rows: fewer would read the weights more often. */
+enum { STRIP = 64 }; /* outputs of a strip */
+static inline size_t dense_strips(const struct dense *d) { return (d->outputs + STRIP - 1) / STRIP; }
+static inline size_t strip_units(const struct dense *d) { return dense_strips(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
+
 /* Attention: y = softmax(q k^T) v for each head of each text (Vaswani et al. 2017). A unit is one head of one text.
  *
  * Keys beyond a text's own length do not exist: padding costs nothing and changes no bit of the result. With as many queries

@@ -56,8 +56,8 @@ class Operator:
         declared = [info(n, TYPES[self.operands[n].dtype], [None] * self.operands[n].ndim) for n in self.inputs]
         outputs = [info(n, TYPES[np.dtype(dtype)], None) for n, dtype in self.outputs.items()]
         constants = [_constant(n, array) for n, array in self.operands.items() if n not in self.inputs]
-        places = [[f"{n}/16" if n in self.narrow else n for n in names] for names in (self.operands, self.outputs)]
-        node = helper.make_node(self.name, *places, domain=DOMAIN, **self.attributes)
+        ins, outs = ([f"{n}/16" if n in self.narrow else n for n in names] for names in (self.operands, self.outputs))
+        node = helper.make_node(self.name, ins, outs, domain=DOMAIN, **self.attributes)
         narrowed = [helper.make_node("Cast", [n], [f"{n}/16"], to=16) for n in self.inputs if n in self.narrow]
         widened = [helper.make_node("Cast", [f"{n}/16"], [n], to=1) for n in self.outputs if n in self.narrow]
         opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid(DOMAIN, 1)]

@@ -1,4 +1,4 @@
-"""The kernels of ONNX's LayerNormalization and Gelu against their equations in float64 and against ONNX Runtime's."""
+"""The kernels of ONNX's Gemm, LayerNormalization and Gelu against their equations in float64 and against ONNX Runtime's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnx import helper
 from fusedbert.engine import kernels as cpu_kernels
 
 Run = Callable[..., NDArray[Any]]
-NEEDED = {"norm", "gelu"}
+NEEDED = {"norm", "gelu", "dense_fp32"}
 KNOWN = [level for level in getattr(cpu_kernels.loaded(), "levels", ()) if not level.lacking]
 LEVELS = [level.name for level in KNOWN if level.operations >= NEEDED]
 
@@ -54,6 +54,65 @@ def test_layer_normalization_agrees_with_its_equation(run: Run, shape: tuple[int
     np.testing.assert_array_equal(y, run("LayerNormalization", x, gamma, beta, threads=1, axis=-1, epsilon=1e-6))
     alone = run("LayerNormalization", x[:1], gamma, beta, axis=-1, epsilon=1e-6)
     np.testing.assert_array_equal(alone, y[:1])
+
+
+def product(*arrays: NDArray[Any]) -> NDArray[Any]:
+    a, b, *c = (each.astype(np.float64) for each in arrays)
+    return a @ b + (c[0] if c else 0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"),
+    [
+        (0, 8, 4),
+        (1, 384, 2),
+        (1, 1536, 384),
+        (3, 7, 1),
+        (16, 768, 768),
+        (17, 130, 97),
+        (29, 65, 64),
+        (130, 300, 161),
+        (530, 33, 5),
+    ],
+)
+def test_gemm_agrees_with_its_equation_and_a_row_with_itself_alone(
+    run: Run, rows: int, inputs: int, outputs: int, bias: bool
+) -> None:
+    rng = np.random.default_rng(rows + outputs)
+    x, weight, row = (rng.normal(size=size).astype(np.float32) for size in ((rows, inputs), (inputs, outputs), outputs))
+    constants = [weight, row] if bias else [weight]
+    y = run("Gemm", x, *constants)
+    np.testing.assert_allclose(y, product(x, *constants), rtol=2e-5, atol=2e-5 * math.sqrt(inputs))
+    np.testing.assert_array_equal(y, run("Gemm", x, *constants, threads=1))
+    for i in {0, rows // 2, rows - 1} if rows else ():
+        np.testing.assert_array_equal(run("Gemm", x[i : i + 1], *constants), y[i : i + 1])
+        np.testing.assert_array_equal(run("Gemm", np.repeat(x[i : i + 1], 9, axis=0), *constants)[4], y[i])
+
+
+@pytest.mark.parametrize("turned", [(0, 0), (1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("c", [(), (1,), (5,), (1, 5), (3, 1), (3, 5), (1, 1), None])
+def test_gemm_is_right_in_the_forms_that_the_exporter_never_writes(
+    run: Run, turned: tuple[int, int], c: tuple[int, ...] | None
+) -> None:
+    rng = np.random.default_rng(5)
+    a, b, third = (rng.normal(size=size).astype(np.float32) for size in ((3, 7), (7, 5), c or ()))
+    inputs = [each.T.copy() if turn else each for each, turn in zip((a, b), turned, strict=True)]
+    added = [] if c is None else [np.asarray(third)]
+    attributes = {"transA": turned[0], "transB": turned[1]}
+    np.testing.assert_allclose(run("Gemm", *inputs, *added, **attributes), product(a, b, *added), rtol=1e-5, atol=1e-5)
+    scaled = run("Gemm", *inputs, *added, alpha=0.5, beta=2.0, **attributes)
+    np.testing.assert_allclose(scaled, product(a / 2, b, *(2 * each for each in added)), rtol=1e-5, atol=1e-5)
+
+
+def test_gemm_of_no_inputs_is_its_bias_and_what_does_not_fit_is_refused(run: Run) -> None:
+    def ones(*shape: int) -> NDArray[Any]:
+        return np.ones(shape, dtype=np.float32)
+
+    np.testing.assert_array_equal(run("Gemm", ones(2, 0), ones(0, 5), ones(5)), ones(2, 5))
+    for operands in ((ones(2, 3), ones(4, 5)), (ones(2, 3), ones(3, 5), ones(4)), (ones(2, 3), ones(3, 5), ones(3, 5))):
+        with pytest.raises(Exception, match="not fit"):
+            run("Gemm", *operands)
 
 
 def test_gelu_is_exact_to_the_last_digits_of_float32(run: Run) -> None:

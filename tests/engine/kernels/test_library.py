@@ -276,7 +276,7 @@ def test_fp32_gives_the_same_with_and_without_the_kernels(artifact: Path) -> Non
         Classifier.from_pretrained(artifact, precision="fp32") as with_kernels,
         Classifier.from_pretrained(artifact, precision="fp32", session_options=OFF) as without,
     ):
-        assert ("kernels for LayerNormalization and Gelu" in with_kernels.runtime.why) is (
+        assert ("kernels for LayerNormalization, Gelu and products" in with_kernels.runtime.why) is (
             "avx512" in [level.name for level in KNOWN]
         )
         assert "as set in session_options" in without.runtime.why

@@ -18,7 +18,7 @@ OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "ge
 TABLE = re.findall(r"\[(\w+)\] = &(\w+)", (FOLDER / "levels.c").read_text())  # of all levels
 KERNELS = sorted({(operation.removesuffix("_ALONE").lower(), name) for operation, name in TABLE})
 IDENTITY, GELU, GELU_TANH, RELU = range(4)
-PANEL, DENSE_ROWS, NORM_ROWS, GELU_NUMBERS = 32, 512, 4, 4096
+PANEL, DENSE_ROWS, STRIP, NORM_ROWS, GELU_NUMBERS = 32, 512, 64, 4, 4096
 GUARD = 64  # numbers before and after every result
 
 
@@ -199,6 +199,31 @@ def test_dense_saturates_and_maps_nan(library: ctypes.CDLL, kernel: str, activat
     assert_close_in_eight_bits(found, expected)
     assert (found[:, [0, 2, 8]] == 255).all() and set(found[:, 4]) == {99 if activation == RELU else 0}
     assert activation == IDENTITY or (found[:, [1, 3, 6, 7, 9, 10, 11]] == 99).all()
+
+
+FP32_SIZES = [(0, 64, 32), (1, 4, 1), (2, 65, 33), (14, 64, 64), (15, 700, 97), (16, 128, 80), (40, 257, 65), (530, 33, 130)]
+
+
+@each("dense_fp32")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", FP32_SIZES)
+def test_the_kernel_of_dense_in_float32_agrees_with_the_reference(
+    library: ctypes.CDLL, kernel: str, size: tuple[int, int, int], bias: bool
+) -> None:
+    rows, inputs, outputs = size
+    rng = np.random.default_rng(sum(size))
+    arrays = {n: rng.normal(size=of).astype(np.float32) for n, of in (("x", size[:2]), ("weight", size[1:]))}
+    if bias:
+        arrays["bias"] = np.concatenate([[np.nan, np.inf, -3e38][:outputs], rng.normal(size=outputs)])[:outputs].astype(
+            np.float32
+        )
+    found = {}
+    for name, columns in ((kernel, STRIP), ("reference", PANEL)):
+        y = Result((rows, outputs), np.float32)
+        operation = Dense(**arrays, rows=rows, inputs=inputs, outputs=outputs, y=y.array)
+        run(kernel_of(library, name, "dense_fp32"), operation, -(-outputs // columns) * -(-rows // DENSE_ROWS))
+        found[name] = y.checked()
+    np.testing.assert_allclose(found[kernel], found["reference"], rtol=2e-5, atol=2e-5 * math.sqrt(inputs))
 
 
 @each("norm")

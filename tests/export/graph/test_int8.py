@@ -65,6 +65,7 @@ def test_folding_cancels_out(make_checkpoint) -> None:
     plan, layer, folded = plans[0], weights.layer(0), QuantizedWeights(weights, plans).layer(0)
     x = np.random.default_rng(0).normal(size=(50, architecture.hidden_size)).astype(np.float32)
     smoothed = (x - plan.query.shift) / plan.query.smooth
+    assert isinstance(folded.query, QuantizedDense) and isinstance(folded.key, QuantizedDense)
     query, key = (smoothed @ (part.weight.astype(np.float32) * part.scale) + part.bias for part in (folded.query, folded.key))
     np.testing.assert_allclose(query, x @ layer.query.weight + layer.query.bias, atol=0.1)
     off = key - (x @ layer.key.weight + layer.key.bias)  # the same for every token, which softmax does not see
