@@ -126,12 +126,11 @@ static void strip_unit(void *operation, size_t unit) {
         s.depth = d->inputs - s.from < most ? d->inputs - s.from : most;
         copy_weights(&s);
         plan(&s, most, panels * blocks);
-        for (size_t panel = 0; panel < panels; panel++)
-            for (size_t b = 0, row = 0; b < blocks; b++) {
-                const size_t end = (b + 1) * rows / blocks; /* blocks of equal size, or one row apart */
-                MULTIPLY[end - row](&s, first + row, panel);
-                row = end;
-            }
+        for (size_t b = 0, row = 0; b < blocks; b++) {
+            const size_t end = (b + 1) * rows / blocks; /* blocks of equal size, or one row apart */
+            for (size_t panel = 0; panel < panels; panel++) MULTIPLY[end - row](&s, first + row, panel);
+            row = end;
+        }
     }
 }
 
