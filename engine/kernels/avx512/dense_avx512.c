@@ -4,7 +4,8 @@
  * rows, reading the weights from memory is the work: while a block is multiplied the next one is fetched, each of its rows in
  * one go, because memory is slow to go from row to row. Between two blocks the sums wait in y.
  *
- * An output is one chain of multiply-adds, which starts with the bias and goes over all inputs, for any number of rows.
+ * An output is one chain of multiply-adds over all inputs, for any number of rows. The bias is added last: a large one would take the
+ * last digits of each step.
  */
 #include "../levels.h"
 #include "avx512.h"
@@ -48,9 +49,8 @@ INLINE void multiply(int n, struct strip *s, size_t row, size_t panel) {
             right[i] = _mm512_maskz_loadu_ps(more, y + i * outputs + 16);
         }
     } else {
-        const __m512 b0 = bias_ps(d, some, column), b1 = bias_ps(d, more, column + 16);
         UNROLL(16)
-        for (int i = 0; i < n; i++) left[i] = b0, right[i] = b1;
+        for (int i = 0; i < n; i++) left[i] = right[i] = _mm512_setzero_ps();
     }
     size_t until = every, rest = s->left;
     const float *w = s->weight + panel * s->depth * PANEL;
@@ -73,6 +73,11 @@ INLINE void multiply(int n, struct strip *s, size_t row, size_t panel) {
         }
     }
     s->next = next, s->left = rest;
+    if (s->from + s->depth == d->inputs) {
+        const __m512 b0 = bias_ps(d, some, column), b1 = bias_ps(d, more, column + 16);
+        UNROLL(16)
+        for (int i = 0; i < n; i++) left[i] = _mm512_add_ps(left[i], b0), right[i] = _mm512_add_ps(right[i], b1);
+    }
     UNROLL(16)
     for (size_t i = 0; i < (size_t)n; i++) {
         store_ps(y + i * outputs, some, left[i]);
@@ -126,12 +131,11 @@ static void strip_unit(void *operation, size_t unit) {
         s.depth = d->inputs - s.from < most ? d->inputs - s.from : most;
         copy_weights(&s);
         plan(&s, most, panels * blocks);
-        for (size_t panel = 0; panel < panels; panel++)
-            for (size_t b = 0, row = 0; b < blocks; b++) {
-                const size_t end = (b + 1) * rows / blocks; /* blocks of equal size, or one row apart */
-                MULTIPLY[end - row](&s, first + row, panel);
-                row = end;
-            }
+        for (size_t b = 0, row = 0; b < blocks; b++) {
+            const size_t end = (b + 1) * rows / blocks; /* blocks of equal size, or one row apart */
+            for (size_t panel = 0; panel < panels; panel++) MULTIPLY[end - row](&s, first + row, panel);
+            row = end;
+        }
     }
 }
 

@@ -90,7 +90,7 @@ def test_a_quantized_graph_under_the_plain_name_counts_as_int8(plain: Path) -> N
         Classifier.from_pretrained(plain, precision="fp32")
 
 
-def test_bf16_is_said_to_come_from_fusedbert_alone(plain: Path) -> None:
+def test_bf16_is_said_to_come_only_from_fusedbert(plain: Path) -> None:
     with pytest.raises(OptionError, match=r"the folder has fp32 for cpu .*; only an export by fusedbert has a graph in bf16"):
         Classifier.from_pretrained(plain, precision="bf16")
 

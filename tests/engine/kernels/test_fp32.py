@@ -76,7 +76,7 @@ def product(*arrays: NDArray[Any]) -> NDArray[Any]:
         (530, 33, 5),
     ],
 )
-def test_gemm_agrees_with_its_equation_and_a_row_with_itself_alone(
+def test_gemm_agrees_with_its_equation_and_no_row_depends_on_the_others(
     run: Run, rows: int, inputs: int, outputs: int, bias: bool
 ) -> None:
     rng = np.random.default_rng(rows + outputs)
