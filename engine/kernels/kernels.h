@@ -36,7 +36,7 @@ struct dense {
 static inline size_t dense_panels(const struct dense *d) { return (d->outputs + PANEL - 1) / PANEL; }
 static inline size_t dense_units(const struct dense *d) { return dense_panels(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
 
-/* In float32 a unit is a strip of outputs, as there are no panels, and as many rows: fewer would read the weights more often. */
+/* A unit of the float32 product is a strip of outputs by DENSE_ROWS rows. Its weights have no panels. */
 enum { STRIP = 64 }; /* outputs of a strip */
 static inline size_t dense_strips(const struct dense *d) { return (d->outputs + STRIP - 1) / STRIP; }
 static inline size_t strip_units(const struct dense *d) { return dense_strips(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }

@@ -132,8 +132,9 @@ def beyond_on_own_texts(variant: Variant) -> str | None:
     evaluation, precision = variant.evaluation, variant.precision
     if evaluation is None or precision == Precision.FP32 or passes(evaluation.parity, precision):
         return None
-    measured = f"{figures(evaluation.parity)}; limits {limits(evaluation.parity, precision)}"
-    return f"{precision} does not pass the gates on your texts, {evaluation.texts} ({measured})"
+    return (
+        f"{precision} does not pass the gates on your texts, {evaluation.texts} ({_with_limits(evaluation.parity, precision)})"
+    )
 
 
 def _on_own_texts(variant: Variant) -> str:
@@ -145,8 +146,8 @@ def _clipped(variant: Variant, machine: Machine) -> Parity | None:
     return variant.parity_avx2 if machine.int8 is Int8.SATURATING else None
 
 
-def _with_limits(parity: Parity) -> str:
-    return f"{figures(parity)}; limits {limits(parity, Precision.INT8)}"
+def _with_limits(parity: Parity, precision: str = Precision.INT8) -> str:
+    return f"{figures(parity)}; limits {limits(parity, precision)}"
 
 
 def _unverified_cpu(manifest: Manifest) -> Selection:

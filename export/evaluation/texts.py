@@ -32,7 +32,7 @@ class TextColumns:
 
     text: str | None = None  # None for the only candidate
     pair: str | None = None  # None for single texts
-    label: str | None = None  # None if there are no labels
+    label: str | None = None  # None for texts without labels
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():

@@ -20,6 +20,37 @@ TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int64): 7}
 FUNCTIONS = "onnxruntime"  # the level without kernels
 
 
+# Texts, queries, keys, heads, width of a head, and the length of each text.
+ATTENTIONS = [
+    (1, 1, 1, 1, 16, [1]),
+    (1, 16, 16, 2, 64, [16]),
+    (3, 17, 17, 12, 32, [17, 1, 9]),  # padded
+    (2, 33, 33, 3, 48, [33, 20]),
+    (2, 1, 40, 4, 64, [40, 7]),  # one query, as in the last layer
+    (1, 130, 130, 1, 80, [129]),
+    (4, 5, 5, 4, 16, [5, 5, 2, 3]),  # as many texts as heads
+]
+
+
+def attend(q: Array, k: Array, v: Array, heads: int, lengths: list[int]) -> Array:
+    """Return softmax(q k^T) v for each head in float64, ``[batch, queries, hidden]``, over the keys within each length."""
+    batch, queries, hidden = q.shape
+    split = (x.reshape(batch, -1, heads, hidden // heads).transpose(0, 2, 1, 3).astype(np.float64) for x in (q, k, v))
+    by_head_q, by_head_k, by_head_v = split
+    scores = by_head_q @ by_head_k.transpose(0, 1, 3, 2)  # [batch, heads, queries, keys]
+    for row, length in enumerate(lengths):
+        scores[row, :, :, length:] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.asarray((weights @ by_head_v).transpose(0, 2, 1, 3).reshape(batch, queries, hidden))
+
+
+def normalize(total: Array, gamma: Array, beta: Array, epsilon: float) -> Array:
+    """Return the layer normalization over the last axis in float64."""
+    centred = total - total.mean(axis=-1, keepdims=True)
+    return np.asarray(centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + epsilon) * gamma + beta)
+
+
 def levels(operation: str) -> list[str]:
     """List the levels that this processor runs with a kernel for an operation."""
     found = getattr(cpu_kernels.loaded(), "levels", ())

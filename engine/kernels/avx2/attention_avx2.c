@@ -3,21 +3,11 @@
 #include <string.h>
 
 #include "../levels.h"
-#include "avx2.h"
+#include "vector.h"
 
 TARGET("avx2,fma")
 
-typedef __m256 vector;
-enum { LANES = 8 };
 #define REGISTERS 2 /* 12 of the 16 registers are sums */
-INLINE vector load(const float *p) { return _mm256_loadu_ps(p); }
-INLINE void store(float *p, vector x) { _mm256_storeu_ps(p, x); }
-INLINE vector fill(float x) { return _mm256_set1_ps(x); }
-INLINE vector add(vector a, vector b) { return _mm256_add_ps(a, b); }
-INLINE vector multiply(vector a, vector b) { return _mm256_mul_ps(a, b); }
-INLINE vector multiply_add(vector a, vector b, vector c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE vector larger(vector a, vector b) { return _mm256_max_ps(a, b); }
-INLINE void store_rounded(uint8_t *p, vector x, struct rounding to) { _mm_storel_epi64((__m128i *)p, round_ps(x, to)); }
 
 /* 8 rows to 8 columns: r[i] lane j becomes r[j] lane i. */
 INLINE void turn(vector r[8]) {
@@ -39,7 +29,7 @@ INLINE void turn(vector r[8]) {
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
-#include "../attention_fp32.h"
+#include "../any_width/attention_fp32.h"
 
 END_TARGET
 

@@ -21,7 +21,7 @@ INLINE __m256i lanes(size_t n) {
 /* The first n of 8 numbers, and zeros; nothing beyond them is read. */
 INLINE __m256 load_ps(const float *p, size_t n) { return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, lanes(n)); }
 
-/* Nothing beyond n of 8 numbers is written, by these three. */
+/* Nothing beyond n of 8 numbers is written, by these two. */
 INLINE void store_ps(float *p, size_t n, __m256 x) {
     if (n >= 8) _mm256_storeu_ps(p, x);
     else _mm256_maskstore_ps(p, lanes(n), x);
@@ -30,23 +30,6 @@ INLINE void store_bytes(uint8_t *p, size_t n, __m128i x) {
     uint8_t all[16];
     if (n >= 8) _mm_storel_epi64((__m128i *)p, x);
     else _mm_storeu_si128((__m128i *)all, x), memcpy(p, all, n);
-}
-INLINE void store_halves(uint16_t *p, size_t n, __m128i x) {
-    uint16_t all[8];
-    if (n >= 8) _mm_storeu_si128((__m128i *)p, x);
-    else _mm_storeu_si128((__m128i *)all, x), memcpy(p, all, 2 * n);
-}
-
-INLINE float sum_of(__m256 x) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-INLINE float largest_of(__m256 x) {
-    __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
 /* 2^n for whole numbers from -126 to 127. */

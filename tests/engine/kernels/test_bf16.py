@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from operators_of_one_node import FUNCTIONS, Operator, levels
+from operators_of_one_node import ATTENTIONS, FUNCTIONS, Operator, attend, levels, normalize
 
 from fusedbert.engine.kernels import Kernels
 from fusedbert.export.graph.cpu_bf16 import bfloat16
@@ -114,35 +114,19 @@ def test_dense_add_norm_equals_its_equation(rows: int, inputs: int, outputs: int
     operator = dense(rows, inputs, outputs, "Bf16DenseAddNorm", batch=2)
     o = operator.operands
     total = product(operator) + o["residual"].astype(np.float64)
-    centred = total - total.mean(axis=-1, keepdims=True)
-    expected = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-6) * o["gamma"] + o["beta"]
+    expected = normalize(total, o["gamma"], o["beta"], 1e-6)
     y, y16 = operator.run(kernels=kernels)
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
     np.testing.assert_array_equal(y16, widened(bfloat16(y)))
 
 
-@pytest.mark.parametrize(
-    ("batch", "queries", "keys", "heads", "head", "lengths"),
-    [
-        (1, 1, 1, 1, 16, [1]),
-        (1, 16, 16, 2, 64, [16]),
-        (3, 17, 17, 12, 32, [17, 1, 9]),  # padded
-        (2, 33, 33, 3, 48, [33, 20]),
-        (2, 1, 40, 4, 64, [40, 7]),  # one query, as in the last layer
-        (1, 130, 130, 1, 80, [129]),
-    ],
-)
+@pytest.mark.parametrize(("batch", "queries", "keys", "heads", "head", "lengths"), ATTENTIONS)
 def test_attention_equals_its_equation(
     batch: int, queries: int, keys: int, heads: int, head: int, lengths: list[int], kernels: str
 ) -> None:
     operator = attention(batch, queries, keys, heads, head, lengths)
-    q, k, v = (operator.operands[n].reshape(batch, -1, heads, head).transpose(0, 2, 1, 3) for n in ("q16", "k16", "v16"))
-    scores = q.astype(np.float64) @ k.transpose(0, 1, 3, 2)  # [batch, heads, queries, keys]
-    for row, length in enumerate(lengths):
-        scores[row, :, :, length:] = -np.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    context = (weights @ v).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head)
+    o = operator.operands
+    context = attend(o["q16"], o["k16"], o["v16"], heads, lengths)
     (y,) = operator.run(kernels=kernels)
     for row, length in enumerate(lengths):
         real = slice(0, length if queries == keys else queries)  # rows of padding are never read

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from operators_of_one_node import FUNCTIONS, Operator, levels
+from operators_of_one_node import ATTENTIONS, FUNCTIONS, Operator, attend, levels, normalize
 
 from fusedbert.engine.hardware.cpu import Int8, inspect_machine
 from fusedbert.export.graph.operators import PANEL, to_panels
@@ -132,37 +132,19 @@ def test_dense_add_norm_equals_its_equation(rows: int, inputs: int, outputs: int
     operator = dense(rows, inputs, outputs, "DenseAddNorm", batch=2)
     o = operator.operands
     total = product_in_float64(operator) + o["residual"].astype(np.float64) * o["factor"]
-    centred = total - total.mean(axis=-1, keepdims=True)
-    expected = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-6) * o["gamma"] + o["beta"]
+    expected = normalize(total, o["gamma"], o["beta"], 1e-6)
     y, y8 = operator.run(kernels=kernels)
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
     assert np.abs(y8 - rounded(expected, operator)).max() < 0.51
 
 
-@pytest.mark.parametrize(
-    ("batch", "queries", "keys", "heads", "head", "lengths"),
-    [
-        (1, 1, 1, 1, 16, [1]),
-        (1, 16, 16, 2, 64, [16]),
-        (3, 17, 17, 12, 32, [17, 1, 9]),  # padded
-        (2, 33, 33, 3, 48, [33, 20]),
-        (2, 1, 40, 4, 64, [40, 7]),  # one query, as in the last layer
-        (1, 130, 130, 1, 80, [129]),
-        (4, 5, 5, 4, 16, [5, 5, 2, 3]),  # as many texts as heads
-    ],
-)
+@pytest.mark.parametrize(("batch", "queries", "keys", "heads", "head", "lengths"), ATTENTIONS)
 def test_attention_equals_its_equation(
     batch: int, queries: int, keys: int, heads: int, head: int, lengths: list[int], kernels: str
 ) -> None:
     operator = attention(batch, queries, keys, heads, head, lengths)
     o = operator.operands
-    q, k, v = (o[n].reshape(batch, -1, heads, head).transpose(0, 2, 1, 3).astype(np.float64) for n in ("q", "k", "v"))
-    scores = q @ k.transpose(0, 1, 3, 2)  # [batch, heads, queries, keys]
-    for row, length in enumerate(lengths):
-        scores[row, :, :, length:] = -np.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    context = (weights @ v).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head)
+    context = attend(o["q"], o["k"], o["v"], heads, lengths)
     (y8,) = operator.run(kernels=kernels)
     for row, length in enumerate(lengths):
         real = slice(0, length if queries == keys else queries)  # rows of padding are never read

@@ -18,7 +18,7 @@ TESTS = {
     "`.zip`": "test_a_zip_has_one_file_whose_name_gives_the_format",
     "a zip with several files": "test_a_zip_that_cannot_be_one_file_is_an_error",
     "a compressed file or a parquet": "test_a_damaged_file_is_an_error",
-    "a file named like a text format": "test_a_compressed_file_under_another_name_is_an_error",
+    "a compressed file, spreadsheet, parquet": "test_a_compressed_file_under_another_name_is_an_error",
     "a csv, tsv, txt or jsonl without bytes": "test_an_empty_file_among_several_has_no_rows",
     "a parquet without columns": "test_a_parquet_without_columns_is_an_error",
     "zero bytes": "test_a_file_of_another_kind_is_named",

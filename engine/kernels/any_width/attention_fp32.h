@@ -1,17 +1,12 @@
 /* Attention in float32, for registers of any width: takes float32, gives eight bits.
  *
  * The keys and values of a head are packed once; then 6 queries at a time get their scores, the softmax and the sum of values.
- * The file that includes this one defines
+ * The file that includes this one includes vector.h of its width before, defines
  *
- *   vector, LANES           a register of float32, and how many it holds
  *   REGISTERS               registers of a panel of columns; with 6 rows of sums they have to fit the processor's
- *   load, store, fill       of all lanes; fill: of one number
- *   add, multiply, multiply_add(a, b, c)  c + a b
- *   larger, sum_of, largest_of, exp_ps
  *   turn(rows)              rows to columns: lane j of rows[i] to lane i of rows[j], LANES of both
- *   store_rounded(p, x, rounding)
  *
- * and includes it between TARGET and END_TARGET.
+ * and does so between TARGET and END_TARGET.
  */
 
 enum { QUERIES = 6, COLUMNS = LANES * REGISTERS };
@@ -147,7 +142,8 @@ static void attention_unit(void *operation, size_t unit) {
         gemm(n, s.scores, keys, s.v, a->head, length, s.context);
         for (size_t i = 0; i < n; i++)
             for (size_t d = 0; d < a->head; d += LANES)
-                store_rounded(y + (row + i) * hidden + d, multiply(load(s.context + i * a->head + d), fill(inverse[i])), a->rounding);
+                store_rounded(y + (row + i) * hidden + d, LANES, multiply(load(s.context + i * a->head + d), fill(inverse[i])),
+                              a->rounding);
         row = end;
     }
     for (size_t row = queries; row < a->queries; row++) memset(y + row * hidden, a->rounding.zero_point, a->head); /* padding: 0 */

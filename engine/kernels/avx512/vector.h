@@ -1,0 +1,36 @@
+/* The words of any_width/ for registers of 16 float32. "some" is the number of lanes that count, all if there are as many. */
+#include "avx512.h"
+
+TARGET("avx512f,avx512bw,avx512vl,avx512dq")
+
+typedef __m512 vector;
+enum { LANES = 16 };
+INLINE vector load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void store(float *p, vector x) { _mm512_storeu_ps(p, x); }
+INLINE vector fill(float x) { return _mm512_set1_ps(x); }
+INLINE vector add(vector a, vector b) { return _mm512_add_ps(a, b); }
+INLINE vector subtract(vector a, vector b) { return _mm512_sub_ps(a, b); }
+INLINE vector multiply(vector a, vector b) { return _mm512_mul_ps(a, b); }
+INLINE vector multiply_add(vector a, vector b, vector c) { return _mm512_fmadd_ps(a, b, c); } /* c + a b */
+INLINE vector larger(vector a, vector b) { return _mm512_max_ps(a, b); }
+INLINE float sum_of(vector x) { return _mm512_reduce_add_ps(x); }
+INLINE float largest_of(vector x) { return _mm512_reduce_max_ps(x); }
+
+/* Nothing beyond them is read or written; the other lanes are 0. */
+INLINE vector load_some(const float *p, size_t some) { return _mm512_maskz_loadu_ps(lanes(some), p); }
+INLINE vector keep(vector x, size_t some) { return _mm512_maskz_mov_ps(lanes(some), x); }
+INLINE void store_some(float *p, size_t some, vector x) { _mm512_mask_storeu_ps(p, lanes(some), x); }
+INLINE void store_rounded(uint8_t *p, size_t some, vector x, struct rounding to) {
+    _mm_mask_storeu_epi8(p, lanes(some), round_ps(x, to));
+}
+/* To bfloat16, ties to even, by integers: not every processor of this width has vcvtneps2bf16. */
+INLINE void store_nearest(bf16 *p, size_t some, vector x) {
+    const __m512i bits = _mm512_castps_si512(x), half = _mm512_set1_epi32(0x7FFF), one = _mm512_set1_epi32(1);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+    const __m512i up = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(half, odd)), 16);
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i y = _mm512_mask_mov_epi32(up, nan, _mm512_set1_epi32(0x7FC0));
+    _mm256_mask_storeu_epi16(p, lanes(some), _mm512_cvtepi32_epi16(y));
+}
+
+END_TARGET
