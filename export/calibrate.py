@@ -1,7 +1,8 @@
 """Calibration of int8: texts run through the fp32 graph while observers record the inputs of its products.
 
-The built-in texts (``calibration.txt``, one a line; the first is empty) are varied, to serve any model. They were written for
-this purpose and come from no data set, so that accuracy on a data set means something.
+The built-in texts (``calibration.txt``, one a line; the first is empty) and pairs (``calibration_pairs.txt``, with a tab
+between) are varied, to serve any model. They were written for this purpose and come from no data set, so that accuracy on a
+data set means something.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .graph.cpu_fp32 import CpuFp32
 from .graph.int8_weights import LayerParams, Observed, fit_layer
 from .parity.baseline import DirectBaseline
 from .parity.gates import open_scratch, run_batch
+from .parity.texts import read_pairs
 from .tokenizer import TextOrPair
 
 ROWS = 512  # rows of an input that are recorded, to compare scales on
@@ -93,7 +95,7 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Row]) -> tuple[LayerPara
 
 def calibration_texts(baseline: DirectBaseline) -> list[Row]:
     """Tokenize the texts: by themselves, as pairs for the second segment, and joined for late positions."""
-    texts: list[TextOrPair] = [text.plain() for text in baseline.calibration] or list(built_in_texts())
+    texts: list[TextOrPair] = [text.plain() for text in baseline.calibration] or [*built_in_texts(), *built_in_pairs()]
     singles = [text for text in texts if isinstance(text, str)]
     pairs = zip(singles[0:16:2], singles[1:16:2], strict=False)
     parts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
@@ -103,3 +105,8 @@ def calibration_texts(baseline: DirectBaseline) -> list[Row]:
 def built_in_texts() -> tuple[str, ...]:
     """Read the built-in calibration texts."""
     return tuple(Path(__file__).with_name("calibration.txt").read_bytes().decode("utf-8").splitlines())
+
+
+def built_in_pairs() -> tuple[tuple[str, str], ...]:
+    """Read the built-in calibration pairs."""
+    return read_pairs(Path(__file__).with_name("calibration_pairs.txt"))

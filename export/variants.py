@@ -25,6 +25,7 @@ from .graph.lowering import Lowering
 from .parity.baseline import DirectBaseline, Progress
 from .parity.gates import check_activations, check_fused_attention, check_parity, keep_if_passing, three_digits
 from .parity.graphs import check_attentions, check_packed
+from .parity.precision import choose_bf16_layers
 from .parity.saturation import check_exact, measure_saturated
 
 LOWERINGS: tuple[type[Lowering], ...] = (CpuFp32, CpuInt8, CpuBf16, CudaFp16, CudaFp16Packed)
@@ -77,7 +78,8 @@ def make_variant(
     if lowering is CpuInt8:
         texts = calibration_texts(baseline)
         progress(f"calibrating {lowering.file} on {len(texts)} texts")
-        weights = QuantizedWeights(baseline.weights, calibrate(baseline, texts))
+        params = calibrate(baseline, texts)
+        weights = QuantizedWeights(baseline.weights, params, choose_bf16_layers(baseline, params, progress))
     graph = build(a, weights, lowering)
     nodes = graph.count_nodes()
     fused = check_fused_attention(nodes, lowering.attention_ops, a.layers, lowering.file) if lowering.attention_ops else 0

@@ -19,7 +19,11 @@ _OFF = "0"
 # For each operation of a set: its name for users, and the graph's operator that it computes. A level without the first
 # operation has no kernels for the set.
 _WORDS: Mapping[Kernels, Mapping[str, tuple[str, str]]] = {
-    Kernels.INT8: {"dense_int8": ("products", f"{DOMAIN}:Dense"), "attention": ("attention", f"{DOMAIN}:Attention")},
+    Kernels.INT8: {
+        "dense_int8": ("products", f"{DOMAIN}:Dense"),
+        "dense_bf16": ("products in bfloat16", f"{DOMAIN}:Bf16DenseAddNorm"),
+        "attention": ("attention", f"{DOMAIN}:Attention"),
+    },
     Kernels.BF16: {"dense_bf16": ("products", f"{DOMAIN}:Bf16Dense"), "attention": ("attention", f"{DOMAIN}:Bf16Attention")},
     Kernels.FP32: {
         "norm": ("LayerNormalization", "LayerNormalization"),
@@ -82,8 +86,11 @@ def register(options: Any, session_options: Any, kernels: Kernels) -> None:
         OptionError: As of ``choose``.
         DeviceError: As of ``choose``.
     """
-    level, _ = choose(kernels, session_options)
+    level, forced = choose(kernels, session_options)
     found = loaded()
+    if found is not None and kernels is Kernels.INT8 and forced is None and not _has(level, kernels):
+        kernels = Kernels.BF16  # of an int8 graph that has feed-forwards in bfloat16, where AMX multiplies the others
+        level = found.default(kernels)
     if found is None or not _has(level, kernels):
         return
     try:
@@ -128,7 +135,7 @@ def _has(level: Level, kernels: Kernels) -> bool:
 
 
 def _no_default(kernels: Kernels, found: Library) -> str:
-    lacking = _lacking(found, set(_WORDS[kernels]))
+    lacking = _lacking(found, {next(iter(_WORDS[kernels]))})
     return f"this CPU lacks {' and '.join(lacking)}" if lacking else "they use this CPU's AMX"
 
 

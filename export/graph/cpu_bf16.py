@@ -16,13 +16,42 @@ from .cpu_operators import SIXTEEN, CpuOperators, fits_float16
 from .operators import ACTIVATIONS, DOMAIN, to_panels
 
 
-class CpuBf16(CpuOperators):
+PAIR = 2  # inputs that the instruction takes at once
+
+
+class Bf16Products(CpuOperators):
+    """Products in bfloat16 with their epilogues; the int8 graph has some of them too."""
+
+    def bf16_activation(self, name: str, x16: str, weights: Dense, kind: str) -> str:
+        """``act(x W + b)`` in bfloat16."""
+        return self.bf16_dense(f"Bf16Dense{ACTIVATIONS[kind]}", name, x16, weights)
+
+    def bf16_add_norm(self, name: str, x16: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
+        """``norm(x W + b + residual)`` in float32 and in bfloat16."""
+        g = self.graph
+        gamma, beta = g.weight(f"{name}.norm.weight", norm.weight), g.weight(f"{name}.norm.bias", norm.bias)
+        operands = (*self._bf16_operands(name, x16, weights), residual, gamma, beta)
+        sizes = {"width": weights.weight.shape[1], "epsilon": self.architecture.norm_eps}
+        y, y16 = self.operator("Bf16DenseAddNorm", 2, *operands, **sizes)
+        return y, y16
+
+    def bf16_dense(self, operator: str, name: str, x16: str, weights: Dense) -> str:
+        """A product, by the name of its operator."""
+        return self.operator(operator, 1, *self._bf16_operands(name, x16, weights), width=weights.weight.shape[1])[0]
+
+    def _bf16_operands(self, name: str, x16: str, weights: Dense) -> tuple[str, ...]:
+        """Input, weight, bias."""
+        panels = to_panels(bfloat16(weights.weight), PAIR)
+        return x16, self.graph.weight(f"{name}.weight", panels), self.bias(name, weights)
+
+
+class CpuBf16(Bf16Products):
     """``onnx/model_bf16.onnx``."""
 
     file: ClassVar[str] = "onnx/model_bf16.onnx"
     precision: ClassVar[str] = "bf16"
     attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Bf16Attention", "Attention")
-    takes: ClassVar[int] = 2
+    takes: ClassVar[int] = PAIR
     divided: ClassVar[tuple[str, ...]] = ("hidden_size", "intermediate_size")
 
     def narrow(self, name: str, x: str, weights: Dense) -> str:
@@ -33,7 +62,10 @@ class CpuBf16(CpuOperators):
 
     def product(self, name: str, narrow: str, weights: Dense) -> str:
         """Compute ``x W + b`` in bfloat16."""
-        return self._dense("Bf16Dense", name, narrow, weights)
+        y = self.bf16_dense("Bf16Dense", name, narrow, weights)
+        if name in ("key", "value"):  # its shape cannot be inferred from panels
+            self.graph.declare(y, "bfloat16", ["batch", "sequence", self.architecture.hidden_size])
+        return y
 
     def attention(self, q: str, k: str, v: str, following: Dense) -> str:
         """``softmax(q k^T) v`` in bfloat16; our kernel takes heads by sixteens, ONNX Runtime all others, in fp32."""
@@ -49,28 +81,12 @@ class CpuBf16(CpuOperators):
         """One operator with a bfloat16 result; in the head, as in fp32."""
         if name != "intermediate":
             return super().dense_activation(name, x, weights, kind)
-        return self._dense(f"Bf16Dense{ACTIVATIONS[kind]}", name, self.narrow(name, x, weights), weights)
+        return self.bf16_activation(name, self.narrow(name, x, weights), weights, kind)
 
     def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
         """One operator with a float32 result and, for the next product, a bfloat16 one."""
-        g = self.graph
-        gamma, beta = g.weight(f"{name}.norm.weight", norm.weight), g.weight(f"{name}.norm.bias", norm.bias)
-        operands = (*self._operands(name, x, weights), residual, gamma, beta)
-        sizes = {"width": weights.weight.shape[1], "epsilon": self.architecture.norm_eps}
-        y, narrow = self.operator("Bf16DenseAddNorm", 2, *operands, **sizes)
-        self._narrow[y] = narrow
+        y, self._narrow[y] = self.bf16_add_norm(name, x, weights, residual, norm)
         return y
-
-    def _dense(self, operator: str, name: str, narrow: str, weights: Dense) -> str:
-        y = self.operator(operator, 1, *self._operands(name, narrow, weights), width=weights.weight.shape[1])[0]
-        if name in ("key", "value"):  # its shape cannot be inferred from panels
-            self.graph.declare(y, "bfloat16", ["batch", "sequence", self.architecture.hidden_size])
-        return y
-
-    def _operands(self, name: str, narrow: str, weights: Dense) -> tuple[str, ...]:
-        """Input, weight, bias."""
-        panels = to_panels(bfloat16(weights.weight), self.takes)
-        return narrow, self.graph.weight(f"{name}.weight", panels), self.bias(name, weights)
 
     def _words(self, table: NDArray[Any]) -> str:
         """Gather rows stored as float16, which rounds less than bfloat16: ``[batch, seq, width]``."""

@@ -1,7 +1,7 @@
 """CPU in int8: products, attention and their epilogues in the operators of ``operators``.
 
 CPUs with VNNI multiply uint8 activations by int8 weights four at a time. Each product's epilogue rounds the result to uint8 for
-the next. Only the residual and the head are float32.
+the next. Only the residual and the head are float32. Feed-forwards that ``QuantizedWeights`` keeps are in bfloat16.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint.weights import Dense, Norm
-from .cpu_operators import SIXTEEN, CpuOperators
+from .cpu_bf16 import Bf16Products
+from .cpu_operators import SIXTEEN
 from .int8_weights import FOUR, QuantizedDense, QuantParams, quantize_table
 from .operators import ACTIVATIONS, DOMAIN, to_panels
 
 
-class CpuInt8(CpuOperators):
+class CpuInt8(Bf16Products):
     """``onnx/model_int8.onnx``."""
 
     file: ClassVar[str] = "onnx/model_int8.onnx"
@@ -61,8 +62,10 @@ class CpuInt8(CpuOperators):
         return super().dense(name, x, weights)
 
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
-        """One operator with a uint8 result; in the head, as in fp32."""
+        """One operator with a uint8 or bfloat16 result; in the head, as in fp32."""
         if not isinstance(weights, QuantizedDense):
+            if name == "intermediate":
+                return self.bf16_activation(name, self.graph.cast(x, "bfloat16"), weights, kind)
             return super().dense_activation(name, x, weights, kind)
         assert weights.following is not None  # the second feed-forward follows the first
         operands = self._operands(name, self.narrow(name, x, weights), weights)
@@ -70,7 +73,9 @@ class CpuInt8(CpuOperators):
 
     def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
         """One operator with a float32 result and, for the next product, a uint8 one."""
-        dense, g = _int8(weights), self.graph
+        if not isinstance(weights, QuantizedDense):
+            return self.bf16_add_norm(name, x, weights, residual, norm)[0]
+        dense, g = weights, self.graph
         assert dense.residual is not None  # every product with a residual has its factor
         factor, gamma, beta = (
             g.weight(f"{name}.{part}", array)

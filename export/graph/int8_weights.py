@@ -172,6 +172,7 @@ class QuantizedWeights:
 
     weights: Weights
     params: tuple[LayerParams, ...]
+    bf16_layers: int = 0  # from the first: their feed-forward stays in bfloat16
 
     def embeddings(self) -> Embeddings:
         """Return the tables; their output is shifted and smoothed."""
@@ -189,17 +190,25 @@ class QuantizedWeights:
         value = _quantize(layer.value, params.query)
         value = dataclasses.replace(value, bias=value.bias - context.shift).times(1 / context.smooth)
         attended = _quantize(layer.attention_output, context, residual=params.query)
-        inner = _split_outputs(_quantize(layer.intermediate, params.intermediate), params.output)
-        output = _split_inputs(layer.output, params.output, residual=params.intermediate)
-        return Layer(
+        output_norm = layer.output_norm if following is None else _fold(layer.output_norm, following)
+        layer = dataclasses.replace(
+            layer,
             query=_quantize(layer.query, params.query),
             key=dataclasses.replace(_quantize(layer.key, params.query), bias=layer.key.bias),  # softmax does not see the shift
             value=value,
+            attention_output=attended,
+            output_norm=output_norm,
+        )
+        if i < self.bf16_layers:
+            return layer
+        inner = _split_outputs(_quantize(layer.intermediate, params.intermediate), params.output)
+        output = _split_inputs(layer.output, params.output, residual=params.intermediate)
+        return dataclasses.replace(
+            layer,
             attention_output=dataclasses.replace(attended, following=params.intermediate),
             attention_norm=_fold(layer.attention_norm, params.intermediate),
             intermediate=dataclasses.replace(inner, following=params.output),
             output=dataclasses.replace(output, following=following),
-            output_norm=layer.output_norm if following is None else _fold(layer.output_norm, following),
         )
 
     def dense(self, name: str) -> Dense:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fusedbert.engine.artifact import Golden
 from fusedbert.engine.artifact.limits import by_order
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.text.inputs import Text
-from fusedbert.engine.text.outputs import stated_function
+from fusedbert.engine.text.outputs import Function, apply, stated_function
 from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint import Checkpoint
@@ -60,6 +61,7 @@ class Baseline:
     checks: CheckSet
     reference: Float64  # logits of the check texts ``[texts, labels]``
     golden: tuple[Golden, ...]  # texts for the manifest, with their logits
+    other: tuple[CheckSet, Float64] | None = None  # check texts of the kind, single or pairs, that it is less sure of
     terms: Float64 | None = None  # largest sum of each logit's products without signs ``[labels]``; None if not known
 
     def in_float32(self) -> NDArray[np.floating] | None:
@@ -101,6 +103,7 @@ def compute_baseline(
         Outputs.read(config, weights.labels),
         progress,
         rounded=rounded,
+        pairs=any(text.pair is not None for text in calibration) if calibration else None,
     )
     common = dataclasses.replace(common, terms=trace.terms)
     return DirectBaseline(**vars(common), weights=weights, max_activation=trace.max_activation, calibration=calibration)
@@ -115,18 +118,26 @@ def run_reference(
     progress: Progress,
     *,
     rounded: bool,
+    pairs: bool | None = None,
 ) -> Baseline:
-    """Run a model in float64 on the check texts and the golden texts; graphs of less than fp32 (``rounded``) need more texts.
+    """Run a model in float64 on the check texts and the golden texts; ``rounded`` and ``pairs`` are those of ``check_set``.
 
     Golden logits have six decimals, or the nine digits of a float32 if outputs have no unit.
     """
     tokens = Tokenization(checkpoint.folder, shape)
-    checks = check_set(shape, tokens, rounded=rounded, pairs=outputs.by_order)
+    both = functools.partial(check_set, shape, tokens, rounded=rounded, by_order=outputs.by_order)
+    split_kinds = rounded and shape.token_types > 1 and not outputs.by_order
+    checks, other = both(pairs=None if shape.token_types > 1 else bool(pairs)), None
     progress(f"computing the reference: {shape.layers} layers in float64, {len(checks.texts)} texts")
     shown = tuple(filter(tokens.accepts, GOLDEN))
     logits = model([*checks.texts, *tokens.encode_all(shown)])
     split = len(checks.texts)
-    last = logits[split:]
+    reference, last = logits[:split], logits[split:]
+    if split_kinds:
+        parts = {kind: _pick(checks, reference, both(pairs=kind)) for kind in (False, True)}
+        if pairs is None:
+            pairs = max(parts, key=lambda kind: sureness(parts[kind][1], outputs.problem_type))
+        (checks, reference), other = parts[pairs], parts[not pairs]
     rows = [[float(f"{value:.9g}") for value in row] for row in last.tolist()] if outputs.by_order else last.round(6).tolist()
     return Baseline(
         checkpoint=checkpoint,
@@ -135,6 +146,26 @@ def run_reference(
         tokens=tokens,
         outputs=outputs,
         checks=checks,
-        reference=logits[:split],
+        reference=reference,
+        other=other,
         golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in zip(shown, rows, strict=True)),
     )
+
+
+def _pick(checks: CheckSet, reference: Float64, part: CheckSet) -> tuple[CheckSet, Float64]:
+    """Return a part of the check texts with its rows of the reference."""
+    row = {(tuple(text.ids), tuple(text.types)): i for i, text in enumerate(checks.texts)}
+    return part, reference[[row[tuple(text.ids), tuple(text.types)] for text in part.texts]]
+
+
+def sureness(logits: Float64, problem_type: str) -> float:
+    """Return how sure a classifier is on average: how far apart the scores of its two best labels are, or of yes and no.
+
+    What it was trained on, single texts or pairs, it is sure of. On the other kind it has no opinion that could be kept.
+    """
+    function = Function.choose(None, problem_type, logits.shape[1])
+    scores = apply(function, logits)
+    if function is Function.SOFTMAX:
+        best = np.sort(scores, axis=1)[:, -2:]
+        return float((best[:, -1] - best[:, 0]).mean())
+    return float(np.abs(2 * scores - 1).mean())

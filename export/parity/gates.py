@@ -44,6 +44,7 @@ REFERENCE = "numpy float64"
 OWN_ROUNDING = 64.0  # times the error of the reference in float32; another order of summation was off by ten times
 LOAD_ROOM = 16.0  # times the graph's error at export: the error that such a model may have on another machine
 MOST_ROUNDING = 0.02  # of the logits' spread: a model that is less certain in float32 cannot be checked
+UNDECIDED = 2 * MEAN_PROBABILITY["int8"]  # between the probabilities of two labels that both move by the mean accepted
 ORDINARY = 10.0  # a logit of a classifier with several labels; larger ones get a larger tolerance
 # Of an output's size: two units in the last place of a float32, where 0.5 was measured (a bias of a million).
 ROUNDING = 2.0**-22
@@ -162,7 +163,7 @@ def compare(
     if problem_type != "regression":
         function = Function.choose(None, problem_type, reference.shape[1])
         moved = np.abs(apply(function, logits) - apply(function, expected))  # [runs, labels]
-        kept = same_labels(logits, expected, function)
+        kept = same_labels(logits, expected, function) | undecided(expected, function)
         parity = dataclasses.replace(
             parity,
             label_agreement=float(np.mean([kept[rows == text].all() for text in texts])),
@@ -234,6 +235,15 @@ def same_labels(logits: Float64, expected: Float64, function: Function) -> NDArr
     if function is Function.SIGMOID:
         return np.asarray(((logits > 0) == (expected > 0)).all(axis=1))
     return np.asarray(logits.argmax(axis=1) == expected.argmax(axis=1))
+
+
+def undecided(expected: Float64, function: Function) -> NDArray[np.bool_]:
+    """Return for each text whether the reference chooses a label by less than ``UNDECIDED``: rounding decides, and either is right."""
+    scores = apply(function, expected)
+    if function is Function.SIGMOID:
+        return np.asarray((2 * np.abs(scores - 0.5)).min(axis=1) < UNDECIDED)
+    best = np.sort(scores, axis=1)[:, -2:]
+    return np.asarray(best[:, -1] - best[:, 0] < UNDECIDED)
 
 
 def _fp32_limit(parity: Parity) -> float:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint.architecture import Shape
 from ..tokenizer import Tokenization
+
+
+def read_pairs(file: Path) -> tuple[tuple[str, str], ...]:
+    """Read pairs, one a line with a tab between."""
+    pairs = (line.split("\t") for line in file.read_bytes().decode("utf-8").splitlines())
+    return tuple((text, text_pair) for text, text_pair in pairs)
+
 
 CHECK_TEXTS: tuple[str, ...] = (
     "",
@@ -71,6 +79,9 @@ ROUNDING_PAIRS = tuple(
 )
 """Pairs for regressions and rerankers: a question about each subject, with a text on it and on each of the others."""
 
+COMPARED_PAIRS = read_pairs(Path(__file__).with_name("check_pairs.txt"))
+"""Questions with passages, reports of the same event, premises with hypotheses: pairs on which a trained model is sure."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckSet:
@@ -80,11 +91,14 @@ class CheckSet:
     batches: tuple[tuple[int, ...], ...]
 
 
-def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False, pairs: bool = False) -> CheckSet:
-    """Tokenize the check texts and lay out their batches; ``rounded`` adds texts for fp16 and int8, ``pairs`` for rerankers.
+def check_set(
+    a: Shape, tokens: Tokenization, *, rounded: bool = False, by_order: bool = False, pairs: bool | None = None
+) -> CheckSet:
+    """Tokenize the check texts and lay out their batches; ``rounded`` adds texts for fp16, bf16 and int8, ``by_order`` questions.
 
-    Texts run by themselves, padded together, at one token and at ``max_length``, and in a batch as large as the number of
-    heads, in which a mask along the wrong axis would have the right shape.
+    The added texts are ``pairs``, single ones, or for None both. Texts run by themselves, padded together, at one token and at
+    ``max_length``, and in a batch as large as the number of heads, in which a mask along the wrong axis would have the right
+    shape.
     """
     texts = tokens.encode_all([*CHECK_TEXTS, *CHECK_PAIRS])
     short = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
@@ -95,7 +109,10 @@ def check_set(a: Shape, tokens: Tokenization, *, rounded: bool = False, pairs: b
     single = [(row,) for row in (*made, short[1], short[-1])]
     batches = [tuple(short[i::3]) for i in range(3)] + [as_many_as_heads, (made[-1], made[0]), tuple(made[:-1]), *single]
     if rounded:
-        more = sorted(tokens.encode_all([*ROUNDING_TEXTS, *(ROUNDING_PAIRS if pairs else ())]), key=lambda text: len(text.ids))
+        single_texts = () if pairs else ROUNDING_TEXTS
+        asked = ROUNDING_PAIRS if by_order else ()
+        compared = () if pairs is False else COMPARED_PAIRS
+        more = sorted(tokens.encode_all([*single_texts, *asked, *compared]), key=lambda text: len(text.ids))
         start, texts = len(texts), [*texts, *more]
         batches += [tuple(range(i, min(i + 16, len(texts)))) for i in range(start, len(texts), 16)]
     return CheckSet(tuple(texts), tuple(batches))

@@ -3,8 +3,10 @@
 
 #include "custom_op.h"
 
-static const struct custom_ops *const CUSTOM_OPS[SETS] = {
-    [INT8_OPERATORS] = &CUSTOM_INT8, [BF16_OPERATORS] = &CUSTOM_BF16, [FP32_OPERATORS] = &CUSTOM_FP32};
+/* The operators of each set, up to NULL; an int8 graph may have feed-forwards in bfloat16. */
+static const struct custom_ops *const CUSTOM_OPS[SETS][3] = {[INT8_OPERATORS] = {&CUSTOM_INT8, &CUSTOM_BF16},
+                                                             [BF16_OPERATORS] = {&CUSTOM_BF16},
+                                                             [FP32_OPERATORS] = {&CUSTOM_FP32}};
 
 /* What RegisterCustomOps gives the next session of this thread, as it has no argument for that. */
 static _Thread_local struct {
@@ -18,13 +20,14 @@ EXPORT void fusedbert_use(int set, size_t level) {
 }
 
 /* Fill a domain with the operators that a level has kernels for. Each remembers the level. */
-static OrtStatus *fill(const OrtApi *ort, OrtCustomOpDomain *domain, const struct custom_ops *set, const struct level *level,
-                       struct custom_op *ops) {
-    for (size_t i = 0; i < set->count; i++) {
-        ops[i] = set->ops[i];
-        ops[i].level = level;
-        if (level_has(level, ops[i].needs)) TRY(CustomOpDomain_Add(domain, &ops[i].op));
-    }
+static OrtStatus *fill(const OrtApi *ort, OrtCustomOpDomain *domain, const struct custom_ops *const *sets,
+                       const struct level *level, struct custom_op *ops) {
+    for (; *sets; sets++)
+        for (size_t i = 0; i < (*sets)->count; i++, ops++) {
+            *ops = (*sets)->ops[i];
+            ops->level = level;
+            if (level_has(level, ops->needs)) TRY(CustomOpDomain_Add(domain, &ops->op));
+        }
     return NULL;
 }
 
@@ -32,15 +35,17 @@ static OrtStatus *fill(const OrtApi *ort, OrtCustomOpDomain *domain, const struc
  * create it, and one domain is kept. */
 static OrtStatus *domain_of(const OrtApi *ort, enum operators set, size_t level, OrtCustomOpDomain **domain) {
     static _Atomic(OrtCustomOpDomain *) domains[SETS][MAX_LEVELS];
-    const struct custom_ops *const custom = CUSTOM_OPS[set];
+    const struct custom_ops *const *const sets = CUSTOM_OPS[set];
     OrtCustomOpDomain *created;
+    size_t count = 0;
     *domain = atomic_load(&domains[set][level]);
     if (*domain) return NULL;
-    struct custom_op *ops = malloc(custom->count * sizeof *ops);
+    for (size_t i = 0; sets[i]; i++) count += sets[i]->count;
+    struct custom_op *ops = malloc(count * sizeof *ops);
     if (!ops) return CreateStatus(ORT_FAIL, "out of memory");
-    OrtStatus *status = CreateCustomOpDomain(custom->domain, &created);
+    OrtStatus *status = CreateCustomOpDomain(sets[0]->domain, &created);
     if (!status) {
-        status = fill(ort, created, custom, &LEVELS[level], ops);
+        status = fill(ort, created, sets, &LEVELS[level], ops);
         if (!status && atomic_compare_exchange_strong(&domains[set][level], domain, created)) return *domain = created, NULL;
         ReleaseCustomOpDomain(created);
     }
