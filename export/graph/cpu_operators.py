@@ -1,6 +1,6 @@
 """CPU in fewer bits: what the graphs in int8 and in bfloat16 have in common.
 
-Products, attention and their epilogues are operators of ``operators``. Each rounds its result to the narrow format, in which
+Embeddings, products, attention and their epilogues are operators of ``operators``. Each rounds its result to the narrow format, in which
 the next product takes it. Only the residual and the head are float32.
 """
 
