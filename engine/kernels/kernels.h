@@ -75,6 +75,32 @@ struct norm {
 };
 static inline size_t norm_units(const struct norm *n) { return (n->rows + NORM_ROWS - 1) / NORM_ROWS; }
 
+/* Embeddings: the sum of a word's, a position's and a segment's vector, normalized; a row for each token of each text. A unit is
+ * that of the normalization. Indices below 0 count from the end of a table, as in ONNX; the caller has found all in their table.
+ */
+struct embed {
+    const int64_t *ids, *segments; /* [texts, tokens] each; segments NULL: there are none */
+    const void *word;              /* [words, width], int8 or float16 */
+    const float *scale;            /* int8: [words] */
+    const float *position, *token_type; /* [positions, width], [segment kinds, width] */
+    size_t tokens, words, kinds;
+    int counted;        /* positions: 0, 1, 2 ..., or RoBERTa's: padding_id at padding, the others counted from padding_id + 1 */
+    int64_t padding_id;
+    struct norm norm; /* its x and residual are not used */
+};
+static inline size_t row_of(int64_t index, size_t rows) { return index < 0 ? rows + (size_t)index : (size_t)index; }
+
+/* The position of a token, given by its row among those of all texts. */
+static inline size_t position_of(const struct embed *e, size_t row) {
+    const size_t place = row % e->tokens;
+    const int64_t *text = e->ids + (row - place);
+    size_t count = 0;
+    if (!e->counted) return place;
+    if (text[place] == e->padding_id) return (size_t)e->padding_id;
+    for (size_t i = 0; i <= place; i++) count += text[i] != e->padding_id;
+    return (size_t)e->padding_id + count;
+}
+
 /* Gelu in float32, exact to its last digits: y = x Phi(x), or its approximation by tanh. */
 enum { GELU_NUMBERS = 4096 }; /* numbers of a unit */
 
@@ -91,7 +117,7 @@ struct kernel {
     void (*unit)(void *operation, size_t unit);                                  /* compute one unit of the struct */
     void (*offsets)(const struct dense *d, int32_t zero_point, int32_t *offset); /* dense in int8: fill in offset */
     size_t (*scratch)(const struct attention *a); /* attention only: bytes that one unit needs, a multiple of 64 */
-    double cost; /* nanoseconds of one thread, roughly: of a multiply-add (dense, attention), of a number (norm, gelu) */
+    double cost; /* nanoseconds of one thread, roughly: of a multiply-add (dense, attention), of a number (norm, gelu, embed) */
 };
 
 #endif

@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.weights import Dense, Norm
-from .cpu_operators import SIXTEEN, CpuOperators, fits_float16
+from ..checkpoint.weights import Dense, Embeddings, Norm
+from .cpu_operators import SIXTEEN, CpuOperators, Words, fits_float16
 from .operators import ACTIVATIONS, DOMAIN, to_panels
-
 
 PAIR = 2  # inputs that the instruction takes at once
 
@@ -54,6 +53,10 @@ class CpuBf16(Bf16Products):
     takes: ClassVar[int] = PAIR
     divided: ClassVar[tuple[str, ...]] = ("hidden_size", "intermediate_size")
 
+    def stored_words(self, tables: Embeddings) -> Words | None:
+        """Words as float16, which rounds less than bfloat16."""
+        return Words("Bf16Embed", self._halves(tables.word)) if fits_float16(tables.word) else None
+
     def narrow(self, name: str, x: str, weights: Dense) -> str:
         """Return ``x`` in bfloat16, from the operator that made it if possible."""
         if x not in self._narrow:
@@ -89,11 +92,14 @@ class CpuBf16(Bf16Products):
         return y
 
     def _words(self, table: NDArray[Any]) -> str:
-        """Gather rows stored as float16, which rounds less than bfloat16: ``[batch, seq, width]``."""
+        """Gather rows stored as float16: ``[batch, seq, width]``."""
         g = self.graph
         if not fits_float16(table):
             return super()._words(table)
-        return g.cast(g.op("Gather", g.weight("word", table.astype(np.float16)), "input_ids"), "float32")
+        return g.cast(g.op("Gather", self._halves(table), "input_ids"), "float32")
+
+    def _halves(self, table: NDArray[Any]) -> str:
+        return self.graph.weight("word", table.astype(np.float16))
 
 
 def bfloat16(array: NDArray[Any]) -> NDArray[np.uint16]:

@@ -62,10 +62,13 @@ class CpuFp32(Lowering):
         g.input("attention_mask", "int64", ["batch", "sequence"])
         if self.architecture.has_segments:
             g.input("token_type_ids", "int64", ["batch", "sequence"])
-        with g.scope("shape"):
-            self.length = g.op("Shape", "input_ids", start=1)
         with g.scope("mask"):
             self._mask()
+
+    @functools.cached_property
+    def length(self) -> str:
+        """The shape ``[seq]``."""
+        return self.graph.op("Shape", "input_ids", start=1)
 
     @functools.cached_property
     def sequences(self) -> str:

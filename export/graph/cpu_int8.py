@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.weights import Dense, Norm
+from ..checkpoint.weights import Dense, Embeddings, Norm
 from .cpu_bf16 import Bf16Products
-from .cpu_operators import SIXTEEN
-from .int8_weights import FOUR, QuantizedDense, QuantParams, quantize_table
+from .cpu_operators import SIXTEEN, Words
+from .int8_weights import FOUR, QuantizedDense, QuantizedEmbeddings, QuantParams, quantize_table
 from .operators import ACTIVATIONS, DOMAIN, to_panels
 
 
@@ -31,6 +31,12 @@ class CpuInt8(Bf16Products):
     def _scaled(self, query: Dense) -> Dense:
         """Fold 1/sqrt(d) into the scales."""
         return _int8(query).times(1 / math.sqrt(self.architecture.head_size))
+
+    def stored_words(self, tables: Embeddings) -> Words:
+        """Words as int8 rows with their scales."""
+        assert isinstance(tables, QuantizedEmbeddings)  # those without a projection are
+        table, scale = self._rows(tables.word)
+        return Words("Embed", table, (scale, *self._constants("norm", tables.following)))
 
     def narrow(self, name: str, x: str, weights: Dense) -> str:
         """Return ``x`` in uint8, from the operator that made it if possible."""
@@ -105,9 +111,13 @@ class CpuInt8(Bf16Products):
     def _words(self, table: NDArray[Any]) -> str:
         """Gather int8 rows and their scales: ``[batch, seq, width]``."""
         g = self.graph
+        rows, scale = self._rows(table)
+        words = g.cast(g.op("Gather", rows, "input_ids"), "float32")
+        return g.op("Mul", words, g.op("Gather", scale, "input_ids"))
+
+    def _rows(self, table: NDArray[Any]) -> tuple[str, str]:
         rows, scale = quantize_table(table)
-        words = g.cast(g.op("Gather", g.weight("word", rows), "input_ids"), "float32")
-        return g.op("Mul", words, g.op("Gather", g.weight("word_scale", scale), "input_ids"))
+        return self.graph.weight("word", rows), self.graph.weight("word_scale", scale)
 
 
 def _int8(dense: Dense) -> QuantizedDense:

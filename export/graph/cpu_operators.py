@@ -1,13 +1,13 @@
 """CPU in fewer bits: what the graphs in int8 and in bfloat16 have in common.
 
-Products, attention and their epilogues are operators of ``operators``. Each rounds its result to the narrow format, in which
-the next product takes it. Only the residual and the head are float32.
+Embeddings, products, attention and their epilogues are operators of ``operators``. Each rounds its result to the narrow format,
+in which the next product takes it. Only the residual and the head are float32.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,18 @@ from ..checkpoint.architecture import Architecture
 from ..checkpoint.weights import Dense, Embeddings, Layer
 from .builder import FLOAT16_MAX
 from .cpu_fp32 import CpuFp32
-from .operators import ACTIVATIONS, DOMAIN, functions
+from .operators import ACTIVATIONS, DOMAIN, embed_function, functions
 
 SIXTEEN = 16  # numbers of a register; the attention kernels take heads of a multiple of this width
 HALF_FROM = 4096  # numbers from which a weight in floating point is stored as float16
+
+
+class Words(NamedTuple):
+    """An operator for embeddings, its table of words, and the operands at its end."""
+
+    operator: str
+    table: str
+    rest: tuple[str, ...] = ()
 
 
 class CpuOperators(CpuFp32):
@@ -45,16 +53,35 @@ class CpuOperators(CpuFp32):
 
         It is -1 if padding is not on the right, which ONNX Runtime refuses by name (``nonpad_kv_seqlen``).
         """
-        g = self.graph
-        count = g.op("ReduceSum", "attention_mask", g.constant([1], "int64"), keepdims=0)  # [batch]
-        last = g.op("ArgMax", g.cast("attention_mask", "int32"), axis=1, keepdims=0, select_last_index=1)  # of the last 1
-        behind = g.op("Equal", g.op("Add", last, g.constant(1, "int64")), count)
-        self.tokens = g.op("Where", behind, count, g.constant(-1, "int64"))
+        self.tokens = self.operator("Lengths", 1, "attention_mask")[0]
 
     def embed(self, tables: Embeddings) -> str:
-        """As in fp32."""
+        """One operator, with a narrow result for the first products; before a projection as in fp32."""
         self._narrow: dict[str, str] = {}  # float tensors, and the narrow form that an operator gave with them
-        return super().embed(tables)
+        words = None if tables.projection is not None else self.stored_words(tables)
+        if words is None:
+            return super().embed(tables)
+        g, a = self.graph, self.architecture
+        segments = tables.token_type is not None
+        operands = (
+            "input_ids",
+            "token_type_ids" if segments else "",
+            words.table,
+            self._stored("position", tables.position),
+            g.weight("token_type", tables.token_type) if tables.token_type is not None else "",
+            g.weight("norm.weight", tables.norm.weight),
+            g.weight("norm.bias", tables.norm.bias),
+            *words.rest,
+        )
+        counted = {"padding_id": a.padding_id} if a.position_offset else {}
+        g.define(embed_function(words.operator, segments=segments, counted=bool(counted)))
+        y, narrow = g.ops(words.operator, 2, *operands, domain=DOMAIN, epsilon=a.norm_eps, **counted)
+        self._narrow[y] = narrow
+        return y
+
+    @abc.abstractmethod
+    def stored_words(self, tables: Embeddings) -> Words | None:
+        """Store the word vectors, or return None if no operator takes them."""
 
     @abc.abstractmethod
     def narrow(self, name: str, x: str, weights: Dense) -> str:

@@ -164,6 +164,13 @@ class QuantizedDense(Dense):
 
 
 @dataclasses.dataclass(frozen=True)
+class QuantizedEmbeddings(Embeddings):
+    """Embeddings without a projection; ``following`` has the parameters of the first products' input."""
+
+    following: QuantParams
+
+
+@dataclasses.dataclass(frozen=True)
 class QuantizedWeights:
     """A checkpoint's weights in int8, read one part at a time as from ``Weights``.
 
@@ -180,7 +187,8 @@ class QuantizedWeights:
         if tables.projection is not None:
             weight, bias = tables.projection.weight / first.smooth, (tables.projection.bias - first.shift) / first.smooth
             return dataclasses.replace(tables, projection=Dense(weight, bias))
-        return dataclasses.replace(tables, norm=_fold(tables.norm, first))
+        norm = _fold(tables.norm, first)
+        return QuantizedEmbeddings(tables.word, tables.position, tables.token_type, norm, None, first)
 
     def layer(self, i: int) -> Layer:
         """Return layer ``i``; its normalizations shift and smooth for the products after them."""

@@ -126,6 +126,67 @@ Bf16Attention <num_heads> (q16, k16, v16, lengths) => (y16) {
 }
 """
 
+# norm(word + position + segment), in float32 and narrow. ``words``, ``places`` and ``vectors`` are made by what follows.
+_EMBED = """
+{name} <epsilon{attribute}> (ids, segments, word, position, token_type, gain, shift{rest}) => (y, narrow) {{
+    rows = Gather (word, ids)
+    wide = Cast <to = 1> (rows)
+    {words}
+    {places}
+    placed = Add (words, places)
+    {vectors}
+    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (vectors, gain, shift)
+    {narrow}
+}}
+"""
+_FROM_ZERO = """
+    start = Constant <value_ints = [0]> ()
+    length = Shape <start = 1> (ids)
+    places = Slice (position, start, length, start)
+"""
+_COUNTED = """
+    padding = Constant <value_int: int = @padding_id> ()
+    is_padding = Equal (ids, padding)
+    is_text = Not (is_padding)
+    text = Cast <to = 7> (is_text)
+    axis = Constant <value_int = 1> ()
+    counts = CumSum (text, axis)
+    of_text = Mul (counts, text)
+    positions = Add (of_text, padding)
+    places = Gather (position, positions)
+"""
+_SEGMENTS = """
+    kinds = Gather (token_type, segments)
+    vectors = Add (placed, kinds)
+"""
+_SCALED_WORDS = """
+    scales = Gather (scale, ids)
+    words = Mul (wide, scales)
+"""
+_EMBEDS: Mapping[str, Mapping[str, str]] = {
+    "Embed": {
+        "rest": ", scale, y_scale, y_zero_point",
+        "words": _SCALED_WORDS,
+        "narrow": "narrow = QuantizeLinear (y, y_scale, y_zero_point)",
+    },
+    "Bf16Embed": {"rest": "", "words": "words = Identity (wide)", "narrow": "narrow = Cast <to = 16> (y)"},
+}
+
+# The number of each text's tokens, or -1 if padding is not on the right. ``last`` is the place of the last one.
+_LENGTHS = """
+Lengths (mask) => (lengths) {
+    axis = Constant <value_ints = [1]> ()
+    count = ReduceSum <keepdims = 0> (mask, axis)
+    small = Cast <to = 6> (mask)
+    last = ArgMax <axis = 1, keepdims = 0, select_last_index = 1> (small)
+    one = Constant <value_int = 1> ()
+    end = Add (last, one)
+    behind = Equal (end, count)
+    none = Constant <value_int = -1> ()
+    lengths = Where (behind, count, none)
+}
+"""
+
 _NODES: Mapping[str, str] = {"Gelu": "Gelu", "GeluTanh": 'Gelu <approximate = "tanh">', "Relu": "Relu"}
 _TEXTS: Mapping[str, str] = {
     "Dense": DENSE + _MULTIPLIED,
@@ -136,14 +197,27 @@ _TEXTS: Mapping[str, str] = {
     **{f"Bf16Dense{name}": _BF16_DENSE.format(name=name, node=node) for name, node in {"": "Identity", **_NODES}.items()},
     "Bf16DenseAddNorm": _BF16_DENSE_ADD_NORM,
     "Bf16Attention": _BF16_ATTENTION,
+    "Lengths": _LENGTHS,
 }
 
 
 def functions(name: str) -> list[Any]:
     """Return an operator's ``FunctionProto``, after that of the function which it calls, if any."""
     product = "Bf16Product" if name.startswith("Bf16") else "Dense"
-    names = (name,) if name == product or "Attention" in name else (product, name)
+    names = (product, name) if name.removeprefix("Bf16").startswith("Dense") and name != product else (name,)
     return [parser.parse_function(HEAD + _TEXTS[each]) for each in names]
+
+
+def embed_function(name: str, *, segments: bool, counted: bool) -> Any:
+    """Return the ``FunctionProto`` of the embeddings of a model: with segments or none, positions counted or from 0 on."""
+    text = _EMBED.format(
+        name=name,
+        attribute=", padding_id" if counted else "",
+        places=_COUNTED if counted else _FROM_ZERO,
+        vectors=_SEGMENTS if segments else "vectors = Identity (placed)",
+        **_EMBEDS[name],
+    )
+    return parser.parse_function(HEAD + text)
 
 
 def to_panels(weight: NDArray[Any], takes: int) -> NDArray[Any]:

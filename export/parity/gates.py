@@ -238,7 +238,7 @@ def same_labels(logits: Float64, expected: Float64, function: Function) -> NDArr
 
 
 def undecided(expected: Float64, function: Function) -> NDArray[np.bool_]:
-    """Return for each text whether the reference chooses a label by less than ``UNDECIDED``: rounding decides, and either is right."""
+    """Return for each text whether the reference chooses a label by less than ``UNDECIDED``, so that either is right."""
     scores = apply(function, expected)
     if function is Function.SIGMOID:
         return np.asarray((2 * np.abs(scores - 0.5)).min(axis=1) < UNDECIDED)

@@ -33,8 +33,8 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
     """Return for how many layers from the first the feed-forward stays in bfloat16.
 
     It is the smallest number with which the mean change is within ``TARGET`` on single texts, on pairs, and on the texts of
-    ``--calibrate``; if there is none, the largest. A kind that the gate leaves out, because the model is less sure of it, counts
-    here: its change shows how far rounding carries.
+    ``--calibrate``; if there is none, the largest. The kind that the gate leaves out, because the model is less sure of it,
+    counts here: its change shows how far rounding carries.
     """
     sets = [(by_length(baseline.checks), baseline.reference)]
     if baseline.other is not None:
@@ -48,9 +48,10 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
         if errors[-1] <= TARGET:
             break
     if layers:
+        all_layers = baseline.architecture.layers
         progress(
-            f"{CpuInt8.file}: the feed-forward of the first {layers} of {baseline.architecture.layers} layers stays in bfloat16, "
-            f"for a mean change of {errors[-1]:.0%} of what is accepted, after {errors[0]:.0%}"
+            f"{CpuInt8.file}: the feed-forward of the first {layers} of {all_layers} layers stays in bfloat16, for a "
+            f"mean change of {errors[-1]:.0%} of what is accepted, after {errors[0]:.0%}"
         )
     return layers
 

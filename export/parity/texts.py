@@ -94,7 +94,7 @@ class CheckSet:
 def check_set(
     a: Shape, tokens: Tokenization, *, rounded: bool = False, by_order: bool = False, pairs: bool | None = None
 ) -> CheckSet:
-    """Tokenize the check texts and lay out their batches; ``rounded`` adds texts for fp16, bf16 and int8, ``by_order`` questions.
+    """Tokenize the check texts and lay out their batches; ``rounded`` adds texts for fewer bits, ``by_order`` questions.
 
     The added texts are ``pairs``, single ones, or for None both. Texts run by themselves, padded together, at one token and at
     ``max_length``, and in a batch as large as the number of heads, in which a mask along the wrong axis would have the right

@@ -16,7 +16,7 @@ from fusedbert.engine.kernels import Kernels
 from fusedbert.export.graph.operators import DOMAIN, functions
 
 Array = NDArray[Any]
-TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int64): 7}
+TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int8): 3, np.dtype(np.int64): 7}
 FUNCTIONS = "onnxruntime"  # the level without kernels
 
 
@@ -65,35 +65,40 @@ class Operator:
 
     Attributes:
         name: Of the operator.
-        operands: In the node's order.
+        operands: In the node's order; one that is None is left out.
         inputs: Names of the operands that are inputs of a run; the others are constants of the model.
         outputs: Their types.
         attributes: Of the node.
         kernels: Its set.
         narrow: Names of the inputs and outputs that are bfloat16.
+        functions: Its definition, unless it has but one.
     """
 
     name: str
-    operands: dict[str, Array]
+    operands: dict[str, Any]
     inputs: tuple[str, ...]
     outputs: dict[str, type]
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     kernels: Kernels = Kernels.INT8
     narrow: frozenset[str] = frozenset()
+    functions: tuple[Any, ...] = ()
 
     def open(self, *, kernels: str, threads: int = 2) -> onnxruntime.InferenceSession:
         """Open a session at a level of the kernels."""
         info = helper.make_tensor_value_info
         declared = [info(n, TYPES[self.operands[n].dtype], [None] * self.operands[n].ndim) for n in self.inputs]
         outputs = [info(n, TYPES[np.dtype(dtype)], None) for n, dtype in self.outputs.items()]
-        constants = [_constant(n, array) for n, array in self.operands.items() if n not in self.inputs]
-        ins, outs = ([f"{n}/16" if n in self.narrow else n for n in names] for names in (self.operands, self.outputs))
+        there = {n: array for n, array in self.operands.items() if array is not None}
+        constants = [_constant(n, array) for n, array in there.items() if n not in self.inputs]
+        given = [n if n in there else "" for n in self.operands]
+        ins, outs = ([f"{n}/16" if n in self.narrow else n for n in names] for names in (given, self.outputs))
         node = helper.make_node(self.name, ins, outs, domain=DOMAIN, **self.attributes)
         narrowed = [helper.make_node("Cast", [n], [f"{n}/16"], to=16) for n in self.inputs if n in self.narrow]
         widened = [helper.make_node("Cast", [f"{n}/16"], [n], to=1) for n in self.outputs if n in self.narrow]
         opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid(DOMAIN, 1)]
         graph = helper.make_graph([*narrowed, node, *widened], "one", declared, outputs, constants)
-        model = helper.make_model(graph, opset_imports=opsets, functions=functions(self.name), ir_version=10)
+        defined = self.functions or functions(self.name)
+        model = helper.make_model(graph, opset_imports=opsets, functions=defined, ir_version=10)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
         cpu_kernels.register(options, {cpu_kernels.SWITCH: kernels}, self.kernels)

@@ -32,7 +32,7 @@ static void norm_row(const struct norm *n, const float *x, float *y, const float
     }
 }
 
-static void norm_unit(void *operation, size_t unit) {
+static inline void norm_unit(void *operation, size_t unit) {
     const struct norm *n = operation;
     const size_t first = unit * NORM_ROWS, last = first + NORM_ROWS < n->rows ? first + NORM_ROWS : n->rows;
     for (size_t row = first; row < last; row++) {

@@ -27,6 +27,11 @@ INLINE float largest_of(vector x) {
 
 /* Nothing beyond them is read or written; the other lanes are 0. */
 INLINE vector load_some(const float *p, size_t some) { return load_ps(p, some); }
+INLINE vector load_int8(const int8_t *p, size_t some) {
+    int64_t all = 0;
+    memcpy(&all, p, some >= 8 ? 8 : some);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(all)));
+}
 INLINE vector keep(vector x, size_t some) { return some >= 8 ? x : _mm256_and_ps(x, _mm256_castsi256_ps(lanes(some))); }
 INLINE void store_some(float *p, size_t some, vector x) { store_ps(p, some, x); }
 INLINE void store_rounded(uint8_t *p, size_t some, vector x, struct rounding to) { store_bytes(p, some, round_ps(x, to)); }

@@ -18,6 +18,10 @@ INLINE float largest_of(vector x) { return _mm512_reduce_max_ps(x); }
 
 /* Nothing beyond them is read or written; the other lanes are 0. */
 INLINE vector load_some(const float *p, size_t some) { return _mm512_maskz_loadu_ps(lanes(some), p); }
+INLINE vector load_int8(const int8_t *p, size_t some) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes(some), p)));
+}
+INLINE vector load_half(const uint16_t *p, size_t some) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(some), p)); }
 INLINE vector keep(vector x, size_t some) { return _mm512_maskz_mov_ps(lanes(some), x); }
 INLINE void store_some(float *p, size_t some, vector x) { _mm512_mask_storeu_ps(p, lanes(some), x); }
 INLINE void store_rounded(uint8_t *p, size_t some, vector x, struct rounding to) {

@@ -4,10 +4,12 @@
  *   Bf16DenseGelu      y16 = gelu(x W + b), and so Bf16DenseGeluTanh, Bf16DenseRelu
  *   Bf16DenseAddNorm   y   = norm(x W + b + residual), and y16
  *   Bf16Attention      y16 = softmax(q k^T) v for each head, side by side
+ *   Bf16Embed          y   = norm(word + position + segment), and y16; the words are float16
  *
  * x, W and y16 are bfloat16; the rest, sums too, is float32. As in int8 each is also a function of the model.
  */
 #include "encoder.h"
+#include "inputs.h"
 
 /* The inputs of a product: x, weight, bias. The number of outputs is an attribute, because panels are rounded up. */
 static OrtStatus *dense_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
@@ -25,14 +27,19 @@ static OrtStatus *dense_create(const struct custom_op *self, const OrtApi *ort, 
 
 static OrtStatus *dense_add_norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
                                         void *kernel) {
+    struct dense_kernel *k = kernel;
     TRY(dense_create(self, ort, info, kernel));
-    return norm_weights(ort, info, kernel, 4);
+    return norm_weights(ort, info, &k->norm, k->dense.outputs, 4);
 }
 
 static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct attention_kernel *k = kernel;
     k->attention.format = BFLOAT16;
     return attention_start(self, ort, info, k);
+}
+
+static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    return embed_start(ort, info, kernel, self->level->kernels[EMBED_BF16]);
 }
 
 static const struct custom_op OPERATORS[] = {
@@ -44,6 +51,7 @@ static const struct custom_op OPERATORS[] = {
               1 << DENSE_BF16 | 1 << NORM),
     CUSTOM_OP("Bf16Attention", "hhhl", "h", attention, attention_kernel, attention_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << ATTENTION),
+    CUSTOM_OP("Bf16Embed", "lLefFff", "fh", embed, embed_kernel, free, IDENTITY, 1 << EMBED_BF16),
 };
 
 const struct custom_ops CUSTOM_BF16 = {"fusedbert", OPERATORS, sizeof OPERATORS / sizeof *OPERATORS};

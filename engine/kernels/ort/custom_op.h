@@ -85,7 +85,7 @@ static inline OrtStatus *parallel_for(const OrtApi *ort, OrtKernelContext *conte
 struct custom_op {
     OrtCustomOp op; /* first: ONNX Runtime passes a pointer to it, which is one to the operator too */
     const char *name;
-    /* A letter for the type of each: u uint8, i int8, l int64, h bfloat16, f float32. An input in upper case may be left out. */
+    /* A letter for the type of each: u uint8, i int8, l int64, e float16, h bfloat16, f float32. An input in upper case may be left out. */
     const char *inputs, *outputs;
     OrtStatus *(*create)(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel);
     void (*destroy)(void *kernel);
@@ -113,6 +113,7 @@ static inline int type_of(char letter) {
         case 'u': return ORT_UINT8;
         case 'i': return ORT_INT8;
         case 'l': return ORT_INT64;
+        case 'e': return ORT_FLOAT16;
         case 'h': return ORT_BFLOAT16;
         default: return ORT_FLOAT;
     }
@@ -149,6 +150,6 @@ struct custom_ops {
     const struct custom_op *ops;
     size_t count;
 };
-extern const struct custom_ops CUSTOM_INT8, CUSTOM_BF16, CUSTOM_FP32;
+extern const struct custom_ops CUSTOM_INT8, CUSTOM_BF16, CUSTOM_SHARED, CUSTOM_FP32;
 
 #endif

@@ -50,15 +50,14 @@ static inline OrtStatus *dense_weights(const OrtApi *ort, const OrtKernelInfo *i
     return NULL;
 }
 
-/* Read the parameters of the normalization that follows a product: gamma, beta and epsilon. */
-static inline OrtStatus *norm_weights(const OrtApi *ort, const OrtKernelInfo *info, struct dense_kernel *k, size_t first) {
+/* Read the parameters of a normalization of such a width: gamma, beta and epsilon. */
+static inline OrtStatus *norm_weights(const OrtApi *ort, const OrtKernelInfo *info, struct norm *norm, size_t width, size_t first) {
     struct tensor gamma, beta;
     TRY(constant(ort, info, first, &gamma));
     TRY(constant(ort, info, first + 1, &beta));
-    TRY(KernelInfoGetAttribute_float(info, "epsilon", &k->norm.epsilon));
-    EXPECT(gamma.count == k->dense.outputs && beta.count == k->dense.outputs,
-           "factor, gamma and beta have to be as wide as the product");
-    k->norm.gamma = gamma.data, k->norm.beta = beta.data;
+    TRY(KernelInfoGetAttribute_float(info, "epsilon", &norm->epsilon));
+    EXPECT(gamma.count == width && beta.count == width, "factor, gamma and beta have to be as wide as the product");
+    norm->gamma = gamma.data, norm->beta = beta.data;
     return NULL;
 }
 

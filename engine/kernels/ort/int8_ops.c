@@ -4,12 +4,15 @@
  *   DenseGelu      y8 = gelu(x W + b), and so DenseGeluTanh, DenseRelu
  *   DenseAddNorm   y  = norm(x W + b + factor residual), and y8
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
+ *   Embed          y  = norm(word + position + segment), and y8
+ *   Lengths        the number of each text's tokens
  *
  * x and y8 are eight bits, unsigned; the rest is float32. A model that uses an operator also contains a function of the same
  * name, in standard operators: ONNX Runtime runs it where this library is not registered, or at a level without a kernel for
  * it.
  */
 #include "encoder.h"
+#include "inputs.h"
 
 static OrtStatus *rounding_of(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct rounding *rounding) {
     struct tensor scale, zero_point;
@@ -61,7 +64,7 @@ static OrtStatus *dense_add_norm_create(const struct custom_op *self, const OrtA
     TRY(constant(ort, info, 6, &factor));
     EXPECT(factor.count == k->dense.outputs, "factor, gamma and beta have to be as wide as the product");
     k->norm.factor = factor.data;
-    TRY(norm_weights(ort, info, k, 7));
+    TRY(norm_weights(ort, info, &k->norm, k->dense.outputs, 7));
     return rounding_of(ort, info, 9, &k->norm.rounding);
 }
 
@@ -70,6 +73,16 @@ static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *o
     k->attention.format = FLOAT32;
     TRY(attention_start(self, ort, info, k));
     return rounding_of(ort, info, 4, &k->attention.rounding);
+}
+
+static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    struct embed_kernel *k = kernel;
+    struct tensor scale;
+    TRY(embed_start(ort, info, k, self->level->kernels[EMBED_INT8]));
+    TRY(constant(ort, info, 7, &scale));
+    EXPECT(scale.count == k->embed.words, "there has to be one scale for each word");
+    k->embed.scale = scale.data;
+    return rounding_of(ort, info, 8, &k->embed.norm.rounding);
 }
 
 #define dense_activation_compute dense_compute
@@ -83,6 +96,13 @@ static const struct custom_op OPERATORS[] = {
               1 << DENSE_INT8 | 1 << NORM),
     /* queries, keys, values, lengths, scale and zero point of the output */
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
+    /* ids, segments, words, positions, vectors of the segments, gamma, beta, scales of the words; scale and zero point of y8 */
+    CUSTOM_OP("Embed", "lLifFffffu", "fu", embed, embed_kernel, free, IDENTITY, 1 << EMBED_INT8),
 };
 
+static const struct custom_op SHARED[] = {
+    CUSTOM_OP("Lengths", "l", "l", lengths, lengths_kernel, free, IDENTITY, 0),
+};
+
+const struct custom_ops CUSTOM_SHARED = {"fusedbert", SHARED, sizeof SHARED / sizeof *SHARED}; /* with the bf16 graph */
 const struct custom_ops CUSTOM_INT8 = {"fusedbert", OPERATORS, sizeof OPERATORS / sizeof *OPERATORS};

@@ -4,8 +4,8 @@
 #include "custom_op.h"
 
 /* The operators of each set, up to NULL; an int8 graph may have feed-forwards in bfloat16. */
-static const struct custom_ops *const CUSTOM_OPS[SETS][3] = {[INT8_OPERATORS] = {&CUSTOM_INT8, &CUSTOM_BF16},
-                                                             [BF16_OPERATORS] = {&CUSTOM_BF16},
+static const struct custom_ops *const CUSTOM_OPS[SETS][4] = {[INT8_OPERATORS] = {&CUSTOM_INT8, &CUSTOM_BF16, &CUSTOM_SHARED},
+                                                             [BF16_OPERATORS] = {&CUSTOM_BF16, &CUSTOM_SHARED},
                                                              [FP32_OPERATORS] = {&CUSTOM_FP32}};
 
 /* What RegisterCustomOps gives the next session of this thread, as it has no argument for that. */

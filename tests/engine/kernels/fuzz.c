@@ -243,10 +243,53 @@ static void gelu_case(const struct kernel *kernel) {
     same(&alone, g.y + i, 4);
 }
 
+/* The texts' number, and the last of them alone, of fewer tokens. */
+static void embed_case(const struct kernel *kernel, enum operation kind) {
+    const size_t texts = below(5), size = kind == EMBED_INT8 ? 1 : 2;
+    struct embed e = {.tokens = 1 + below(20), .words = 1 + below(30), .kinds = 1 + below(3), .counted = (int)below(2)};
+    struct norm *n = &e.norm;
+    *n = (struct norm){.epsilon = 1e-6f, .rows = texts * e.tokens, .width = 4 + below(100), .rounding = ROUNDING};
+    e.padding_id = (int64_t)below(e.words);
+    const size_t positions = e.tokens + (e.counted ? (size_t)e.padding_id + 1 : 0), numbers = n->rows * n->width;
+    int64_t *ids = bytes(8 * n->rows), *segments = bytes(8 * n->rows);
+    for (size_t i = 0; i < n->rows; i++) {
+        ids[i] = (int64_t)below(2 * e.words) - (int64_t)e.words, segments[i] = (int64_t)below(2 * e.kinds) - (int64_t)e.kinds;
+        if (!below(4)) ids[i] = e.padding_id;
+    }
+    uint16_t *word = random_bytes(size * e.words * n->width);
+    if (size == 2) for (size_t i = 0; i < e.words * n->width; i++) word[i] &= 0xBFFF; /* below 2, and no infinity */
+    e.ids = ids, e.word = word, e.position = floats(positions * n->width, number), e.token_type = floats(e.kinds * n->width, number);
+    float *scale = floats(e.words, number);
+    for (size_t i = 0; i < e.words; i++) scale[i] *= 0.01f;
+    e.scale = kind == EMBED_INT8 ? scale : NULL, e.segments = below(2) ? segments : NULL;
+    n->gamma = floats(n->width, number), n->beta = floats(n->width, wild);
+    struct embed r = e;
+    n->y = bytes(4 * numbers), r.norm.y = bytes(4 * numbers);
+    if (size == 1) n->y8 = bytes(numbers), r.norm.y8 = bytes(numbers);
+    else n->y16 = bytes(2 * numbers), r.norm.y16 = bytes(2 * numbers);
+    run(kernel, &e, norm_units(n)), run(&REFERENCE[kind], &r, norm_units(n));
+    closef(n->y, r.norm.y, numbers);
+    if (n->y8) close8(n->y8, r.norm.y8, numbers, 0.02);
+    else close16(n->y16, r.norm.y16, numbers, 0.02, 1e-4f);
+    if (!texts) return;
+    struct embed alone = e;
+    const size_t row = (texts - 1) * e.tokens, at = row * n->width;
+    alone.tokens = alone.norm.rows = 1 + below(e.tokens);
+    alone.ids = copy(ids + row, 8 * alone.tokens), alone.norm.y = bytes(4 * alone.tokens * n->width);
+    if (e.segments) alone.segments = copy(segments + row, 8 * alone.tokens);
+    if (n->y8) alone.norm.y8 = bytes(alone.tokens * n->width);
+    else alone.norm.y16 = bytes(2 * alone.tokens * n->width);
+    run(kernel, &alone, norm_units(&alone.norm));
+    same(alone.norm.y, n->y + at, 4 * alone.tokens * n->width);
+}
+static void embed_int8_case(const struct kernel *kernel) { embed_case(kernel, EMBED_INT8); }
+static void embed_bf16_case(const struct kernel *kernel) { embed_case(kernel, EMBED_BF16); }
+
 int main(void) {
     static void (*const each[OPERATIONS])(const struct kernel *) = {int8_case, bf16_case, fp32_case,
-                                                                   attention_case, norm_case, gelu_case};
-    static const char *const names[] = {"dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu"};
+                                                                   attention_case, norm_case, gelu_case, embed_int8_case, embed_bf16_case};
+    static const char *const names[] = {"dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu", "embed_int8",
+                                        "embed_bf16"};
     for (const struct level *level = LEVELS; level->name; level++)
         for (size_t operation = 0; operation < OPERATIONS && !(level->needs & ~cpu_features()); operation++) {
             if (!level->kernels[operation]) continue;

@@ -160,6 +160,40 @@ static void gelu_unit(void *operation, size_t unit) {
         g->y[i] = (float)activate(g->x[i], g->kind);
 }
 
+static double from_half(uint16_t x) {
+    const int exponent = x >> 10 & 31;
+    const double size = exponent ? ldexp(1024 + (x & 1023), exponent - 25) : ldexp(x & 1023, -24);
+    return x >> 15 ? -size : size;
+}
+
+static double int8_word(const struct embed *e, size_t word, size_t i) {
+    return ((const int8_t *)e->word)[word * e->norm.width + i] * (double)e->scale[word];
+}
+static double half_word(const struct embed *e, size_t word, size_t i) {
+    return from_half(((const uint16_t *)e->word)[word * e->norm.width + i]);
+}
+
+/* Positions are counted here from the text's first token on. */
+static void embed(const struct embed *e, size_t unit, double (*word_at)(const struct embed *, size_t, size_t)) {
+    const size_t width = e->norm.width;
+    for (size_t row = unit * NORM_ROWS; row < smaller((unit + 1) * NORM_ROWS, e->norm.rows); row++) {
+        const int64_t id = e->ids[row], kind = e->segments ? e->segments[row] : 0;
+        size_t position = row % e->tokens, count = 0;
+        for (size_t i = row - position; i <= row; i++) count += e->ids[i] != e->padding_id;
+        if (e->counted) position = (size_t)e->padding_id + (id == e->padding_id ? 0 : count);
+        for (size_t i = 0; i < width; i++) {
+            double sum = word_at(e, (size_t)(id < 0 ? id + (int64_t)e->words : id), i) + e->position[position * width + i];
+            if (e->segments) sum += e->token_type[(size_t)(kind < 0 ? kind + (int64_t)e->kinds : kind) * width + i];
+            e->norm.y[row * width + i] = (float)sum;
+        }
+    }
+    struct norm n = e->norm;
+    n.x = n.y, n.residual = NULL;
+    norm_unit(&n, unit);
+}
+static void embed_int8_unit(void *operation, size_t unit) { embed(operation, unit, int8_word); }
+static void embed_half_unit(void *operation, size_t unit) { embed(operation, unit, half_word); }
+
 const struct kernel REFERENCE[OPERATIONS] = {
     [DENSE_INT8] = {.unit = dense_int8_unit, .offsets = dense_offsets},
     [DENSE_BF16] = {.unit = dense_bf16_unit},
@@ -167,6 +201,8 @@ const struct kernel REFERENCE[OPERATIONS] = {
     [ATTENTION] = {.unit = attention_unit, .scratch = attention_scratch},
     [NORM] = {.unit = norm_unit},
     [GELU_ALONE] = {.unit = gelu_unit},
+    [EMBED_INT8] = {.unit = embed_int8_unit},
+    [EMBED_BF16] = {.unit = embed_half_unit},
 };
 /* The same for the kernels that round to bfloat16 before they multiply. */
 const struct kernel BF16_ATTENTION = {.unit = bf16_attention_unit, .scratch = attention_scratch};

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 FOLDER = Path(__file__).parents[3] / "engine" / "kernels"
-OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu")  # in the table's order
+# In the table's order.
+OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu", "embed_int8", "embed_bf16")
 TABLE = re.findall(r"\[(\w+)\] = &(\w+)", (FOLDER / "levels.c").read_text())  # of all levels
 KERNELS = sorted({(operation.removesuffix("_ALONE").lower(), name) for operation, name in TABLE})
 IDENTITY, GELU, GELU_TANH, RELU = range(4)
@@ -73,6 +74,14 @@ class Norm(Operation):
         *layout("x y residual factor gamma beta", "", ("epsilon", ctypes.c_float)),
         *layout("", "rows width", ("y8", ctypes.c_void_p), ("y16", ctypes.c_void_p)),
         ("rounding", Rounding),
+    ]
+
+
+class Embed(Operation):
+    _fields_: ClassVar = [
+        *layout("ids segments word scale position token_type", "tokens words kinds", ("counted", ctypes.c_int)),
+        ("padding_id", ctypes.c_int64),
+        ("norm", Norm),
     ]
 
 
@@ -251,6 +260,62 @@ def test_the_kernel_of_normalization_agrees_with_the_reference(
         found[name] = y.checked(), y8.checked()
     np.testing.assert_allclose(found[kernel][0], found["reference"][0], rtol=2e-5, atol=2e-5)
     assert_close_in_eight_bits(found[kernel][1], found["reference"][1])
+
+
+def embeddings(library: ctypes.CDLL, kernel: str, operation: str, texts: int, tokens: int, width: int, counted: bool) -> Any:
+    """Compute embeddings of random numbers: float32, and its narrow form."""
+    rng = np.random.default_rng(width)
+    words, narrow = 30, np.uint8 if operation == "embed_int8" else np.uint16
+    scale = rng.uniform(0.001, 0.02, words).astype(np.float32)
+    table = rng.integers(-127, 128, (words, width)).astype(np.int8)
+    arrays: dict[str, Array] = {
+        "ids": rng.integers(-words, words, (texts, tokens)),
+        "segments": rng.integers(0, 2, (texts, tokens)),
+        "position": rng.normal(size=(tokens + 3, width)).astype(np.float32),
+        "token_type": rng.normal(size=(2, width)).astype(np.float32),
+        "word": table if narrow == np.uint8 else (table * scale[:, None]).astype(np.float16),
+    }
+    vectors = {n: rng.normal(size=width).astype(np.float32) for n in ("gamma", "beta")}
+    y, y_narrow = Result((texts, tokens, width), np.float32), Result((texts, tokens, width), narrow)
+    norm = Norm(
+        y=y.array, **vectors, epsilon=1e-6, rows=texts * tokens, width=width, rounding=Rounding(1 / 0.031, 99),
+        **{"y8" if narrow == np.uint8 else "y16": y_narrow.array},
+    )  # fmt: skip
+    if narrow == np.uint8:
+        arrays["scale"] = scale
+    sizes = {"tokens": tokens, "words": words, "kinds": 2, "counted": counted, "padding_id": 2}
+    run(kernel_of(library, kernel, operation), Embed(**arrays, **sizes, norm=norm), -(-texts * tokens // NORM_ROWS))
+    return y.checked(), y_narrow.checked()
+
+
+EMBEDDED = pytest.mark.parametrize(
+    ("texts", "tokens", "width", "counted"),
+    [(0, 5, 16, False), (1, 1, 8, True), (2, 3, 37, False), (3, 17, 384, True), (7, 9, 768, False)],
+)
+
+
+@each("embed_int8")
+@EMBEDDED
+def test_the_kernel_of_embeddings_in_eight_bits_agrees_with_the_reference(
+    library: ctypes.CDLL, kernel: str, texts: int, tokens: int, width: int, counted: bool
+) -> None:
+    (y, y8), (expected, expected8) = (
+        embeddings(library, each, "embed_int8", texts, tokens, width, counted) for each in (kernel, "reference")
+    )
+    np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
+    assert_close_in_eight_bits(y8, expected8)
+
+
+@each("embed_bf16")
+@EMBEDDED
+def test_the_kernel_of_embeddings_in_bfloat16_agrees_with_the_reference(
+    library: ctypes.CDLL, kernel: str, texts: int, tokens: int, width: int, counted: bool
+) -> None:
+    (y, y16), (expected, expected16) = (
+        embeddings(library, each, "embed_bf16", texts, tokens, width, counted) for each in (kernel, "reference")
+    )
+    np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
+    assert y16.size == 0 or np.abs(y16.astype(int) - expected16.astype(int)).max() <= 1  # of neighbours by their bits
 
 
 @each("gelu")
