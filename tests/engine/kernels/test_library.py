@@ -202,6 +202,14 @@ def test_amx_leaves_int8_to_onnx_runtime_unless_a_level_is_forced(
         assert "kernels for products and attention (avx512vnni, as set in FUSEDBERT_KERNELS)" in clf.runtime.why
 
 
+def test_amx_leaves_feed_forwards_in_bfloat16_to_our_kernels(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor(63)
+    used: list[tuple[str, str]] = []
+    monkeypatch.setattr(levels.Library, "use", lambda self, kernels, level: used.append((kernels.value, level.name)))
+    cpu_kernels.register(onnxruntime.SessionOptions(), None, cpu_kernels.Kernels.INT8)
+    assert used == [("bf16", "avx512bf16")]
+
+
 @pytest.fixture
 def processor(build: Any, sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return a function that puts a library in place whose processor has certain instruction sets."""
