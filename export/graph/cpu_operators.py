@@ -1,7 +1,7 @@
 """CPU in fewer bits: what the graphs in int8 and in bfloat16 have in common.
 
-Embeddings, products, attention and their epilogues are operators of ``operators``. Each rounds its result to the narrow format, in which
-the next product takes it. Only the residual and the head are float32.
+Embeddings, products, attention and their epilogues are operators of ``operators``. Each rounds its result to the narrow format,
+in which the next product takes it. Only the residual and the head are float32.
 """
 
 from __future__ import annotations
