@@ -15,7 +15,8 @@ const struct level LEVELS[MAX_LEVELS] = {
      {[DENSE_INT8] = &dense_avx512vnni, [DENSE_FP32] = &dense_avx512, [ATTENTION] = &attention_avx512, [NORM] = &norm_avx512,
       [GELU_ALONE] = &gelu_avx512, [EMBED_INT8] = &embed_int8_avx512}},
     {"avx512vnni_256", AVX2 | AVX512 | AVX512_VNNI, /* nowhere the default: to try what avxvnni does */
-     {[DENSE_INT8] = &dense_avx512vnni_256, [ATTENTION] = &attention_avx2, [NORM] = &norm_avx2, [EMBED_INT8] = &embed_avx2}},
+     {[DENSE_INT8] = &dense_avx512vnni_256, [ATTENTION] = &attention_avx2, [NORM] = &norm_avx2,
+      [EMBED_INT8] = &embed_avx2}},
     {"avx512", AVX512, {[DENSE_FP32] = &dense_avx512, [NORM] = &norm_avx512, [GELU_ALONE] = &gelu_avx512}},
     {"avxvnni", AVX2 | AVX_VNNI,
      {[DENSE_INT8] = &dense_avxvnni, [ATTENTION] = &attention_avx2, [NORM] = &norm_avx2, [EMBED_INT8] = &embed_avx2}},

@@ -39,7 +39,8 @@ static inline OrtStatus *find_rows(const OrtApi *ort, const char *name, const in
     char message[128];
     for (size_t i = 0; i < count; i++)
         if (indices[i] < -(int64_t)rows || indices[i] >= (int64_t)rows) {
-            snprintf(message, sizeof message, "%s has the index %lld, and its table has %zu rows", name, (long long)indices[i], rows);
+            snprintf(message, sizeof message, "%s has the index %lld, and its table has %zu rows", name, (long long)indices[i],
+                     rows);
             return CreateStatus(ORT_INVALID_ARGUMENT, message);
         }
     return NULL;
@@ -99,7 +100,8 @@ struct lengths_kernel {
     const OrtApi *ort;
 };
 
-static inline OrtStatus *lengths_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+static inline OrtStatus *lengths_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                        void *kernel) {
     (void)self, (void)info;
     ((struct lengths_kernel *)kernel)->ort = ort;
     return NULL;

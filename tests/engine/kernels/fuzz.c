@@ -258,7 +258,8 @@ static void embed_case(const struct kernel *kernel, enum operation kind) {
     }
     uint16_t *word = random_bytes(size * e.words * n->width);
     if (size == 2) for (size_t i = 0; i < e.words * n->width; i++) word[i] &= 0xBFFF; /* below 2, and no infinity */
-    e.ids = ids, e.word = word, e.position = floats(positions * n->width, number), e.token_type = floats(e.kinds * n->width, number);
+    e.ids = ids, e.word = word, e.position = floats(positions * n->width, number);
+    e.token_type = floats(e.kinds * n->width, number);
     float *scale = floats(e.words, number);
     for (size_t i = 0; i < e.words; i++) scale[i] *= 0.01f;
     e.scale = kind == EMBED_INT8 ? scale : NULL, e.segments = below(2) ? segments : NULL;
@@ -287,7 +288,8 @@ static void embed_bf16_case(const struct kernel *kernel) { embed_case(kernel, EM
 
 int main(void) {
     static void (*const each[OPERATIONS])(const struct kernel *) = {int8_case, bf16_case, fp32_case,
-                                                                   attention_case, norm_case, gelu_case, embed_int8_case, embed_bf16_case};
+                                                                   attention_case, norm_case, gelu_case,
+                                                                   embed_int8_case, embed_bf16_case};
     static const char *const names[] = {"dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu", "embed_int8",
                                         "embed_bf16"};
     for (const struct level *level = LEVELS; level->name; level++)
