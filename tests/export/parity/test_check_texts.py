@@ -53,7 +53,7 @@ def test_a_rounded_graph_is_checked_on_what_its_model_takes(
 
 def test_a_model_of_one_segment_is_checked_on_single_texts(make_checkpoint) -> None:
     checks = baseline_of(make_checkpoint("distilbert")).checks
-    assert len(checks.texts) == 110 + 2  # of one segment, so that its pairs are not told apart
+    assert len(checks.texts) == 110 + 2  # of one segment, so that pairs look like single texts
 
 
 def test_the_kind_that_the_model_is_surer_of_is_checked() -> None:
