@@ -42,11 +42,13 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
     if baseline.calibration:
         sets.append(_own_texts(baseline))
     errors: list[float] = []
-    for layers in range(1 + min(MOST, baseline.architecture.layers // 2)):
+    most = min(MOST, baseline.architecture.layers // 2)
+    for layers in range(most + 1):
         session = _open(baseline, QuantizedWeights(baseline.weights, params, layers))
         errors.append(max(_error(baseline, session, checks, reference) for checks, reference in sets))
         if errors[-1] <= TARGET:
             break
+    layers = len(errors) - 1
     if layers:
         all_layers = baseline.architecture.layers
         progress(
