@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusedbert.engine.artifact import Parity
-from fusedbert.engine.artifact.limits import MEAN_PROBABILITY, ORDER
+from fusedbert.engine.artifact.limits import MEAN_PROBABILITY, ORDER, passes
 
 from ..graph.bert import build
 from ..graph.cpu_fp32 import CpuFp32
@@ -32,9 +32,9 @@ MOST = 3  # layers, and half of all; in each the feed-forward takes twice its ti
 def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...], progress: Progress) -> int:
     """Return for how many layers from the first the feed-forward stays in bfloat16.
 
-    It is the smallest number with which the mean change is within ``TARGET`` on single texts, on pairs, and on the texts of
-    ``--calibrate``; if there is none, the largest. The kind that the gate leaves out, because the model is less sure of it,
-    counts here: its change shows how far rounding carries.
+    It is the smallest number that passes the gate, and with which the mean change is within ``TARGET`` on single texts, on
+    pairs and on the texts of ``--calibrate``; if there is none, the largest. The kind that the gate leaves out, because the
+    model is less sure of it, counts here: its change shows how far rounding carries.
     """
     sets = [(by_length(baseline.checks), baseline.reference)]
     if baseline.other is not None:
@@ -45,8 +45,9 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
     most = min(MOST, baseline.architecture.layers // 2)
     for layers in range(most + 1):
         session = _open(baseline, QuantizedWeights(baseline.weights, params, layers))
-        errors.append(max(_error(baseline, session, checks, reference) for checks, reference in sets))
-        if errors[-1] <= TARGET:
+        found = [_measure(baseline, session, checks, reference) for checks, reference in sets]
+        errors.append(max(map(share_of_limit, found)))
+        if errors[-1] <= TARGET and passes(found[0], CpuInt8.precision):
             break
     layers = len(errors) - 1
     if layers:
@@ -76,10 +77,9 @@ def _open(baseline: DirectBaseline, weights: QuantizedWeights) -> Any:
         return open_stand_in(path, saturating=False) if products_saturate() else open_session(path)
 
 
-def _error(baseline: DirectBaseline, session: Any, checks: CheckSet, reference: Any) -> float:
-    """Return the mean change as a share of what the gate accepts."""
+def _measure(baseline: DirectBaseline, session: Any, checks: CheckSet, reference: Any) -> Parity:
     results = run_graph(session, checks, baseline.architecture.padding_id)
-    return share_of_limit(compare(results, reference, baseline.outputs.problem_type, baseline.terms))
+    return compare(results, reference, baseline.outputs.problem_type, baseline.terms)
 
 
 def share_of_limit(parity: Parity) -> float:

@@ -46,6 +46,15 @@ def test_a_model_that_needs_more_than_there_is_gets_the_most(make_checkpoint, mo
     assert precision.choose_bf16_layers(baseline, params, said.append) == 1
 
 
+def test_labels_that_would_not_pass_are_a_need_too(make_checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline = baseline_of(make_checkpoint("bert", num_hidden_layers=4))
+    params = calibrate(baseline, calibration_texts(baseline))
+    verdicts = iter([False, True, True])
+    monkeypatch.setattr(precision, "TARGET", np.inf)
+    monkeypatch.setattr(precision, "passes", lambda parity, _: next(verdicts))
+    assert precision.choose_bf16_layers(baseline, params, lambda _: None) == 1
+
+
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
 def test_they_bring_the_graph_nearer_to_the_reference(make_checkpoint, tmp_path: Path, family: str) -> None:
     baseline = baseline_of(make_checkpoint(family, seed=3))
