@@ -17,6 +17,7 @@ from fusedbert.engine.artifact import Parity
 from fusedbert.engine.artifact.limits import MEAN_PROBABILITY, ORDER, passes
 
 from ..graph.bert import build
+from ..graph.cpu_bf16 import PAIR
 from ..graph.cpu_fp32 import CpuFp32
 from ..graph.cpu_int8 import CpuInt8
 from ..graph.int8_weights import LayerParams, QuantizedWeights
@@ -42,7 +43,8 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
     if baseline.calibration:
         sets.append(_own_texts(baseline))
     errors: list[float] = []
-    most = min(MOST, baseline.architecture.layers // 2)
+    divisible = baseline.architecture.intermediate_size % PAIR == 0  # else no operator in bfloat16 takes the neurons
+    most = min(MOST, baseline.architecture.layers // 2) if divisible else 0
     for layers in range(most + 1):
         session = _open(baseline, QuantizedWeights(baseline.weights, params, layers))
         found = [_measure(baseline, session, checks, reference) for checks, reference in sets]

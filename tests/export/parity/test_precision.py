@@ -46,6 +46,12 @@ def test_a_model_that_needs_more_than_there_is_gets_the_most(make_checkpoint, mo
     assert precision.choose_bf16_layers(baseline, params, said.append) == 1
 
 
+def test_an_odd_number_of_neurons_stays_in_int8(make_checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline = baseline_of(make_checkpoint("bert", intermediate_size=63))
+    monkeypatch.setattr(precision, "TARGET", 0.0)
+    assert precision.choose_bf16_layers(baseline, calibrate(baseline, calibration_texts(baseline)), lambda _: None) == 0
+
+
 def test_labels_that_would_not_pass_are_a_need_too(make_checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     baseline = baseline_of(make_checkpoint("bert", num_hidden_layers=4))
     params = calibrate(baseline, calibration_texts(baseline))
