@@ -37,6 +37,12 @@ INLINE __m256 power_of_2(__m256i n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
 
+/* p 2^n for whole numbers from -252 to 254, in two steps: 2^n by itself may lie beyond the normal numbers. */
+INLINE __m256 times_power_of_2(__m256 p, __m256 n) {
+    const __m256i power = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(power, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(p, power_of_2(half)), power_of_2(_mm256_sub_epi32(power, half)));
+}
+
 /* exp(x) for x <= 88: range reduction by ln 2, then the polynomial of Cephes' expf; relative error below 2e-7. */
 INLINE __m256 exp_ps(__m256 x) {
     x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x); /* whose exp is 0 in float32; NaN, as the second, stays NaN */
@@ -51,9 +57,19 @@ INLINE __m256 exp_ps(__m256 x) {
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
     p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
-    /* p 2^n in two steps: n reaches from -150, and 2^n alone would leave the normal numbers */
-    const __m256i power = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(power, 1);
-    return _mm256_mul_ps(_mm256_mul_ps(p, power_of_2(half)), power_of_2(_mm256_sub_epi32(power, half)));
+    return times_power_of_2(p, n);
+}
+
+/* 2^x for x <= 0, as in avx512.h. */
+INLINE __m256 exp2_ps(__m256 x) {
+    x = _mm256_max_ps(_mm256_set1_ps(-150.0f), x); /* whose power is 0 in float32 */
+    const __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm256_sub_ps(x, n);
+    __m256 p = _mm256_set1_ps(0.00958285f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.05590643f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.24024099f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.69312419f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    return times_power_of_2(p, n);
 }
 
 /* y where a Gelu is not 0 to the last bits of float32, else 0. Below, its approximations multiply what is left of Phi by up to

@@ -47,4 +47,49 @@ INLINE void store_nearest(bf16 *p, size_t some, vector x) {
     memcpy(p, all, some >= 8 ? sizeof all : sizeof *all * some);
 }
 
+/* 8 words of 32 bits, or pairs of 16 bits. */
+typedef __m256i words;
+INLINE words load_words(const int16_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE void store_words(int16_t *p, words x) { _mm256_storeu_si256((__m256i *)p, x); }
+INLINE words zero_words(void) { return _mm256_setzero_si256(); }
+INLINE vector to_float(words x) { return _mm256_cvtepi32_ps(x); }
+INLINE words repeat_pair(const int16_t *p) { /* in every lane */
+    int32_t pair;
+    memcpy(&pair, p, 4);
+    return _mm256_set1_epi32(pair);
+}
+
+/* Rounded to the nearest, ties to even: one after the other, pairs of neighbours, and pairs of one number of each. */
+INLINE void store_int16(int16_t *p, vector x) {
+    const __m256i rounded = _mm256_cvtps_epi32(x);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1)));
+}
+INLINE words round_to_pairs(vector low, vector high) {
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high)), 0xD8);
+}
+INLINE words round_side_by_side(vector even, vector odd) {
+    const words low = _mm256_and_si256(_mm256_cvtps_epi32(even), _mm256_set1_epi32(0xFFFF));
+    return _mm256_or_si256(low, _mm256_slli_epi32(_mm256_cvtps_epi32(odd), 16));
+}
+
+/* 8 rows to 8 columns: r[i] lane j becomes r[j] lane i. */
+INLINE void transpose(words r[8]) {
+    words t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
+    }
+    for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
 END_TARGET

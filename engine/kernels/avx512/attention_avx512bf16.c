@@ -141,18 +141,6 @@ static void gemm(size_t n, const bf16 *a, size_t stride, const bf16 *b, size_t c
     }
 }
 
-/* 2^x for x <= 0, for results that become bfloat16: relative error below 3e-6. NaN stays NaN. */
-INLINE __m512 exp2_ps(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-150.0f), x); /* whose power is 0 in float32 */
-    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
-    __m512 p = _mm512_set1_ps(0.00958285f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.05590643f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24024099f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69312419f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
-}
-
 /* p = exp(score - largest) for the keys of n queries, 0 beyond length, and inverse = 1 / sum of p. Queries go side by side, so
  * that none waits for the steps of another. */
 INLINE void softmax(int n, const float *scores, size_t length, size_t keys, bf16 *p, float *inverse) {

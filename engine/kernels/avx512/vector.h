@@ -1,4 +1,6 @@
 /* The words of any_width/ for registers of 16 float32. "some" is the number of lanes that count, all if there are as many. */
+#include <string.h>
+
 #include "avx512.h"
 
 TARGET("avx512f,avx512bw,avx512vl,avx512dq")
@@ -35,6 +37,29 @@ INLINE void store_nearest(bf16 *p, size_t some, vector x) {
     const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     const __m512i y = _mm512_mask_mov_epi32(up, nan, _mm512_set1_epi32(0x7FC0));
     _mm256_mask_storeu_epi16(p, lanes(some), _mm512_cvtepi32_epi16(y));
+}
+
+/* 16 words of 32 bits, or pairs of 16 bits. */
+typedef __m512i words;
+INLINE words load_words(const int16_t *p) { return _mm512_loadu_si512(p); }
+INLINE void store_words(int16_t *p, words x) { _mm512_storeu_si512(p, x); }
+INLINE words zero_words(void) { return _mm512_setzero_si512(); }
+INLINE vector to_float(words x) { return _mm512_cvtepi32_ps(x); }
+INLINE words repeat_pair(const int16_t *p) { /* in every lane */
+    int32_t pair;
+    memcpy(&pair, p, 4);
+    return _mm512_set1_epi32(pair);
+}
+
+/* Rounded to the nearest, ties to even: one after the other, pairs of neighbours, and pairs of one number of each. */
+INLINE void store_int16(int16_t *p, vector x) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x))); }
+INLINE words round_to_pairs(vector low, vector high) {
+    const __m256i first = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(low));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(first), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(high)), 1);
+}
+INLINE words round_side_by_side(vector even, vector odd) {
+    const words low = _mm512_and_si512(_mm512_cvtps_epi32(even), _mm512_set1_epi32(0xFFFF));
+    return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtps_epi32(odd), 16));
 }
 
 END_TARGET

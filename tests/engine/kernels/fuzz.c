@@ -9,7 +9,7 @@
 
 #include "../../../engine/kernels/levels.h"
 
-extern const struct kernel REFERENCE[OPERATIONS], BF16_ATTENTION;
+extern const struct kernel REFERENCE[OPERATIONS], BF16_ATTENTION, INT16_ATTENTION;
 extern const struct kernel attention_avx512bf16;
 enum { CASES = 150 };
 static const struct rounding ROUNDING = {1 / 0.031f, 99};
@@ -185,7 +185,7 @@ static void attention_case(const struct kernel *kernel) {
     }
     a.q = q, a.k = k, a.v = v, a.lengths = lengths;
     struct attention r = a;
-    attend(kernel, &a, narrow), attend(in_bf16 ? &BF16_ATTENTION : &REFERENCE[ATTENTION], &r, narrow);
+    attend(kernel, &a, narrow), attend(in_bf16 ? &BF16_ATTENTION : &INT16_ATTENTION, &r, narrow);
     if (narrow) close8(a.y8, r.y8, n, 0.06);
     else close16(a.y16, r.y16, n, 0.2, 0.01f); /* probabilities round the other way, too, and values cancel */
     const size_t text = below(a.batch), length = (size_t)lengths[text], queries = a.queries == a.keys ? length : a.queries;

@@ -101,27 +101,48 @@ static double number_of(const struct attention *a, const void *matrix, size_t i)
     return a->format == FLOAT32 ? (double)((const float *)matrix)[i] : from_bits(((const bf16 *)matrix)[i]);
 }
 
-static double unrounded(double x) { return x; }
+/* How a kernel rounds what it multiplies, given the step if it has one. */
+typedef double rounding_of(double x, double step);
+static double unrounded(double x, double step) { return (void)step, x; }
+static double eight_digits(double x, double step) { return (void)step, to_bf16(x); }
+static double whole_steps(double x, double step) { return nearbyint(x / step) * step; }
 
-/* Attention, whose inputs and probabilities are rounded as the kernel rounds them. */
-static void attention(const struct attention *a, size_t unit, double (*rounded)(double)) {
+/* The step that makes the largest of count rows of a head so many steps; NaN if one of their numbers is not finite. */
+static double step_of(const struct attention *a, const void *matrix, size_t start, size_t count, double limit) {
+    double largest = 1e-15;
+    for (size_t i = 0; i < count * a->head; i++) {
+        const double x = number_of(a, matrix, start + i / a->head * a->heads * a->head + i % a->head);
+        if (!isfinite(x)) return NAN;
+        if (fabs(x) > largest) largest = fabs(x);
+    }
+    return largest / limit;
+}
+
+/* Attention, whose inputs and probabilities are rounded as the kernel rounds them. In 16 bits no sum of products may leave 32. */
+static void attention(const struct attention *a, size_t unit, rounding_of *rounded) {
     const size_t text = unit / a->heads, hidden = a->heads * a->head, start = unit % a->heads * a->head;
     const size_t length = a->lengths ? (size_t)a->lengths[text] : a->keys, keys = text * a->keys * hidden + start;
+    const size_t queries = a->queries == a->keys ? length : a->queries, first = text * a->queries * hidden + start;
+    const double limit = floor(sqrt(2.1e9 / (double)a->head)), v_limit = 4095;
+    const double q_step = step_of(a, a->q, first, queries, limit), k_step = step_of(a, a->k, keys, length, limit);
+    const double v_step = step_of(a, a->v, keys, length, v_limit);
     double *p = malloc((length + 1) * sizeof *p);
     for (size_t i = 0; i < a->queries; i++) {
-        const size_t at = (text * a->queries + i) * hidden + start;
+        const size_t at = first + i * hidden;
         double largest = -INFINITY, total = 0;
-        const int padding = !length || (a->queries == a->keys && i >= length);
+        const int padding = !length || i >= queries;
         for (size_t j = 0; j < length; j++) {
             p[j] = 0;
             for (size_t d = 0; d < a->head; d++)
-                p[j] += rounded(number_of(a, a->q, at + d)) * rounded(number_of(a, a->k, keys + j * hidden + d));
+                p[j] += rounded(number_of(a, a->q, at + d), q_step) * rounded(number_of(a, a->k, keys + j * hidden + d), k_step);
             if (p[j] > largest) largest = p[j];
         }
         for (size_t j = 0; j < length; j++) total += p[j] = exp(p[j] - largest);
+        const double p_step = 1 / fmin(32767, (2.1e9 / v_limit - ceil((double)length / 16) * 16) / total);
         for (size_t d = 0; d < a->head; d++) {
             double sum = 0;
-            for (size_t j = 0; j < length; j++) sum += rounded(p[j]) * rounded(number_of(a, a->v, keys + j * hidden + d));
+            for (size_t j = 0; j < length; j++)
+                sum += rounded(p[j], p_step) * rounded(number_of(a, a->v, keys + j * hidden + d), v_step);
             const double y = padding ? 0 : sum / total;
             if (a->y16) a->y16[at + d] = bits_of(y);
             else a->y8[at + d] = quantize(y, a->rounding);
@@ -130,7 +151,8 @@ static void attention(const struct attention *a, size_t unit, double (*rounded)(
     free(p);
 }
 static void attention_unit(void *operation, size_t unit) { attention(operation, unit, unrounded); }
-static void bf16_attention_unit(void *operation, size_t unit) { attention(operation, unit, to_bf16); }
+static void bf16_attention_unit(void *operation, size_t unit) { attention(operation, unit, eight_digits); }
+static void int16_attention_unit(void *operation, size_t unit) { attention(operation, unit, whole_steps); }
 
 static size_t attention_scratch(const struct attention *a) { return (void)a, 0; }
 
@@ -204,5 +226,6 @@ const struct kernel REFERENCE[OPERATIONS] = {
     [EMBED_INT8] = {.unit = embed_int8_unit},
     [EMBED_BF16] = {.unit = embed_half_unit},
 };
-/* The same for the kernels that round to bfloat16 before they multiply. */
+/* The same for the kernels that round to bfloat16, or to 16-bit fixed point, before they multiply. */
 const struct kernel BF16_ATTENTION = {.unit = bf16_attention_unit, .scratch = attention_scratch};
+const struct kernel INT16_ATTENTION = {.unit = int16_attention_unit, .scratch = attention_scratch};

@@ -149,8 +149,8 @@ def test_attention_equals_its_equation(
     for row, length in enumerate(lengths):
         real = slice(0, length if queries == keys else queries)  # rows of padding are never read
         off = np.abs(y8[row, real] - rounded(context[row, real], operator))
-        narrow = kernels.endswith("bf16")  # bfloat16 has eight significant bits, too
-        assert off.max() < (2.5 if narrow else 0.51)
+        narrow = kernels.endswith("bf16")  # bfloat16 has eight significant bits, too; others attend in 16 bits
+        assert off.max() < (2.5 if narrow else 0.75)
         assert off.mean() < (0.4 if narrow else 0.3)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from operators_of_one_node import ATTENTIONS
 
 Array = NDArray[Any]
 FOLDER = Path(__file__).parents[3] / "engine" / "kernels"
@@ -107,8 +108,8 @@ def each(operation: str) -> pytest.MarkDecorator:
 
 def kernel_of(library: ctypes.CDLL, name: str, operation: str) -> Kernel:
     """Return a kernel by its name in the table, or the reference."""
-    if name == "bf16 reference":
-        return Kernel.in_dll(library, "BF16_ATTENTION")
+    if name in ("BF16_ATTENTION", "INT16_ATTENTION"):  # the reference, with a kernel's rounding
+        return Kernel.in_dll(library, name)
     if name == "reference":
         return (Kernel * len(OPERATIONS)).in_dll(library, "REFERENCE")[OPERATIONS.index(operation)]
     return Kernel.in_dll(library, name)
@@ -345,16 +346,25 @@ def test_gelu_has_its_limits(library: ctypes.CDLL, kernel: str, kind: int) -> No
         np.testing.assert_allclose(y.checked(), np.concatenate([0 * far[:-1], [0], -far, x[-3:] / 2]), rtol=1e-6, atol=1e-30)
 
 
+def attend(library: ctypes.CDLL, name: str, head: int, arrays: dict[str, np.ndarray]) -> Array:
+    """Run a kernel of attention, or the reference, with heads of this width."""
+    (batch, queries, hidden), y8 = arrays["q"].shape, Result(arrays["q"].shape, np.uint8)
+    sizes = {"batch": batch, "queries": queries, "keys": arrays["k"].shape[1], "heads": hidden // head, "head": head}
+    kernel = kernel_of(library, name, "attention")
+    operation = Attention(**arrays, **sizes, y8=y8.array, rounding=Rounding(50, 128))
+    size = kernel.call("scratch", ctypes.c_size_t, ctypes.byref(operation))
+    scratch = np.empty(batch * (hidden // head) * size + 64, dtype=np.uint8)
+    operation.scratch = -(-scratch.ctypes.data // 64) * 64
+    run(kernel, operation, batch * (hidden // head))
+    return y8.checked()
+
+
 @each("attention")
 @pytest.mark.parametrize(
     ("batch", "queries", "keys", "heads", "head", "lengths"),
     [
-        (1, 1, 1, 1, 16, [1]),
+        *ATTENTIONS,
         (1, 16, 16, 2, 64, None),  # without lengths
-        (3, 17, 17, 12, 32, [17, 1, 9]),  # padded
-        (2, 33, 33, 3, 48, [33, 20]),
-        (2, 1, 40, 4, 64, [40, 7]),  # one query, as in the last layer
-        (1, 130, 130, 1, 80, [129]),
         (2, 5, 5, 4, 16, [0, 5]),  # a text without tokens
         (2, 3, 9, 2, 32, [0, 5]),
     ],
@@ -372,17 +382,19 @@ def test_the_kernel_of_attention_agrees_with_the_reference(
         arrays["lengths"] = np.array(lengths, dtype=np.int64)
         for row, length in enumerate(lengths):
             arrays["k"][row, length:] = arrays["v"][row, length:] = np.nan  # nothing may read padding
-    found = {}
-    reference = "bf16 reference" if kernel.endswith("bf16") else "reference"
-    for name in (kernel, reference):
-        y8 = Result((batch, queries, heads * head), np.uint8)
-        operation = Attention(
-            **arrays, batch=batch, queries=queries, keys=keys, heads=heads, head=head, y8=y8.array, rounding=Rounding(50, 128)
-        )
-        attend = kernel_of(library, name, "attention")
-        size = attend.call("scratch", ctypes.c_size_t, ctypes.byref(operation))
-        scratch = np.empty(batch * heads * size + 64, dtype=np.uint8)
-        operation.scratch = -(-scratch.ctypes.data // 64) * 64
-        run(attend, operation, batch * heads)
-        found[name] = y8.checked()
-    assert_close_in_eight_bits(found[kernel], found[reference], differing=0.05)
+    narrow, found = kernel.endswith("bf16"), attend(library, kernel, head, arrays)
+    rounded_alike = attend(library, "BF16_ATTENTION" if narrow else "INT16_ATTENTION", head, arrays)
+    assert_close_in_eight_bits(found, rounded_alike, differing=0.05)
+    if reach == 1.0:  # values that saturate have steps larger than the result's
+        assert np.abs(found.astype(int) - attend(library, "reference", head, arrays)).max(initial=0) <= (2 if narrow else 1)
+
+
+@each("attention")
+@pytest.mark.parametrize("head", [16, 64, 128, 256])
+@pytest.mark.parametrize("keys", [16, 700])
+def test_sums_of_the_largest_numbers_fit(library: ctypes.CDLL, kernel: str, head: int, keys: int) -> None:
+    """All numbers are as large as the largest, and all weights are equal: what is added up in 32 bits cannot be larger."""
+    full = {n: np.full((1, keys, head), 2, dtype=np.float32) for n in "qkv"}
+    assert (attend(library, kernel, head, full) == 128 + 100).all()
+    split = {n: np.where(np.arange(keys)[:, None] < keys // 2, full[n], -full[n]) for n in full}  # each half attends to itself
+    assert (attend(library, kernel, head, split)[0] == np.where(split["v"][0] > 0, 128 + 100, 128 - 100)).all()

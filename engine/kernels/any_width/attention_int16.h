@@ -1,0 +1,225 @@
+/* Attention in 16-bit fixed point, for registers of any width: takes float32, gives eight bits.
+ *
+ * The processors that run it have VNNI but no bfloat16. Their vpdpwssd adds two products of 16 bits to each sum of 32 bits, so it
+ * multiplies twice as fast as float32. Queries, keys and values are rounded to whole steps; a step is a share of the largest
+ * number that the head has in its text. The softmax's weights are, too. Both have as many steps as sums of 32 bits can hold, and
+ * so more digits than bfloat16, except in numbers far below the largest.
+ *
+ * The keys and values of a head are packed once; then 6 queries at a time get their scores, the softmax (float32) and the sum of
+ * values. The file that includes this one includes vector.h of its width before, defines
+ *
+ *   REGISTERS                registers of a panel of columns; with 6 rows of sums they have to fit the processor's
+ *   add_products(sums, a, b) vpdpwssd
+ *
+ * and does so between TARGET and END_TARGET.
+ */
+
+enum { QUERIES = 6, COLUMNS = LANES * REGISTERS };
+static const float LOG2_E = 1.44269504f;
+static const float SUM_LIMIT = 2.1e9f; /* below 2^31 */
+static const float VALUE_LIMIT = 4095; /* steps of the largest value: 13 bits with the sign, which leaves 18 for the weights' sum */
+
+/* Keys are counted in blocks of 16, so that their scores fill registers. */
+static size_t padded(size_t keys) { return (keys + 15) / 16 * 16; }
+
+/* The arrays in the scratch memory of a head. Both matrices lie in panels of COLUMNS columns, the last one may be narrower, so
+ * that a product reads a panel front to back. */
+struct scratch {
+    float *scores;  /* [QUERIES, keys], and then 2^(score - largest) */
+    float *context; /* [QUERIES, head]: the weighted sum of the values */
+    int16_t *k;     /* [head / 2, keys, 2]: pairs of a key's numbers, keys side by side */
+    int16_t *v;     /* [keys / 2, head, 2]: pairs of keys, a key's numbers side by side */
+    int16_t *q;     /* [QUERIES, head] */
+    int16_t *p;     /* [QUERIES, keys]: weights of the keys */
+};
+
+static struct scratch scratch_arrays(const struct attention *a, char *memory, size_t keys) {
+    struct scratch s;
+    s.scores = (float *)memory;
+    s.context = s.scores + QUERIES * keys;
+    s.k = (int16_t *)(s.context + QUERIES * a->head);
+    s.v = s.k + keys * a->head;
+    s.q = s.v + keys * a->head;
+    s.p = s.q + QUERIES * a->head;
+    return s;
+}
+
+static size_t attention_scratch(const struct attention *a) {
+    const size_t keys = padded(a->keys), rows = QUERIES * (keys + a->head);
+    return (sizeof(float) * rows + sizeof(int16_t) * (rows + 2 * keys * a->head) + 63) / 64 * 64;
+}
+
+static size_t panel_width(size_t first, size_t columns) { return columns - first < COLUMNS ? columns - first : COLUMNS; }
+
+/* A head's part of a matrix [tokens, hidden]. */
+struct rows {
+    const float *data;
+    size_t stride, count; /* numbers from one row to the next; rows of the text, without padding */
+    float step;           /* what 1 stands for in 16 bits; NaN if a number is not finite, and then so are the head's results */
+};
+
+/* The part of unit's head in its text's queries, keys or values, with the step that makes its largest number limit steps. */
+static struct rows rows_of(const struct attention *a, const void *matrix, size_t rows, size_t count, size_t unit, float limit) {
+    struct rows m = {.stride = a->heads * a->head, .count = count};
+    m.data = (const float *)matrix + unit / a->heads * rows * m.stride + unit % a->heads * a->head;
+    vector largest = fill(1e-15f), wrong = fill(0); /* the first for a head of zeros */
+    for (size_t i = 0; i < count; i++)
+        for (size_t d = 0; d < a->head; d += LANES) {
+            const vector x = load(m.data + i * m.stride + d);
+            largest = larger(largest, larger(x, subtract(fill(0), x)));
+            wrong = add(wrong, subtract(x, x)); /* infinity and NaN make it NaN, which larger() may lose */
+        }
+    m.step = largest_of(largest) / limit + sum_of(wrong);
+    return m;
+}
+
+/* LANES numbers of a row from d on, in steps; zeros beyond the text. */
+INLINE vector steps_of(struct rows m, size_t row, size_t d, vector per_step) {
+    return row < m.count ? multiply(load(m.data + row * m.stride + d), per_step) : fill(0);
+}
+
+/* Pack the keys of one head. */
+static void pack_keys(struct rows k, size_t keys, size_t head, int16_t *out) {
+    const vector per_step = fill(1 / k.step);
+    for (size_t first = 0; first < keys; first += LANES) {
+        const size_t panel = first / COLUMNS * COLUMNS, width = panel_width(panel, keys);
+        int16_t *to = out + panel * head + 2 * (first - panel);
+        for (size_t d = 0; d < head; d += 2 * LANES) {
+            const int all = d + LANES < head; /* else half */
+            words pairs[LANES];
+            for (size_t i = 0; i < LANES; i++)
+                pairs[i] = round_to_pairs(steps_of(k, first + i, d, per_step),
+                                          all ? steps_of(k, first + i, d + LANES, per_step) : fill(0));
+            transpose(pairs);
+            for (size_t j = 0; j < (all ? LANES : LANES / 2); j++) store_words(to + (d + 2 * j) * width, pairs[j]);
+        }
+    }
+}
+
+/* Pack the values of one head. */
+static void pack_values(struct rows v, size_t head, int16_t *out) {
+    const vector per_step = fill(1 / v.step);
+    for (size_t first = 0; first < head; first += COLUMNS)
+        for (size_t i = 0; i < v.count; i += 2)
+            for (size_t d = first; d < first + panel_width(first, head); d += LANES, out += 2 * LANES)
+                store_words(out, round_side_by_side(steps_of(v, i, d, per_step), steps_of(v, i + 1, d, per_step)));
+}
+
+/* c = a b for n rows of a, stride apart, and a panel b [pairs, m registers, 2]; c has rows of width numbers. */
+INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int16_t *b, size_t pairs, float *c, size_t width) {
+    words sums[QUERIES][REGISTERS], right[REGISTERS]; /* all in registers: the loops below are unrolled */
+    const int16_t *a3 = a + 3 * stride; /* rows 3 to 5, so that each address is a register and 0, 1 or 2 strides */
+    UNROLL(6)
+    for (int i = 0; i < n; i++)
+        UNROLL(4)
+        for (int j = 0; j < m; j++) sums[i][j] = zero_words();
+    for (const int16_t *const end = a + 2 * pairs; a < end; a += 2, a3 += 2, b += 2 * m * LANES) {
+        UNROLL(4)
+        for (int j = 0; j < m; j++) right[j] = load_words(b + 2 * j * LANES);
+        UNROLL(6)
+        for (int i = 0; i < n; i++) {
+            const words left = repeat_pair(i < 3 ? a + i * stride : a3 + (i - 3) * stride);
+            UNROLL(4)
+            for (int j = 0; j < m; j++) sums[i][j] = add_products(sums[i][j], left, right[j]);
+        }
+    }
+    UNROLL(6)
+    for (int i = 0; i < n; i++)
+        UNROLL(4)
+        for (int j = 0; j < m; j++) {
+            words sum = sums[i][j];
+            __asm__("" : "+x"(sum)); /* seen as another type from here on, or gcc keeps all sums in memory */
+            store(c + i * width + j * LANES, to_float(sum));
+        }
+}
+
+/* A function for each number of rows and registers. */
+typedef void gemm_of(const int16_t *, size_t, const int16_t *, size_t, float *, size_t);
+#define GEMM_OF(n, m)                                                                                                        \
+    static __attribute__((noinline)) void gemm_##n##_##m(const int16_t *a, size_t stride, const int16_t *b, size_t pairs,    \
+                                                         float *c, size_t width) {                                           \
+        gemm_panel(n, m, a, stride, b, pairs, c, width);                                                                     \
+    }
+#if REGISTERS == 4
+#define GEMMS_OF(n) GEMM_OF(n, 1) GEMM_OF(n, 2) GEMM_OF(n, 3) GEMM_OF(n, 4)
+#define EACH(n) {0, gemm_##n##_1, gemm_##n##_2, gemm_##n##_3, gemm_##n##_4}
+#else
+#define GEMMS_OF(n) GEMM_OF(n, 1) GEMM_OF(n, 2)
+#define EACH(n) {0, gemm_##n##_1, gemm_##n##_2}
+#endif
+GEMMS_OF(1) GEMMS_OF(2) GEMMS_OF(3) GEMMS_OF(4) GEMMS_OF(5) GEMMS_OF(6)
+static gemm_of *const GEMM[QUERIES + 1][REGISTERS + 1] = {{0}, EACH(1), EACH(2), EACH(3), EACH(4), EACH(5), EACH(6)};
+
+/* c [n, columns] = a [n, 2 pairs] b, b in panels of so many pairs of rows; lies rows of b apart. */
+static void gemm(size_t n, const int16_t *a, size_t stride, const int16_t *b, size_t columns, size_t pairs, float *c) {
+    for (size_t j = 0; j < columns; j += COLUMNS)
+        GEMM[n][panel_width(j, columns) / LANES](a, stride, b + 2 * j * pairs, pairs, c + j, columns);
+}
+
+/* Replace the scores of n queries by 2^(factor (score - largest)), and write them to p in steps of 1 / weight. Returns in unit
+ * what a step of p is as a share of the sum. Queries go side by side, so that none waits for the steps of another. */
+INLINE void softmax(int n, float *scores, float factor, size_t length, size_t keys, int16_t *p, float *unit) {
+    vector top[3], total[3];
+    UNROLL(3)
+    for (int i = 0; i < n; i++) {
+        for (size_t j = length; j < keys; j++) scores[i * keys + j] = -INFINITY; /* whose power is 0 */
+        top[i] = fill(-INFINITY), total[i] = fill(0);
+    }
+    for (size_t j = 0; j < keys; j += LANES)
+        UNROLL(3)
+        for (int i = 0; i < n; i++) top[i] = larger(top[i], load(scores + i * keys + j));
+    UNROLL(3)
+    for (int i = 0; i < n; i++) top[i] = fill(-largest_of(top[i]) * factor);
+    for (size_t j = 0; j < keys; j += LANES)
+        UNROLL(3)
+        for (int i = 0; i < n; i++) {
+            const vector e = exp2_ps(multiply_add(load(scores + i * keys + j), fill(factor), top[i]));
+            total[i] = add(total[i], e);
+            store(scores + i * keys + j, e);
+        }
+    vector weight[3];
+    UNROLL(3)
+    for (int i = 0; i < n; i++) {
+        const float sum = sum_of(total[i]), most = (SUM_LIMIT / VALUE_LIMIT - (float)keys) / sum;
+        const float w = most < INT16_MAX ? most : INT16_MAX;
+        weight[i] = fill(w), unit[i] = 1 / (w * sum);
+    }
+    for (size_t j = 0; j < keys; j += LANES)
+        UNROLL(3)
+        for (int i = 0; i < n; i++) store_int16(p + i * keys + j, multiply(load(scores + i * keys + j), weight[i]));
+}
+
+static void attention_unit(void *operation, size_t unit) {
+    const struct attention *a = operation;
+    const size_t text = unit / a->heads, hidden = a->heads * a->head;
+    size_t length = a->keys;
+    if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
+    const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
+    const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
+    const float limit = floorf(sqrtf(SUM_LIMIT / (float)a->head));
+    const struct rows q = rows_of(a, a->q, a->queries, queries, unit, limit), k = rows_of(a, a->k, a->keys, length, unit, limit),
+                      v = rows_of(a, a->v, a->keys, length, unit, VALUE_LIMIT);
+    const float factor = LOG2_E * q.step * k.step;
+    pack_keys(k, keys, a->head, s.k);
+    pack_values(v, a->head, s.v);
+    uint8_t *y = a->y8 + text * a->queries * hidden + unit % a->heads * a->head;
+    const size_t blocks = (queries + QUERIES - 1) / QUERIES;
+    for (size_t b = 0, row = 0; b < blocks; b++) {
+        const size_t end = (b + 1) * queries / blocks, n = end - row;
+        for (size_t i = 0; i < n; i++)
+            for (size_t d = 0; d < a->head; d += LANES)
+                store_int16(s.q + i * a->head + d, steps_of(q, row + i, d, fill(1 / q.step)));
+        gemm(n, s.q, a->head, s.k, keys, a->head / 2, s.scores);
+        float share[QUERIES];
+        size_t i = 0;
+        for (; i + 3 <= n; i += 3) softmax(3, s.scores + i * keys, factor, length, keys, s.p + i * keys, share + i);
+        for (; i < n; i++) softmax(1, s.scores + i * keys, factor, length, keys, s.p + i * keys, share + i);
+        gemm(n, s.p, keys, s.v, a->head, (length + 1) / 2, s.context);
+        for (i = 0; i < n; i++)
+            for (size_t d = 0; d < a->head; d += LANES)
+                store_rounded(y + (row + i) * hidden + d, LANES, multiply(load(s.context + i * a->head + d), fill(v.step * share[i])),
+                              a->rounding);
+        row = end;
+    }
+    for (size_t row = queries; row < a->queries; row++) memset(y + row * hidden, a->rounding.zero_point, a->head); /* padding: 0 */
+}
