@@ -23,7 +23,7 @@ from ..checkpoint.architecture import Architecture, Shape, describe, read_config
 from ..checkpoint.weights import Weights
 from ..tokenizer import Tokenization
 from .reference import Float64, Trace, forward
-from .texts import GOLDEN, CheckSet, check_set
+from .texts import GOLDEN, MORE_PAIRS, CheckSet, check_set
 
 Progress = Callable[[str], None]
 
@@ -62,6 +62,7 @@ class Baseline:
     reference: Float64  # logits of the check texts ``[texts, labels]``
     golden: tuple[Golden, ...]  # texts for the manifest, with their logits
     other: tuple[CheckSet, Float64] | None = None  # check texts of the kind, single or pairs, that it is less sure of
+    more: int = 0  # how many of the check texts, at the end, are ``MORE_PAIRS``
     terms: Float64 | None = None  # largest sum of each logit's products without signs ``[labels]``; None if not known
 
     def in_float32(self) -> NDArray[np.floating] | None:
@@ -122,6 +123,7 @@ def run_reference(
 ) -> Baseline:
     """Run a model in float64 on the check texts and the golden texts; ``rounded`` and ``pairs`` are those of ``check_set``.
 
+    A classifier that takes pairs, because ``pairs`` says so or it is surer of them, also runs on ``MORE_PAIRS`` if ``rounded``.
     Golden logits have six decimals, or the nine digits of a float32 if outputs have no unit.
     """
     tokens = Tokenization(checkpoint.folder, shape)
@@ -138,6 +140,12 @@ def run_reference(
         if pairs is None:
             pairs = max(parts, key=lambda kind: sureness(parts[kind][1], outputs.problem_type))
         (checks, reference), other = parts[pairs], parts[not pairs]
+    more: Sequence[Row] = ()
+    if pairs and rounded and not outputs.by_order:
+        checks = checks.extended(tokens.encode_all(MORE_PAIRS))
+        more = checks.texts[len(reference) :]
+        progress(f"the model takes pairs: computing the reference of {len(more)} more texts")
+        reference = np.concatenate([reference, model(more)])
     rows = [[float(f"{value:.9g}") for value in row] for row in last.tolist()] if outputs.by_order else last.round(6).tolist()
     return Baseline(
         checkpoint=checkpoint,
@@ -148,6 +156,7 @@ def run_reference(
         checks=checks,
         reference=reference,
         other=other,
+        more=len(more),
         golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in zip(shown, rows, strict=True)),
     )
 

@@ -35,9 +35,14 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
 
     It is the smallest number that passes the gate, and with which the mean change is within ``TARGET`` on single texts, on
     pairs and on the texts of ``--calibrate``; if there is none, the largest. The kind that the gate leaves out, because the
-    model is less sure of it, counts here: its change shows how far rounding carries.
+    model is less sure of it, counts here: its change shows how far rounding carries. A model of pairs has to pass without
+    ``MORE_PAIRS`` too: of fewer texts, one label that is lost is a need.
     """
-    sets = [(by_length(baseline.checks), baseline.reference)]
+    checks, reference = baseline.checks, baseline.reference
+    sets = [(by_length(checks), reference)]
+    if baseline.more:
+        sets.append((by_length(CheckSet(checks.texts[: -baseline.more], ())), reference[: -baseline.more]))
+    gates = len(sets)
     if baseline.other is not None:
         sets.append((by_length(baseline.other[0]), baseline.other[1]))
     if baseline.calibration:
@@ -47,9 +52,9 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
     most = min(MOST, baseline.architecture.layers // 2) if divisible else 0
     for layers in range(most + 1):
         session = _open(baseline, QuantizedWeights(baseline.weights, params, layers))
-        found = [_measure(baseline, session, checks, reference) for checks, reference in sets]
+        found = [_measure(baseline, session, *each) for each in sets]
         errors.append(max(map(share_of_limit, found)))
-        if errors[-1] <= TARGET and passes(found[0], CpuInt8.precision):
+        if errors[-1] <= TARGET and all(passes(each, CpuInt8.precision) for each in found[:gates]):
             break
     layers = len(errors) - 1
     if layers:

@@ -72,7 +72,8 @@ def forward(
     first = x[[span.start for span in spans]]  # [texts, hidden]: the vector of each [CLS]
     pooled = ACTIVATIONS[a.head_activation](trace.observe(dense(first, weights.dense("head_dense"))))
     classifier = weights.dense("classifier")
-    trace.terms = np.asarray((np.abs(pooled) @ np.abs(classifier.weight.astype(dtype))).max(axis=0))  # [labels]
+    terms = np.asarray((np.abs(pooled) @ np.abs(classifier.weight.astype(dtype))).max(axis=0))  # [labels]
+    trace.terms = terms if trace.terms is None else np.maximum(trace.terms, terms)  # of all runs
     return dense(pooled, classifier)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from fusedbert.engine.text.tokenizer import Row
@@ -82,6 +83,9 @@ ROUNDING_PAIRS = tuple(
 COMPARED_PAIRS = read_pairs(Path(__file__).with_name("check_pairs.txt"))
 """Questions with passages, reports of the same event, premises with hypotheses: pairs on which a trained model is sure."""
 
+MORE_PAIRS = (*((text_pair, text) for text, text_pair in COMPARED_PAIRS), *ROUNDING_PAIRS)
+"""Pairs that bring a classifier of pairs to a hundred texts: those above in the other order, and questions."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckSet:
@@ -89,6 +93,12 @@ class CheckSet:
 
     texts: tuple[Row, ...]
     batches: tuple[tuple[int, ...], ...]
+
+    def extended(self, more: Sequence[Row]) -> CheckSet:
+        """Return a set with ``more`` texts after these, the shortest first, in batches of 16."""
+        texts = (*self.texts, *sorted(more, key=lambda text: len(text.ids)))
+        batches = (tuple(range(i, min(i + 16, len(texts)))) for i in range(len(self.texts), len(texts), 16))
+        return CheckSet(texts, (*self.batches, *batches))
 
 
 def check_set(
@@ -108,11 +118,10 @@ def check_set(
     as_many_as_heads = tuple(short[: len(short) * 3 // 4][i % (len(short) * 3 // 4)] for i in range(a.heads))
     single = [(row,) for row in (*made, short[1], short[-1])]
     batches = [tuple(short[i::3]) for i in range(3)] + [as_many_as_heads, (made[-1], made[0]), tuple(made[:-1]), *single]
+    checks = CheckSet(tuple(texts), tuple(batches))
     if rounded:
         single_texts = () if pairs else ROUNDING_TEXTS
         asked = ROUNDING_PAIRS if by_order else ()
         compared = () if pairs is False else COMPARED_PAIRS
-        more = sorted(tokens.encode_all([*single_texts, *asked, *compared]), key=lambda text: len(text.ids))
-        start, texts = len(texts), [*texts, *more]
-        batches += [tuple(range(i, min(i + 16, len(texts)))) for i in range(start, len(texts), 16)]
-    return CheckSet(tuple(texts), tuple(batches))
+        checks = checks.extended(tokens.encode_all([*single_texts, *asked, *compared]))
+    return checks

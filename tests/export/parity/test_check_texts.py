@@ -12,9 +12,10 @@ from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.outputs import Function
 from fusedbert.export.checkpoint import locate
 from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.parity import baseline as export_baseline
 from fusedbert.export.parity.baseline import DirectBaseline, compute_baseline
 from fusedbert.export.parity.gates import compare, undecided
-from fusedbert.export.parity.reference import forward
+from fusedbert.export.parity.reference import Trace, forward
 from fusedbert.export.parity.texts import CheckSet, check_set
 from fusedbert.export.tokenizer import Tokenization
 
@@ -65,10 +66,38 @@ def test_the_kind_that_the_model_is_surer_of_is_checked() -> None:
 
 
 def test_pairs_to_calibrate_with_say_that_a_model_takes_pairs() -> None:
-    baseline = baseline_of(EMBEDDED, (Text(text="a", pair="b", index=0),))
-    assert counts(baseline.checks) == (26, 28)
+    check_model_of_pairs(baseline_of(EMBEDDED, (Text(text="a", pair="b", index=0),)))
+
+
+def test_a_model_that_is_surer_of_pairs_is_checked_on_over_a_hundred_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def sureness(logits: np.ndarray, _: str) -> float:
+        sizes.append(len(logits))
+        return -len(logits)  # the pairs are fewer
+
+    monkeypatch.setattr(export_baseline, "sureness", sureness)
+    check_model_of_pairs(baseline_of(EMBEDDED))
+    assert sizes == [112, 54]  # the choice is made without the added pairs
+
+
+def check_model_of_pairs(baseline: DirectBaseline) -> None:
+    assert counts(baseline.checks) == (26, 103) and baseline.more == 75
+    assert baseline.other is not None and counts(baseline.other[0]) == (110, 2)
+    assert {row for batch in baseline.checks.batches for row in batch} == set(range(129))
+    trace = Trace()
+    again = forward(baseline.architecture, baseline.weights, [*baseline.checks.texts, *baseline.other[0].texts], trace)
+    assert np.allclose(again[:129], baseline.reference, atol=1e-9)  # the rows are those of its texts
+    assert np.allclose(again[129:], baseline.other[1], atol=1e-9)
+    assert baseline.terms is not None and trace.terms is not None
+    assert np.allclose(baseline.terms, trace.terms) and baseline.max_activation == pytest.approx(trace.max_activation)
+
+
+def test_pairs_for_a_model_of_one_segment_are_over_a_hundred_texts_too(make_checkpoint) -> None:
+    baseline = baseline_of(make_checkpoint("distilbert"), (Text(text="a", pair="b", index=0),))
+    assert len(baseline.checks.texts) == len(baseline.reference) == 129
     again = forward(baseline.architecture, baseline.weights, baseline.checks.texts)
-    assert np.allclose(again, baseline.reference, atol=1e-9)  # the rows are those of its texts
+    assert np.allclose(again, baseline.reference, atol=1e-9)
 
 
 def test_a_text_without_an_opinion_has_no_label_to_keep() -> None:

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from fusedbert.engine.kernels import Kernels, register
+from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export.calibrate import calibrate, calibration_texts
 from fusedbert.export.checkpoint import locate
@@ -23,9 +24,9 @@ from fusedbert.export.parity.reference import forward
 EMBEDDED = Path(__file__).parents[3] / "models" / "sst2-mini"
 
 
-def baseline_of(checkpoint: Path) -> DirectBaseline:
+def baseline_of(checkpoint: Path, calibration: tuple[Text, ...] = ()) -> DirectBaseline:
     found = locate(str(checkpoint), revision=None, token=None, local_files_only=True)
-    return compute_baseline(found, lambda _: None, rounded=True)
+    return compute_baseline(found, lambda _: None, rounded=True, calibration=calibration)
 
 
 def test_a_model_that_keeps_its_answers_has_none() -> None:
@@ -58,6 +59,18 @@ def test_labels_that_would_not_pass_are_a_need_too(make_checkpoint, monkeypatch:
     verdicts = iter([False, True, True])
     monkeypatch.setattr(precision, "TARGET", np.inf)
     monkeypatch.setattr(precision, "passes", lambda parity, _: next(verdicts))
+    assert precision.choose_bf16_layers(baseline, params, lambda _: None) == 1
+
+
+@pytest.mark.parametrize("texts", [54, 129])
+def test_pairs_have_to_pass_with_those_that_were_added_and_without(
+    make_checkpoint, monkeypatch: pytest.MonkeyPatch, texts: int
+) -> None:
+    baseline = baseline_of(make_checkpoint("bert", num_hidden_layers=4), (Text(text="a", pair="b", index=0),))
+    params = calibrate(baseline, calibration_texts(baseline))
+    verdicts = iter([False, True])
+    monkeypatch.setattr(precision, "TARGET", np.inf)
+    monkeypatch.setattr(precision, "passes", lambda parity, _: parity.texts != texts or next(verdicts))
     assert precision.choose_bf16_layers(baseline, params, lambda _: None) == 1
 
 
