@@ -1,9 +1,9 @@
 /* Attention in 16-bit fixed point, for registers of any width: takes float32, gives eight bits.
  *
  * The processors that run it have VNNI but no bfloat16. Their vpdpwssd adds two products of 16 bits to each sum of 32 bits, so it
- * multiplies twice as fast as float32. Queries, keys and values are rounded to whole steps; a step is a share of the largest
- * number that the head has in its text. The softmax's weights are, too. Both have as many steps as sums of 32 bits can hold, and
- * so more digits than bfloat16, except in numbers far below the largest.
+ * multiplies twice as fast as float32. What is multiplied is rounded to whole steps, a step being a share of the largest number
+ * of a query, or of the head's keys or values in the text, or of a query's weights. There are as many as sums of 32 bits can hold,
+ * and so more digits than bfloat16 has, except in numbers far below the largest.
  *
  * The keys and values of a head are packed once; then 6 queries at a time get their scores, the softmax (float32) and the sum of
  * values. The file that includes this one includes vector.h of its width before, defines
@@ -51,25 +51,27 @@ static size_t attention_scratch(const struct attention *a) {
 
 static size_t panel_width(size_t first, size_t columns) { return columns - first < COLUMNS ? columns - first : COLUMNS; }
 
-/* A head's part of a matrix [tokens, hidden]. */
+/* A head's keys or values. */
 struct rows {
     const float *data;
     size_t stride, count; /* numbers from one row to the next; rows of the text, without padding */
     float step;           /* what 1 stands for in 16 bits; NaN if a number is not finite, and then so are the head's results */
 };
 
-/* The part of unit's head in its text's queries, keys or values, with the step that makes its largest number limit steps. */
-static struct rows rows_of(const struct attention *a, const void *matrix, size_t rows, size_t count, size_t unit, float limit) {
+/* The step that makes the largest of sizes so many steps: never 0, and NaN for infinity and NaN. */
+static float step_of(words sizes, float limit) {
+    const float largest = largest_size(sizes);
+    return (largest < 1e-15f ? 1e-15f : largest) / limit + (largest - largest);
+}
+
+/* The keys or values of unit's head, with the step that makes their largest number so many steps. */
+static struct rows rows_of(const struct attention *a, const void *matrix, size_t count, size_t unit, float limit) {
     struct rows m = {.stride = a->heads * a->head, .count = count};
-    m.data = (const float *)matrix + unit / a->heads * rows * m.stride + unit % a->heads * a->head;
-    vector largest = fill(1e-15f), wrong = fill(0); /* the first for a head of zeros */
+    m.data = (const float *)matrix + unit / a->heads * a->keys * m.stride + unit % a->heads * a->head;
+    words sizes = zero_words();
     for (size_t i = 0; i < count; i++)
-        for (size_t d = 0; d < a->head; d += LANES) {
-            const vector x = load(m.data + i * m.stride + d);
-            largest = larger(largest, larger(x, subtract(fill(0), x)));
-            wrong = add(wrong, subtract(x, x)); /* infinity and NaN make it NaN, which larger() may lose */
-        }
-    m.step = largest_of(largest) / limit + sum_of(wrong);
+        for (size_t d = 0; d < a->head; d += LANES) sizes = larger_words(sizes, size_of(load(m.data + i * m.stride + d)));
+    m.step = step_of(sizes, limit);
     return m;
 }
 
@@ -103,6 +105,15 @@ static void pack_values(struct rows v, size_t head, int16_t *out) {
         for (size_t i = 0; i < v.count; i += 2)
             for (size_t d = first; d < first + panel_width(first, head); d += LANES, out += 2 * LANES)
                 store_words(out, round_side_by_side(steps_of(v, i, d, per_step), steps_of(v, i + 1, d, per_step)));
+}
+
+/* Round a query to steps, and return its step. */
+INLINE float round_query(const float *q, size_t head, float limit, int16_t *out) {
+    words sizes = zero_words();
+    for (size_t d = 0; d < head; d += LANES) sizes = larger_words(sizes, size_of(load(q + d)));
+    const float step = step_of(sizes, limit);
+    for (size_t d = 0; d < head; d += LANES) store_int16(out + d, multiply(load(q + d), fill(1 / step)));
+    return step;
 }
 
 /* c = a b for n rows of a, stride apart, and a panel b [pairs, m registers, 2]; c has rows of width numbers. */
@@ -156,9 +167,9 @@ static void gemm(size_t n, const int16_t *a, size_t stride, const int16_t *b, si
         GEMM[n][panel_width(j, columns) / LANES](a, stride, b + 2 * j * pairs, pairs, c + j, columns);
 }
 
-/* Replace the scores of n queries by 2^(factor (score - largest)), and write them to p in steps of 1 / weight. Returns in unit
- * what a step of p is as a share of the sum. Queries go side by side, so that none waits for the steps of another. */
-INLINE void softmax(int n, float *scores, float factor, size_t length, size_t keys, int16_t *p, float *unit) {
+/* The weights of the keys of n queries, 2^(factor (score - largest)), as steps in p; share is what a step is of their sum. Queries
+ * go side by side, so that none waits for the steps of another. */
+INLINE void softmax(int n, float *scores, const float *factor, size_t length, size_t keys, int16_t *p, float *share) {
     vector top[3], total[3];
     UNROLL(3)
     for (int i = 0; i < n; i++) {
@@ -169,11 +180,11 @@ INLINE void softmax(int n, float *scores, float factor, size_t length, size_t ke
         UNROLL(3)
         for (int i = 0; i < n; i++) top[i] = larger(top[i], load(scores + i * keys + j));
     UNROLL(3)
-    for (int i = 0; i < n; i++) top[i] = fill(-largest_of(top[i]) * factor);
+    for (int i = 0; i < n; i++) top[i] = fill(-largest_of(top[i]) * factor[i]);
     for (size_t j = 0; j < keys; j += LANES)
         UNROLL(3)
         for (int i = 0; i < n; i++) {
-            const vector e = exp2_ps(multiply_add(load(scores + i * keys + j), fill(factor), top[i]));
+            const vector e = exp2_ps(multiply_add(load(scores + i * keys + j), fill(factor[i]), top[i]));
             total[i] = add(total[i], e);
             store(scores + i * keys + j, e);
         }
@@ -182,7 +193,7 @@ INLINE void softmax(int n, float *scores, float factor, size_t length, size_t ke
     for (int i = 0; i < n; i++) {
         const float sum = sum_of(total[i]), most = (SUM_LIMIT / VALUE_LIMIT - (float)keys) / sum;
         const float w = most < INT16_MAX ? most : INT16_MAX;
-        weight[i] = fill(w), unit[i] = 1 / (w * sum);
+        weight[i] = fill(w), share[i] = 1 / (w * sum);
     }
     for (size_t j = 0; j < keys; j += LANES)
         UNROLL(3)
@@ -197,28 +208,26 @@ static void attention_unit(void *operation, size_t unit) {
     const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
     const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
     const float limit = floorf(sqrtf(SUM_LIMIT / (float)a->head));
-    const struct rows q = rows_of(a, a->q, a->queries, queries, unit, limit), k = rows_of(a, a->k, a->keys, length, unit, limit),
-                      v = rows_of(a, a->v, a->keys, length, unit, VALUE_LIMIT);
-    const float factor = LOG2_E * q.step * k.step;
+    const struct rows k = rows_of(a, a->k, length, unit, limit), v = rows_of(a, a->v, length, unit, VALUE_LIMIT);
+    const float *q = (const float *)a->q + text * a->queries * hidden + unit % a->heads * a->head;
     pack_keys(k, keys, a->head, s.k);
     pack_values(v, a->head, s.v);
     uint8_t *y = a->y8 + text * a->queries * hidden + unit % a->heads * a->head;
     const size_t blocks = (queries + QUERIES - 1) / QUERIES;
     for (size_t b = 0, row = 0; b < blocks; b++) {
         const size_t end = (b + 1) * queries / blocks, n = end - row;
-        for (size_t i = 0; i < n; i++)
-            for (size_t d = 0; d < a->head; d += LANES)
-                store_int16(s.q + i * a->head + d, steps_of(q, row + i, d, fill(1 / q.step)));
+        float factor[QUERIES], share[QUERIES];
+        for (size_t j = 0; j < n; j++)
+            factor[j] = LOG2_E * k.step * round_query(q + (row + j) * hidden, a->head, limit, s.q + j * a->head);
         gemm(n, s.q, a->head, s.k, keys, a->head / 2, s.scores);
-        float share[QUERIES];
         size_t i = 0;
-        for (; i + 3 <= n; i += 3) softmax(3, s.scores + i * keys, factor, length, keys, s.p + i * keys, share + i);
-        for (; i < n; i++) softmax(1, s.scores + i * keys, factor, length, keys, s.p + i * keys, share + i);
+        for (; i + 3 <= n; i += 3) softmax(3, s.scores + i * keys, factor + i, length, keys, s.p + i * keys, share + i);
+        for (; i < n; i++) softmax(1, s.scores + i * keys, factor + i, length, keys, s.p + i * keys, share + i);
         gemm(n, s.p, keys, s.v, a->head, (length + 1) / 2, s.context);
         for (i = 0; i < n; i++)
             for (size_t d = 0; d < a->head; d += LANES)
-                store_rounded(y + (row + i) * hidden + d, LANES, multiply(load(s.context + i * a->head + d), fill(v.step * share[i])),
-                              a->rounding);
+                store_rounded(y + (row + i) * hidden + d, LANES,
+                              multiply(load(s.context + i * a->head + d), fill(v.step * share[i])), a->rounding);
         row = end;
     }
     for (size_t row = queries; row < a->queries; row++) memset(y + row * hidden, a->rounding.zero_point, a->head); /* padding: 0 */

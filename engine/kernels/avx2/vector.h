@@ -59,6 +59,15 @@ INLINE words repeat_pair(const int16_t *p) { /* in every lane */
     return _mm256_set1_epi32(pair);
 }
 
+/* |x| as bits, which as whole numbers have the same order; infinity and NaN come last. */
+INLINE words size_of(vector x) { return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFFFF)); }
+INLINE words larger_words(words a, words b) { return _mm256_max_epi32(a, b); }
+INLINE float largest_size(words sizes) {
+    __m128i s = _mm_max_epi32(_mm256_castsi256_si128(sizes), _mm256_extracti128_si256(sizes, 1));
+    s = _mm_max_epi32(s, _mm_unpackhi_epi64(s, s));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(s, _mm_srli_epi64(s, 32))));
+}
+
 /* Rounded to the nearest, ties to even: one after the other, pairs of neighbours, and pairs of one number of each. */
 INLINE void store_int16(int16_t *p, vector x) {
     const __m256i rounded = _mm256_cvtps_epi32(x);

@@ -51,6 +51,13 @@ INLINE words repeat_pair(const int16_t *p) { /* in every lane */
     return _mm512_set1_epi32(pair);
 }
 
+/* |x| as bits, which as whole numbers have the same order; infinity and NaN come last. */
+INLINE words size_of(vector x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7FFFFFFF)); }
+INLINE words larger_words(words a, words b) { return _mm512_max_epi32(a, b); }
+INLINE float largest_size(words sizes) {
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(sizes))));
+}
+
 /* Rounded to the nearest, ties to even: one after the other, pairs of neighbours, and pairs of one number of each. */
 INLINE void store_int16(int16_t *p, vector x) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x))); }
 INLINE words round_to_pairs(vector low, vector high) {

@@ -124,11 +124,11 @@ static void attention(const struct attention *a, size_t unit, rounding_of *round
     const size_t length = a->lengths ? (size_t)a->lengths[text] : a->keys, keys = text * a->keys * hidden + start;
     const size_t queries = a->queries == a->keys ? length : a->queries, first = text * a->queries * hidden + start;
     const double limit = floor(sqrt(2.1e9 / (double)a->head)), v_limit = 4095;
-    const double q_step = step_of(a, a->q, first, queries, limit), k_step = step_of(a, a->k, keys, length, limit);
-    const double v_step = step_of(a, a->v, keys, length, v_limit);
+    const double k_step = step_of(a, a->k, keys, length, limit), v_step = step_of(a, a->v, keys, length, v_limit);
     double *p = malloc((length + 1) * sizeof *p);
     for (size_t i = 0; i < a->queries; i++) {
         const size_t at = first + i * hidden;
+        const double q_step = step_of(a, a->q, at, 1, limit);
         double largest = -INFINITY, total = 0;
         const int padding = !length || i >= queries;
         for (size_t j = 0; j < length; j++) {
