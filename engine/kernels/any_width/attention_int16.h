@@ -207,7 +207,7 @@ static void attention_unit(void *operation, size_t unit) {
     if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
     const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
     const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
-    const float limit = floorf(sqrtf(SUM_LIMIT / (float)a->head));
+    const float limit = (float)(int)_mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(SUM_LIMIT / (float)a->head))); /* head products */
     const struct rows k = rows_of(a, a->k, length, unit, limit), v = rows_of(a, a->v, length, unit, VALUE_LIMIT);
     const float *q = (const float *)a->q + text * a->queries * hidden + unit % a->heads * a->head;
     pack_keys(k, keys, a->head, s.k);

@@ -139,7 +139,7 @@ int main(int count, char **arguments) {
     const double peaks[] = {peak.vnni, peak.bf16, peak.fma};
     for (enum operation kind = DENSE_INT8; kind <= DENSE_FP32; kind++)
         if (level->kernels[kind]) measure_dense(kind, peaks[kind]);
-    if (level_has(level, 1 << ATTENTION)) measure_attention(level->kernels[DENSE_BF16] ? peak.bf16 : peak.fma);
+    if (level_has(level, 1 << ATTENTION)) measure_attention(level->kernels[DENSE_BF16] ? peak.bf16 : peak.vnni / 2); /* else of 16 bits */
     measure_norm_and_gelu();
     return 0;
 }

@@ -7,6 +7,9 @@ import contextlib
 import ctypes
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +56,16 @@ def model(request: pytest.FixtureRequest, checkpoint: Path, artifact: Path, tmp_
     write_checkpoint(folder / "checkpoint", ModelShape(layers=2, heads=3, hidden=144), checkpoint)
     export_checkpoint(folder / "checkpoint", folder / "artifact", target="cpu", required=False)
     return folder / "artifact"
+
+
+@only_with_kernels
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="asks gcc's linker")
+def test_the_library_needs_the_c_library_alone(tmp_path: Path) -> None:
+    """Python has the mathematical library loaded, so a function of it is missed elsewhere only."""
+    program = tmp_path / "main.c"
+    program.write_text("int main(void) { return 0; }")
+    own = next(Path(cpu_kernels.__file__).parent.glob("*.so"))
+    subprocess.run(["gcc", program, "-Wl,--no-as-needed", own, "-o", tmp_path / "main"], check=True)
 
 
 def opened(artifact: Path, level: str, precision: str = "int8") -> Classifier:
