@@ -8,7 +8,7 @@
  * weights, one of x. Up to 3 rows take a whole panel at once, so that few rows read the weights front to back.
  */
 
-enum { ROWS = 6 };
+enum { ROWS = 6, FEW = 4 };
 
 /* The next four bytes of a row, in every lane. */
 INLINE __m256i broadcast4(const uint8_t *x) {
@@ -18,19 +18,21 @@ INLINE __m256i broadcast4(const uint8_t *x) {
 }
 
 /* sums [n, 8 m] = x W for n rows of x, stride bytes apart, and 8 m columns of a panel; a row of sums has PANEL numbers.
- * Prefetches what is ahead of the weights. */
-INLINE void gemm(int n, int m, const uint8_t *x, size_t stride, const int8_t *w, size_t fours, ptrdiff_t ahead, int32_t *sums) {
+ * Prefetches step bytes at next for each four bytes of x, and with a whole panel as many beyond those. */
+INLINE void gemm(int n, int m, const uint8_t *x, size_t stride, const int8_t *w, size_t fours, const int8_t *next, size_t step,
+                 int32_t *sums) {
     __m256i block[ROWS][4], right[4]; /* all in registers: the loops below are unrolled */
+    const size_t middle = step * fours;
     const uint8_t *x3 = x + 3 * stride; /* rows 3 to 5, so that each address is a register and 0, 1 or 2 strides */
     UNROLL(6)
     for (int i = 0; i < n; i++)
         UNROLL(4)
         for (int j = 0; j < m; j++) block[i][j] = _mm256_setzero_si256();
-    for (const int8_t *const end = w + 4 * PANEL * fours; w < end; w += 4 * PANEL, x += 4, x3 += 4) {
+    for (const int8_t *const end = w + 4 * PANEL * fours; w < end; w += 4 * PANEL, x += 4, x3 += 4, next += step) {
         UNROLL(4)
         for (int j = 0; j < m; j++) right[j] = _mm256_loadu_si256((const __m256i *)(w + 32 * j));
         UNROLL(2)
-        for (int j = 0; j < m / 2; j++) _mm_prefetch((const char *)w + ahead + 64 * j, _MM_HINT_T1);
+        for (int j = 0; j < m / 2; j++) _mm_prefetch((const char *)next + j * middle, _MM_HINT_T1);
         UNROLL(6)
         for (int i = 0; i < n; i++) {
             const __m256i left = broadcast4(i < 3 ? x + i * stride : x3 + (i - 3) * stride);
@@ -45,16 +47,16 @@ INLINE void gemm(int n, int m, const uint8_t *x, size_t stride, const int8_t *w,
 }
 
 /* A function for each number of rows: of a whole panel, or of its halves one after the other. */
-typedef void gemm_of(const uint8_t *, size_t, const int8_t *, size_t, ptrdiff_t, int32_t *);
-#define GEMM_OF(n)                                                                                                  \
-    static __attribute__((noinline)) void gemm_##n(const uint8_t *x, size_t stride, const int8_t *w, size_t fours,  \
-                                                   ptrdiff_t ahead, int32_t *sums) {                                \
-        if (n <= 3) {                                                                                               \
-            gemm(n, 4, x, stride, w, fours, ahead, sums);                                                           \
-            return;                                                                                                 \
-        }                                                                                                           \
-        gemm(n, 2, x, stride, w, fours, ahead, sums);                                                               \
-        gemm(n, 2, x, stride, w + 64, fours, ahead, sums + 16);                                                     \
+typedef void gemm_of(const uint8_t *, size_t, const int8_t *, size_t, const int8_t *, size_t, int32_t *);
+#define GEMM_OF(n)                                                                                                      \
+    static __attribute__((noinline)) void gemm_##n(const uint8_t *x, size_t stride, const int8_t *w, size_t fours,      \
+                                                   const int8_t *next, size_t step, int32_t *sums) {                    \
+        if (n <= 3) {                                                                                                   \
+            gemm(n, 4, x, stride, w, fours, next, step, sums);                                                          \
+            return;                                                                                                     \
+        }                                                                                                               \
+        gemm(n, 2, x, stride, w, fours, next, step, sums);                                                              \
+        gemm(n, 2, x, stride, w + 64, fours, next + step * fours, step, sums + 16);                                     \
     }
 GEMM_OF(1) GEMM_OF(2) GEMM_OF(3) GEMM_OF(4) GEMM_OF(5) GEMM_OF(6)
 static gemm_of *const GEMM[ROWS + 1] = {0, gemm_1, gemm_2, gemm_3, gemm_4, gemm_5, gemm_6};
@@ -87,17 +89,20 @@ static void epilogue_of_panel(const struct dense *d, const int32_t *sums, int n,
     }
 }
 
-/* Compute one panel's columns of y for the rows from first up to last. The next panel is fetched with the last block. */
+/* Compute one panel's columns of y for the rows from first up to last. A few blocks fetch a share of the next panel each, so that
+ * the memory is read all the time; of many the last fetches all. */
 static void dense_panel(const struct dense *d, size_t panel, size_t first, size_t last) {
     _Alignas(32) int32_t sums[ROWS * PANEL];
     const size_t rows = last - first, blocks = (rows + ROWS - 1) / ROWS, size = d->inputs * PANEL;
     const int8_t *weight = (const int8_t *)d->weight + panel * size;
+    const int8_t *next_panel = panel + 1 < dense_panels(d) ? weight + size : weight;
     size_t row = first;
     for (size_t b = 0; b < blocks; b++) {
         const size_t end = first + (b + 1) * rows / blocks; /* blocks of equal size, or one row apart */
         const int n = (int)(end - row);
-        const ptrdiff_t ahead = b + 1 == blocks && panel + 1 < dense_panels(d) ? (ptrdiff_t)size : 0;
-        GEMM[n]((const uint8_t *)d->x + row * d->inputs, d->inputs, weight, d->inputs / 4, ahead, sums);
+        const int8_t *next = next_panel + (blocks <= FEW ? b * size / blocks : 0);
+        const size_t step = blocks <= FEW ? 64 / blocks : b + 1 == blocks ? 64 : 0;
+        GEMM[n]((const uint8_t *)d->x + row * d->inputs, d->inputs, weight, d->inputs / 4, next, step, sums);
         epilogue_of_panel(d, sums, n, row, panel);
         row = end;
     }

@@ -10,7 +10,7 @@
  * and includes it between TARGET and END_TARGET.
  */
 
-enum { ROWS = 14 }; /* rows of a block: 28 of the 32 registers are sums */
+enum { ROWS = 14, FEW = 4 }; /* rows of a block: 28 of the 32 registers are sums */
 
 /* The next four bytes of row i, in every lane. Rows are addressed in threes, [p], [p + stride] and [p + 2 stride]: with a
  * pointer for each of 14 rows the compiler would run out of registers. */
@@ -20,9 +20,9 @@ INLINE __m512i broadcast4(const char *const *threes, size_t stride, int i) {
     return _mm512_set1_epi32(value);
 }
 
-/* sums [n, PANEL] = x W for n rows of x, stride bytes apart, and one panel of W. Prefetches as many bytes at next, which are
- * needed afterwards. */
-INLINE void gemm(int n, const char *x, size_t stride, const char *w, size_t fours, const char *next, int32_t *sums) {
+/* sums [n, PANEL] = x W for n rows of x, stride bytes apart, and one panel of W. Prefetches 2 step bytes at next for each four
+ * bytes of x, which are needed afterwards: from their start and their middle on at once. */
+INLINE void gemm(int n, const char *x, size_t stride, const char *w, size_t fours, const char *next, size_t step, int32_t *sums) {
     __m512i left[ROWS], right[ROWS]; /* all in registers: the loops below are unrolled */
     const char *threes[5];
     UNROLL(5)
@@ -30,11 +30,11 @@ INLINE void gemm(int n, const char *x, size_t stride, const char *w, size_t four
     UNROLL(16)
     for (int i = 0; i < n; i++) left[i] = right[i] = _mm512_setzero_si512();
     const char *const end = w + 4 * PANEL * fours;
-    const ptrdiff_t ahead = next - w;
-    for (; w < end; w += 4 * PANEL) {
+    const size_t middle = step * fours;
+    for (; w < end; w += 4 * PANEL, next += step) {
         const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-        _mm_prefetch(w + ahead, _MM_HINT_T1);
-        _mm_prefetch(w + ahead + 64, _MM_HINT_T1);
+        _mm_prefetch(next, _MM_HINT_T1);
+        _mm_prefetch(next + middle, _MM_HINT_T1);
         UNROLL(16)
         for (int i = 0; i < n; i++) {
             const __m512i a = broadcast4(threes, stride, i);
@@ -55,11 +55,11 @@ INLINE void gemm(int n, const char *x, size_t stride, const char *w, size_t four
 }
 
 /* A function for each number of rows, so that its sums stay in registers. */
-typedef void gemm_of(const char *, size_t, const char *, size_t, const char *, int32_t *);
+typedef void gemm_of(const char *, size_t, const char *, size_t, const char *, size_t, int32_t *);
 #define GEMM_OF(n)                                                                                                      \
     static __attribute__((noinline)) void gemm_##n(const char *x, size_t stride, const char *w, size_t fours,           \
-                                                   const char *next, int32_t *sums) {                                   \
-        gemm(n, x, stride, w, fours, next, sums);                                                                       \
+                                                   const char *next, size_t step, int32_t *sums) {                      \
+        gemm(n, x, stride, w, fours, next, step, sums);                                                                 \
     }
 GEMM_OF(1) GEMM_OF(2) GEMM_OF(3) GEMM_OF(4) GEMM_OF(5) GEMM_OF(6) GEMM_OF(7)
 GEMM_OF(8) GEMM_OF(9) GEMM_OF(10) GEMM_OF(11) GEMM_OF(12) GEMM_OF(13) GEMM_OF(14)
@@ -81,7 +81,8 @@ static void epilogue_of_panel(const struct dense *d, const int32_t *sums, int n,
     }
 }
 
-/* Compute one panel's columns of y for the rows from first up to last. */
+/* Compute one panel's columns of y for the rows from first up to last. A few blocks fetch a share of the next panel each, so that
+ * the memory is read all the time; of many the last fetches all. */
 static void dense_panel(const struct dense *d, size_t panel, size_t first, size_t last) {
     _Alignas(64) int32_t sums[ROWS * PANEL];
     const size_t rows = last - first, blocks = (rows + ROWS - 1) / ROWS;
@@ -92,8 +93,9 @@ static void dense_panel(const struct dense *d, size_t panel, size_t first, size_
     for (size_t b = 0; b < blocks; b++) {
         const size_t end = first + (b + 1) * rows / blocks; /* blocks of equal size, or one row apart */
         const int n = (int)(end - row);
-        const char *next = b + 1 == blocks ? next_panel : weight;
-        GEMM[n]((const char *)d->x + row * stride, stride, weight, fours, next, sums);
+        const char *next = next_panel + (blocks <= FEW ? b * size / blocks : 0);
+        const size_t step = blocks <= FEW ? 64 / blocks : b + 1 == blocks ? 64 : 0;
+        GEMM[n]((const char *)d->x + row * stride, stride, weight, fours, next, step, sums);
         epilogue_of_panel(d, sums, n, row, panel);
         row = end;
     }
