@@ -60,7 +60,7 @@ def model(request: pytest.FixtureRequest, checkpoint: Path, artifact: Path, tmp_
 
 @only_with_kernels
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="asks gcc's linker")
-def test_the_library_needs_the_c_library_alone(tmp_path: Path) -> None:
+def test_the_library_needs_nothing_but_the_c_library(tmp_path: Path) -> None:
     """Python has the mathematical library loaded, so a function of it is missed elsewhere only."""
     program = tmp_path / "main.c"
     program.write_text("int main(void) { return 0; }")
