@@ -38,11 +38,8 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
     model is less sure of it, counts here: its change shows how far rounding carries. A model of pairs has to pass without
     ``MORE_PAIRS`` too: of fewer texts, one label that is lost is a need.
     """
-    checks, reference = baseline.checks, baseline.reference
-    sets = [(by_length(checks), reference)]
-    if baseline.more:
-        sets.append((by_length(CheckSet(checks.texts[: -baseline.more], ())), reference[: -baseline.more]))
-    gates = len(sets)
+    sets = [(by_length(baseline.checks), baseline.reference)]
+    before = len(baseline.reference) - baseline.more  # texts without MORE_PAIRS
     if baseline.other is not None:
         sets.append((by_length(baseline.other[0]), baseline.other[1]))
     if baseline.calibration:
@@ -52,9 +49,11 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
     most = min(MOST, baseline.architecture.layers // 2) if divisible else 0
     for layers in range(most + 1):
         session = _open(baseline, QuantizedWeights(baseline.weights, params, layers))
-        found = [_measure(baseline, session, *each) for each in sets]
+        results = [run_graph(session, checks, baseline.architecture.padding_id) for checks, _ in sets]
+        found = [_compare(baseline, run, reference) for run, (_, reference) in zip(results, sets, strict=True)]
+        found.insert(1, _compare(baseline, [each for each in results[0] if each[0] < before], baseline.reference[:before]))
         errors.append(max(map(share_of_limit, found)))
-        if errors[-1] <= TARGET and all(passes(each, CpuInt8.precision) for each in found[:gates]):
+        if errors[-1] <= TARGET and all(passes(each, CpuInt8.precision) for each in found[:2]):
             break
     layers = len(errors) - 1
     if layers:
@@ -84,8 +83,7 @@ def _open(baseline: DirectBaseline, weights: QuantizedWeights) -> Any:
         return open_stand_in(path, saturating=False) if products_saturate() else open_session(path)
 
 
-def _measure(baseline: DirectBaseline, session: Any, checks: CheckSet, reference: Any) -> Parity:
-    results = run_graph(session, checks, baseline.architecture.padding_id)
+def _compare(baseline: DirectBaseline, results: Any, reference: Any) -> Parity:
     return compare(results, reference, baseline.outputs.problem_type, baseline.terms)
 
 

@@ -58,10 +58,11 @@ struct rows {
     float step;           /* what 1 stands for in 16 bits; NaN if a number is not finite, and then so are the head's results */
 };
 
-/* The step that makes the largest of sizes so many steps: never 0, and NaN for infinity and NaN. */
+/* The step that makes the largest of sizes so many steps; NaN for infinity and NaN. Never so small that the product of two is
+ * no normal number. */
 static float step_of(words sizes, float limit) {
     const float largest = largest_size(sizes);
-    return (largest < 1e-15f ? 1e-15f : largest) / limit + (largest - largest);
+    return (largest < 1e-14f ? 1e-14f : largest) / limit + (largest - largest);
 }
 
 /* The keys or values of unit's head, with the step that makes their largest number so many steps. */
@@ -161,7 +162,7 @@ typedef void gemm_of(const int16_t *, size_t, const int16_t *, size_t, float *, 
 GEMMS_OF(1) GEMMS_OF(2) GEMMS_OF(3) GEMMS_OF(4) GEMMS_OF(5) GEMMS_OF(6)
 static gemm_of *const GEMM[QUERIES + 1][REGISTERS + 1] = {{0}, EACH(1), EACH(2), EACH(3), EACH(4), EACH(5), EACH(6)};
 
-/* c [n, columns] = a [n, 2 pairs] b, b in panels of so many pairs of rows; lies rows of b apart. */
+/* c [n, columns] = a [n, 2 pairs] b, b in panels of so many pairs of rows. */
 static void gemm(size_t n, const int16_t *a, size_t stride, const int16_t *b, size_t columns, size_t pairs, float *c) {
     for (size_t j = 0; j < columns; j += COLUMNS)
         GEMM[n][panel_width(j, columns) / LANES](a, stride, b + 2 * j * pairs, pairs, c + j, columns);
@@ -207,7 +208,7 @@ static void attention_unit(void *operation, size_t unit) {
     if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
     const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
     const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
-    const float limit = (float)(int)_mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(SUM_LIMIT / (float)a->head))); /* head products */
+    const float limit = (float)(int)_mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(SUM_LIMIT / (float)a->head))); /* head limit^2: a sum */
     const struct rows k = rows_of(a, a->k, length, unit, limit), v = rows_of(a, a->v, length, unit, VALUE_LIMIT);
     const float *q = (const float *)a->q + text * a->queries * hidden + unit % a->heads * a->head;
     pack_keys(k, keys, a->head, s.k);

@@ -109,7 +109,7 @@ static double whole_steps(double x, double step) { return nearbyint(x / step) * 
 
 /* The step that makes the largest of count rows of a head so many steps; NaN if one of their numbers is not finite. */
 static double step_of(const struct attention *a, const void *matrix, size_t start, size_t count, double limit) {
-    double largest = 1e-15;
+    double largest = 1e-14;
     for (size_t i = 0; i < count * a->head; i++) {
         const double x = number_of(a, matrix, start + i / a->head * a->heads * a->head + i % a->head);
         if (!isfinite(x)) return NAN;
