@@ -20,7 +20,7 @@ from .graph.cpu_fp32 import OPSETS, CpuAttentions, CpuFp32, CpuPlain
 from .graph.cpu_int8 import CpuInt8
 from .graph.cuda_fp16 import CudaFp16
 from .graph.cuda_fp16_packed import CudaFp16Packed
-from .graph.int8_weights import QuantizedWeights
+from .graph.int8.weights import QuantizedWeights
 from .graph.lowering import Lowering
 from .parity.baseline import DirectBaseline, Progress
 from .parity.gates import check_activations, check_fused_attention, check_parity, keep_if_passing, three_digits

@@ -15,7 +15,7 @@ from ..checkpoint.architecture import Architecture
 from ..checkpoint.weights import Embeddings, Weights
 from .biases import fold_biases
 from .builder import Graph
-from .int8_weights import QuantizedWeights
+from .int8.weights import QuantizedWeights
 from .lowering import Lowering
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..checkpoint.weights import Dense, Embeddings, Norm
 from .cpu_bf16 import Bf16Products
 from .cpu_operators import SIXTEEN, Words
-from .int8_weights import FOUR, QuantizedDense, QuantizedEmbeddings, QuantParams, quantize_table
+from .int8.weights import FOUR, QuantizedDense, QuantizedEmbeddings, QuantParams, quantize_table
 from .operators import ACTIVATIONS, DOMAIN, to_panels
 
 

@@ -20,7 +20,7 @@ from ..graph.bert import build
 from ..graph.cpu_bf16 import PAIR
 from ..graph.cpu_fp32 import CpuFp32
 from ..graph.cpu_int8 import CpuInt8
-from ..graph.int8_weights import LayerParams, QuantizedWeights
+from ..graph.int8.weights import LayerParams, QuantizedWeights
 from .baseline import DirectBaseline, Progress
 from .gates import compare, open_scratch, open_session, run_graph
 from .saturation import by_length, open_stand_in, products_saturate

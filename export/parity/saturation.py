@@ -1,6 +1,6 @@
 """Parity checks of the int8 graph for processors whose 8-bit products are exact, and for those where they saturate.
 
-Whether ONNX Runtime's product saturates depends on the processor (``graph.int8_products``), and an artifact is not used only
+Whether ONNX Runtime's product saturates depends on the processor (``graph.int8.products``), and an artifact is not used only
 where it was made. So the graph is measured as both kinds compute it, by stand-ins: the same model with another function
 ``Dense``, whose results are the same on every machine.
 """
@@ -17,7 +17,7 @@ import onnx
 from fusedbert.engine.artifact import Parity
 from fusedbert.engine.artifact.limits import figures, limits, passes
 
-from ..graph.int8_products import dense_stand_in
+from ..graph.int8.products import dense_stand_in
 from .baseline import DirectBaseline, Progress
 from .gates import check_limits, check_parity, compare, open_session, run_graph
 from .texts import CheckSet
@@ -65,7 +65,7 @@ def products_saturate() -> bool:
 
 
 def open_stand_in(path: Path, *, saturating: bool) -> Any:
-    """Open the int8 graph at ``path`` with the body of ``int8_products`` in place of its ``Dense``."""
+    """Open the int8 graph at ``path`` with the body of ``graph.int8.products`` in place of its ``Dense``."""
     model = onnx.load(path, load_external_data=False)
     others = [function for function in model.functions if function.name != "Dense"]
     del model.functions[:]

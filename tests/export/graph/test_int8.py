@@ -15,7 +15,7 @@ from fusedbert.export.calibrate import built_in_texts, calibrate
 from fusedbert.export.checkpoint import locate
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.graph.int8_weights import (
+from fusedbert.export.graph.int8.weights import (
     Observed,
     QuantizedDense,
     QuantizedWeights,

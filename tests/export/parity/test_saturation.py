@@ -23,7 +23,7 @@ from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint import locate
 from fusedbert.export.cli import export
 from fusedbert.export.graph.builder import Graph
-from fusedbert.export.graph.int8_products import dense_stand_in
+from fusedbert.export.graph.int8.products import dense_stand_in
 from fusedbert.export.graph.operators import DOMAIN, to_panels
 from fusedbert.export.parity import saturation
 from fusedbert.export.parity.baseline import compute_baseline
@@ -116,7 +116,7 @@ def test_a_model_that_saturates_fails_only_the_second_gate(made: tuple[Path, Man
 def test_weights_that_cannot_saturate_pass_both_gates_with_the_same_figures(
     make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fusedbert.export.graph.int8_weights.quantize_weight", _seven_bits)
+    monkeypatch.setattr("fusedbert.export.graph.int8.weights.quantize_weight", _seven_bits)
     manifest = export_checkpoint(make_checkpoint("bert", seed=2), tmp_path / "artifact", target="cpu", required=False)
     (int8,) = (variant for variant in manifest.variants if variant.precision == "int8")
     assert int8.parity_avx2 is not None

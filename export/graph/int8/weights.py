@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.weights import Array, Dense, Embeddings, Layer, Norm, Weights
-from .biases import fold_biases
+from ...checkpoint.weights import Array, Dense, Embeddings, Layer, Norm, Weights
+from ..biases import fold_biases
 
 ALPHAS = (0.7, 0.8, 0.9, 1.0)  # migration strengths of SmoothQuant that are tried
 COLUMNS = 512  # outputs of a product on which they are compared

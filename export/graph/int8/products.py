@@ -11,7 +11,7 @@ from typing import Any
 
 from onnx import parser
 
-from .operators import DENSE, HEAD
+from ..operators import DENSE, HEAD
 
 # The weight plus 128, with a zero point of 128.
 _EXACT = """
