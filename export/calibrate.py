@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.text.tokenizer import Row, pad
 
 from .checkpoint.weights import Dense, Layer, Norm
-from .graph.cpu_fp32 import CpuFp32
+from .graph.cpu.fp32 import CpuFp32
 from .graph.int8.weights import LayerParams, Observed, fit_layer
 from .parity.baseline import DirectBaseline
 from .parity.gates import open_scratch, run_batch

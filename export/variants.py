@@ -15,11 +15,11 @@ from .calibrate import calibrate, calibration_texts
 from .checkpoint import FusionWarning
 from .checkpoint.weights import Weights
 from .graph.bert import build
-from .graph.cpu_bf16 import CpuBf16
-from .graph.cpu_fp32 import OPSETS, CpuAttentions, CpuFp32, CpuPlain
-from .graph.cpu_int8 import CpuInt8
-from .graph.cuda_fp16 import CudaFp16
-from .graph.cuda_fp16_packed import CudaFp16Packed
+from .graph.cpu.bf16 import CpuBf16
+from .graph.cpu.fp32 import OPSETS, CpuAttentions, CpuFp32, CpuPlain
+from .graph.cpu.int8 import CpuInt8
+from .graph.cuda.fp16 import CudaFp16
+from .graph.cuda.packed import CudaFp16Packed
 from .graph.int8.weights import QuantizedWeights
 from .graph.lowering import Lowering
 from .parity.baseline import DirectBaseline, Progress

@@ -36,9 +36,9 @@ from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.graph.bert import build
-from fusedbert.export.graph.cpu_fp32 import CpuFp32
-from fusedbert.export.graph.cuda_fp16 import CudaFp16
-from fusedbert.export.graph.cuda_fp16_packed import CudaFp16Packed
+from fusedbert.export.graph.cpu.fp32 import CpuFp32
+from fusedbert.export.graph.cuda.fp16 import CudaFp16
+from fusedbert.export.graph.cuda.packed import CudaFp16Packed
 from fusedbert.export.parity.graphs import PackedStandIn
 
 from .batches import read_vocabulary

@@ -30,7 +30,7 @@ from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Layer, Weights
 from fusedbert.export.graph.bert import build
 from fusedbert.export.graph.builder import MICROSOFT
-from fusedbert.export.graph.cuda_fp16_packed import CudaFp16Packed
+from fusedbert.export.graph.cuda.packed import CudaFp16Packed
 from fusedbert.export.parity.graphs import PackedStandIn
 
 from ..engines.random_models import random_rows

@@ -36,9 +36,9 @@ from ..checkpoint import Checkpoint, FusionWarning
 from ..checkpoint.architecture import read_config, read_problem_type, refuse_absurd_sizes
 from ..checkpoint.weights import headers, weight_files
 from ..graph.builder import count_nodes
-from ..graph.cpu_fp32 import OPSETS, CpuFp32
-from ..graph.cpu_int8 import CpuInt8
-from ..graph.cuda_fp16 import CudaFp16
+from ..graph.cpu.fp32 import OPSETS, CpuFp32
+from ..graph.cpu.int8 import CpuInt8
+from ..graph.cuda.fp16 import CudaFp16
 from ..graph.lowering import Lowering
 from ..parity.baseline import Baseline, Outputs, Progress, run_reference
 from ..parity.gates import check_parity, keep_if_passing

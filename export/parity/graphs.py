@@ -22,7 +22,7 @@ from fusedbert.engine.errors import ExportError
 from fusedbert.engine.text.tokenizer import Row, pad
 
 from ..checkpoint.weights import Layer
-from ..graph.cuda_fp16_packed import CudaFp16Packed
+from ..graph.cuda.packed import CudaFp16Packed
 from .baseline import DirectBaseline, Progress
 from .gates import check_limits, compare, open_scratch, open_session, run_batch, run_graph
 from .reference import Float64, Trace, forward
@@ -106,7 +106,7 @@ def check_packed(path: Path, baseline: DirectBaseline, progress: Progress) -> Pa
 
 
 def packed_arrays(texts: Sequence[Row], padding_id: int) -> dict[str, NDArray[np.int32]]:
-    """Lay out texts without padding, as in ``graph.cuda_fp16_packed``."""
+    """Lay out texts without padding, as in ``graph.cuda.packed``."""
     lengths = np.array([len(text.ids) for text in texts])
     real = np.arange(lengths.max()) < lengths[:, None]  # [batch, longest]
     places = np.concatenate([np.flatnonzero(real), np.flatnonzero(~real)])

@@ -17,9 +17,9 @@ from fusedbert.engine.artifact import Parity
 from fusedbert.engine.artifact.limits import MEAN_PROBABILITY, ORDER, passes
 
 from ..graph.bert import build
-from ..graph.cpu_bf16 import PAIR
-from ..graph.cpu_fp32 import CpuFp32
-from ..graph.cpu_int8 import CpuInt8
+from ..graph.cpu.bf16 import PAIR
+from ..graph.cpu.fp32 import CpuFp32
+from ..graph.cpu.int8 import CpuInt8
 from ..graph.int8.weights import LayerParams, QuantizedWeights
 from .baseline import DirectBaseline, Progress
 from .gates import compare, open_scratch, open_session, run_graph

@@ -16,7 +16,7 @@ import pytest
 
 from fusedbert.bench.run.cuda_timing import CANDIDATES
 from fusedbert.engine.artifact import read_manifest, write_manifest
-from fusedbert.export.graph.cuda_fp16_packed import CudaFp16Packed
+from fusedbert.export.graph.cuda.packed import CudaFp16Packed
 
 pytestmark = pytest.mark.fake_cuda
 

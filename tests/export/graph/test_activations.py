@@ -16,7 +16,7 @@ from fusedbert.engine.errors import CheckpointError
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import ACTIVATION_NAMES, KINDS, describe, read_config
 from fusedbert.export.graph.builder import Graph
-from fusedbert.export.graph.cpu_fp32 import CpuPlain
+from fusedbert.export.graph.cpu.fp32 import CpuPlain
 from fusedbert.export.graph.lowering import activate
 from fusedbert.export.graph.operators import ACTIVATIONS as INT8
 from fusedbert.export.parity.reference import ACTIVATIONS

@@ -10,7 +10,7 @@ from fusedbert.engine import Classifier
 from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import ArtifactError, ExportError, OptionError
 from fusedbert.export import export_checkpoint
-from fusedbert.export.graph import cpu_fp32 as attentions
+from fusedbert.export.graph.cpu import fp32 as attentions
 
 FILE = "onnx/model_attentions.onnx"
 LENGTHS = (3, 11, 6, 8)  # as many texts as heads, so that a mask along the wrong axis would show

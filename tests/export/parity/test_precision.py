@@ -14,7 +14,7 @@ from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export.calibrate import calibrate, calibration_texts
 from fusedbert.export.checkpoint import locate
 from fusedbert.export.graph.bert import build
-from fusedbert.export.graph.cpu_int8 import CpuInt8
+from fusedbert.export.graph.cpu.int8 import CpuInt8
 from fusedbert.export.graph.int8.weights import QuantizedDense, QuantizedWeights
 from fusedbert.export.parity import precision
 from fusedbert.export.parity.baseline import DirectBaseline, compute_baseline

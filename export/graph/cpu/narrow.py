@@ -12,11 +12,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.architecture import Architecture
-from ..checkpoint.weights import Dense, Embeddings, Layer
-from .builder import FLOAT16_MAX
-from .cpu_fp32 import CpuFp32
-from .operators import ACTIVATIONS, DOMAIN, embed_function, functions
+from ...checkpoint.architecture import Architecture
+from ...checkpoint.weights import Dense, Embeddings, Layer
+from ..builder import FLOAT16_MAX
+from ..operators import ACTIVATIONS, DOMAIN, embed_function, functions
+from .fp32 import CpuFp32
 
 SIXTEEN = 16  # numbers of a register; the attention kernels take heads of a multiple of this width
 HALF_FROM = 4096  # numbers from which a weight in floating point is stored as float16

@@ -17,10 +17,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.architecture import Architecture
-from ..checkpoint.weights import Dense, Embeddings, Layer, Norm
-from .builder import Graph
-from .lowering import Lowering, activate, count_positions
+from ...checkpoint.architecture import Architecture
+from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
+from ..builder import Graph
+from ..lowering import Lowering, activate, count_positions
 
 MASKED = -1e9  # added to a score: exp() of it is exactly 0 in fp32, and it stays finite
 SLOWER = "up to 7 %"  # without the fused operator; bench/NOTES.md

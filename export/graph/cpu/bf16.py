@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.weights import Dense, Embeddings, Norm
-from .cpu_operators import SIXTEEN, CpuOperators, Words, fits_float16
-from .operators import ACTIVATIONS, DOMAIN, to_panels
+from ...checkpoint.weights import Dense, Embeddings, Norm
+from ..operators import ACTIVATIONS, DOMAIN, to_panels
+from .narrow import SIXTEEN, CpuOperators, Words, fits_float16
 
 PAIR = 2  # inputs that the instruction takes at once
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.errors import ExportError
 
-from ..checkpoint.weights import Dense, Embeddings, Layer, Norm
-from .builder import FLOAT16_MAX, MICROSOFT
-from .lowering import Lowering, activate, clip_activation, count_positions
+from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
+from ..builder import FLOAT16_MAX, MICROSOFT
+from ..lowering import Lowering, activate, clip_activation, count_positions
 
 _FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_10": "BiasGelu", "gelu_new": "FastGelu"}
 HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take

@@ -23,10 +23,10 @@ import numpy as np
 
 from fusedbert.engine.artifact import PACKED
 
-from ..checkpoint.architecture import Architecture
-from ..checkpoint.weights import Embeddings, Layer
-from .builder import MICROSOFT
-from .cuda_fp16 import HEAD_MULTIPLE, CudaFp16
+from ...checkpoint.architecture import Architecture
+from ...checkpoint.weights import Embeddings, Layer
+from ..builder import MICROSOFT
+from .fp16 import HEAD_MULTIPLE, CudaFp16
 
 
 class CudaFp16Packed(CudaFp16):

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.weights import Dense, Embeddings, Norm
-from .cpu_bf16 import Bf16Products
-from .cpu_operators import SIXTEEN, Words
-from .int8.weights import FOUR, QuantizedDense, QuantizedEmbeddings, QuantParams, quantize_table
-from .operators import ACTIVATIONS, DOMAIN, to_panels
+from ...checkpoint.weights import Dense, Embeddings, Norm
+from ..int8.weights import FOUR, QuantizedDense, QuantizedEmbeddings, QuantParams, quantize_table
+from ..operators import ACTIVATIONS, DOMAIN, to_panels
+from .bf16 import Bf16Products
+from .narrow import SIXTEEN, Words
 
 
 class CpuInt8(Bf16Products):
