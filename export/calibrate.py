@@ -39,17 +39,17 @@ class CalibrationGraph(CpuFp32):
             self.graph.output(f"input_{self._observed}", x, "float32", ["rows", width])
         self._observed += 1
 
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+    def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Observe the input of queries, keys and values."""
         self._observe(x, self.architecture.hidden_size)
-        return super().attend(x, layer, cls_only=cls_only)
+        return super().attend(x, layer, i, cls_only=cls_only)
 
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
         """Observe the input of the first feed-forward."""
         self._observe(x, len(weights.weight))
         return super().dense_activation(name, x, weights, kind)
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
         """Observe the inputs of output projection and second feed-forward."""
         self._observe(x, len(weights.weight))
         return super().dense_add_norm(name, x, weights, residual, norm)

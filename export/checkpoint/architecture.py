@@ -2,6 +2,9 @@
 
 BERT (Devlin et al. 2019) and its relatives are one network: embeddings, then layers of {self-attention, add and norm,
 feed-forward, add and norm}, then a dense layer and a classifier on the first token.
+
+ModernBERT (Warner et al. 2024) differs in options: the residual goes around the normalizations, positions turn queries and
+keys (RoPE, Su et al. 2021), some layers see a window, the feed-forward is gated (GLU, Shazeer 2020), most layers have no bias.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from fusedbert.engine.load.unsupported import refuse
 from fusedbert.engine.text.outputs import names_by_id
 
 from .layouts import LAYOUTS, Layout
+from .rotary import read_rotary
 
 KINDS = ("gelu", "gelu_new", "relu", "silu", "quick_gelu", "mish", "gelu_10", "tanh")
 """Activations that are built; each function has one name."""
@@ -53,16 +57,30 @@ class Shape:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadStep:
+    """A step of the head: a dense layer with an activation, one of ``KINDS``, or a normalization if that is None."""
+
+    name: str  # of its weights, such as ``head_dense``
+    activation: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture(Shape):
     """The description of a BERT-family classifier."""
 
     intermediate_size: int  # width inside the feed-forward (3072 in BERT-base, 4096 in BERT-large)
     embedding_size: int  # width of the embedding tables; differs from ``hidden_size`` only in small ELECTRA
-    positions: int  # rows of the position table
+    positions: int  # rows of the position table, or positions that RoPE turns by
     position_offset: int  # position of the first token: 0, or ``padding_id + 1`` in RoBERTa's kinds
     norm_eps: float  # epsilon of the layer normalizations
     activation: str  # of the feed-forward, one of ``KINDS``
-    head_activation: str  # between the head's dense layer and the classifier: ``tanh``, ``gelu`` or ``relu``
+    head: tuple[HeadStep, ...]  # between the encoder and the classifier
+    pre_norm: bool = False  # the residual goes around the normalizations, not through them
+    gated: bool = False  # the feed-forward is ``(act(x W + b) * (x V + c)) W_2 + b_2``
+    thetas: tuple[float, ...] = ()  # base of each layer's RoPE; none with a position table
+    windows: tuple[int | None, ...] = ()  # keys that a token sees on either side, for each layer; None or empty: all
+    pooling: str = "cls"  # what the head reads: the vector of the first token (``cls``), or the ``mean`` of all
+    unbiased: frozenset[str] = frozenset()  # our names of the weights that have no bias
 
     @property
     def head_size(self) -> int:
@@ -73,6 +91,10 @@ class Architecture(Shape):
     def has_segments(self) -> bool:
         """True if the graph has segments as an input."""
         return self.token_types > 1
+
+    def window(self, layer: int) -> int | None:
+        """Return how many keys a token of a layer sees on either side; None for all."""
+        return self.windows[layer] if self.windows else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -116,21 +138,17 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
     _refuse_options(config, layout)
     count = functools.partial(_count, config, layout)
     hidden_size, heads = count("hidden_size"), count("num_attention_heads")
-    vocab_size, positions = count("vocab_size"), count("max_position_embeddings")
-    named = config.get(layout.config_names.get("hidden_act", "hidden_act"), layout.defaults["hidden_act"])
-    activation = ACTIVATION_NAMES.get(named) if isinstance(named, str) else None
-    if activation is None:
-        known = ", ".join(ACTIVATION_NAMES)
-        raise CheckpointError(f"the activation is {shown(named)}, built directly are {known}: try --via optimum")
+    vocab_size, positions, layers = count("vocab_size"), count("max_position_embeddings"), count("num_hidden_layers")
     padding_id = _padding_id(config, layout, vocab_size)
     if hidden_size % heads:
         raise CheckpointError(f"hidden size {hidden_size} is not a multiple of {heads} attention heads: config.json is wrong")
     offset = padding_id + 1 if layout.positions_follow_padding else 0
     if positions - offset < 3:
         raise CheckpointError(f"{positions} positions leave no room for a text: config.json is wrong")
+    rotary = read_rotary(config, layers, hidden_size // heads) if layout.rotary else None
     architecture = Architecture(
         family=str(family),
-        layers=count("num_hidden_layers"),
+        layers=layers,
         heads=heads,
         hidden_size=hidden_size,
         intermediate_size=count("intermediate_size"),
@@ -142,10 +160,52 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         position_offset=offset,
         padding_id=padding_id,
         norm_eps=_norm_eps(config, layout),
-        activation=activation,
-        head_activation=layout.head_activation,
+        activation=_activation(config, layout.config_names.get("hidden_act", "hidden_act"), layout.defaults["hidden_act"]),
+        head=_head(config, layout),
+        pre_norm=layout.pre_norm,
+        gated=any("gate" in parts for parts in layout.joined.values()),
+        thetas=rotary.thetas if rotary else (),
+        windows=rotary.windows if rotary else (),
+        pooling=_pooling(config) if layout.rotary else "cls",
+        unbiased=_unbiased(config, layout),
     )
     return architecture, layout
+
+
+def _activation(config: Mapping[str, Any], key: str, default: str) -> str:
+    """Read the name of an activation; raise ``CheckpointError`` if it is not built."""
+    named = config.get(key, default)
+    activation = ACTIVATION_NAMES.get(named) if isinstance(named, str) else None
+    if activation is None:
+        known = ", ".join(ACTIVATION_NAMES)
+        raise CheckpointError(f"the activation is {shown(named)}, built directly are {known}: try --via optimum")
+    return activation
+
+
+def _head(config: Mapping[str, Any], layout: Layout) -> tuple[HeadStep, ...]:
+    """List the steps before the classifier."""
+    kind = layout.head_activation or _activation(config, "classifier_activation", "gelu")
+    return tuple(
+        HeadStep(name=name, activation=None if name.endswith("norm") else kind) for name in layout.head if name != "classifier"
+    )
+
+
+def _pooling(config: Mapping[str, Any]) -> str:
+    value = config.get("classifier_pooling", "cls")
+    if value not in ("cls", "mean"):
+        raise CheckpointError(f"config.json has classifier_pooling = {shown(value)}, expected cls or mean: mend config.json")
+    return str(value)
+
+
+def _unbiased(config: Mapping[str, Any], layout: Layout) -> frozenset[str]:
+    """Return the names of the weights to which the config gives no bias."""
+    names: set[str] = set()
+    for key, parts in layout.bias_options.items():
+        value = config.get(key, False)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"config.json has {key} = {shown(value)}, expected true or false: mend config.json")
+        names.update(() if value else parts)
+    return frozenset(names)
 
 
 def _count(config: Mapping[str, Any], layout: Layout, field: str) -> int:
@@ -166,7 +226,8 @@ def _padding_id(config: Mapping[str, Any], layout: Layout, vocab_size: int) -> i
     value = config.get("pad_token_id", layout.defaults["pad_token_id"])
     number = isinstance(value, int) and not isinstance(value, bool)
     if not layout.positions_follow_padding and (value is None or (number and -vocab_size <= value < 0)):
-        return int(layout.defaults["pad_token_id"])
+        default = int(layout.defaults["pad_token_id"])
+        return default if default < vocab_size else 0
     if not number or not 0 <= value < vocab_size:
         raise CheckpointError(
             f"config.json has pad_token_id = {shown(value)}, expected 0 to {vocab_size - 1}: save the checkpoint again"
@@ -178,17 +239,17 @@ def _norm_eps(config: Mapping[str, Any], layout: Layout) -> float:
     """Read the epsilon of the normalizations; DistilBERT's is fixed in its code."""
     if layout.norm_eps is not None:
         return layout.norm_eps
-    value = config.get("layer_norm_eps", layout.defaults["layer_norm_eps"])
+    name = layout.config_names.get("layer_norm_eps", "layer_norm_eps")
+    value = config.get(name, layout.defaults["layer_norm_eps"])
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_EPS:
         raise CheckpointError(
-            f"config.json has layer_norm_eps = {shown(value)}, expected a number such as 1e-12: save the checkpoint again"
+            f"config.json has {name} = {shown(value)}, expected a number such as 1e-12: save the checkpoint again"
         )
     return float(value)
 
 
 def _refuse_options(config: Mapping[str, Any], layout: Layout) -> None:
-    expected = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-    for name, value in expected.items() if layout.norm_eps is None else ():  # DistilBERT's code has none of these
+    for name, value in layout.fixed.items():
         actual = config.get(name, value)
         if actual not in (value, None):
             raise CheckpointError(f"config.json has {name} = {shown(actual)}, built directly is {value!r}: try --via optimum")

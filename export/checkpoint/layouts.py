@@ -18,15 +18,23 @@ class Layout:
 
     families: tuple[str, ...]  # values of ``model_type``
     prefix: str  # optional prefix of the encoder's names
-    embeddings: Mapping[str, str]  # our name to the family's, inside the prefix; without ``token_type`` if it has no segments
-    layer: Mapping[str, str]  # the same for layer ``{i}``
+    embeddings: Mapping[str, str]  # our name to the family's, inside the prefix; without the tables that the family has not
+    layer: Mapping[str, str]  # the same for layer ``{i}``, where ``{next}`` is the number of the layer after it
+    last: Mapping[str, str] = dataclasses.field(default_factory=dict)  # names that are others in the last layer
+    joined: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # a tensor's parts, of equal size
     head: Mapping[str, str]  # the same for the head; names with ``^`` are inside the prefix, others are not
-    head_activation: str  # between the head's two layers
+    head_activation: str | None  # behind the head's first layer; None for the config's ``classifier_activation``
     defaults: Mapping[str, Any]  # of the family's config class in transformers, by BERT's config keys
     config_names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # BERT's config key to the family's
     aliases: tuple[str, ...] = ()  # config keys of BERT that win over the family's
     norm_eps: float | None = None  # epsilon of the normalizations, if not the config's ``layer_norm_eps``
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # options of the config, and the values that are built
     positions_follow_padding: bool = False  # positions count from ``padding_id + 1`` and skip padding (RoBERTa)
+    pre_norm: bool = False  # the residual goes around the normalizations, not through them
+    rotary: bool = False  # RoPE in place of a table of positions, and windows: ``rotary.py`` reads their options
+    bias_options: Mapping[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict
+    )  # a config key to the parts it gives a bias
     ignored: tuple[str, ...] = _BUFFERS  # patterns of tensors that a classifier does not use: buffers and heads of pre-training
 
 
@@ -58,6 +66,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "layer_norm_eps": 1e-12,
     "pad_token_id": 0,
 }
+_FIXED: Mapping[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
 BERT = Layout(
     families=("bert",),
@@ -68,6 +77,7 @@ BERT = Layout(
     head_activation="tanh",
     defaults=_DEFAULTS,
     ignored=(*_BUFFERS, r"^cls\."),
+    fixed=_FIXED,
 )
 
 ROBERTA = Layout(
@@ -80,6 +90,7 @@ ROBERTA = Layout(
     defaults={**_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
     positions_follow_padding=True,
     ignored=(*_BUFFERS, r"^lm_head\.", r"^(roberta\.)?pooler\."),
+    fixed=_FIXED,
 )
 
 XLM_ROBERTA = dataclasses.replace(ROBERTA, families=("xlm-roberta", "camembert"), defaults={**_DEFAULTS, "pad_token_id": 1})
@@ -93,6 +104,7 @@ ELECTRA = Layout(
     head_activation="gelu",
     defaults={**_DEFAULTS, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
     ignored=(*_BUFFERS, r"^discriminator_predictions\.", r"^generator_"),
+    fixed=_FIXED,
 )
 
 DISTILBERT = Layout(
@@ -124,4 +136,42 @@ DISTILBERT = Layout(
     ignored=(*_BUFFERS, r"^vocab_(transform|layer_norm|projector)\."),
 )
 
-LAYOUTS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA)
+# What is added to the residual is normalized for the next step, so a norm is named after the step before it.
+MODERNBERT = Layout(
+    families=("modernbert",),
+    prefix="model.",
+    embeddings={"word": "embeddings.tok_embeddings", "embedding_norm": "embeddings.norm"},
+    layer={
+        "query_key_value": "layers.{i}.attn.Wqkv",
+        "attention_output": "layers.{i}.attn.Wo",
+        "attention_norm": "layers.{i}.mlp_norm",
+        "intermediate_gate": "layers.{i}.mlp.Wi",
+        "output": "layers.{i}.mlp.Wo",
+        "output_norm": "layers.{next}.attn_norm",
+    },
+    last={"output_norm": "final_norm"},
+    joined={"query_key_value": ("query", "key", "value"), "intermediate_gate": ("intermediate", "gate")},
+    head={"head_dense": "head.dense", "head_norm": "head.norm", "classifier": "classifier"},
+    head_activation=None,
+    defaults={
+        **{name: value for name, value in _DEFAULTS.items() if name != "type_vocab_size"},
+        "vocab_size": 50368,
+        "num_hidden_layers": 22,
+        "intermediate_size": 1152,
+        "max_position_embeddings": 8192,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 50283,
+    },
+    config_names={"hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps"},
+    pre_norm=True,
+    rotary=True,
+    bias_options={
+        "attention_bias": ("query_key_value", "attention_output"),
+        "mlp_bias": ("intermediate_gate", "output"),
+        "norm_bias": ("embedding_norm", "attention_norm", "output_norm", "head_norm"),
+        "classifier_bias": ("head_dense",),
+    },
+    ignored=(r"^decoder\.",),
+)
+
+LAYOUTS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MODERNBERT)

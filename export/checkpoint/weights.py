@@ -58,6 +58,7 @@ class Layer:
     intermediate: Dense
     output: Dense
     output_norm: Norm
+    gate: Dense | None = None  # a second first product of the feed-forward, by which the activation is multiplied (GLU)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Embeddings:
     """Tables ``[rows, embedding_size]``, their normalization, and small ELECTRA's projection to ``hidden_size``."""
 
     word: NDArray[Any]
-    position: Array
+    position: Array | None
     token_type: Array | None
     norm: Norm
     projection: Dense | None
@@ -91,6 +92,7 @@ class Weights:
 
     def __init__(self, folder: Path, architecture: Architecture, layout: Layout) -> None:
         self.architecture = architecture
+        self.layout = layout
         self.files = weight_files(folder)
         self.tensors = headers(self.files)
         self._names, self.labels, unused = match(self.tensors, architecture, layout, folder)
@@ -108,18 +110,34 @@ class Weights:
         return tensor
 
     def dense(self, name: str) -> Dense:
-        """Read a dense layer as ``[in, out]``; PyTorch has ``[out, in]``."""
-        return Dense(np.ascontiguousarray(self.read(f"{name}.weight").T), self.read(f"{name}.bias"))
+        """Read a dense layer as ``[in, out]``; PyTorch has ``[out, in]``. A bias that the model has not is zeros."""
+        weight = self.read(f"{name}.weight")
+        return Dense(np.ascontiguousarray(weight.T), self._bias(name, len(weight)))
 
     def norm(self, name: str) -> Norm:
-        """Read a layer normalization."""
-        return Norm(self.read(f"{name}.weight"), self.read(f"{name}.bias"))
+        """Read a layer normalization; a bias that the model has not is zeros."""
+        weight = self.read(f"{name}.weight")
+        return Norm(weight, self._bias(name, len(weight)))
+
+    def _bias(self, name: str, width: int) -> Array:
+        return self.read(f"{name}.bias") if f"{name}.bias" in self._names else np.zeros(width, np.float32)
+
+    def _parts(self, at: str) -> dict[str, Dense]:
+        """Read the dense layers of layer ``at`` whose weights are one tensor, by name."""
+        found: dict[str, Dense] = {}
+        for whole, names in self.layout.joined.items():
+            joined = self.dense(at + whole)
+            weights = np.split(joined.weight, len(names), axis=1)
+            biases = np.split(joined.bias, len(names))
+            parts = (Dense(np.ascontiguousarray(weight), bias) for weight, bias in zip(weights, biases, strict=True))
+            found |= dict(zip(names, parts, strict=True))
+        return found
 
     def embeddings(self) -> Embeddings:
         """Read the embedding tables."""
         return Embeddings(
             word=self.read("word.weight"),
-            position=self.read("position.weight"),
+            position=self.read("position.weight") if "position" in self.layout.embeddings else None,
             token_type=self.read("token_type.weight") if self.architecture.token_types else None,
             norm=self.norm("embedding_norm"),
             projection=self.dense("embedding_projection") if "embedding_projection.weight" in self._names else None,
@@ -127,16 +145,21 @@ class Weights:
 
     def layer(self, i: int) -> Layer:
         """Read encoder layer ``i``."""
-        at = f"layer.{i}."
+        at, parts = f"layer.{i}.", self._parts(f"layer.{i}.")
+
+        def dense(name: str) -> Dense:
+            return parts[name] if name in parts else self.dense(at + name)
+
         return Layer(
-            query=self.dense(at + "query"),
-            key=self.dense(at + "key"),
-            value=self.dense(at + "value"),
-            attention_output=self.dense(at + "attention_output"),
+            query=dense("query"),
+            key=dense("key"),
+            value=dense("value"),
+            attention_output=dense("attention_output"),
             attention_norm=self.norm(at + "attention_norm"),
-            intermediate=self.dense(at + "intermediate"),
-            output=self.dense(at + "output"),
+            intermediate=dense("intermediate"),
+            output=dense("output"),
             output_norm=self.norm(at + "output_norm"),
+            gate=parts.get("gate"),
         )
 
 
@@ -197,7 +220,7 @@ def match(
         CheckpointError: Tensors are missing, misshapen, not floating point, or present under two names; five are listed.
     """
     outer = [name for pattern, _ in expected_tensors(a, layout, 0).values() for name in _spellings(pattern, layout.prefix)]
-    refuse_wrapper(folder, tensors, outer)
+    refuse_wrapper(folder, tensors, outer, layout.prefix)
     layers = min(a.layers, _count_layers(tensors, layout))
     names: dict[str, str] = {}
     faults = [f"config.json has num_hidden_layers = {a.layers}, and the tensors are those of {layers}"] * (layers < a.layers)
@@ -261,30 +284,38 @@ def expected_tensors(a: Architecture, layout: Layout, layers: int) -> dict[str, 
         "embedding_projection": (hidden, width),
         "attention_norm": (hidden,),
         "intermediate": (inner, hidden),
+        "gate": (inner, hidden),
         "output": (hidden, inner),
         "output_norm": (hidden,),
+        "head_norm": (hidden,),
         "classifier": (-1, hidden),
     }
     parts = {name: (f"^{key}", shapes[name]) for name, key in layout.embeddings.items()}
     if width == hidden:
         parts.pop("embedding_projection", None)
     square = (hidden, hidden)  # all other layers
+    for whole, names in layout.joined.items():
+        rows = sum(shapes.get(name, square)[0] for name in names)
+        shapes[whole] = rows, hidden
     for i in range(layers):
-        for name, key in layout.layer.items():
-            parts[f"layer.{i}.{name}"] = f"^{key.format(i=i)}", shapes.get(name, square)
+        for name, key in (layout.layer if i + 1 < a.layers else {**layout.layer, **layout.last}).items():
+            parts[f"layer.{i}.{name}"] = f"^{key.format(i=i, next=i + 1)}", shapes.get(name, square)
     parts |= {name: (key, shapes.get(name, square)) for name, key in layout.head.items()}
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, (key, shape) in parts.items():
         expected[f"{name}.weight"] = (f"{key}.weight", shape)
-        if name not in ("word", "position", "token_type"):
+        if name not in ("word", "position", "token_type") and name.rpartition(".")[2] not in a.unbiased:
             expected[f"{name}.bias"] = (f"{key}.bias", shape[:1])
     return expected
 
 
-def refuse_wrapper(folder: Path, names: Iterable[str], expected: Iterable[str]) -> None:
-    """Raise ``CheckpointError`` if a wrapper put a prefix before most names, with a command that removes it."""
+def refuse_wrapper(folder: Path, names: Iterable[str], expected: Iterable[str], own: str = "") -> None:
+    """Raise ``CheckpointError`` if a wrapper put a prefix before most names, also before the family's ``own``.
+
+    The message has a command that removes it.
+    """
     present, wanted = set(names), set(expected)
-    prefixes = Counter(start.group() for name in present if (start := _WRAPPERS.match(name)))
+    prefixes = Counter(start.group().removesuffix(own) for name in present if (start := _WRAPPERS.match(name)))
     prefix, count = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
     bare = {name.removeprefix(prefix) for name in present}
     if 2 * count <= len(present) or len(bare & wanted) <= len(present & wanted):
@@ -304,7 +335,7 @@ def refuse_wrapper(folder: Path, names: Iterable[str], expected: Iterable[str]) 
 
 def _count_layers(names: Mapping[str, Tensor], layout: Layout) -> int:
     """Count the layers that have tensors, never more than there are tensors."""
-    stem = re.escape(layout.layer["query"].partition("{i}")[0])
+    stem = re.escape(next(iter(layout.layer.values())).partition("{i}")[0])
     pattern = re.compile(rf"(?:{re.escape(layout.prefix)})?{stem}(\d{{1,9}})\.")
     return 1 + max((i for name in map(pattern.match, names) if name and (i := int(name[1])) < len(names)), default=-1)
 

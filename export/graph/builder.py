@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,6 +103,18 @@ class Graph:
         self._nodes.append(helper.make_node(op_type, list(inputs), names, name=path, domain=domain, **attributes))
         return names
 
+    def scan(self, x: str, shape: Sequence[int | str], body: Callable[[str], str]) -> str:
+        """Put each slice of ``x`` along its second axis through ``body``, one after the other (``Scan``).
+
+        ``body`` adds the nodes for a slice, and returns their result, both of ``shape``; it may use all other values.
+        """
+        outer, self._nodes = self._nodes, []
+        part = self._unique("/".join((*self._scope, "part")))
+        result = body(part)
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name in (part, result)]
+        inner, self._nodes = helper.make_graph(self._nodes, part, ends[:1], ends[1:]), outer
+        return self.op("Scan", x, body=inner, num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1])
+
     def cast(self, x: str, dtype: str) -> str:
         """Convert ``x`` to another type."""
         return self.op("Cast", x, to=_TYPES[dtype])
@@ -150,9 +162,13 @@ class Graph:
 
 
 def count_nodes(nodes: Iterable[Any]) -> dict[str, int]:
-    """Count the nodes of each type, sorted; types of other domains as ``domain:Type``."""
-    names = (n.op_type if n.domain in ("", "ai.onnx") else f"{n.domain}:{n.op_type}" for n in nodes)
-    return dict(sorted(Counter(names).items()))
+    """Count the nodes of each type, sorted, with those inside others; types of other domains as ``domain:Type``."""
+    names: Counter[str] = Counter()
+    for node in nodes:
+        names[node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"] += 1
+        for attribute in node.attribute:
+            names.update(count_nodes(attribute.g.node))
+    return dict(sorted(names.items()))
 
 
 def _is_large(array: NDArray[Any]) -> bool:

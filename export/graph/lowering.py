@@ -50,8 +50,8 @@ class Lowering(abc.ABC):
         """Add up word, position and segment vectors and normalize them."""
 
     @abc.abstractmethod
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
-        """Project ``x`` to queries, keys and values, and attend; only [CLS] does if ``cls_only``."""
+    def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
+        """Project ``x`` to the queries, keys and values of layer ``i``, and attend; only [CLS] does if ``cls_only``."""
 
     @abc.abstractmethod
     def cls_rows(self, x: str) -> str:
@@ -61,9 +61,25 @@ class Lowering(abc.ABC):
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
         """Compute ``act(x W + b)``; ``kind`` is one of ``checkpoint.architecture.KINDS``."""
 
+    def dense_gated(self, name: str, x: str, weights: Dense, gate: Dense, kind: str) -> str:
+        """Compute ``act(x W + b) * (x V + c)`` (GLU, Shazeer 2020); ``V`` and ``c`` are the gate's."""
+        raise NotImplementedError  # ``unsupported`` says so before
+
     @abc.abstractmethod
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
-        """Normalize ``x W + b + residual`` over the last axis (Ba et al. 2016)."""
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
+        """Compute ``x W + b + residual`` and its normalization over the last axis (Ba et al. 2016).
+
+        Returns:
+            The residual that goes on, and the normalized result: without ``pre_norm`` both are the latter.
+        """
+
+    def mean_rows(self, x: str) -> str:
+        """Average the vectors of each text's tokens: ``[batch, hidden]``."""
+        raise NotImplementedError
+
+    def norm_rows(self, name: str, x: str, norm: Norm) -> str:
+        """Normalize ``[batch, hidden]`` in the head."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def classify(self, pooled: str, weights: Dense) -> None:

@@ -8,6 +8,13 @@
     hidden   = norm(hidden + act(hidden W_1 + b_1) W_2 + b_2)
     logits   = act(hidden[CLS] W_p + b_p) W_c + b_c
 
+ModernBERT (Warner et al. 2024) has no table of positions, and what it adds is normalized for the next step, not kept so:
+
+    q, k     = turn(q), turn(k)                                                          RoPE, Su et al. 2021, (34)
+    weights  = softmax over the keys within the layer's window
+    hidden   = hidden + context W_o,  then  hidden + (act(normed W_1) * (normed V)) W_2  GLU, Shazeer 2020
+    normed   = norm(hidden)                                                              what the next product takes
+
 There is no padding and no mask: the tokens of all texts lie one after the other, and attention is within each text. Layers are
 read one at a time, to save memory.
 """
@@ -24,7 +31,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.errors import MissingDependencyError
 from fusedbert.engine.text.tokenizer import Row
 
-from ..checkpoint.architecture import Architecture
+from ..checkpoint.architecture import Architecture, HeadStep
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm, Weights
 
 try:
@@ -33,6 +40,7 @@ except ImportError:
     raise MissingDependencyError.of("scipy", "export", "check a graph against the reference") from None
 
 Float64 = NDArray[np.float64]
+QUERIES = 512  # of which the scores are in memory at once
 
 
 @dataclasses.dataclass
@@ -64,17 +72,44 @@ def forward(
     tables = weights.embeddings()
     x = np.concatenate([embed(a, tables, text, dtype) for text in texts])  # [all tokens, hidden]
     del tables
+    normed = x
     for i in range(a.layers):
         layer = weights.layer(i)
-        x = normalize(trace.observe(x + attention(a, layer, x, spans, trace)), layer.attention_norm, a.norm_eps)
-        inner = ACTIVATIONS[a.activation](trace.observe(dense(x, layer.intermediate)))  # [all tokens, intermediate]
-        x = normalize(trace.observe(x + trace.observe(dense(inner, layer.output))), layer.output_norm, a.norm_eps)
-    first = x[[span.start for span in spans]]  # [texts, hidden]: the vector of each [CLS]
-    pooled = ACTIVATIONS[a.head_activation](trace.observe(dense(first, weights.dense("head_dense"))))
+        x, normed = add_norm(a, x, attention(a, layer, i, normed, spans, trace), layer.attention_norm, trace)
+        inner = feed_forward(a, layer, normed, trace)  # [all tokens, intermediate]
+        x, normed = add_norm(a, x, trace.observe(dense(inner, layer.output)), layer.output_norm, trace)
+    pooled = pool(a, normed, spans)  # [texts, hidden]
+    for step in a.head:
+        pooled = head_step(a, weights, step, pooled, trace)
     classifier = weights.dense("classifier")
     terms = np.asarray((np.abs(pooled) @ np.abs(classifier.weight.astype(dtype))).max(axis=0))  # [labels]
     trace.terms = terms if trace.terms is None else np.maximum(trace.terms, terms)  # of all runs
     return dense(pooled, classifier)
+
+
+def add_norm(a: Architecture, x: Float64, added: Float64, norm: Norm, trace: Trace) -> tuple[Float64, Float64]:
+    """Add to the residual ``x``, and normalize: the residual that goes on, and what the next step takes."""
+    total = trace.observe(x + added)
+    normed = trace.observe(normalize(total, norm, a.norm_eps))
+    return (total if a.pre_norm else normed), normed
+
+
+def feed_forward(a: Architecture, layer: Layer, x: Float64, trace: Trace) -> Float64:
+    """Compute ``act(x W_1 + b_1)``, multiplied by ``x V + c`` if the layer is gated."""
+    inner = ACTIVATIONS[a.activation](trace.observe(dense(x, layer.intermediate)))
+    return inner if layer.gate is None else trace.observe(inner * trace.observe(dense(x, layer.gate)))
+
+
+def pool(a: Architecture, x: Float64, spans: Sequence[slice]) -> Float64:
+    """Take the vector of each text's first token, [CLS], or the mean of all."""
+    return np.stack([x[span.start] if a.pooling == "cls" else x[span].mean(axis=0) for span in spans])
+
+
+def head_step(a: Architecture, weights: Weights, step: HeadStep, x: Float64, trace: Trace) -> Float64:
+    """Compute a dense layer of the head with its activation, or a normalization."""
+    if step.activation is None:
+        return normalize(x, weights.norm(step.name), a.norm_eps)
+    return ACTIVATIONS[step.activation](trace.observe(dense(x, weights.dense(step.name))))
 
 
 def embed(a: Architecture, tables: Embeddings, text: Row, dtype: type[np.floating] = np.float64) -> Float64:
@@ -84,26 +119,61 @@ def embed(a: Architecture, tables: Embeddings, text: Row, dtype: type[np.floatin
     if a.position_offset:  # RoBERTa: counts the tokens that are not padding, from padding_id + 1 up
         real = (ids != a.padding_id).astype(int)
         positions = np.cumsum(real) * real + a.padding_id
-    x = np.asarray(tables.word[ids].astype(dtype) + tables.position[positions].astype(dtype))
+    x = tables.word[ids].astype(dtype)
+    if tables.position is not None:
+        x = x + tables.position[positions].astype(dtype)
     if tables.token_type is not None:
         x = x + tables.token_type[np.asarray(text.types)].astype(dtype)
     x = normalize(x, tables.norm, a.norm_eps)
     return x if tables.projection is None else dense(x, tables.projection)
 
 
-def attention(a: Architecture, layer: Layer, x: Float64, spans: Sequence[slice], trace: Trace) -> Float64:
-    """Multi-head self-attention and output projection: ``[all tokens, hidden]``."""
+def attention(a: Architecture, layer: Layer, i: int, x: Float64, spans: Sequence[slice], trace: Trace) -> Float64:
+    """Multi-head self-attention of layer ``i`` and output projection: ``[all tokens, hidden]``."""
     q, k, v = (trace.observe(dense(x, part)) for part in (layer.query, layer.key, layer.value))
     context = np.empty_like(x)
     for text, span in enumerate(spans):
         for head in range(a.heads):
             d = slice(head * a.head_size, (head + 1) * a.head_size)  # a head's share of the hidden width
-            scores = trace.observe(q[span, d] @ k[span, d].T) / math.sqrt(a.head_size)  # [tokens, tokens]: queries . keys
-            probabilities = softmax(scores)  # each row sums to 1
-            context[span, d] = probabilities @ v[span, d]  # [tokens, d]: a weighted average of the values
-            if trace.attentions is not None:
-                trace.attentions.setdefault(text, []).append(probabilities)
+            qh, kh = q[span, d], k[span, d]
+            if a.thetas:
+                qh, kh = turn(qh, a.thetas[i]), turn(kh, a.thetas[i])
+            shown: list[Float64] | None = None if trace.attentions is None else []
+            context[span, d] = attend(qh, kh, v[span, d], a.window(i), trace, shown)
+            if trace.attentions is not None and shown is not None:
+                trace.attentions.setdefault(text, []).append(np.concatenate(shown))
     return trace.observe(dense(context, layer.attention_output))
+
+
+def attend(q: Float64, k: Float64, v: Float64, window: int | None, trace: Trace, shown: list[Float64] | None) -> Float64:
+    """Compute ``softmax(q k^T / sqrt(d)) v`` of one head ``[tokens, d]``, some queries at a time; add weights to ``shown``."""
+    tokens, width = q.shape
+    context = np.empty_like(v)
+    for start in range(0, tokens, QUERIES):
+        rows = np.arange(start, min(start + QUERIES, tokens))
+        low, high = (0, tokens) if window is None else (max(0, start - window), min(tokens, rows[-1] + window + 1))
+        scores = trace.observe(q[rows] @ k[low:high].T) / math.sqrt(width)  # [queries, keys]: queries . keys
+        if window is not None:
+            apart = np.abs(rows[:, None] - np.arange(low, high))
+            scores = np.where(apart <= window, scores, -np.inf)
+        probabilities = softmax(scores)  # each row sums to 1
+        context[rows] = probabilities @ v[low:high]  # [queries, d]: a weighted average of the values
+        if shown is not None:
+            shown.append(np.pad(probabilities, ((0, 0), (low, tokens - high))))  # [queries, tokens]
+    return context
+
+
+def turn(x: Float64, theta: float) -> Float64:
+    """Turn each pair ``(x_j, x_{j + d/2})`` of a head ``[tokens, d]`` by the angle ``position / theta^(2 j / d)``.
+
+    The frequencies and angles are float32 in transformers, and so in the model.
+    """
+    width = x.shape[-1]
+    frequencies = (1.0 / theta ** (np.arange(0, width, 2) / width)).astype(np.float32)
+    angles = np.arange(len(x), dtype=np.float32)[:, None] * frequencies  # [tokens, d / 2]
+    cos, sin = np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))
+    first, second = x[:, : width // 2], x[:, width // 2 :]
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=1).astype(x.dtype)
 
 
 def dense(x: Float64, weights: Dense) -> Float64:

@@ -102,6 +102,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "camembert": {**USUAL, "type_vocab_size": 1, "pad_token_id": 1},
     "distilbert": {"dim": 48, "n_layers": 3, "n_heads": 4, "hidden_dim": 80, **SHAPE},
     "electra": {**USUAL, "embedding_size": 32},
+    "modernbert": {
+        **{name: value for name, value in USUAL.items() if name != "max_position_embeddings"},
+        "max_position_embeddings": 60,
+        "local_attention": 16,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "cls_token_id": 2,
+        "eos_token_id": 3,
+        "sep_token_id": 3,
+        "num_hidden_layers": 4,
+    },
 }
 
 Maker = Callable[..., Path]

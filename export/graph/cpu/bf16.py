@@ -70,7 +70,7 @@ class CpuBf16(Bf16Products):
             self.graph.declare(y, "bfloat16", ["batch", "sequence", self.architecture.hidden_size])
         return y
 
-    def attention(self, q: str, k: str, v: str, following: Dense) -> str:
+    def narrow_attention(self, q: str, k: str, v: str, following: Dense) -> str:
         """``softmax(q k^T) v`` in bfloat16; our kernel takes heads by sixteens, ONNX Runtime all others, in fp32."""
         g, heads = self.graph, self.architecture.heads
         if self.architecture.head_size % SIXTEEN:
@@ -86,10 +86,10 @@ class CpuBf16(Bf16Products):
             return super().dense_activation(name, x, weights, kind)
         return self.bf16_activation(name, self.narrow(name, x, weights), weights, kind)
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
         """One operator with a float32 result and, for the next product, a bfloat16 one."""
         y, self._narrow[y] = self.bf16_add_norm(name, x, weights, residual, norm)
-        return y
+        return y, y
 
     def _words(self, table: NDArray[Any]) -> str:
         """Gather rows stored as float16: ``[batch, seq, width]``."""

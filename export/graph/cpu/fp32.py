@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
+from ..blocks import MASKED, LongBlocks, WindowBlocks, concat, number
 from ..builder import Graph
 from ..lowering import Lowering, activate, count_positions
+from ..rotary import rope_tables
 
-MASKED = -1e9  # added to a score: exp() of it is exactly 0 in fp32, and it stays finite
+LONG = 1024  # tokens of a text, from which attention is in blocks
 SLOWER = "up to 7 %"  # without the fused operator; bench/NOTES.md
 
 
@@ -55,6 +57,10 @@ class CpuFp32(Lowering):
     onnxruntime: ClassVar[str] = "1.23"  # 1.22 has no opset 23
     attention_ops: ClassVar[tuple[str, ...]] = ("Attention",)
 
+    def __init__(self, graph: Graph, architecture: Architecture) -> None:
+        super().__init__(graph, architecture)
+        self._ropes: dict[float, tuple[str, str]] = {}  # by theta
+
     def inputs(self) -> None:
         """Declare token ids, attention mask and segments."""
         g = self.graph
@@ -71,20 +77,33 @@ class CpuFp32(Lowering):
         return self.graph.op("Shape", "input_ids", start=1)
 
     @functools.cached_property
+    def batch(self) -> str:
+        """The shape ``[batch]``."""
+        return self.graph.op("Shape", "input_ids", end=1)
+
+    @functools.cached_property
     def sequences(self) -> str:
         """The shape ``[batch, seq, hidden]``."""
-        g = self.graph
-        batch, width = g.op("Shape", "input_ids", end=1), g.constant([self.architecture.hidden_size], "int64")
-        return g.op("Concat", batch, self.length, width, axis=0)
+        return concat(self.graph, self.batch, self.length, self.architecture.hidden_size)
 
     def _mask(self) -> None:
         """Compute the bias of padding from ``attention_mask``, whose zeros may be anywhere."""
         g = self.graph
         self.cls_mask = self._padding()
+        self._lay_out_blocks()
         # [batch, 1, query, key]: ONNX Runtime's CPU Attention needs the query axis written out.
-        batch = g.op("Shape", "input_ids", end=1)
-        wanted = g.op("Concat", batch, g.constant([1], "int64"), self.length, self.length, axis=0)
-        self.mask = g.op("Expand", self.cls_mask, wanted)
+        if self.long is None:
+            self.mask = g.op("Expand", self.cls_mask, concat(g, self.batch, 1, self.length, self.length))
+
+    def _lay_out_blocks(self) -> None:
+        """Lay out attention in blocks: of a window, and of texts so long that all scores at once would fill the memory."""
+        g, a, batch, length = self.graph, self.architecture, self.batch, self.length
+        sizes = sorted({window for window in a.windows if window is not None})
+        hidden, padding = a.hidden_size, self.cls_mask
+        self.windows = {
+            size: WindowBlocks(g, size, batch=batch, length=length, hidden=hidden, padding=padding) for size in sizes
+        }
+        self.long = LongBlocks(g, batch=batch, length=length, hidden=hidden) if a.max_tokens > LONG else None
 
     def _padding(self) -> str:
         """The bias of each key's scores, the same for every head and query: ``[batch, 1, 1, key]``."""
@@ -97,18 +116,21 @@ class CpuFp32(Lowering):
         """Word + position + segment, normalized: ``[tokens, hidden]``."""
         g, a = self.graph, self.architecture
         x = self._words(tables.word)  # [batch, seq, width]
-        table = self._stored("position", tables.position)
-        if a.position_offset:
-            positions = count_positions(g, "input_ids", a.padding_id, "int64")
-            position = g.op("Gather", table, positions)  # [batch, seq, width]
-        else:
-            zero = g.constant([0], "int64")
-            position = g.op("Slice", table, zero, self.length, zero)  # [seq, width]
-        x = g.op("Add", x, position)
+        if tables.position is not None:
+            x = g.op("Add", x, self._positions(tables.position))
         if tables.token_type is not None:
             x = g.op("Add", x, g.op("Gather", g.weight("token_type", tables.token_type), "token_type_ids"))
         x = self._norm(self._flat(x, a.embedding_size), tables.norm)
         return x if tables.projection is None else self._project(x, tables.projection)
+
+    def _positions(self, table: NDArray[Any]) -> str:
+        """Look up the vectors of the positions: ``[batch, seq, width]``, or ``[seq, width]`` if they are the same for all."""
+        g, a = self.graph, self.architecture
+        stored = self._stored("position", table)
+        if a.position_offset:
+            return g.op("Gather", stored, count_positions(g, "input_ids", a.padding_id, "int64"))
+        zero = g.constant([0], "int64")
+        return g.op("Slice", stored, zero, self.length, zero)
 
     def _flat(self, x: str, width: int) -> str:
         """``[batch, seq, width]`` to ``[tokens, width]``, as ``Gemm`` takes it."""
@@ -124,19 +146,64 @@ class CpuFp32(Lowering):
     def _stored(self, name: str, array: NDArray[Any]) -> str:
         return self.graph.weight(name, array)
 
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+    def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Three products, because splitting one copies its result, then softmax(q k^T / sqrt(d)) v by head in one node."""
         g, a = self.graph, self.architecture
-        query = self._scaled(layer.query)
+        query, window = self._scaled(layer.query), a.window(i)
         if cls_only:
             first = self.dense("query", self.cls_rows(x), query)  # [batch, hidden]
             q = g.op("Unsqueeze", first, g.constant([1], "int64"))  # [batch, 1, hidden]
+            k, v, mask = self._keys_of_cls(x, layer, i)
+            context = self.attention(q, k, v, mask)
         else:
-            q = self._by_text("query", x, query)
-        k, v = self._by_text("key", x, layer.key), self._by_text("value", x, layer.value)
-        mask = self.cls_mask if cls_only else self.mask
-        context = g.op("Attention", q, k, v, mask, q_num_heads=a.heads, kv_num_heads=a.heads, scale=1.0)
+            q = self._turned("query", x, query, i)
+            k, v = self._turned("key", x, layer.key, i), self._by_text("value", x, layer.value)
+            if window is not None:
+                context = self.windows[window].attend(q, k, v, self.attention)
+            elif self.long is not None:
+                context = self.long.attend(q, k, v, self.cls_mask, self.attention)
+            else:
+                context = self.attention(q, k, v, self.mask)
         return g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64"))  # [rows, hidden]
+
+    def attention(self, q: str, k: str, v: str, mask: str) -> str:
+        """``softmax(q k^T + mask) v`` by head, in one node: ``[batch, queries, hidden]``."""
+        heads = self.architecture.heads
+        return self.graph.op("Attention", q, k, v, mask, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+
+    def _keys_of_cls(self, x: str, layer: Layer, i: int) -> tuple[str, str, str]:
+        """Keys, values and mask of the tokens that [CLS] sees: in a window they are the first."""
+        g, a, window = self.graph, self.architecture, self.architecture.window(i)
+        if window is None:
+            k, v = self._turned("key", x, layer.key, i), self._by_text("value", x, layer.value)
+            return k, v, self.cls_mask
+        zero, end = number(g, 0), number(g, window + 1)
+        seen = g.op("Slice", g.op("Reshape", x, self.sequences), zero, end, number(g, 1))  # [batch, seen, hidden]
+        shape, rows = g.op("Shape", seen), self._flat(seen, a.hidden_size)
+        k, v = (g.op("Reshape", self.dense(*part), shape) for part in (("key", rows, layer.key), ("value", rows, layer.value)))
+        return self._turn(k, i), v, g.op("Slice", self.cls_mask, zero, end, number(g, 3))
+
+    def _turned(self, name: str, x: str, weights: Dense, i: int) -> str:
+        """``x W + b`` for each text, turned by the positions of layer ``i`` if it has RoPE: ``[batch, seq, hidden]``."""
+        y = self._by_text(name, x, weights)
+        return self._turn(y, i) if self.architecture.thetas else y
+
+    def _turn(self, x: str, i: int) -> str:
+        """RoPE in one node; ``x`` is ``[batch, tokens, hidden]``."""
+        cos, sin = self.rope(self.architecture.thetas[i])
+        length = self.graph.op("Shape", x, start=1, end=2)
+        g, a = self.graph, self.architecture
+        places = g.op("Range", g.constant(0, "int64"), g.op("Squeeze", length), g.constant(1, "int64"))
+        ids = g.op("Expand", places, concat(g, self.batch, length))  # [batch, tokens]
+        return g.op("RotaryEmbedding", x, cos, sin, ids, num_heads=a.heads)
+
+    def rope(self, theta: float) -> tuple[str, str]:
+        """Tables of cosines and sines ``[positions, d / 2]``, one for all layers with the same base."""
+        if theta not in self._ropes:
+            a = self.architecture
+            cos, sin = rope_tables(theta, a.head_size, a.max_tokens)
+            self._ropes[theta] = self.graph.weight("cos", cos), self.graph.weight("sin", sin)
+        return self._ropes[theta]
 
     def _scaled(self, query: Dense) -> Dense:
         """Fold 1/sqrt(d) into the query's weights."""
@@ -159,9 +226,27 @@ class CpuFp32(Lowering):
         """The operand of a product's bias; zeros are left out."""
         return self.graph.weight(f"{name}.bias", weights.bias) if weights.bias.any() else ""
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
+    def dense_gated(self, name: str, x: str, weights: Dense, gate: Dense, kind: str) -> str:
+        """Two ``Gemm``, because splitting the result of one copies it."""
+        return self.graph.op("Mul", self.dense_activation(name, x, weights, kind), self.dense("gate", x, gate))
+
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
         """``Add`` and ``LayerNormalization``: on the CPU faster than ``SkipLayerNormalization``."""
-        return self._norm(self.graph.op("Add", self.dense(name, x, weights), residual), norm)
+        total = self.graph.op("Add", self.dense(name, x, weights), residual)
+        normed = self._norm(total, norm)
+        return (total if self.architecture.pre_norm else normed), normed
+
+    def mean_rows(self, x: str) -> str:
+        """A running sum, whose last row is the same with padding behind the text or without; then the division."""
+        g = self.graph
+        real = g.op("Unsqueeze", g.cast("attention_mask", "float32"), number(g, 2))  # [batch, seq, 1], 0 = padding
+        sums = g.op("CumSum", g.op("Mul", g.op("Reshape", x, self.sequences), real), g.constant(1, "int64"))
+        total = g.op("Gather", sums, g.constant(-1, "int64"), axis=1)  # [batch, hidden]
+        return g.op("Div", total, g.op("ReduceSum", real, number(g, 1), keepdims=0))
+
+    def norm_rows(self, name: str, x: str, norm: Norm) -> str:
+        """``LayerNormalization``."""
+        return self._norm(x, norm)
 
     def _norm(self, x: str, norm: Norm) -> str:
         g = self.graph
@@ -193,38 +278,45 @@ class CpuPlain(CpuFp32):
         values = {"opset": opset, "onnxruntime": onnxruntime, "ir_version": ir_version, "note": note}
         return type(f"CpuPlain{opset}", (CpuPlain,), values)
 
-    @functools.cached_property
-    def heads_apart(self) -> str:
-        """The shape ``[batch, seq, heads, head]``."""
-        g, a = self.graph, self.architecture
-        heads = g.constant([a.heads, a.head_size], "int64")
-        return g.op("Concat", g.op("Shape", "input_ids", end=1), self.length, heads, axis=0)
-
     def _mask(self) -> None:
         """One row for all queries: ``Add`` repeats it."""
-        self.cls_mask = self._padding()
+        self.cls_mask = self.mask = self._padding()
+        self._lay_out_blocks()
 
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
-        """softmax(q k^T / sqrt(d) + mask) v for each head, written out."""
-        g, a = self.graph, self.architecture
-        query = self._scaled(layer.query)
-        if cls_only:
-            one = g.constant([-1, a.heads, 1, a.head_size], "int64")
-            q = g.op("Reshape", self.dense("query", self.cls_rows(x), query), one)  # [batch, heads, 1, head]
-        else:
-            q = self._by_head("query", x, query, (0, 2, 1, 3))  # [batch, heads, query, head]
-        k = self._by_head("key", x, layer.key, (0, 2, 3, 1))  # [batch, heads, head, key]
-        v = self._by_head("value", x, layer.value, (0, 2, 1, 3))  # [batch, heads, key, head]
-        scores = g.op("Add", g.op("MatMul", q, k), self.cls_mask)  # [batch, heads, query, key]
-        context = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)  # [batch, heads, query, head]
-        if not cls_only:
-            context = g.op("Transpose", context, perm=(0, 2, 1, 3))  # [batch, query, heads, head]
-        return g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64"))  # [rows, hidden]
-
-    def _by_head(self, name: str, x: str, weights: Dense, perm: tuple[int, ...]) -> str:
-        """``x W + b`` by head, its axes in the order ``perm``."""
+    def attention(self, q: str, k: str, v: str, mask: str) -> str:
+        """softmax(q k^T + mask) v for each head, written out."""
         g = self.graph
-        return g.op("Transpose", g.op("Reshape", self.dense(name, x, weights), self.heads_apart), perm=perm)
+        queries = self._by_head(q, (0, 2, 1, 3))  # [batch, heads, query, head]
+        keys = self._by_head(k, (0, 2, 3, 1))  # [batch, heads, head, key]
+        values = self._by_head(v, (0, 2, 1, 3))  # [batch, heads, key, head]
+        scores = g.op("Add", g.op("MatMul", queries, keys), mask)  # [batch, heads, query, key]
+        context = g.op("MatMul", g.op("Softmax", scores, axis=-1), values)  # [batch, heads, query, head]
+        rows = g.op("Transpose", context, perm=(0, 2, 1, 3))  # [batch, query, heads, head]
+        return g.op("Reshape", rows, g.constant([0, 0, self.architecture.hidden_size], "int64"))
+
+    def _by_head(self, x: str, perm: tuple[int, ...]) -> str:
+        """``[batch, tokens, hidden]`` by head, its axes in the order ``perm``."""
+        g, a = self.graph, self.architecture
+        return g.op("Transpose", g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64")), perm=perm)
+
+    def _turn(self, x: str, i: int) -> str:
+        """RoPE written out: each pair of halves is turned by its angle."""
+        g, a = self.graph, self.architecture
+        zero, one = number(g, 0), number(g, 1)
+        length = g.op("Shape", x, start=1, end=2)
+        cos, sin = (
+            g.op("Unsqueeze", g.op("Slice", table, zero, length, zero), one) for table in self.rope(a.thetas[i])
+        )  # [tokens, 1, d / 2]
+        by_head = g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64"))
+        first, second = g.ops("Split", 2, by_head, number_pair(g, a.head_size // 2), axis=-1)  # [batch, tokens, heads, d / 2]
+        turned = g.op("Sub", g.op("Mul", first, cos), g.op("Mul", second, sin))
+        other = g.op("Add", g.op("Mul", second, cos), g.op("Mul", first, sin))
+        return g.op("Reshape", g.op("Concat", turned, other, axis=-1), g.constant([0, 0, a.hidden_size], "int64"))
+
+
+def number_pair(g: Graph, value: int) -> str:
+    """The same number twice, as sizes of a split."""
+    return g.constant([value, value], "int64")
 
 
 AFTER_SOFTMAX = 3  # of the operator's qk_matmul_output_mode
@@ -251,7 +343,7 @@ class CpuAttentions(CpuFp32):
             batch = g.op("Shape", "input_ids", end=1)
             self.layer_weights = g.op("Concat", one, batch, heads, self.length, self.length, axis=0)
 
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+    def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Attend for all tokens, also in the last layer; 1/sqrt(d) is in the node, so that queries are the paper's."""
         g, a = self.graph, self.architecture
         parts = (("query", layer.query), ("key", layer.key), ("value", layer.value))

@@ -51,7 +51,7 @@ class CpuInt8(Bf16Products):
             self.graph.declare(y, "float32", ["batch", "sequence", self.architecture.hidden_size])
         return y
 
-    def attention(self, q: str, k: str, v: str, following: Dense) -> str:
+    def narrow_attention(self, q: str, k: str, v: str, following: Dense) -> str:
         """``softmax(q k^T) v`` in uint8; our kernel takes heads by sixteens, ONNX Runtime all others."""
         g, heads = self.graph, self.architecture.heads
         scale, zero_point = self._constants("context", _int8(following).input)
@@ -77,10 +77,11 @@ class CpuInt8(Bf16Products):
         operands = self._operands(name, self.narrow(name, x, weights), weights)
         return self.operator(f"Dense{ACTIVATIONS[kind]}", 1, *operands, *self._constants(name, weights.following))[0]
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
         """One operator with a float32 result and, for the next product, a uint8 one."""
         if not isinstance(weights, QuantizedDense):
-            return self.bf16_add_norm(name, x, weights, residual, norm)[0]
+            y, _ = self.bf16_add_norm(name, x, weights, residual, norm)
+            return y, y
         dense, g = weights, self.graph
         assert dense.residual is not None  # every product with a residual has its factor
         factor, gamma, beta = (
@@ -91,7 +92,7 @@ class CpuInt8(Bf16Products):
         operands = (*self._operands(name, x, dense), residual, factor, gamma, beta, *output)
         y, y8 = self.operator("DenseAddNorm", 2, *operands, epsilon=self.architecture.norm_eps)
         self._narrow[y] = y8
-        return y
+        return y, y
 
     def _operands(self, name: str, x8: str, weights: QuantizedDense) -> tuple[str, ...]:
         """Input, its zero point, weight, scales of the outputs, bias."""

@@ -44,6 +44,8 @@ class CpuOperators(CpuFp32):
         for name in cls.divided:
             if getattr(a, name) % cls.takes:
                 return f"{name} {getattr(a, name)} is not a multiple of {cls.takes}"
+        if a.pre_norm:
+            return "its operators do not know RoPE and windows yet"
         if a.activation not in ACTIVATIONS:
             return f"its operators know the activations {', '.join(ACTIVATIONS)}, and this model's is {a.activation}"
         return None
@@ -59,7 +61,7 @@ class CpuOperators(CpuFp32):
         """One operator, with a narrow result for the first products; before a projection as in fp32."""
         self._narrow: dict[str, str] = {}  # float tensors, and the narrow form that an operator gave with them
         words = None if tables.projection is not None else self.stored_words(tables)
-        if words is None:
+        if words is None or tables.position is None:
             return super().embed(tables)
         g, a = self.graph, self.architecture
         segments = tables.token_type is not None
@@ -92,10 +94,10 @@ class CpuOperators(CpuFp32):
         """Compute ``x W + b`` in the format that attention takes."""
 
     @abc.abstractmethod
-    def attention(self, q: str, k: str, v: str, following: Dense) -> str:
+    def narrow_attention(self, q: str, k: str, v: str, following: Dense) -> str:
         """Compute ``softmax(q k^T) v`` in the format that the product of ``following`` takes."""
 
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+    def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Three products of the narrow form of ``x``, and attention: ``[batch, seq, hidden]``, or ``[batch, hidden]``."""
         g = self.graph
         query = self._scaled(layer.query)
@@ -106,7 +108,7 @@ class CpuOperators(CpuFp32):
         else:
             q = self.product("query", narrow, query)
         k, v = (self.product(name, narrow, part) for name, part in (("key", layer.key), ("value", layer.value)))
-        context = self.attention(q, k, v, layer.attention_output)
+        context = self.narrow_attention(q, k, v, layer.attention_output)
         # [batch, 1, hidden] to [batch, hidden], or [batch, seq, hidden] as it is
         return g.op("Squeeze", context, g.constant([1], "int64")) if cls_only else context
 

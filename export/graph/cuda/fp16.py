@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.errors import ExportError
 
+from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
 from ..builder import FLOAT16_MAX, MICROSOFT
 from ..lowering import Lowering, activate, clip_activation, count_positions
@@ -35,6 +36,11 @@ class CudaFp16(Lowering):
     onnxruntime: ClassVar[str] = "1.31"  # that of [gpu]; on the CPU it runs from 1.21 on, 1.18 to 1.20 give other logits there
     attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:Attention", f"{MICROSOFT}:MultiHeadAttention")
 
+    @classmethod
+    def unsupported(cls, a: Architecture) -> str | None:
+        """Refuse RoPE and windows, which the fused operators of this graph do not know."""
+        return "its operators do not know RoPE and windows yet" if a.pre_norm else None
+
     def inputs(self) -> None:
         """Declare int64 inputs as in transformers, and cast them to int32 for the kernels."""
         g = self.graph
@@ -49,11 +55,15 @@ class CudaFp16(Lowering):
         g, a = self.graph, self.architecture
         positions = [count_positions(g, self.ids, a.padding_id, "int32")] if a.position_offset else []
         segments = "" if tables.token_type is None else self._half("token_type", tables.token_type)
-        word, position = self._half("word", tables.word), self._half("position", tables.position)
+        word, position = self._half("word", tables.word), self._position(tables)
         gamma, beta = self._half("norm.weight", tables.norm.weight), self._half("norm.bias", tables.norm.bias)
         operands = (self.ids, self.types, word, position, segments, gamma, beta, self.mask, *positions)
         x, self.lengths = g.ops("EmbedLayerNormalization", 2, *operands, domain=MICROSOFT, epsilon=a.norm_eps)
         return self._project(x, tables)
+
+    def _position(self, tables: Embeddings) -> str:
+        assert tables.position is not None  # ``unsupported`` says so
+        return self._half("position", tables.position)
 
     def _project(self, x: str, tables: Embeddings) -> str:
         if tables.projection is None:
@@ -61,7 +71,7 @@ class CudaFp16(Lowering):
         product = self.graph.op("MatMul", x, self._half("projection.weight", tables.projection.weight))
         return self.graph.op("Add", product, self._half("projection.bias", tables.projection.bias))
 
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+    def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """One fused node; for only [CLS], ``MultiHeadAttention`` after three products."""
         g, a = self.graph, self.architecture
         scale = 1 / math.sqrt(a.head_size)
@@ -109,14 +119,15 @@ class CudaFp16(Lowering):
             return clip_activation(g, y, "float16") if kind == "gelu_10" else y
         return activate(g, g.op("Add", product, bias), kind, opset=self.opset, dtype="float16")
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> str:
+    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
         """``MatMul``, then bias, residual and normalization in one node."""
         g = self.graph
         product = g.op("MatMul", x, self._half(f"{name}.weight", weights.weight))
         gamma, beta = self._half("norm.weight", norm.weight), self._half("norm.bias", norm.bias)
         bias = self._half(f"{name}.bias", weights.bias)
         eps = self.architecture.norm_eps
-        return g.op("SkipLayerNormalization", product, residual, gamma, beta, bias, domain=MICROSOFT, epsilon=eps)
+        y = g.op("SkipLayerNormalization", product, residual, gamma, beta, bias, domain=MICROSOFT, epsilon=eps)
+        return y, y
 
     def classify(self, pooled: str, weights: Dense) -> None:
         """``logits`` ``[batch, labels]``, in float32."""

@@ -39,6 +39,8 @@ class CudaFp16Packed(CudaFp16):
     @classmethod
     def unsupported(cls, a: Architecture) -> str | None:
         """Refuse heads for which the kernel would pad inside."""
+        if reason := super().unsupported(a):
+            return reason
         if a.head_size % HEAD_MULTIPLE:
             return f"heads of width {a.head_size} have no fused kernel for packed texts, it takes multiples of {HEAD_MULTIPLE}"
         return None
@@ -60,7 +62,7 @@ class CudaFp16Packed(CudaFp16):
             g.op("Unsqueeze", part, first) if part else ""  # [1, tokens]
             for part in (self.ids, self._counted_positions() if a.position_offset else self.positions, self.types)
         )
-        word, position = self._half("word", tables.word), self._half("position", tables.position)
+        word, position = self._half("word", tables.word), self._position(tables)
         segments = "" if tables.token_type is None else self._half("token_type", tables.token_type)
         gamma, beta = self._half("norm.weight", tables.norm.weight), self._half("norm.bias", tables.norm.bias)
         operands = (ids, types, word, position, segments, gamma, beta, "", positions)
@@ -78,7 +80,7 @@ class CudaFp16Packed(CudaFp16):
         count = g.op("Sub", g.op("Add", before, real), at_start)
         return g.op("Add", g.op("Mul", count, real), padding)
 
-    def attend(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+    def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Attend for all tokens; in the last layer, take the rows of [CLS]."""
         context = self._attend_all(x, layer)  # [tokens, hidden]
         return self.cls_rows(context) if cls_only else context

@@ -192,7 +192,7 @@ class QuantizedWeights:
 
     def layer(self, i: int) -> Layer:
         """Return layer ``i``; its normalizations shift and smooth for the products after them."""
-        layer, params = fold_biases(self.weights.layer(i)), self.params[i]
+        layer, params = fold_biases(self.weights.layer(i), rotary=bool(self.weights.architecture.thetas)), self.params[i]
         following = self.params[i + 1].query if i + 1 < len(self.params) else None
         context = params.attention_output
         value = _quantize(layer.value, params.query)
@@ -222,6 +222,10 @@ class QuantizedWeights:
     def dense(self, name: str) -> Dense:
         """Return a layer of the head, which stays in float32."""
         return self.weights.dense(name)
+
+    def norm(self, name: str) -> Norm:
+        """Return a normalization of the head."""
+        return self.weights.norm(name)
 
 
 def _fold(norm: Norm, p: SmoothedParams) -> Norm:
