@@ -58,12 +58,14 @@ struct attention {
 };
 static inline size_t attention_units(const struct attention *a) { return a->batch * a->heads; }
 
-/* Layer normalization over the last axis (Ba et al. 2016), of x or of x + factor residual. */
+/* Layer normalization over the last axis (Ba et al. 2016), of x or of x + factor residual. Where the norm comes before the next
+ * layer, the sum itself goes on as the residual: y is the sum then, and only y8 or y16 is normalized.
+ */
 enum { NORM_ROWS = 4 }; /* rows of a unit */
 
 struct norm {
     const float *x;        /* [rows, width]; may be y */
-    float *y;              /* [rows, width], the result */
+    float *y;              /* [rows, width], the result, or the sum */
     const float *residual; /* [rows, width], or NULL */
     const float *factor;   /* [width], or NULL: 1 */
     const float *gamma, *beta; /* [width] */
@@ -72,6 +74,7 @@ struct norm {
     uint8_t *y8; /* [rows, width], the result in eight bits, or NULL */
     bf16 *y16;   /* [rows, width], the result in bfloat16, or NULL */
     struct rounding rounding;
+    int keeps_sum; /* whether y is the sum */
 };
 static inline size_t norm_units(const struct norm *n) { return (n->rows + NORM_ROWS - 1) / NORM_ROWS; }
 

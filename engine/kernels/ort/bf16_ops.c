@@ -3,6 +3,7 @@
  *   Bf16Dense          y16 = x W + b
  *   Bf16DenseGelu      y16 = gelu(x W + b), and so Bf16DenseGeluTanh, Bf16DenseRelu
  *   Bf16DenseAddNorm   y   = norm(x W + b + residual), and y16
+ *   Bf16DenseAddPreNorm  y = x W + b + residual, and y16 = norm(y)
  *   Bf16Attention      y16 = softmax(q k^T) v for each head, side by side
  *   Bf16Embed          y   = norm(word + position + segment), and y16; the words are float16
  *
@@ -32,6 +33,12 @@ static OrtStatus *dense_add_norm_create(const struct custom_op *self, const OrtA
     return norm_weights(ort, info, &k->norm, k->dense.outputs, 4);
 }
 
+static OrtStatus *dense_add_pre_norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                            void *kernel) {
+    ((struct dense_kernel *)kernel)->norm.keeps_sum = 1;
+    return dense_add_norm_create(self, ort, info, kernel);
+}
+
 static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct attention_kernel *k = kernel;
     k->attention.format = BFLOAT16;
@@ -42,12 +49,15 @@ static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, 
     return embed_start(ort, info, kernel, self->level->kernels[EMBED_BF16]);
 }
 
+#define dense_add_pre_norm_compute dense_add_norm_compute
 static const struct custom_op OPERATORS[] = {
     CUSTOM_OP("Bf16Dense", "hhF", "h", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_BF16),
     CUSTOM_OP("Bf16DenseGelu", "hhF", "h", dense, dense_kernel, dense_destroy, GELU, 1 << DENSE_BF16),
     CUSTOM_OP("Bf16DenseGeluTanh", "hhF", "h", dense, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_BF16),
     CUSTOM_OP("Bf16DenseRelu", "hhF", "h", dense, dense_kernel, dense_destroy, RELU, 1 << DENSE_BF16),
     CUSTOM_OP("Bf16DenseAddNorm", "hhFfff", "fh", dense_add_norm, dense_kernel, dense_destroy, IDENTITY,
+              1 << DENSE_BF16 | 1 << NORM),
+    CUSTOM_OP("Bf16DenseAddPreNorm", "hhFfff", "fh", dense_add_pre_norm, dense_kernel, dense_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << NORM),
     CUSTOM_OP("Bf16Attention", "hhhl", "h", attention, attention_kernel, attention_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << ATTENTION),

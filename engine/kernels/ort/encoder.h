@@ -15,7 +15,7 @@ struct dense_kernel {
     int narrow;         /* whether the result is in eight bits, or in bfloat16; else in float32 */
     size_t bias;        /* place of the bias among the inputs */
     struct dense dense; /* without the inputs of a run */
-    struct norm norm;   /* of DenseAddNorm, likewise */
+    struct norm norm;   /* of DenseAddNorm and DenseAddPreNorm, likewise */
 };
 
 /* Ask for pages of 2 MiB under a large weight: with pages of 4 KiB a run of BERT-base looks up tens of thousands of them, and a
@@ -95,15 +95,18 @@ static inline OrtStatus *dense_compute(void *kernel, OrtKernelContext *context) 
     return dense_run(self, context, &d);
 }
 
-/* The residual follows the bias. */
+/* The residual follows the bias, and in int8 its factor comes next. */
 static inline OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context) {
     const struct dense_kernel *self = kernel;
     const OrtApi *ort = self->ort;
     struct dense d = self->dense;
     struct norm norm = self->norm;
     struct tensor x, residual;
+    const OrtValue *factor = NULL;
     TRY(dense_input(self, context, &d, &x));
     TRY(input(ort, context, self->bias + 1, &residual));
+    if (d.scale && !norm.factor) TRY(KernelContext_GetInput(context, self->bias + 2, &factor));
+    EXPECT(!factor, "a factor has to be a constant of the model");
     EXPECT(residual.count == d.rows * d.outputs, "the residual does not have the size of the product");
     TRY(output(ort, context, 0, x.shape, x.rank, &d.y));
     TRY(output(ort, context, 1, x.shape, x.rank, d.scale ? (void *)&norm.y8 : (void *)&norm.y16));

@@ -3,6 +3,7 @@
  *   Dense          y  = x W + b
  *   DenseGelu      y8 = gelu(x W + b), and so DenseGeluTanh, DenseRelu
  *   DenseAddNorm   y  = norm(x W + b + factor residual), and y8
+ *   DenseAddPreNorm  y = x W + b + factor residual, and y8 = norm(y)
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
  *   Embed          y  = norm(word + position + segment), and y8
  *   Lengths        the number of each text's tokens
@@ -61,11 +62,17 @@ static OrtStatus *dense_add_norm_create(const struct custom_op *self, const OrtA
     struct dense_kernel *k = kernel;
     struct tensor factor;
     TRY(dense_read(self, ort, info, k));
-    TRY(constant(ort, info, 6, &factor));
-    EXPECT(factor.count == k->dense.outputs, "factor, gamma and beta have to be as wide as the product");
+    TRY(optional_constant(ort, info, 6, &factor));
+    EXPECT(!factor.data || factor.count == k->dense.outputs, "factor, gamma and beta have to be as wide as the product");
     k->norm.factor = factor.data;
     TRY(norm_weights(ort, info, &k->norm, k->dense.outputs, 7));
     return rounding_of(ort, info, 9, &k->norm.rounding);
+}
+
+static OrtStatus *dense_add_pre_norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                            void *kernel) {
+    ((struct dense_kernel *)kernel)->norm.keeps_sum = 1;
+    return dense_add_norm_create(self, ort, info, kernel);
 }
 
 static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
@@ -86,6 +93,7 @@ static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, 
 }
 
 #define dense_activation_compute dense_compute
+#define dense_add_pre_norm_compute dense_add_norm_compute
 static const struct custom_op OPERATORS[] = {
     /* x, zero point, weight, scale, bias; then the operator's other operands, and the output's scale and zero point */
     CUSTOM_OP("Dense", "uuifF", "f", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_INT8),
@@ -93,6 +101,8 @@ static const struct custom_op OPERATORS[] = {
     CUSTOM_OP("DenseGeluTanh", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_INT8),
     CUSTOM_OP("DenseRelu", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, RELU, 1 << DENSE_INT8),
     CUSTOM_OP("DenseAddNorm", "uuifFfffffu", "fu", dense_add_norm, dense_kernel, dense_destroy, IDENTITY,
+              1 << DENSE_INT8 | 1 << NORM),
+    CUSTOM_OP("DenseAddPreNorm", "uuifFfFfffu", "fu", dense_add_pre_norm, dense_kernel, dense_destroy, IDENTITY,
               1 << DENSE_INT8 | 1 << NORM),
     /* queries, keys, values, lengths, scale and zero point of the output */
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),

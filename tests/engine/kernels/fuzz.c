@@ -210,6 +210,7 @@ static void norm_case(const struct kernel *kernel) {
     n.factor = floats(n.width, number), n.gamma = floats(n.width, number), n.beta = floats(n.width, wild);
     if (below(2)) n.residual = residual;
     if (below(2)) n.factor = NULL;
+    n.keeps_sum = (int)below(2);
     struct norm r = n;
     n.y = copy(x, 4 * size), n.x = in_place ? n.y : x, r.x = x, r.y = bytes(4 * size);
     if (below(2)) n.y8 = bytes(size), r.y8 = bytes(size);

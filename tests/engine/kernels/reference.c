@@ -169,7 +169,7 @@ static void norm_unit(void *operation, size_t unit) {
         for (size_t i = 0; i < n->width; i++) variance += (n->y[at + i] - mean) * (n->y[at + i] - mean) / (double)n->width;
         for (size_t i = 0; i < n->width; i++) {
             const double y = (n->y[at + i] - mean) / sqrt(variance + n->epsilon) * n->gamma[i] + n->beta[i];
-            n->y[at + i] = (float)y;
+            if (!n->keeps_sum) n->y[at + i] = (float)y;
             if (n->y8) n->y8[at + i] = quantize(y, n->rounding);
             if (n->y16) n->y16[at + i] = bits_of(y);
         }

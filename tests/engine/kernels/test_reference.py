@@ -73,8 +73,8 @@ class Attention(Operation):
 class Norm(Operation):
     _fields_: ClassVar = [
         *layout("x y residual factor gamma beta", "", ("epsilon", ctypes.c_float)),
-        *layout("", "rows width", ("y8", ctypes.c_void_p), ("y16", ctypes.c_void_p)),
-        ("rounding", Rounding),
+        *layout("", "rows width"),
+        *layout("y8 y16", "", ("rounding", Rounding), ("keeps_sum", ctypes.c_int)),
     ]
 
 

@@ -177,3 +177,25 @@ def test_no_text_gives_no_row(format: str, level: str) -> None:
     for operator in ends:
         none = {n: operator.operands[n][:0] for n in operator.inputs}
         assert all(y.shape[:2] == (0, 9) for y in operator.run(none, kernels=level))
+
+
+@pytest.mark.parametrize(
+    "level", [level for _, level in INT8] or [pytest.param("", marks=pytest.mark.skip(reason="no kernels"))]
+)
+def test_a_factor_has_to_be_a_constant(level: str) -> None:
+    operator, *_ = pre_norm("", (1, 3, 8, 32))
+    with pytest.raises(Exception, match="a factor has to be a constant"):
+        dataclasses.replace(operator, inputs=(*operator.inputs, "factor")).run(kernels=level)
+
+
+@native
+def test_no_bit_depends_on_the_batch_or_the_threads(format: str, level: str) -> None:
+    size = (3, 37, 96, 192)
+    ends = [rope(format, size, 64, 40)[0], *(glu(format, end, size)[0] for end in ENDS), pre_norm(format, size)[0]]
+    for operator in ends:
+        whole = operator.run(kernels=level)
+        for text in range(3):
+            for tokens in (1, 13, 37):
+                part = {n: operator.operands[n][text : text + 1, :tokens] for n in operator.inputs}
+                for a, b in zip(operator.run(part, kernels=level, threads=1), whole, strict=True):
+                    assert np.array_equal(a[0], b[text, :tokens])
