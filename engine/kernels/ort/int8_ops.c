@@ -2,6 +2,8 @@
  *
  *   Dense          y  = x W + b
  *   DenseGelu      y8 = gelu(x W + b), and so DenseGeluTanh, DenseRelu
+ *   DenseGeglu     y8 = gelu(a) g, a and g being halves of x W + b, and so DenseGegluTanh, DenseReglu
+ *   DenseRope      y  = rope(x W + b)
  *   DenseAddNorm   y  = norm(x W + b + factor residual), and y8
  *   DenseAddPreNorm  y = x W + b + factor residual, and y8 = norm(y)
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
@@ -57,6 +59,16 @@ static OrtStatus *dense_activation_create(const struct custom_op *self, const Or
     return rounding_of(ort, info, 5, &k->dense.rounding);
 }
 
+static OrtStatus *dense_gated_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    TRY(dense_activation_create(self, ort, info, kernel));
+    return gated(ort, &((struct dense_kernel *)kernel)->dense);
+}
+
+static OrtStatus *dense_rope_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    TRY(dense_read(self, ort, info, kernel));
+    return rope_tables(ort, info, kernel, 5);
+}
+
 static OrtStatus *dense_add_norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
                                         void *kernel) {
     struct dense_kernel *k = kernel;
@@ -93,6 +105,8 @@ static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, 
 }
 
 #define dense_activation_compute dense_compute
+#define dense_gated_compute dense_compute
+#define dense_rope_compute dense_compute
 #define dense_add_pre_norm_compute dense_add_norm_compute
 static const struct custom_op OPERATORS[] = {
     /* x, zero point, weight, scale, bias; then the operator's other operands, and the output's scale and zero point */
@@ -100,6 +114,10 @@ static const struct custom_op OPERATORS[] = {
     CUSTOM_OP("DenseGelu", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, GELU, 1 << DENSE_INT8),
     CUSTOM_OP("DenseGeluTanh", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_INT8),
     CUSTOM_OP("DenseRelu", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, RELU, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseGeglu", "uuifFfu", "u", dense_gated, dense_kernel, dense_destroy, GELU, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseGegluTanh", "uuifFfu", "u", dense_gated, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseReglu", "uuifFfu", "u", dense_gated, dense_kernel, dense_destroy, RELU, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseRope", "uuifFff", "f", dense_rope, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_INT8),
     CUSTOM_OP("DenseAddNorm", "uuifFfffffu", "fu", dense_add_norm, dense_kernel, dense_destroy, IDENTITY,
               1 << DENSE_INT8 | 1 << NORM),
     CUSTOM_OP("DenseAddPreNorm", "uuifFfFfffu", "fu", dense_add_pre_norm, dense_kernel, dense_destroy, IDENTITY,

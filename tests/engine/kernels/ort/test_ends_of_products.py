@@ -199,3 +199,24 @@ def test_no_bit_depends_on_the_batch_or_the_threads(format: str, level: str) -> 
                 part = {n: operator.operands[n][text : text + 1, :tokens] for n in operator.inputs}
                 for a, b in zip(operator.run(part, kernels=level, threads=1), whole, strict=True):
                     assert np.array_equal(a[0], b[text, :tokens])
+
+
+@native
+def test_ends_that_do_not_fit_are_refused_when_the_model_is_opened(format: str, level: str) -> None:
+    turned, _ = rope(format, (1, 3, 8, 96), 96, positions=5)
+    for table, says in (
+        (np.zeros((5, 24), dtype=np.float32), "a multiple of 32"),
+        (np.zeros((5, 32), dtype=np.float32), "fill the product's outputs"),
+        (np.zeros((5, 0), dtype=np.float32), "a multiple of 32"),
+    ):
+        with pytest.raises(Exception, match=says):
+            dataclasses.replace(turned, operands=turned.operands | {"cos": table, "sin": table}).open(kernels=level)
+    with pytest.raises(Exception, match="cos and sin have to be"):
+        dataclasses.replace(turned, operands=turned.operands | {"sin": np.zeros((5, 16), dtype=np.float32)}).open(kernels=level)
+    name = turned.inputs[0]
+    with pytest.raises(Exception, match="texts, tokens, inputs"):
+        dataclasses.replace(turned, operands=turned.operands | {name: turned.operands[name][0]}).run(kernels=level)
+    gated, _ = product(format, "Geglu", (1, 3, 8, 48))
+    narrow: dict[str, type] = {"y16": np.float32} if format else {"y8": np.uint8}
+    with pytest.raises(Exception, match="whole panels of 16 neurons"):
+        dataclasses.replace(gated, operands=gated.operands | ({} if format else EIGHT), outputs=narrow).open(kernels=level)
