@@ -17,6 +17,11 @@
  * In the first two the weights lie in panels of PANEL outputs, and in a panel by as many inputs as an instruction takes at once:
  * int8 [panels, inputs / 4, PANEL, 4] for vpdpbusd, bf16 [panels, inputs / 2, PANEL, 2] for vdpbf16ps. So a panel is read once from
  * front to back. Both sizes are rounded up with zeros.
+ *
+ * In the first two a product may end otherwise. Panels are whole then, and their left and right halves go together:
+ *
+ *   GATED    y = act(a) g, a being the left half and g the right one of the same 16 neurons; y is half as wide (Shazeer 2020)
+ *   TURNED   y = rope(x W + b), for the 16 pairs of a left and a right number (Su et al. 2021); activation is IDENTITY
  */
 enum { PANEL = 32, DENSE_ROWS = 512 }; /* outputs of a panel; rows of a unit */
 
@@ -32,6 +37,9 @@ struct dense {
     bf16 *y16;    /* not of int8 and fp32 */
     uint8_t *y8;  /* int8 alone */
     struct rounding rounding; /* of y8 */
+    enum ending ending;
+    const float *cos, *sin; /* TURNED: [positions, head / 2] each; a row's position is its place in its text */
+    size_t tokens, head;    /* TURNED: rows of a text, of at most so many positions; width of a head, a multiple of PANEL */
 };
 static inline size_t dense_panels(const struct dense *d) { return (d->outputs + PANEL - 1) / PANEL; }
 static inline size_t dense_units(const struct dense *d) { return dense_panels(d) * ((d->rows + DENSE_ROWS - 1) / DENSE_ROWS); }
@@ -58,12 +66,14 @@ struct attention {
 };
 static inline size_t attention_units(const struct attention *a) { return a->batch * a->heads; }
 
-/* Layer normalization over the last axis (Ba et al. 2016), of x or of x + factor residual. */
+/* Layer normalization over the last axis (Ba et al. 2016), of x or of x + factor residual. Where the norm comes before the next
+ * layer, the sum itself goes on as the residual: y is the sum then, and only y8 or y16 is normalized.
+ */
 enum { NORM_ROWS = 4 }; /* rows of a unit */
 
 struct norm {
     const float *x;        /* [rows, width]; may be y */
-    float *y;              /* [rows, width], the result */
+    float *y;              /* [rows, width], the result, or the sum */
     const float *residual; /* [rows, width], or NULL */
     const float *factor;   /* [width], or NULL: 1 */
     const float *gamma, *beta; /* [width] */
@@ -72,6 +82,7 @@ struct norm {
     uint8_t *y8; /* [rows, width], the result in eight bits, or NULL */
     bf16 *y16;   /* [rows, width], the result in bfloat16, or NULL */
     struct rounding rounding;
+    int keeps_sum; /* whether y is the sum */
 };
 static inline size_t norm_units(const struct norm *n) { return (n->rows + NORM_ROWS - 1) / NORM_ROWS; }
 

@@ -34,6 +34,7 @@ enum format { FLOAT32, BFLOAT16 };
 typedef uint16_t bf16; /* bfloat16: the upper half of a float32 */
 
 enum activation { IDENTITY, GELU, GELU_TANH, RELU };
+enum ending { ACTIVATED, GATED, TURNED }; /* what becomes of a product's sums: see struct dense */
 
 /* How float32 becomes eight bits: round(y / scale) + zero_point, saturating (ONNX QuantizeLinear). */
 struct rounding {

@@ -25,6 +25,7 @@ except ImportError:
 DOMAIN = "fusedbert"
 PANEL = 32  # outputs that the kernel computes at a time
 ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "relu": "Relu"}
+GLUS: Mapping[str, str] = {"Gelu": "Geglu", "GeluTanh": "GegluTanh", "Relu": "Reglu"}  # the same before a gate (Shazeer 2020)
 
 HEAD = '<domain: "fusedbert", opset_import: ["" : 24, "com.microsoft" : 1, "fusedbert" : 1]>'
 
@@ -56,6 +57,23 @@ Dense{name} (x8, zero_point, weight, scale, bias, y_scale, y_zero_point) => (y8)
 }}
 """
 
+# rope(x W + b), in float32. ``{turned}`` is below.
+_DENSE_ROPE = """
+DenseRope (x8, zero_point, weight, scale, bias, cos, sin) => (y) {{
+    product = fusedbert.Dense (x8, zero_point, weight, scale, bias)
+    {turned}
+}}
+"""
+
+# act(a) g, quantized, where a and g are halves of x W + b.
+_DENSE_GLU = """
+Dense{name} (x8, zero_point, weight, scale, bias, y_scale, y_zero_point) => (y8) {{
+    product = fusedbert.Dense (x8, zero_point, weight, scale, bias)
+    {gated}
+    y8 = QuantizeLinear (y, y_scale, y_zero_point)
+}}
+"""
+
 # norm(x W + b + factor residual), in float32 and quantized.
 _DENSE_ADD_NORM = """
 DenseAddNorm <epsilon> (x8, zero_point, weight, scale, bias, residual, factor, gain, shift, y_scale, y_zero_point) => (y, y8) {
@@ -67,12 +85,34 @@ DenseAddNorm <epsilon> (x8, zero_point, weight, scale, bias, residual, factor, g
 }
 """
 
+# x W + b + factor residual in float32, and its norm, quantized; ``{kept}`` is ``factor residual``, or the residual.
+_DENSE_ADD_PRE_NORM = """
+DenseAddPreNorm <epsilon> (
+    x8, zero_point, weight, scale, bias, residual, factor, gain, shift, y_scale, y_zero_point
+) => (y, y8) {{
+    product = fusedbert.Dense (x8, zero_point, weight, scale, bias)
+    {kept}
+    y = Add (product, kept)
+    normal = LayerNormalization <axis = -1, epsilon: float = @epsilon> (y, gain, shift)
+    y8 = QuantizeLinear (normal, y_scale, y_zero_point)
+}}
+"""
+
 # softmax(q k^T) v for each head, side by side, over the keys within each text's length; quantized.
 _ATTENTION = """
 Attention <num_heads> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {
     y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, "", "", "", lengths)
     y8 = QuantizeLinear (y, y_scale, y_zero_point)
 }
+"""
+
+# The same over the keys at most ``window`` before or after a query. ``{band}`` is below.
+_WINDOW_ATTENTION = """
+WindowAttention <num_heads, window> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {{
+    {band}
+    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, mask, "", "", lengths)
+    y8 = QuantizeLinear (y, y_scale, y_zero_point)
+}}
 """
 
 # x W + b in float32, of bfloat16. ``Gemm`` takes two axes, and a bias that is left out.
@@ -105,6 +145,30 @@ Bf16Dense{name} <width> (x16, weight, bias) => (y16) {{
 }}
 """
 
+# rope(x W + b), act(a) g, and x W + b + residual with its norm: as in int8.
+_BF16_DENSE_ROPE = """
+Bf16DenseRope <width> (x16, weight, bias, cos, sin) => (y16) {{
+    product = fusedbert.Bf16Product <width: int = @width> (x16, weight, bias)
+    {turned}
+    y16 = Cast <to = 16> (y)
+}}
+"""
+_BF16_DENSE_GLU = """
+Bf16Dense{name} <width> (x16, weight, bias) => (y16) {{
+    product = fusedbert.Bf16Product <width: int = @width> (x16, weight, bias)
+    {gated}
+    y16 = Cast <to = 16> (y)
+}}
+"""
+_BF16_DENSE_ADD_PRE_NORM = """
+Bf16DenseAddPreNorm <width, epsilon> (x16, weight, bias, residual, gain, shift) => (y, y16) {
+    product = fusedbert.Bf16Product <width: int = @width> (x16, weight, bias)
+    y = Add (product, residual)
+    normal = LayerNormalization <axis = -1, epsilon: float = @epsilon> (y, gain, shift)
+    y16 = Cast <to = 16> (normal)
+}
+"""
+
 # norm(x W + b + residual), in float32 and rounded.
 _BF16_DENSE_ADD_NORM = """
 Bf16DenseAddNorm <width, epsilon> (x16, weight, bias, residual, gain, shift) => (y, y16) {
@@ -126,6 +190,92 @@ Bf16Attention <num_heads> (q16, k16, v16, lengths) => (y16) {
 }
 """
 
+_BF16_WINDOW_ATTENTION = """
+Bf16WindowAttention <num_heads, window> (q16, k16, v16, lengths) => (y16) {{
+    q = Cast <to = 1> (q16)
+    k = Cast <to = 1> (k16)
+    v = Cast <to = 1> (v16)
+    {band}
+    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, mask, "", "", lengths)
+    y16 = Cast <to = 16> (y)
+}}
+"""
+
+# ``y`` is ``product`` turned (Su et al. 2021). A panel has the first halves of 16 pairs, then their second halves. A head has
+# as many panels as ``cos`` and ``sin``, [positions, head / 2], have sixteens.
+_TURNED = """
+    zero = Constant <value_int = 0> ()
+    one = Constant <value_int = 1> ()
+    ones = Constant <value_ints = [1]> ()
+    sixteen = Constant <value_ints = [16]> ()
+    halves = Constant <value_ints = [2, 16]> ()
+    leading = Shape <end = 2> (product)
+    whole = Shape (product)
+    width = Shape <start = 2> (product)
+    half = Shape <start = 1> (cos)
+    head = Add (half, half)
+    heads = Div (width, head)
+    panels = Div (half, sixteen)
+    split = Concat <axis = 0> (leading, heads, panels, halves)
+    pairs = Reshape (product, split)
+    left, right = Split <axis = 4, num_outputs = 2> (pairs)
+    tokens = Shape <start = 1, end = 2> (product)
+    end = Squeeze (tokens)
+    places = Range (zero, end, one)
+    of_panels = Concat <axis = 0> (tokens, ones, panels, ones, sixteen)
+    cos_rows = Gather (cos, places)
+    c = Reshape (cos_rows, of_panels)
+    sin_rows = Gather (sin, places)
+    s = Reshape (sin_rows, of_panels)
+    left_c = Mul (left, c)
+    right_s = Mul (right, s)
+    turned_left = Sub (left_c, right_s)
+    right_c = Mul (right, c)
+    left_s = Mul (left, s)
+    turned_right = Add (right_c, left_s)
+    turned = Concat <axis = 4> (turned_left, turned_right)
+    y = Reshape (turned, whole)
+"""
+
+# ``y`` is ``act(a) g`` (Shazeer 2020); a panel of ``product`` has the a of 16 neurons, then their g.
+_GATED = """
+    leading = Shape <end = -1> (product)
+    width = Shape <start = -1> (product)
+    thirty_two = Constant <value_ints = [32]> ()
+    halves = Constant <value_ints = [2, 16]> ()
+    two = Constant <value_ints = [2]> ()
+    panels = Div (width, thirty_two)
+    split = Concat <axis = 0> (leading, panels, halves)
+    pairs = Reshape (product, split)
+    a, g = Split <axis = -2, num_outputs = 2> (pairs)
+    active = {node} (a)
+    gated = Mul (active, g)
+    neurons = Div (width, two)
+    joined = Concat <axis = 0> (leading, neurons)
+    y = Reshape (gated, joined)
+"""
+
+# ``mask``, [batch, 1, tokens, tokens]: a query sees the keys of its window, and a row of padding sees all, so that it has some.
+_BAND = """
+    zero = Constant <value_int = 0> ()
+    one = Constant <value_int = 1> ()
+    tokens = Shape <start = 1, end = 2> (q)
+    end = Squeeze (tokens)
+    places = Range (zero, end, one)
+    key_axes = Constant <value_ints = [0, 1, 2]> ()
+    keys = Unsqueeze (places, key_axes)
+    query_axes = Constant <value_ints = [0, 1, 3]> ()
+    queries = Unsqueeze (places, query_axes)
+    apart = Sub (queries, keys)
+    distance = Abs (apart)
+    reach = Constant <value_int: int = @window> ()
+    near = LessOrEqual (distance, reach)
+    length_axes = Constant <value_ints = [1, 2, 3]> ()
+    ends = Unsqueeze (lengths, length_axes)
+    padding = GreaterOrEqual (queries, ends)
+    mask = Or (near, padding)
+"""
+
 # norm(word + position + segment), in float32 and narrow. ``words``, ``places`` and ``vectors`` are made by what follows.
 _EMBED = """
 {name} <epsilon{attribute}> (ids, segments, word, position, token_type, gain, shift{rest}) => (y, narrow) {{
@@ -133,16 +283,17 @@ _EMBED = """
     wide = Cast <to = 1> (rows)
     {words}
     {places}
-    placed = Add (words, places)
     {vectors}
     y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (vectors, gain, shift)
     {narrow}
 }}
 """
+_NOWHERE = "placed = Identity (words)"
 _FROM_ZERO = """
     start = Constant <value_ints = [0]> ()
     length = Shape <start = 1> (ids)
     places = Slice (position, start, length, start)
+    placed = Add (words, places)
 """
 _COUNTED = """
     padding = Constant <value_int: int = @padding_id> ()
@@ -154,6 +305,7 @@ _COUNTED = """
     of_text = Mul (counts, text)
     positions = Add (of_text, padding)
     places = Gather (position, positions)
+    placed = Add (words, places)
 """
 _SEGMENTS = """
     kinds = Gather (token_type, segments)
@@ -188,32 +340,48 @@ Lengths (mask) => (lengths) {
 """
 
 _NODES: Mapping[str, str] = {"Gelu": "Gelu", "GeluTanh": 'Gelu <approximate = "tanh">', "Relu": "Relu"}
+_GLUS: Mapping[str, str] = {name: _NODES[kind] for kind, name in GLUS.items()}
 _TEXTS: Mapping[str, str] = {
     "Dense": DENSE + _MULTIPLIED,
     **{f"Dense{name}": _DENSE_ACTIVATION.format(name=name, node=node) for name, node in _NODES.items()},
+    **{f"Dense{name}": _DENSE_GLU.format(name=name, gated=_GATED.format(node=node)) for name, node in _GLUS.items()},
+    "DenseRope": _DENSE_ROPE.format(turned=_TURNED),
     "DenseAddNorm": _DENSE_ADD_NORM,
+    "DenseAddPreNorm": _DENSE_ADD_PRE_NORM.format(kept="kept = Mul (residual, factor)"),
     "Attention": _ATTENTION,
+    "WindowAttention": _WINDOW_ATTENTION.format(band=_BAND),
     "Bf16Product": _BF16_PRODUCT,
     **{f"Bf16Dense{name}": _BF16_DENSE.format(name=name, node=node) for name, node in {"": "Identity", **_NODES}.items()},
+    **{f"Bf16Dense{name}": _BF16_DENSE_GLU.format(name=name, gated=_GATED.format(node=node)) for name, node in _GLUS.items()},
+    "Bf16DenseRope": _BF16_DENSE_ROPE.format(turned=_TURNED),
     "Bf16DenseAddNorm": _BF16_DENSE_ADD_NORM,
+    "Bf16DenseAddPreNorm": _BF16_DENSE_ADD_PRE_NORM,
     "Bf16Attention": _BF16_ATTENTION,
+    "Bf16WindowAttention": _BF16_WINDOW_ATTENTION.format(band=_BAND),
     "Lengths": _LENGTHS,
 }
 
 
-def functions(name: str) -> list[Any]:
-    """Return an operator's ``FunctionProto``, after that of the function which it calls, if any."""
+def functions(name: str, *, factored: bool = True) -> list[Any]:
+    """Return an operator's ``FunctionProto``, after that of the function which it calls, if any.
+
+    ``factored``: of ``DenseAddPreNorm``, whether its nodes have a factor; a model has one function for all of them.
+    """
+    text = _TEXTS[name] if factored else _DENSE_ADD_PRE_NORM.format(kept="kept = Identity (residual)")
     product = "Bf16Product" if name.startswith("Bf16") else "Dense"
     names = (product, name) if name.removeprefix("Bf16").startswith("Dense") and name != product else (name,)
-    return [parser.parse_function(HEAD + _TEXTS[each]) for each in names]
+    return [parser.parse_function(HEAD + (text if each == name else _TEXTS[each])) for each in names]
 
 
-def embed_function(name: str, *, segments: bool, counted: bool) -> Any:
-    """Return the ``FunctionProto`` of the embeddings of a model: with segments or none, positions counted or from 0 on."""
+def embed_function(name: str, *, segments: bool, counted: bool, positioned: bool = True) -> Any:
+    """Return the ``FunctionProto`` of the embeddings of a model.
+
+    They have segments or none, and positions or none (``positioned``), which are counted or from 0 on.
+    """
     text = _EMBED.format(
         name=name,
         attribute=", padding_id" if counted else "",
-        places=_COUNTED if counted else _FROM_ZERO,
+        places=_NOWHERE if not positioned else _COUNTED if counted else _FROM_ZERO,
         vectors=_SEGMENTS if segments else "vectors = Identity (placed)",
         **_EMBEDS[name],
     )

@@ -3,7 +3,7 @@
  * The file that includes this one includes vector.h of its width before, and does so between TARGET and END_TARGET.
  */
 
-/* One row: y = (x + factor residual - mean) / sqrt(variance + epsilon) gamma + beta. */
+/* One row: y = (x + factor residual - mean) / sqrt(variance + epsilon) gamma + beta, or the sum. */
 static void norm_row(const struct norm *n, const float *x, float *y, const float *residual, uint8_t *y8, bf16 *y16) {
     const size_t width = n->width;
     vector total = fill(0);
@@ -26,7 +26,7 @@ static void norm_row(const struct norm *n, const float *x, float *y, const float
         const size_t some = width - i;
         vector v = multiply(subtract(load_some(y + i, some), mean), inverse);
         v = multiply_add(v, load_some(n->gamma + i, some), load_some(n->beta + i, some));
-        store_some(y + i, some, v);
+        if (!n->keeps_sum) store_some(y + i, some, v);
         if (y8) store_rounded(y8 + i, some, v, n->rounding);
         if (y16) store_nearest(y16 + i, some, v);
     }

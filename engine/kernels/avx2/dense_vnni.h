@@ -2,7 +2,7 @@
  *
  * The instruction has two forms: VEX, of AVX-VNNI, and EVEX, of AVX-512 VNNI and VL. The file that includes this one defines
  *
- *   multiply_add(sums, x, w)   the instruction, on __m256i
+ *   add_products(sums, x, w)   the instruction, on __m256i
  *
  * and includes it between TARGET and END_TARGET. With 16 registers a block is 6 rows by half a panel: 12 registers of sums, 2 of
  * weights, one of x. Up to 3 rows take a whole panel at once, so that few rows read the weights front to back.
@@ -37,7 +37,7 @@ INLINE void gemm(int n, int m, const uint8_t *x, size_t stride, const int8_t *w,
         for (int i = 0; i < n; i++) {
             const __m256i left = broadcast4(i < 3 ? x + i * stride : x3 + (i - 3) * stride);
             UNROLL(4)
-            for (int j = 0; j < m; j++) block[i][j] = multiply_add(block[i][j], left, right[j]);
+            for (int j = 0; j < m; j++) block[i][j] = add_products(block[i][j], left, right[j]);
         }
     }
     UNROLL(6)
@@ -76,7 +76,28 @@ INLINE void epilogue(const struct dense *d, enum activation kind, const int32_t 
     }
 }
 
+struct columns {
+    words offset;
+    vector scale, bias;
+};
+INLINE struct columns columns_of(const struct dense *d, size_t column) {
+    const __m256i offset = _mm256_loadu_si256((const __m256i *)(d->offset + column));
+    return (struct columns){offset, load(d->scale + column), d->bias ? load(d->bias + column) : fill(0)};
+}
+INLINE vector result_of(struct columns c, const int32_t *sums) {
+    return multiply_add(to_float(_mm256_sub_epi32(_mm256_load_si256((const __m256i *)sums), c.offset)), c.scale, c.bias);
+}
+INLINE void store_result(const struct dense *d, size_t at, vector y) {
+    if (d->y) store(d->y + at, y);
+    else store_rounded(d->y8 + at, LANES, y, d->rounding);
+}
+#include "../any_width/ends.h"
+
 static void epilogue_of_panel(const struct dense *d, const int32_t *sums, int n, size_t row, size_t panel) {
+    if (d->ending != ACTIVATED) {
+        end_of_panel(d, sums, n, row, panel);
+        return;
+    }
     for (size_t part = 0; part < PANEL; part += 8) {
         const size_t column = panel * PANEL + part;
         if (column >= d->outputs) return;
@@ -122,7 +143,7 @@ static void dense_offsets(const struct dense *d, int32_t zero_point, int32_t *of
         for (int j = 0; j < 4; j++) sums[j] = _mm256_setzero_si256();
         for (size_t k = 0; k < d->inputs; k += 4, w += 4 * PANEL)
             for (int j = 0; j < 4; j++)
-                sums[j] = multiply_add(sums[j], ones, _mm256_loadu_si256((const __m256i *)(w + 32 * j)));
+                sums[j] = add_products(sums[j], ones, _mm256_loadu_si256((const __m256i *)(w + 32 * j)));
         for (int j = 0; j < 4; j++) _mm256_storeu_si256((__m256i *)(offset + 8 * j), _mm256_mullo_epi32(sums[j], by));
     }
 }

@@ -12,6 +12,7 @@ INLINE vector add(vector a, vector b) { return _mm256_add_ps(a, b); }
 INLINE vector subtract(vector a, vector b) { return _mm256_sub_ps(a, b); }
 INLINE vector multiply(vector a, vector b) { return _mm256_mul_ps(a, b); }
 INLINE vector multiply_add(vector a, vector b, vector c) { return _mm256_fmadd_ps(a, b, c); } /* c + a b */
+INLINE vector multiply_less(vector a, vector b, vector c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
 INLINE vector larger(vector a, vector b) { return _mm256_max_ps(a, b); }
 
 INLINE float sum_of(vector x) {

@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "../levels.h"
-#include "avx512.h"
 #include "bf16.h"
+#include "vector.h"
 
 TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
 enum { TAKES = 2 };
-INLINE __m512i multiply_add(__m512i sums, __m512i x, __m512i w) {
+INLINE __m512i add_products(__m512i sums, __m512i x, __m512i w) {
     return _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), (__m512bh)x, (__m512bh)w));
 }
 
@@ -25,6 +25,16 @@ INLINE void epilogue(const struct dense *d, enum activation kind, const int32_t 
         if (d->y) store_ps(d->y + at, some, y);
         else store_bf16(d->y16 + at, some, y);
     }
+}
+
+struct columns {
+    vector bias;
+};
+INLINE struct columns columns_of(const struct dense *d, size_t column) { return (struct columns){bias_ps(d, 0xFFFF, column)}; }
+INLINE vector result_of(struct columns c, const int32_t *sums) { return add(_mm512_load_ps(sums), c.bias); }
+INLINE void store_result(const struct dense *d, size_t at, vector y) {
+    if (d->y) store(d->y + at, y);
+    else store_bf16(d->y16 + at, 0xFFFF, y);
 }
 
 #include "panels.h"

@@ -5,12 +5,12 @@
 #include <string.h>
 
 #include "../levels.h"
-#include "avx512.h"
+#include "vector.h"
 
 TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 
 enum { TAKES = 4 };
-INLINE __m512i multiply_add(__m512i sums, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(sums, x, w); }
+INLINE __m512i add_products(__m512i sums, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(sums, x, w); }
 
 /* Scale, activate and store the sums of n rows and 16 columns; columns beyond the last output are left out. */
 INLINE void epilogue(const struct dense *d, enum activation kind, const int32_t *sums, int n, size_t row, size_t column) {
@@ -25,6 +25,21 @@ INLINE void epilogue(const struct dense *d, enum activation kind, const int32_t 
         else if (some == 0xFFFF) _mm_storeu_si128((__m128i *)(d->y8 + at), round_ps(y, d->rounding));
         else _mm_mask_storeu_epi8(d->y8 + at, some, round_ps(y, d->rounding));
     }
+}
+
+struct columns {
+    __m512i offset;
+    vector scale, bias;
+};
+INLINE struct columns columns_of(const struct dense *d, size_t column) {
+    return (struct columns){_mm512_loadu_si512(d->offset + column), load(d->scale + column), bias_ps(d, 0xFFFF, column)};
+}
+INLINE vector result_of(struct columns c, const int32_t *sums) {
+    return multiply_add(to_float(_mm512_sub_epi32(_mm512_load_si512(sums), c.offset)), c.scale, c.bias);
+}
+INLINE void store_result(const struct dense *d, size_t at, vector y) {
+    if (d->y) store(d->y + at, y);
+    else store_rounded(d->y8 + at, LANES, y, d->rounding);
 }
 
 #include "panels.h"

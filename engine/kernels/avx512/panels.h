@@ -4,8 +4,9 @@
  * each of 16 outputs, and adds the products to 16 sums. The file that includes this one defines
  *
  *   TAKES                         inputs in four bytes
- *   multiply_add(sums, x, w)      that instruction, on __m512i
+ *   add_products(sums, x, w)      that instruction, on __m512i
  *   epilogue(d, kind, sums, ...)  what turns the sums of 16 outputs into results
+ *   what ends.h takes
  *
  * and includes it between TARGET and END_TARGET.
  */
@@ -38,8 +39,8 @@ INLINE void gemm(int n, const char *x, size_t stride, const char *w, size_t four
         UNROLL(16)
         for (int i = 0; i < n; i++) {
             const __m512i a = broadcast4(threes, stride, i);
-            left[i] = multiply_add(left[i], a, w0);
-            right[i] = multiply_add(right[i], a, w1);
+            left[i] = add_products(left[i], a, w0);
+            right[i] = add_products(right[i], a, w1);
         }
         UNROLL(5)
         for (int j = 0; j < (n + 2) / 3; j++) {
@@ -68,7 +69,13 @@ static gemm_of *const GEMM[ROWS + 1] = {
     gemm_8, gemm_9, gemm_10, gemm_11, gemm_12, gemm_13, gemm_14,
 };
 
+#include "../any_width/ends.h"
+
 static void epilogue_of_panel(const struct dense *d, const int32_t *sums, int n, size_t row, size_t panel) {
+    if (d->ending != ACTIVATED) {
+        end_of_panel(d, sums, n, row, panel);
+        return;
+    }
     for (size_t half = 0; half < 2; half++) {
         const size_t column = panel * PANEL + 16 * half;
         if (column >= d->outputs) return;

@@ -14,6 +14,7 @@ INLINE vector add(vector a, vector b) { return _mm512_add_ps(a, b); }
 INLINE vector subtract(vector a, vector b) { return _mm512_sub_ps(a, b); }
 INLINE vector multiply(vector a, vector b) { return _mm512_mul_ps(a, b); }
 INLINE vector multiply_add(vector a, vector b, vector c) { return _mm512_fmadd_ps(a, b, c); } /* c + a b */
+INLINE vector multiply_less(vector a, vector b, vector c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
 INLINE vector larger(vector a, vector b) { return _mm512_max_ps(a, b); }
 INLINE float sum_of(vector x) { return _mm512_reduce_add_ps(x); }
 INLINE float largest_of(vector x) { return _mm512_reduce_max_ps(x); }

@@ -15,7 +15,8 @@ struct dense_kernel {
     int narrow;         /* whether the result is in eight bits, or in bfloat16; else in float32 */
     size_t bias;        /* place of the bias among the inputs */
     struct dense dense; /* without the inputs of a run */
-    struct norm norm;   /* of DenseAddNorm, likewise */
+    struct norm norm;   /* of DenseAddNorm and DenseAddPreNorm, likewise */
+    size_t positions;   /* of DenseRope's tables */
 };
 
 /* Ask for pages of 2 MiB under a large weight: with pages of 4 KiB a run of BERT-base looks up tens of thousands of them, and a
@@ -67,6 +68,28 @@ static inline OrtStatus *dense_run(const struct dense_kernel *k, OrtKernelContex
     return parallel_for(k->ort, context, k->gemm, dense_units(d), products, d);
 }
 
+/* A product that ends in a gated unit, given its weights. */
+static inline OrtStatus *gated(const OrtApi *ort, struct dense *d) {
+    EXPECT(d->outputs % PANEL == 0, "a gated product has to have whole panels of 16 neurons");
+    d->ending = GATED;
+    return NULL;
+}
+
+/* A product that ends in RoPE: read its tables, of which the first is the operator's so many'th input. */
+static inline OrtStatus *rope_tables(const OrtApi *ort, const OrtKernelInfo *info, struct dense_kernel *k, size_t first) {
+    struct tensor cos, sin;
+    struct dense *d = &k->dense;
+    TRY(constant(ort, info, first, &cos));
+    TRY(constant(ort, info, first + 1, &sin));
+    EXPECT(cos.rank == 2 && sin.rank == 2 && !memcmp(cos.shape, sin.shape, 2 * sizeof *cos.shape),
+           "cos and sin have to be [positions, head / 2] both");
+    d->ending = TURNED, d->cos = cos.data, d->sin = sin.data;
+    d->head = 2 * (size_t)cos.shape[1], k->positions = (size_t)cos.shape[0];
+    EXPECT(d->head && d->head % PANEL == 0 && d->outputs % d->head == 0,
+           "RoPE takes heads of a multiple of 32, as many as fill the product's outputs");
+    return NULL;
+}
+
 /* Get x, and turn its shape into that of the output. */
 static inline OrtStatus *dense_input(const struct dense_kernel *k, OrtKernelContext *context, struct dense *d, struct tensor *x) {
     const OrtApi *ort = k->ort;
@@ -77,7 +100,12 @@ static inline OrtStatus *dense_input(const struct dense_kernel *k, OrtKernelCont
     EXPECT(!bias, "a bias has to be a constant of the model");
     d->x = x->data;
     d->rows = x->count / d->inputs;
-    x->shape[x->rank - 1] = (int64_t)d->outputs;
+    if (d->ending == TURNED) {
+        EXPECT(x->rank == 3, "RoPE takes [texts, tokens, inputs]");
+        EXPECT((size_t)x->shape[1] <= k->positions, "a text is longer than RoPE's table of positions");
+        d->tokens = (size_t)x->shape[1];
+    }
+    x->shape[x->rank - 1] = (int64_t)(d->ending == GATED ? d->outputs / 2 : d->outputs);
     return NULL;
 }
 
@@ -95,15 +123,18 @@ static inline OrtStatus *dense_compute(void *kernel, OrtKernelContext *context) 
     return dense_run(self, context, &d);
 }
 
-/* The residual follows the bias. */
+/* The residual follows the bias, and in int8 its factor comes next. */
 static inline OrtStatus *dense_add_norm_compute(void *kernel, OrtKernelContext *context) {
     const struct dense_kernel *self = kernel;
     const OrtApi *ort = self->ort;
     struct dense d = self->dense;
     struct norm norm = self->norm;
     struct tensor x, residual;
+    const OrtValue *factor = NULL;
     TRY(dense_input(self, context, &d, &x));
     TRY(input(ort, context, self->bias + 1, &residual));
+    if (d.scale && !norm.factor) TRY(KernelContext_GetInput(context, self->bias + 2, &factor));
+    EXPECT(!factor, "a factor has to be a constant of the model");
     EXPECT(residual.count == d.rows * d.outputs, "the residual does not have the size of the product");
     TRY(output(ort, context, 0, x.shape, x.rank, &d.y));
     TRY(output(ort, context, 1, x.shape, x.rank, d.scale ? (void *)&norm.y8 : (void *)&norm.y16));

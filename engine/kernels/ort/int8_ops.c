@@ -2,7 +2,10 @@
  *
  *   Dense          y  = x W + b
  *   DenseGelu      y8 = gelu(x W + b), and so DenseGeluTanh, DenseRelu
+ *   DenseGeglu     y8 = gelu(a) g, a and g being halves of x W + b, and so DenseGegluTanh, DenseReglu
+ *   DenseRope      y  = rope(x W + b)
  *   DenseAddNorm   y  = norm(x W + b + factor residual), and y8
+ *   DenseAddPreNorm  y = x W + b + factor residual, and y8 = norm(y)
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
  *   Embed          y  = norm(word + position + segment), and y8
  *   Lengths        the number of each text's tokens
@@ -56,16 +59,32 @@ static OrtStatus *dense_activation_create(const struct custom_op *self, const Or
     return rounding_of(ort, info, 5, &k->dense.rounding);
 }
 
+static OrtStatus *dense_gated_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    TRY(dense_activation_create(self, ort, info, kernel));
+    return gated(ort, &((struct dense_kernel *)kernel)->dense);
+}
+
+static OrtStatus *dense_rope_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    TRY(dense_read(self, ort, info, kernel));
+    return rope_tables(ort, info, kernel, 5);
+}
+
 static OrtStatus *dense_add_norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
                                         void *kernel) {
     struct dense_kernel *k = kernel;
     struct tensor factor;
     TRY(dense_read(self, ort, info, k));
-    TRY(constant(ort, info, 6, &factor));
-    EXPECT(factor.count == k->dense.outputs, "factor, gamma and beta have to be as wide as the product");
+    TRY(optional_constant(ort, info, 6, &factor));
+    EXPECT(!factor.data || factor.count == k->dense.outputs, "factor, gamma and beta have to be as wide as the product");
     k->norm.factor = factor.data;
     TRY(norm_weights(ort, info, &k->norm, k->dense.outputs, 7));
     return rounding_of(ort, info, 9, &k->norm.rounding);
+}
+
+static OrtStatus *dense_add_pre_norm_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                            void *kernel) {
+    ((struct dense_kernel *)kernel)->norm.keeps_sum = 1;
+    return dense_add_norm_create(self, ort, info, kernel);
 }
 
 static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
@@ -86,13 +105,22 @@ static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, 
 }
 
 #define dense_activation_compute dense_compute
+#define dense_gated_compute dense_compute
+#define dense_rope_compute dense_compute
+#define dense_add_pre_norm_compute dense_add_norm_compute
 static const struct custom_op OPERATORS[] = {
     /* x, zero point, weight, scale, bias; then the operator's other operands, and the output's scale and zero point */
     CUSTOM_OP("Dense", "uuifF", "f", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_INT8),
     CUSTOM_OP("DenseGelu", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, GELU, 1 << DENSE_INT8),
     CUSTOM_OP("DenseGeluTanh", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_INT8),
     CUSTOM_OP("DenseRelu", "uuifFfu", "u", dense_activation, dense_kernel, dense_destroy, RELU, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseGeglu", "uuifFfu", "u", dense_gated, dense_kernel, dense_destroy, GELU, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseGegluTanh", "uuifFfu", "u", dense_gated, dense_kernel, dense_destroy, GELU_TANH, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseReglu", "uuifFfu", "u", dense_gated, dense_kernel, dense_destroy, RELU, 1 << DENSE_INT8),
+    CUSTOM_OP("DenseRope", "uuifFff", "f", dense_rope, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_INT8),
     CUSTOM_OP("DenseAddNorm", "uuifFfffffu", "fu", dense_add_norm, dense_kernel, dense_destroy, IDENTITY,
+              1 << DENSE_INT8 | 1 << NORM),
+    CUSTOM_OP("DenseAddPreNorm", "uuifFfFfffu", "fu", dense_add_pre_norm, dense_kernel, dense_destroy, IDENTITY,
               1 << DENSE_INT8 | 1 << NORM),
     /* queries, keys, values, lengths, scale and zero point of the output */
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),

@@ -81,15 +81,32 @@ static double fp32_sum(const struct dense *d, size_t row, size_t output) {
     return sum;
 }
 
+static void store(const struct dense *d, size_t at, double y) {
+    if (d->y) d->y[at] = (float)y;
+    else if (d->y16) d->y16[at] = bits_of(y);
+    else d->y8[at] = quantize(y, d->rounding);
+}
+
+/* The end of a product in which the two halves of a panel go together: for the numbers x and z of the same neuron or pair, of
+ * which z is 16 places to the right. */
+static void end_together(const struct dense *d, double x, double z, size_t row, size_t column) {
+    const size_t panel = column / PANEL, i = column % PANEL, pair = panel % (d->head ? d->head / PANEL : 1) * 16 + i;
+    if (d->ending == GATED) {
+        store(d, row * (d->outputs / 2) + panel * 16 + i, activate(x, d->activation) * z);
+        return;
+    }
+    const size_t angle = row % d->tokens * (d->head / 2) + pair, at = row * d->outputs + column;
+    store(d, at, x * d->cos[angle] - z * d->sin[angle]);
+    store(d, at + 16, z * d->cos[angle] + x * d->sin[angle]);
+}
+
 static void dense(const struct dense *d, size_t unit, double (*sum)(const struct dense *, size_t, size_t)) {
     const size_t panels = dense_panels(d), column = unit % panels * PANEL, row = unit / panels * DENSE_ROWS;
     for (size_t i = row; i < smaller(row + DENSE_ROWS, d->rows); i++)
         for (size_t j = column; j < smaller(column + PANEL, d->outputs); j++) {
-            const double y = activate(sum(d, i, j) + (d->bias ? d->bias[j] : 0), d->activation);
-            const size_t at = i * d->outputs + j;
-            if (d->y) d->y[at] = (float)y;
-            else if (d->y16) d->y16[at] = bits_of(y);
-            else d->y8[at] = quantize(y, d->rounding);
+            const double y = sum(d, i, j) + (d->bias ? d->bias[j] : 0);
+            if (d->ending == ACTIVATED) store(d, i * d->outputs + j, activate(y, d->activation));
+            else if (j % PANEL < 16) end_together(d, y, sum(d, i, j + 16) + (d->bias ? d->bias[j + 16] : 0), i, j);
         }
 }
 static void dense_int8_unit(void *operation, size_t unit) { dense(operation, unit, int8_sum); }
@@ -169,7 +186,7 @@ static void norm_unit(void *operation, size_t unit) {
         for (size_t i = 0; i < n->width; i++) variance += (n->y[at + i] - mean) * (n->y[at + i] - mean) / (double)n->width;
         for (size_t i = 0; i < n->width; i++) {
             const double y = (n->y[at + i] - mean) / sqrt(variance + n->epsilon) * n->gamma[i] + n->beta[i];
-            n->y[at + i] = (float)y;
+            if (!n->keeps_sum) n->y[at + i] = (float)y;
             if (n->y8) n->y8[at + i] = quantize(y, n->rounding);
             if (n->y16) n->y16[at + i] = bits_of(y);
         }

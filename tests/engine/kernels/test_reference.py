@@ -58,7 +58,8 @@ class Level(ctypes.Structure):
 class Dense(Operation):
     _fields_: ClassVar = [
         *layout("x weight bias scale offset", "rows inputs outputs", ("activation", ctypes.c_int)),
-        *layout("y y16 y8", "", ("rounding", Rounding)),
+        *layout("y y16 y8", "", ("rounding", Rounding), ("ending", ctypes.c_int)),
+        *layout("cos sin", "tokens head"),
     ]
 
 
@@ -72,9 +73,8 @@ class Attention(Operation):
 
 class Norm(Operation):
     _fields_: ClassVar = [
-        *layout("x y residual factor gamma beta", "", ("epsilon", ctypes.c_float)),
-        *layout("", "rows width", ("y8", ctypes.c_void_p), ("y16", ctypes.c_void_p)),
-        ("rounding", Rounding),
+        *layout("x y residual factor gamma beta", "", ("epsilon", ctypes.c_float), *layout("", "rows width")),
+        *layout("y8 y16", "", ("rounding", Rounding), ("keeps_sum", ctypes.c_int)),
     ]
 
 
