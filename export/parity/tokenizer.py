@@ -46,6 +46,7 @@ HARD_PAIRS = (
     ("", "and one whose first is"),
 )
 FIRST_TOKENS, LAST_TOKENS = 8, 16  # of the added tokens, by id, that texts are made of
+LONGEST = 400_000  # characters of a text: transformers keeps all encodings that it cuts off, which takes gigabytes
 MOST_SHOWN = 3  # differences in an error message
 SECONDS = 120  # that transformers may take
 # Of two texts that are too long, these versions of tokenizers give the odd token to the second, even if the first is longer.
@@ -85,8 +86,9 @@ def check_texts(tokens: Tokenization) -> list[TextOrPair]:
         if "mask" not in token.lower():  # versions of transformers differ in whether it includes the space before it
             texts += [f"before {token} after", f"in{token}side", token.lower(), token.upper(), (token, f"{token}, {token}")]
     n = tokens.max_length
-    words, others = "good bad " * n, "the movie was not that good, was it? " * n
-    pairs = [(words, "short"), ("short", words), (words, others), (others, words), (others * 40, words[: 4 * n])]
+    words, others = "good bad " * n, "the movie was not that good, was it? " * max(min(n, 512), n // 4)
+    longest = others * max(1, min(40, LONGEST // len(others)))
+    pairs = [(words, "short"), ("short", words), (words, others), (others, words), (longest, words[: 4 * n])]
     return [*texts, words, *pairs]
 
 

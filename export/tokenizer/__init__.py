@@ -17,7 +17,7 @@ from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.tokenizer import Row, TextTokenizer
 
 from ..checkpoint.architecture import Shape, read_json
-from .classes import AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
+from .classes import ANY_CLASS, AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
 from .files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, token_text
 from .parts import Spec, differing, form_of, normal_form, to_json, without_segments
 
@@ -207,7 +207,7 @@ def _class(files: TokenizerFiles, family: str) -> tuple[str, TokenizerClass | No
         )
     if (does := OWN_CODE.get(name.removesuffix("Fast"))) is not None:
         raise CheckpointError(f"tokenizer_class is {name!r}, which {does}, and no file describes that: {_WAY_OUT}")
-    return name, class_of(name)
+    return name, AS_IT_IS if family in ANY_CLASS else class_of(name)
 
 
 def _try(tokenizer: Tokenizer, model: Spec, folder: Path) -> None:

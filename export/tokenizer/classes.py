@@ -296,8 +296,12 @@ OF_FAMILY: Mapping[str, TokenizerClass] = {
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,
     "camembert": CAMEMBERT,
+    "modernbert": AS_IT_IS,
 }
 """The class of a ``model_type`` if no file names one."""
+
+ANY_CLASS = frozenset({"modernbert"})
+"""Families whose tokenizer.json is used as it is, whatever class the files name."""
 
 OWN_CODE: Mapping[str, str] = {
     "BertJapaneseTokenizer": "cuts Japanese words by MeCab, Sudachi or Juman",

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 BASE = [
     *("the", "a", "movie", "film", "was", "is", "not", "good", "bad", "great", "awful", "fine", "paris", "café", "straße"),
@@ -45,6 +45,49 @@ def word_piece(**switches: Any) -> Tokenizer:
     return tokenizer
 
 
+def modernbert_bytes(sentences: list[str] = SENTENCES, size: int = 400) -> Tokenizer:
+    """Return byte-level BPE as of ModernBERT: NFC, runs of spaces as added tokens, ``[CLS] A [SEP] B [SEP]``."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        sentences * 10, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    )
+    masked = ["|||EMAIL_ADDRESS|||", "|||IP_ADDRESS|||"]
+    tokenizer.add_tokens([*(AddedToken(" " * count, normalized=True) for count in range(24, 1, -1)), *masked, "[unused0]"])
+    tokenizer.add_special_tokens(["[UNK]", "[CLS]", "[SEP]", "[PAD]", AddedToken("[MASK]", lstrip=True, normalized=False)])
+    return _with_ends(tokenizer, "[CLS]", "[SEP]")
+
+
+def gemma_pieces(sentences: list[str] = SENTENCES, size: int = 500) -> Tokenizer:
+    """Return BPE as of Gemma and mmBERT: spaces as ``▁``, unknown characters as bytes, ``<bos> A <eos> B <eos>``."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    runs = ["\n\n\n\n", "▁▁▁▁", "----", "...."]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))], show_progress=False
+    )
+    tokenizer.train_from_iterator([*sentences, *runs] * 10, trainer)
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    plain = [mark * count for mark in ("\n", "▁") for count in range(2, 32)] + ["<table>"]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in plain])
+    return _with_ends(tokenizer, "<bos>", "<eos>")
+
+
+def _with_ends(tokenizer: Tokenizer, start: str, end: str) -> Tokenizer:
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start}:0 $A:0 {end}:0",
+        pair=f"{start}:0 $A:0 {end}:0 $B:1 {end}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (start, end)],
+    )
+    return tokenizer
+
+
 class Maker:
     """Writes the files of one random tokenizer."""
 
@@ -59,7 +102,8 @@ class Maker:
     def make(self) -> str:
         """Write a tokenizer; return the family of a model that would have it."""
         kind = self.r.choice(
-            ["bert", "bert", "distilbert", "electra", "roberta", "roberta", "xlm-roberta", "camembert", "as_it_is", "as_it_is"]
+            ["bert", "bert", "distilbert", "electra", "roberta", "roberta", "xlm-roberta", "camembert"]
+            + 2 * ["as_it_is", "modernbert"]
         )
         family = getattr(self, f"_{kind.replace('-', '_')}")()
         self._more()
@@ -247,6 +291,22 @@ class Maker:
         if self.chance():
             self.config |= self.special
         return self.r.choice(["bert", "roberta", "electra"])
+
+    def _modernbert(self) -> str:
+        """Write a tokenizer.json that is used as it is, whatever class and switches the config names."""
+        made = self.r.choice([modernbert_bytes, gemma_pieces])()
+        if self.chance(0.2):
+            made.post_processor = processors.Sequence([])
+        self._file(made).save(str(self.folder / "tokenizer.json"))
+        names = ["PreTrainedTokenizer", "TokenizersBackend", "GemmaTokenizer", "RobertaTokenizer", "BertTokenizer", "Unknown"]
+        self._class(self.r.choice(names))
+        for switch in ("add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case", "clean_up_tokenization_spaces"):
+            self._flag(switch, share=0.3)
+        self.special = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+        if made.token_to_id("<bos>"):
+            self.special = {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "mask_token": "<mask>"}
+        self.config |= self.special if self.chance(0.8) else {}
+        return "modernbert"
 
     # parts of any class
 
