@@ -49,10 +49,12 @@ class CalibrationGraph(CpuFp32):
         self._observe(x, len(weights.weight))
         return super().dense_activation(name, x, weights, kind)
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
+    def dense_add_norm(
+        self, name: str, x: str, weights: Dense, residual: str, norm: Norm, *, final: bool = False
+    ) -> tuple[str, str]:
         """Observe the inputs of output projection and second feed-forward."""
         self._observe(x, len(weights.weight))
-        return super().dense_add_norm(name, x, weights, residual, norm)
+        return super().dense_add_norm(name, x, weights, residual, norm, final=final)
 
 
 @dataclasses.dataclass
@@ -79,7 +81,7 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Row]) -> tuple[LayerPara
     a = baseline.architecture
     tokens = sum(len(text.ids) for text in texts)
     count = 4 * a.layers
-    cls_only = range(count - 3, count)  # of the last layer, one row a text
+    cls_only = range(count - 3, count) if a.pooling == "cls" else ()  # of the last layer, one row a text
     observers = [Observer(ROWS / (len(texts) if i in cls_only else tokens)) for i in range(count)]
     random = np.random.default_rng(0)
     names = [f"input_{i}" for i in range(count)]

@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,19 @@ class Dense:
 
     weight: NDArray[Any]
     bias: Array
+
+    def columns(self, order: NDArray[np.intp]) -> Self:
+        """Return the layer with its outputs in another order."""
+        return dataclasses.replace(self, weight=self.weight[:, order], bias=self.bias[order])
+
+    def filled(self, count: int) -> Self:
+        """Return the layer with ``count`` more outputs, of zeros."""
+        return dataclasses.replace(self, weight=np.pad(self.weight, ((0, 0), (0, count))), bias=np.pad(self.bias, (0, count)))
+
+    def beside(self, other: Self) -> Self:
+        """Return the layer with the outputs of ``other`` after its own."""
+        weight = np.concatenate([self.weight, other.weight], axis=1)
+        return dataclasses.replace(self, weight=weight, bias=np.concatenate([self.bias, other.bias]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,8 @@ def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[L
     for i in range(a.layers):
         layer = weights.layer(i)
         layer = fold_biases(layer, rotary=bool(a.thetas)) if low.folds_biases and isinstance(weights, Weights) else layer
-        cls_only = i == a.layers - 1 and a.pooling == "cls"
+        last = i == a.layers - 1
+        cls_only = last and a.pooling == "cls"
         with graph.scope(f"layer.{i}"):
             with graph.scope("attention"):
                 # softmax(q k^T / sqrt(d)) v for each head, side by side
@@ -46,9 +47,8 @@ def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[L
                     inner = low.dense_activation("intermediate", normed, layer.intermediate, a.activation)
                 else:
                     inner = low.dense_gated("intermediate", normed, layer.intermediate, layer.gate, a.activation)
-                x, normed = low.dense_add_norm(
-                    "output", inner, layer.output, x, layer.output_norm
-                )  # inner: [rows, intermediate]
+                # inner: [rows, intermediate]
+                x, normed = low.dense_add_norm("output", inner, layer.output, x, layer.output_norm, final=last)
     with graph.scope("head"):
         pooled = normed if a.pooling == "cls" else low.mean_rows(normed)  # [batch, hidden]
         for step in a.head:

@@ -66,11 +66,13 @@ class Lowering(abc.ABC):
         raise NotImplementedError  # ``unsupported`` says so before
 
     @abc.abstractmethod
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
+    def dense_add_norm(
+        self, name: str, x: str, weights: Dense, residual: str, norm: Norm, *, final: bool = False
+    ) -> tuple[str, str]:
         """Compute ``x W + b + residual`` and its normalization over the last axis (Ba et al. 2016).
 
         Returns:
-            The residual that goes on, and the normalized result: without ``pre_norm`` both are the latter.
+            The residual that goes on, and the normalized result; without ``pre_norm``, or if ``final``, both are the latter.
         """
 
     def mean_rows(self, x: str) -> str:

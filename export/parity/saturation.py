@@ -25,7 +25,7 @@ from .texts import CheckSet
 MEASURED_EXACT = "the same graph with exact products, because this processor's saturate"
 MEASURED_SATURATED = "the same graph with each pair of products clipped at 16 bits, as by ONNX Runtime's AVX2 kernel"
 BATCH_TOKENS = 512  # or one text; more need more memory, and more weights may saturate with one of them
-BIAS = 4  # place of the bias among the inputs of ``Dense``, right after the outputs' scales
+BIAS = 4  # place of the bias among the inputs of a product, right after the outputs' scales
 _PRECISION = "int8"
 
 
@@ -80,13 +80,14 @@ def open_stand_in(path: Path, *, saturating: bool) -> Any:
 
 
 def _add_biases(graph: Any) -> None:
-    """Give a ``Dense`` without a bias one of zeros, because the stand-in adds it by an operator that needs one."""
+    """Give a product without a bias one of zeros, because the stand-in adds it by an operator that needs one."""
     outputs = {weight.name: weight.dims[0] for weight in graph.initializer if len(weight.dims) == 1}
     for node in graph.node:
-        if node.op_type == "Dense" and len(node.input) == BIAS:
+        if node.op_type.startswith("Dense") and not "".join(node.input[BIAS : BIAS + 1]):
             name = f"{node.name}/zeros"
-            graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(outputs[node.input[-1]], np.float32), name))
-            node.input.append(name)
+            graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(outputs[node.input[BIAS - 1]], np.float32), name))
+            del node.input[BIAS : BIAS + 1]
+            node.input.insert(BIAS, name)
 
 
 def by_length(checks: CheckSet) -> CheckSet:

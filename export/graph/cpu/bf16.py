@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint.weights import Dense, Embeddings, Norm
-from ..operators import ACTIVATIONS, DOMAIN, to_panels
-from .narrow import SIXTEEN, CpuOperators, Words, fits_float16
+from ..operators import ACTIVATIONS, DOMAIN, GLUS, to_panels
+from .narrow import SIXTEEN, CpuOperators, Words, fits_float16, interleaved, rows_filled
 
 PAIR = 2  # inputs that the instruction takes at once
 
@@ -25,20 +25,27 @@ class Bf16Products(CpuOperators):
         """``act(x W + b)`` in bfloat16."""
         return self.bf16_dense(f"Bf16Dense{ACTIVATIONS[kind]}", name, x16, weights)
 
-    def bf16_add_norm(self, name: str, x16: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
-        """``norm(x W + b + residual)`` in float32 and in bfloat16."""
+    def bf16_gated(self, name: str, x16: str, weights: Dense, gate: Dense, kind: str) -> str:
+        """``act(x W + b) * (x V + c)`` in bfloat16, the weights of both side by side."""
+        return self.bf16_dense(f"Bf16Dense{GLUS[ACTIVATIONS[kind]]}", name, x16, interleaved(weights, gate))
+
+    def bf16_add_norm(
+        self, name: str, x16: str, weights: Dense, residual: str, norm: Norm, *, pre_norm: bool = False
+    ) -> tuple[str, str]:
+        """``norm(x W + b + residual)`` in float32 and in bfloat16, or if ``pre_norm`` the sum in float32 and its norm."""
         g = self.graph
+        weights = rows_filled(weights) if self.architecture.gated else weights
         gamma, beta = g.weight(f"{name}.norm.weight", norm.weight), g.weight(f"{name}.norm.bias", norm.bias)
-        operands = (*self._bf16_operands(name, x16, weights), residual, gamma, beta)
+        operands = (*self.bf16_operands(name, x16, weights), residual, gamma, beta)
         sizes = {"width": weights.weight.shape[1], "epsilon": self.architecture.norm_eps}
-        y, y16 = self.operator("Bf16DenseAddNorm", 2, *operands, **sizes)
+        y, y16 = self.operator("Bf16DenseAddPreNorm" if pre_norm else "Bf16DenseAddNorm", 2, *operands, **sizes)
         return y, y16
 
     def bf16_dense(self, operator: str, name: str, x16: str, weights: Dense) -> str:
         """A product, by the name of its operator."""
-        return self.operator(operator, 1, *self._bf16_operands(name, x16, weights), width=weights.weight.shape[1])[0]
+        return self.operator(operator, 1, *self.bf16_operands(name, x16, weights), width=weights.weight.shape[1])[0]
 
-    def _bf16_operands(self, name: str, x16: str, weights: Dense) -> tuple[str, ...]:
+    def bf16_operands(self, name: str, x16: str, weights: Dense) -> tuple[str, ...]:
         """Input, weight, bias."""
         panels = to_panels(bfloat16(weights.weight), PAIR)
         return x16, self.graph.weight(f"{name}.weight", panels), self.bias(name, weights)
@@ -49,7 +56,7 @@ class CpuBf16(Bf16Products):
 
     file: ClassVar[str] = "onnx/model_bf16.onnx"
     precision: ClassVar[str] = "bf16"
-    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Bf16Attention", "Attention")
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Bf16Attention", f"{DOMAIN}:Bf16WindowAttention", "Attention")
     takes: ClassVar[int] = PAIR
     divided: ClassVar[tuple[str, ...]] = ("hidden_size", "intermediate_size")
 
@@ -70,15 +77,28 @@ class CpuBf16(Bf16Products):
             self.graph.declare(y, "bfloat16", ["batch", "sequence", self.architecture.hidden_size])
         return y
 
-    def narrow_attention(self, q: str, k: str, v: str, following: Dense) -> str:
+    def turned_product(self, name: str, narrow: str, weights: Dense, rope: tuple[str, str]) -> str:
+        """Compute ``rope(x W + b)`` in bfloat16."""
+        width = self.architecture.hidden_size
+        y = self.operator("Bf16DenseRope", 1, *self.bf16_operands(name, narrow, weights), *rope, width=width)[0]
+        self.graph.declare(y, "bfloat16", ["batch", "sequence", width])
+        return y
+
+    def turn_narrow(self, x: str, i: int) -> str:
+        """RoPE by a node of its own, in float32."""
+        return self.graph.cast(super().turn_narrow(self.graph.cast(x, "float32"), i), "bfloat16")
+
+    def narrow_attention(self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None) -> str:
         """``softmax(q k^T) v`` in bfloat16; our kernel takes heads by sixteens, ONNX Runtime all others, in fp32."""
         g, heads = self.graph, self.architecture.heads
         if self.architecture.head_size % SIXTEEN:
             absent = ("", "", "")  # no mask, nothing past
             wide = (g.cast(each, "float32") for each in (q, k, v))
-            y = g.op("Attention", *wide, *absent, self.tokens, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+            y = g.op("Attention", *wide, *absent, lengths, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
             return g.cast(y, "bfloat16")
-        return self.operator("Bf16Attention", 1, q, k, v, self.tokens, num_heads=heads)[0]
+        if window is not None:
+            return self.operator("Bf16WindowAttention", 1, q, k, v, lengths, num_heads=heads, window=window)[0]
+        return self.operator("Bf16Attention", 1, q, k, v, lengths, num_heads=heads)[0]
 
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
         """One operator with a bfloat16 result; in the head, as in fp32."""
@@ -86,10 +106,19 @@ class CpuBf16(Bf16Products):
             return super().dense_activation(name, x, weights, kind)
         return self.bf16_activation(name, self.narrow(name, x, weights), weights, kind)
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
+    def dense_gated(self, name: str, x: str, weights: Dense, gate: Dense, kind: str) -> str:
+        """One operator with a bfloat16 result."""
+        return self.bf16_gated(name, self.narrow(name, x, weights), weights, gate, kind)
+
+    def dense_add_norm(
+        self, name: str, x: str, weights: Dense, residual: str, norm: Norm, *, final: bool = False
+    ) -> tuple[str, str]:
         """One operator with a float32 result and, for the next product, a bfloat16 one."""
-        y, self._narrow[y] = self.bf16_add_norm(name, x, weights, residual, norm)
-        return y, y
+        kept = self.architecture.pre_norm and not final
+        y, y16 = self.bf16_add_norm(name, x, weights, residual, norm, pre_norm=kept)
+        normed = y16 if kept else y
+        self._narrow[normed] = y16
+        return y, normed
 
     def _words(self, table: NDArray[Any]) -> str:
         """Gather rows stored as float16: ``[batch, seq, width]``."""

@@ -230,11 +230,13 @@ class CpuFp32(Lowering):
         """Two ``Gemm``, because splitting the result of one copies it."""
         return self.graph.op("Mul", self.dense_activation(name, x, weights, kind), self.dense("gate", x, gate))
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
+    def dense_add_norm(
+        self, name: str, x: str, weights: Dense, residual: str, norm: Norm, *, final: bool = False
+    ) -> tuple[str, str]:
         """``Add`` and ``LayerNormalization``: on the CPU faster than ``SkipLayerNormalization``."""
         total = self.graph.op("Add", self.dense(name, x, weights), residual)
         normed = self._norm(total, norm)
-        return (total if self.architecture.pre_norm else normed), normed
+        return (total if self.architecture.pre_norm and not final else normed), normed
 
     def mean_rows(self, x: str) -> str:
         """A running sum, whose last row is the same with padding behind the text or without; then the division."""

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ...checkpoint.weights import Dense, Embeddings, Norm
 from ..int8.weights import FOUR, QuantizedDense, QuantizedEmbeddings, QuantParams, quantize_table
-from ..operators import ACTIVATIONS, DOMAIN, to_panels
+from ..operators import ACTIVATIONS, DOMAIN, GLUS, to_panels
 from .bf16 import Bf16Products
-from .narrow import SIXTEEN, Words
+from .narrow import SIXTEEN, Words, interleaved
 
 
 class CpuInt8(Bf16Products):
@@ -24,7 +24,7 @@ class CpuInt8(Bf16Products):
 
     file: ClassVar[str] = "onnx/model_int8.onnx"
     precision: ClassVar[str] = "int8"
-    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Attention", "Attention")
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Attention", f"{DOMAIN}:WindowAttention", "Attention")
     takes: ClassVar[int] = FOUR
     divided: ClassVar[tuple[str, ...]] = ("hidden_size",)  # the neurons are rounded up with zeros
 
@@ -51,15 +51,24 @@ class CpuInt8(Bf16Products):
             self.graph.declare(y, "float32", ["batch", "sequence", self.architecture.hidden_size])
         return y
 
-    def narrow_attention(self, q: str, k: str, v: str, following: Dense) -> str:
+    def turned_product(self, name: str, narrow: str, weights: Dense, rope: tuple[str, str]) -> str:
+        """Compute ``rope(x W + b)`` in float32."""
+        y = self.operator("DenseRope", 1, *self._operands(name, narrow, _int8(weights)), *rope)[0]
+        self.graph.declare(y, "float32", ["batch", "sequence", self.architecture.hidden_size])
+        return y
+
+    def narrow_attention(self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None) -> str:
         """``softmax(q k^T) v`` in uint8; our kernel takes heads by sixteens, ONNX Runtime all others."""
         g, heads = self.graph, self.architecture.heads
         scale, zero_point = self._constants("context", _int8(following).input)
         if self.architecture.head_size % SIXTEEN:
             absent = ("", "", "")  # no mask, nothing past
-            y = g.op("Attention", q, k, v, *absent, self.tokens, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+            y = g.op("Attention", q, k, v, *absent, lengths, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
             return g.op("QuantizeLinear", y, scale, zero_point)
-        return self.operator("Attention", 1, q, k, v, self.tokens, scale, zero_point, num_heads=heads)[0]
+        operands = (q, k, v, lengths, scale, zero_point)
+        if window is not None:
+            return self.operator("WindowAttention", 1, *operands, num_heads=heads, window=window)[0]
+        return self.operator("Attention", 1, *operands, num_heads=heads)[0]
 
     def dense(self, name: str, x: str, weights: Dense) -> str:
         """An int8 product, or one in fp32."""
@@ -77,11 +86,23 @@ class CpuInt8(Bf16Products):
         operands = self._operands(name, self.narrow(name, x, weights), weights)
         return self.operator(f"Dense{ACTIVATIONS[kind]}", 1, *operands, *self._constants(name, weights.following))[0]
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
-        """One operator with a float32 result and, for the next product, a uint8 one."""
+    def dense_gated(self, name: str, x: str, weights: Dense, gate: Dense, kind: str) -> str:
+        """One operator with a uint8 or bfloat16 result, the weights of both side by side."""
         if not isinstance(weights, QuantizedDense):
-            y, _ = self.bf16_add_norm(name, x, weights, residual, norm)
-            return y, y
+            return self.bf16_gated(name, self.graph.cast(x, "bfloat16"), weights, gate, kind)
+        assert weights.following is not None  # the second feed-forward follows the first
+        both, operator = interleaved(weights, gate), GLUS[ACTIVATIONS[kind]]
+        operands = self._operands(name, self.narrow(name, x, weights), _int8(both))
+        return self.operator(f"Dense{operator}", 1, *operands, *self._constants(name, weights.following))[0]
+
+    def dense_add_norm(
+        self, name: str, x: str, weights: Dense, residual: str, norm: Norm, *, final: bool = False
+    ) -> tuple[str, str]:
+        """One operator with a float32 result and, for the next product, a uint8 one."""
+        kept = self.architecture.pre_norm and not final
+        if not isinstance(weights, QuantizedDense):
+            y, _ = self.bf16_add_norm(name, x, weights, residual, norm, pre_norm=kept)
+            return y, self._norm(y, norm) if kept else y
         dense, g = weights, self.graph
         assert dense.residual is not None  # every product with a residual has its factor
         factor, gamma, beta = (
@@ -90,9 +111,15 @@ class CpuInt8(Bf16Products):
         )
         output = self._constants(f"{name}.norm", dense.following or QuantParams(scale=1.0, zero_point=0))
         operands = (*self._operands(name, x, dense), residual, factor, gamma, beta, *output)
-        y, y8 = self.operator("DenseAddNorm", 2, *operands, epsilon=self.architecture.norm_eps)
-        self._narrow[y] = y8
-        return y, y
+        operator = "DenseAddPreNorm" if kept else "DenseAddNorm"
+        y, y8 = self.operator(operator, 2, *operands, epsilon=self.architecture.norm_eps)
+        if not kept:
+            self._narrow[y] = y8
+            return y, y
+        if dense.following is None:  # a product in bfloat16 takes it
+            return y, self._norm(y, norm)
+        self._narrow[y8] = y8
+        return y, y8
 
     def _operands(self, name: str, x8: str, weights: QuantizedDense) -> tuple[str, ...]:
         """Input, its zero point, weight, scales of the outputs, bias."""

@@ -7,6 +7,7 @@ in which the next product takes it. Only the residual and the head are float32.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer
+from ..blocks import number
 from ..builder import FLOAT16_MAX
-from ..operators import ACTIVATIONS, DOMAIN, embed_function, functions
+from ..operators import ACTIVATIONS, DOMAIN, PANEL, embed_function, functions
 from .fp32 import CpuFp32
 
 SIXTEEN = 16  # numbers of a register; the attention kernels take heads of a multiple of this width
@@ -44,8 +46,10 @@ class CpuOperators(CpuFp32):
         for name in cls.divided:
             if getattr(a, name) % cls.takes:
                 return f"{name} {getattr(a, name)} is not a multiple of {cls.takes}"
-        if a.pre_norm:
-            return "its operators do not know RoPE and windows yet"
+        if a.windows and a.head_size % SIXTEEN:
+            return (
+                f"heads of width {a.head_size} are not a multiple of {SIXTEEN}, and its attention with a window takes no others"
+            )
         if a.activation not in ACTIVATIONS:
             return f"its operators know the activations {', '.join(ACTIVATIONS)}, and this model's is {a.activation}"
         return None
@@ -61,7 +65,7 @@ class CpuOperators(CpuFp32):
         """One operator, with a narrow result for the first products; before a projection as in fp32."""
         self._narrow: dict[str, str] = {}  # float tensors, and the narrow form that an operator gave with them
         words = None if tables.projection is not None else self.stored_words(tables)
-        if words is None or tables.position is None:
+        if words is None:
             return super().embed(tables)
         g, a = self.graph, self.architecture
         segments = tables.token_type is not None
@@ -69,14 +73,16 @@ class CpuOperators(CpuFp32):
             "input_ids",
             "token_type_ids" if segments else "",
             words.table,
-            self._stored("position", tables.position),
+            "" if tables.position is None else self._stored("position", tables.position),
             g.weight("token_type", tables.token_type) if tables.token_type is not None else "",
             g.weight("norm.weight", tables.norm.weight),
             g.weight("norm.bias", tables.norm.bias),
             *words.rest,
         )
         counted = {"padding_id": a.padding_id} if a.position_offset else {}
-        g.define(embed_function(words.operator, segments=segments, counted=bool(counted)))
+        g.define(
+            embed_function(words.operator, segments=segments, counted=bool(counted), positioned=tables.position is not None)
+        )
         y, narrow = g.ops(words.operator, 2, *operands, domain=DOMAIN, epsilon=a.norm_eps, **counted)
         self._narrow[y] = narrow
         return y
@@ -94,23 +100,48 @@ class CpuOperators(CpuFp32):
         """Compute ``x W + b`` in the format that attention takes."""
 
     @abc.abstractmethod
-    def narrow_attention(self, q: str, k: str, v: str, following: Dense) -> str:
+    def turned_product(self, name: str, narrow: str, weights: Dense, rope: tuple[str, str]) -> str:
+        """Compute ``rope(x W + b)`` likewise, of weights with ``in_pairs``, by the tables of cos and sin."""
+
+    @abc.abstractmethod
+    def narrow_attention(self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None) -> str:
         """Compute ``softmax(q k^T) v`` in the format that the product of ``following`` takes."""
 
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Three products of the narrow form of ``x``, and attention: ``[batch, seq, hidden]``, or ``[batch, hidden]``."""
-        g = self.graph
-        query = self._scaled(layer.query)
+        g, window, lengths = self.graph, self.architecture.window(i), self.tokens
+        query, key = self._paired(self._scaled(layer.query)), self._paired(layer.key)
         narrow = self.narrow("query_key_value", x, query)  # [batch, seq, hidden]
         if cls_only:
-            first = self.product("query", self.cls_rows(narrow), query)  # [batch, hidden]
+            first = self.product("query", self.cls_rows(narrow), query)  # [batch, hidden]; RoPE does not turn the first token
             q = g.op("Unsqueeze", first, g.constant([1], "int64"))  # [batch, 1, hidden]
+            if window is not None:  # [CLS] sees the first tokens
+                seen, zero, axis = number(g, window + 1), number(g, 0), number(g, 1)
+                narrow, lengths, window = g.op("Slice", narrow, zero, seen, axis), g.op("Min", lengths, seen), None
         else:
-            q = self.product("query", narrow, query)
-        k, v = (self.product(name, narrow, part) for name, part in (("key", layer.key), ("value", layer.value)))
-        context = self.narrow_attention(q, k, v, layer.attention_output)
+            q = self._turned_product("query", narrow, query, i)
+        k, v = self._turned_product("key", narrow, key, i), self.product("value", narrow, layer.value)
+        context = self.narrow_attention(q, k, v, lengths, layer.attention_output, window)
         # [batch, 1, hidden] to [batch, hidden], or [batch, seq, hidden] as it is
         return g.op("Squeeze", context, g.constant([1], "int64")) if cls_only else context
+
+    def _turned_product(self, name: str, narrow: str, weights: Dense, i: int) -> str:
+        """``x W + b``, turned if layer ``i`` has RoPE."""
+        a = self.architecture
+        if not a.thetas:
+            return self.product(name, narrow, weights)
+        if a.head_size % PANEL == 0:
+            return self.turned_product(name, narrow, weights, self.rope(a.thetas[i]))
+        return self.turn_narrow(self.product(name, narrow, weights), i)
+
+    def turn_narrow(self, x: str, i: int) -> str:
+        """RoPE by a node of its own, for heads that do not fill panels."""
+        return self._turn(x, i)
+
+    def _paired(self, weights: Dense) -> Dense:
+        """Queries or keys in the order in which a product turns them; scores do not see the order."""
+        a = self.architecture
+        return in_pairs(weights, a.head_size) if a.thetas and a.head_size % PANEL == 0 else weights
 
     def cls_rows(self, x: str) -> str:
         """``[batch, seq, hidden]`` to ``[batch, hidden]``."""
@@ -140,6 +171,26 @@ class CpuOperators(CpuFp32):
         if array.size < HALF_FROM or not fits_float16(array):
             return self.graph.weight(name, array)
         return self.graph.cast(self.graph.weight(name, array.astype(np.float16)), "float32")
+
+
+def in_pairs(weights: Dense, head_size: int) -> Dense:
+    """Reorder the outputs of each head: a panel has the first halves of 16 of RoPE's pairs, then their second halves."""
+    outputs = np.arange(weights.weight.shape[1]).reshape(-1, 2, head_size // PANEL, PANEL // 2)  # [heads, halves, panels, 16]
+    return weights.columns(outputs.transpose(0, 2, 1, 3).ravel())
+
+
+def interleaved(weights: Dense, gate: Dense) -> Dense:
+    """Put the outputs of both side by side: a panel has those of 16 neurons, then the gate's of the same; zeros fill it up."""
+    filled = -weights.weight.shape[1] % (PANEL // 2)
+    first, second = weights.filled(filled), gate.filled(filled)
+    width = first.weight.shape[1]
+    order = np.arange(2 * width).reshape(2, -1, PANEL // 2).transpose(1, 0, 2).ravel()
+    return first.beside(second).columns(order)
+
+
+def rows_filled(weights: Dense) -> Dense:
+    """Fill the inputs up with zeros, as ``interleaved`` does with the neurons that they are."""
+    return dataclasses.replace(weights, weight=np.pad(weights.weight, ((0, -len(weights.weight) % (PANEL // 2)), (0, 0))))
 
 
 def fits_float16(array: NDArray[Any]) -> bool:

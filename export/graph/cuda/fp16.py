@@ -119,7 +119,9 @@ class CudaFp16(Lowering):
             return clip_activation(g, y, "float16") if kind == "gelu_10" else y
         return activate(g, g.op("Add", product, bias), kind, opset=self.opset, dtype="float16")
 
-    def dense_add_norm(self, name: str, x: str, weights: Dense, residual: str, norm: Norm) -> tuple[str, str]:
+    def dense_add_norm(
+        self, name: str, x: str, weights: Dense, residual: str, norm: Norm, *, final: bool = False
+    ) -> tuple[str, str]:
         """``MatMul``, then bias, residual and normalization in one node."""
         g = self.graph
         product = g.op("MatMul", x, self._half(f"{name}.weight", weights.weight))

@@ -7,6 +7,7 @@ so x is transformed first, at the cost of one Mul at each residual:
 * Shift: the middle of each channel's range moves from the input, times W, into the bias.
 * Smoothing (SmoothQuant, Xiao et al. 2022): each channel of the input is divided by s, each row of W multiplied by it. It is
   folded into the gamma and beta before, or into the values' scales, because the rows of a softmax sum to 1.
+* Smoothing of a gated feed-forward's neurons is folded into the gate.
 * Outlier channel splitting (OCS, Zhao et al. 2019) of the largest neurons before the second feed-forward product. Uint8
   saturates at C, so the neuron gives min(act(x), C), and its k-th copy act(x - k C) by a lower bias. Their sum is act(x): exact
   for ReLU, within 0.2 near the joins for GELU if C >= 3.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ ALPHAS = (0.7, 0.8, 0.9, 1.0)  # migration strengths of SmoothQuant that are tri
 COLUMNS = 512  # outputs of a product on which they are compared
 HEADROOM = 1.1  # of the calibrated range, for texts that go beyond it
 SPLITS = 16  # copies of a layer for each 1024 neurons; a multiple of what the product's kernel takes at once
+SIXTEEN = 16  # neurons of a gated feed-forward that a panel has; their number is rounded up
 FOUR = 4  # inputs that the instruction behind a uint8 product takes at once
 
 
@@ -46,6 +49,10 @@ class SmoothedParams(QuantParams):
     smooth: Array
 
 
+PLAIN = SmoothedParams(scale=1.0, zero_point=0, shift=np.zeros(1, np.float32), smooth=np.ones(1, np.float32))
+"""Parameters of a residual that is neither shifted nor smoothed."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitParams(QuantParams):
     """Parameters of split neurons: the neuron of each copy, and the offset of its bias, ``[copies]``."""
@@ -61,7 +68,7 @@ class LayerParams:
     query: SmoothedParams
     attention_output: SmoothedParams
     intermediate: SmoothedParams
-    output: SplitParams
+    output: SplitParams | SmoothedParams  # smoothed behind a gate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,18 +84,23 @@ def fit_layer(layer: Layer, observed: Sequence[Observed]) -> LayerParams:
     """Fit a layer's parameters; ``observed`` has its inputs in the order of ``LayerParams``."""
     query, context, intermediate, output = observed
     joint = np.concatenate([layer.query.weight, layer.key.weight, layer.value.weight], axis=1)
+    inner = layer.intermediate.weight
+    if layer.gate is not None:
+        inner = np.concatenate([inner, layer.gate.weight], axis=1)
     return LayerParams(
         query=fit_smoothed(query, joint),
         attention_output=fit_smoothed(context, layer.attention_output.weight),
-        intermediate=fit_smoothed(intermediate, layer.intermediate.weight),
-        output=fit_split(output),
+        intermediate=fit_smoothed(intermediate, inner),
+        output=fit_split(output) if layer.gate is None else fit_smoothed(output, layer.output.weight, shifted=False),
     )
 
 
-def fit_smoothed(observed: Observed, weight: Array) -> SmoothedParams:
+def fit_smoothed(observed: Observed, weight: Array, *, shifted: bool = True) -> SmoothedParams:
     """Fit the input of a product with ``weight`` ``[in, out]``, by the alpha with the smallest error."""
-    shift = ((observed.low + observed.high) / 2).astype(np.float32)  # [in]
-    reach = np.maximum(observed.high - shift, 1e-4) * HEADROOM
+    middle = ((observed.low + observed.high) / 2).astype(np.float32)  # [in]
+    shift = middle if shifted else np.zeros_like(middle)
+    low, high = np.minimum(observed.low - shift, -1e-4) * HEADROOM, np.maximum(observed.high - shift, 1e-4) * HEADROOM
+    reach = np.maximum(-low, high)
     strength = np.maximum(np.abs(weight).max(axis=1), 1e-6)
     weight = weight[:, :: -(-weight.shape[1] // COLUMNS)]  # every nth output is enough to compare them
     centred = observed.rows - shift  # [n, in]
@@ -97,7 +109,7 @@ def fit_smoothed(observed: Observed, weight: Array) -> SmoothedParams:
     for alpha in ALPHAS:
         smooth = (reach**alpha / strength ** (1 - alpha)).astype(np.float32)
         smooth /= smooth.mean()
-        p = fit_range(-float((reach / smooth).max()), float((reach / smooth).max()))
+        p = fit_range(float((low / smooth).min()), float((high / smooth).max()))
         w8, by_column = quantize_weight(weight * smooth[:, None])
         q = np.clip(np.rint(centred / smooth / p.scale) + p.zero_point, 0, 255) - p.zero_point  # [n, in]
         error = float(np.square((q.astype(np.float32) @ w8.astype(np.float32)) * (p.scale * by_column) - exact).mean())
@@ -157,6 +169,18 @@ class QuantizedDense(Dense):
     residual: Array | None = None  # factor of the residual, ``[out]``
     following: QuantParams | None = None  # parameters of the next product's input; None if the output stays in float32
 
+    def columns(self, order: NDArray[np.intp]) -> Self:
+        """Return the layer with its outputs in another order."""
+        return dataclasses.replace(super().columns(order), scale=self.scale[order])
+
+    def filled(self, count: int) -> Self:
+        """Return the layer with ``count`` more outputs, of zeros."""
+        return dataclasses.replace(super().filled(count), scale=np.pad(self.scale, (0, count), constant_values=1))
+
+    def beside(self, other: Self) -> Self:
+        """Return the layer with the outputs of ``other``, of the same input, after its own."""
+        return dataclasses.replace(super().beside(other), scale=np.concatenate([self.scale, other.scale]))
+
     def times(self, factor: NDArray[np.floating] | float) -> QuantizedDense:
         """Multiply the outputs by ``factor``, ``[out]`` or one number."""
         by = np.asarray(factor, dtype=np.float32)
@@ -192,30 +216,44 @@ class QuantizedWeights:
 
     def layer(self, i: int) -> Layer:
         """Return layer ``i``; its normalizations shift and smooth for the products after them."""
-        layer, params = fold_biases(self.weights.layer(i), rotary=bool(self.weights.architecture.thetas)), self.params[i]
+        a, params = self.weights.architecture, self.params[i]
+        layer = fold_biases(self.weights.layer(i), rotary=bool(a.thetas))
         following = self.params[i + 1].query if i + 1 < len(self.params) else None
         context = params.attention_output
-        value = _quantize(layer.value, params.query)
+        key, value = _quantize(layer.key, params.query), _quantize(layer.value, params.query)
         value = dataclasses.replace(value, bias=value.bias - context.shift).times(1 / context.smooth)
-        attended = _quantize(layer.attention_output, context, residual=params.query)
+        # A pre-norm residual is neither shifted nor smoothed, but for the embeddings, which are normalized.
+        attended = _quantize(layer.attention_output, context, residual=params.query if i == 0 or not a.pre_norm else PLAIN)
         output_norm = layer.output_norm if following is None else _fold(layer.output_norm, following)
         layer = dataclasses.replace(
             layer,
             query=_quantize(layer.query, params.query),
-            key=dataclasses.replace(_quantize(layer.key, params.query), bias=layer.key.bias),  # softmax does not see the shift
+            key=key
+            if a.thetas
+            else dataclasses.replace(key, bias=layer.key.bias),  # without RoPE softmax does not see the shift
             value=value,
             attention_output=attended,
             output_norm=output_norm,
         )
         if i < self.bf16_layers:
             return layer
-        inner = _split_outputs(_quantize(layer.intermediate, params.intermediate), params.output)
-        output = _split_inputs(layer.output, params.output, residual=params.intermediate)
+        inner = _quantize(layer.intermediate, params.intermediate)
+        residual = PLAIN if a.pre_norm else params.intermediate
+        gate: QuantizedDense | None = None
+        if layer.gate is not None and isinstance(params.output, SmoothedParams):
+            gate = _quantize(layer.gate, params.intermediate).times(1 / params.output.smooth)
+            output = _quantize(layer.output, params.output, residual)
+            output = dataclasses.replace(output, weight=np.pad(output.weight, ((0, -len(output.weight) % SIXTEEN), (0, 0))))
+        else:
+            assert isinstance(params.output, SplitParams)  # see fit_layer
+            inner = _split_outputs(inner, params.output)
+            output = _split_inputs(layer.output, params.output, residual)
         return dataclasses.replace(
             layer,
             attention_output=dataclasses.replace(attended, following=params.intermediate),
             attention_norm=_fold(layer.attention_norm, params.intermediate),
             intermediate=dataclasses.replace(inner, following=params.output),
+            gate=gate,
             output=dataclasses.replace(output, following=following),
         )
 
@@ -238,7 +276,7 @@ def _quantize(dense: Dense, p: SmoothedParams, residual: SmoothedParams | None =
     bias = dense.bias + p.shift @ dense.weight
     if residual is None:
         return QuantizedDense(weight, bias, scale, p)
-    return QuantizedDense(weight, bias + residual.shift, scale, p, residual.smooth)
+    return QuantizedDense(weight, bias + residual.shift, scale, p, np.broadcast_to(residual.smooth, bias.shape))
 
 
 def _split_outputs(dense: QuantizedDense, p: SplitParams) -> QuantizedDense:
@@ -258,4 +296,4 @@ def _split_inputs(dense: Dense, p: SplitParams, residual: SmoothedParams) -> Qua
     """Append the copies' rows to the second feed-forward product."""
     weight, scale = quantize_weight(np.concatenate([dense.weight, dense.weight[p.neurons]]))
     weight = np.pad(weight, ((0, -len(weight) % FOUR), (0, 0)))
-    return QuantizedDense(weight, dense.bias + residual.shift, scale, p, residual.smooth)
+    return QuantizedDense(weight, dense.bias + residual.shift, scale, p, np.broadcast_to(residual.smooth, dense.bias.shape))
