@@ -86,14 +86,15 @@ struct norm {
 };
 static inline size_t norm_units(const struct norm *n) { return (n->rows + NORM_ROWS - 1) / NORM_ROWS; }
 
-/* Embeddings: the sum of a word's, a position's and a segment's vector, normalized; a row for each token of each text. A unit is
+/* Embeddings: the sum of a word's, a position's and a segment's vector, as far as there are tables, normalized; a row for each token of each text. A unit is
  * that of the normalization. Indices below 0 count from the end of a table, as in ONNX; the caller has found all in their table.
  */
 struct embed {
     const int64_t *ids, *segments; /* [texts, tokens] each; segments NULL: there are none */
     const void *word;              /* [words, width], int8 or float16 */
     const float *scale;            /* int8: [words] */
-    const float *position, *token_type; /* [positions, width], [segment kinds, width] */
+    const float *position;              /* [positions, width]; NULL: there are none */
+    const float *token_type;            /* [segment kinds, width] */
     size_t tokens, words, kinds;
     int counted;        /* positions: 0, 1, 2 ..., or RoBERTa's: padding_id at padding, the others counted from padding_id + 1 */
     int64_t padding_id;

@@ -10,10 +10,12 @@ INLINE void embed_unit(const struct embed *e, size_t unit, add_word *add) {
     const size_t width = n->width, first = unit * NORM_ROWS, last = first + NORM_ROWS < n->rows ? first + NORM_ROWS : n->rows;
     for (size_t row = first; row < last; row++) {
         const size_t at = row * width, word = row_of(e->ids[row], e->words);
-        const float *position = e->position + position_of(e, row) * width, scale = e->scale ? e->scale[word] : 1;
+        const float *position = e->position ? e->position + position_of(e, row) * width : NULL, scale = e->scale ? e->scale[word] : 1;
         const float *segment = e->segments ? e->token_type + row_of(e->segments[row], e->kinds) * width : NULL;
-        for (size_t i = 0; i < width; i += LANES)
-            store_some(n->y + at + i, width - i, add(e, word * width + i, scale, width - i, load_some(position + i, width - i)));
+        for (size_t i = 0; i < width; i += LANES) {
+            const vector to = position ? load_some(position + i, width - i) : fill(0);
+            store_some(n->y + at + i, width - i, add(e, word * width + i, scale, width - i, to));
+        }
         norm_row(n, n->y + at, n->y + at, segment, n->y8 ? n->y8 + at : NULL, n->y16 ? n->y16 + at : NULL);
     }
 }

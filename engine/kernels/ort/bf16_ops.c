@@ -79,7 +79,7 @@ static const struct custom_op OPERATORS[] = {
               1 << DENSE_BF16 | 1 << NORM),
     CUSTOM_OP("Bf16Attention", "hhhl", "h", attention, attention_kernel, attention_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << ATTENTION),
-    CUSTOM_OP("Bf16Embed", "lLefFff", "fh", embed, embed_kernel, free, IDENTITY, 1 << EMBED_BF16),
+    CUSTOM_OP("Bf16Embed", "lLeFFff", "fh", embed, embed_kernel, free, IDENTITY, 1 << EMBED_BF16),
 };
 
 const struct custom_ops CUSTOM_BF16 = {"fusedbert", OPERATORS, sizeof OPERATORS / sizeof *OPERATORS};

@@ -76,7 +76,10 @@ static inline OrtStatus *embed_inputs(const struct embed_kernel *self, OrtKernel
         e->segments = segments.data;
         TRY(find_rows(ort, "token_type_ids", e->segments, ids->count, e->kinds));
     }
-    if (!position.data) TRY(input(ort, context, 3, &position));
+    TRY(KernelContext_GetInput(context, 3, &given));
+    EXPECT(given || !e->counted, "positions are counted, and there is no table of them");
+    if (!given) return NULL;
+    if (!position.data) TRY(describe(ort, given, &position));
     EXPECT(position.rank == 2 && (size_t)position.shape[1] == e->norm.width,
            "vectors of positions have to be as wide as those of words");
     EXPECT(find_positions(e, (size_t)position.shape[0]), "a text is longer than the table of positions");

@@ -7,7 +7,7 @@
  *   DenseAddNorm   y  = norm(x W + b + factor residual), and y8
  *   DenseAddPreNorm  y = x W + b + factor residual, and y8 = norm(y)
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
- *   Embed          y  = norm(word + position + segment), and y8
+ *   Embed          y  = norm(word + position + segment), and y8; positions and segments may be left out
  *   Lengths        the number of each text's tokens
  *
  * x and y8 are eight bits, unsigned; the rest is float32. A model that uses an operator also contains a function of the same
@@ -125,7 +125,7 @@ static const struct custom_op OPERATORS[] = {
     /* queries, keys, values, lengths, scale and zero point of the output */
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
     /* ids, segments, words, positions, vectors of the segments, gamma, beta, scales of the words; scale and zero point of y8 */
-    CUSTOM_OP("Embed", "lLifFffffu", "fu", embed, embed_kernel, free, IDENTITY, 1 << EMBED_INT8),
+    CUSTOM_OP("Embed", "lLiFFffffu", "fu", embed, embed_kernel, free, IDENTITY, 1 << EMBED_INT8),
 };
 
 static const struct custom_op SHARED[] = {

@@ -280,6 +280,7 @@ static void embed_case(const struct kernel *kernel, enum operation kind) {
     for (size_t i = 0; i < e.words; i++) scale[i] *= 0.01f;
     e.scale = kind == EMBED_INT8 ? scale : NULL, e.segments = below(2) ? segments : NULL;
     n->gamma = floats(n->width, number), n->beta = floats(n->width, wild);
+    if (!below(4)) e.position = NULL;
     struct embed r = e;
     n->y = bytes(4 * numbers), r.norm.y = bytes(4 * numbers);
     if (size == 1) n->y8 = bytes(numbers), r.norm.y8 = bytes(numbers);

@@ -221,7 +221,8 @@ static void embed(const struct embed *e, size_t unit, double (*word_at)(const st
         for (size_t i = row - position; i <= row; i++) count += e->ids[i] != e->padding_id;
         if (e->counted) position = (size_t)e->padding_id + (id == e->padding_id ? 0 : count);
         for (size_t i = 0; i < width; i++) {
-            double sum = word_at(e, (size_t)(id < 0 ? id + (int64_t)e->words : id), i) + e->position[position * width + i];
+            double sum = word_at(e, (size_t)(id < 0 ? id + (int64_t)e->words : id), i);
+            if (e->position) sum += e->position[position * width + i];
             if (e->segments) sum += e->token_type[(size_t)(kind < 0 ? kind + (int64_t)e->kinds : kind) * width + i];
             e->norm.y[row * width + i] = (float)sum;
         }

@@ -22,10 +22,10 @@ each = pytest.mark.parametrize(("name", "kernels"), EMBEDS)
 
 
 def embed(
-    name: str, texts: int, tokens: int, width: int, *, segments: bool = True, counted: bool = False, seed: int = 0
+    name: str, texts: int, tokens: int, width: int, *, segments: bool = True, counted: bool = False, positioned: bool = True
 ) -> Operator:
-    """Make embeddings of random numbers, with segments or none, positions counted as RoBERTa's or from 0 on."""
-    rng = np.random.default_rng(seed)
+    """Make embeddings of random numbers, with segments or none, and positions counted as RoBERTa's, from 0 on, or none."""
+    rng = np.random.default_rng(0)
     floats = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     ids = rng.integers(0, WORDS, (texts, tokens))
     if counted:
@@ -34,7 +34,7 @@ def embed(
         "ids": ids,
         "segments": rng.integers(0, 2, (texts, tokens)) if segments else None,
         "word": floats(WORDS, width).astype(np.float16),
-        "position": floats(POSITIONS, width),
+        "position": floats(POSITIONS, width) if positioned else None,
         "token_type": floats(2, width) if segments else None,
         "gamma": floats(width),
         "beta": floats(width),
@@ -48,7 +48,7 @@ def embed(
     inputs = ("ids", "segments") if segments else ("ids",)
     attributes = {"epsilon": 1e-6, **({"padding_id": PADDING} if counted else {})}
     kernels = Kernels.INT8 if name == "Embed" else Kernels.BF16
-    functions = (embed_function(name, segments=segments, counted=counted),)
+    functions = (embed_function(name, segments=segments, counted=counted, positioned=positioned),)
     return Operator(name, operands, inputs, outputs, attributes, kernels, frozenset({"y16"}), functions)
 
 
@@ -64,21 +64,33 @@ def in_float64(operator: Operator) -> Array:
             position = place
             if "padding_id" in operator.attributes:
                 position = PADDING if token == PADDING else PADDING + counted
-            total[text, place] = words[token] + o["position"][position]
+            total[text, place] = words[token]
+            if o["position"] is not None:
+                total[text, place] += o["position"][position]
             if o["segments"] is not None:
                 total[text, place] += o["token_type"][o["segments"][text, place]]
     return normalize(total, o["gamma"], o["beta"], 1e-6)
 
 
 @each
-@pytest.mark.parametrize(("segments", "counted"), [(True, False), (False, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("segments", "counted", "positioned"),
+    [
+        (True, False, True),
+        (False, False, True),
+        (False, True, True),
+        (True, True, True),
+        (False, False, False),
+        (True, False, False),
+    ],
+)
 @pytest.mark.parametrize(
     ("texts", "tokens", "width"), [(1, 1, 16), (1, 16, 384), (3, 7, 37), (70, 2, 8), (5, 33, 144), (0, 4, 16)]
 )
 def test_embeddings_equal_their_equation(
-    texts: int, tokens: int, width: int, segments: bool, counted: bool, name: str, kernels: str
+    texts: int, tokens: int, width: int, segments: bool, counted: bool, positioned: bool, name: str, kernels: str
 ) -> None:
-    operator = embed(name, texts, tokens, width, segments=segments, counted=counted)
+    operator = embed(name, texts, tokens, width, segments=segments, counted=counted, positioned=positioned)
     y, narrow = operator.run(kernels=kernels)
     expected = in_float64(operator)
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
@@ -150,6 +162,8 @@ def test_operands_that_do_not_fit_are_refused(name: str, level: str) -> None:
             changed(scale=short[:, None]).open(kernels=level)
     with pytest.raises(Exception, match="as wide"):
         changed(position=np.zeros((40, 15), dtype=np.float32)).run(kernels=level)
+    with pytest.raises(Exception, match="no table of them"):
+        dataclasses.replace(changed(position=None), attributes={"epsilon": 1e-6, "padding_id": 1}).run(kernels=level)
     with pytest.raises(Exception, match="shape of input_ids"):
         operator.run({"segments": np.zeros((3, 2), dtype=np.int64)}, kernels=level)
     with pytest.raises(Exception, match="go together"):
