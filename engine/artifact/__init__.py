@@ -49,6 +49,7 @@ __all__ = [
     "check_regular",
     "given_path",
     "inside",
+    "parse_object",
     "read_json_file",
     "read_manifest",
     "read_regular",
