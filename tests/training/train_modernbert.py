@@ -53,7 +53,7 @@ def main() -> None:
     model = make_model(tokenizer)
     print(f"{sum(each.numel() for each in model.parameters())} weights, {len(tokenizer)} tokens", flush=True)
     started = time.monotonic()
-    with Classifier.from_pretrained(options.teacher, device="cpu", precision="fp32", threads=options.threads) as teacher:
+    with Classifier.from_pretrained(options.teacher, device="cpu", threads=options.threads) as teacher:
         train(model, tokenizer, teacher, sentences, hidden, options)
     seconds = time.monotonic() - started
     accuracies = {path.name: accuracy(model, tokenizer, each) for path, each in held_out.items()}
@@ -72,7 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="folder of the model")
     parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="tsv files to measure on, never trained on")
     parser.add_argument("--teacher", help="model of fusedbert with the same two labels; default: the embedded one")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--steps", type=int, help="batches at most, for a trial")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

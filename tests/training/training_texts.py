@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 CUTS = 3  # parts of each sentence in an epoch
-JOINED = (2, 2, 3, 3, 4, 8)  # sentences of a joined text, drawn from these
+JOINED = 0.4  # joined texts of an epoch, for each sentence
+TOGETHER = (2, 2, 3, 3, 4, 8)  # sentences of a joined text, drawn from these
 TYPED = 0.5  # share of the texts that are rewritten as people type them
 FEW_WORDS = 0.3  # share of the cuts that have one to three words, which teach the words themselves
 
@@ -49,7 +50,7 @@ def as_typed(text: str, rng: random.Random) -> str:
 
 
 def draw_views(sentences: Sequence[Sentence], held_out: Collection[str], rng: random.Random) -> list[Sentence]:
-    """Draw an epoch's texts: each sentence, parts of it, and as many joined texts as there are sentences.
+    """Draw an epoch's texts: each sentence, parts of it, and joined ones.
 
     Args:
         sentences: What may be trained on.
@@ -70,7 +71,8 @@ def _views(sentences: Sequence[Sentence], rng: random.Random) -> Iterator[tuple[
         yield sentence.text, sentence.label
         for _ in range(CUTS):
             yield _cut(sentence.text, rng), None
-        yield " ".join(_part(each.text, rng) for each in rng.choices(sentences, k=rng.choice(JOINED))), None
+        if rng.random() < JOINED:
+            yield " ".join(_part(each.text, rng) for each in rng.choices(sentences, k=rng.choice(TOGETHER))), None
 
 
 def _cut(text: str, rng: random.Random) -> str:
