@@ -17,7 +17,10 @@ COMMANDS = {
     "load": ("fusedbert.bench.load.measure:load", "Find the rate of arrivals that a latency budget allows."),
     "startup": ("fusedbert.bench.startup.measure:startup", "Time a fresh process up to its first answer; memory and size."),
     "compare": ("fusedbert.bench.report.compare:compare", "Show what moved between two documents of --json."),
-    "checkpoint": ("fusedbert.bench.cli:checkpoint", "Write a checkpoint of BERT-base's size, with random weights."),
+    "checkpoint": (
+        "fusedbert.bench.cli:checkpoint",
+        "Write a checkpoint of the size of BERT-base or ModernBERT-base, with random weights.",
+    ),
     "setup": ("fusedbert.bench.cli:setup", "Build the environments of the engines to compare with."),
 }
 
@@ -28,25 +31,30 @@ def bench() -> None:
 
 
 @click.command()
-@click.argument("size", metavar="SIZE", type=click.Choice(("small", "base", "large")))
+@click.argument("size", metavar="SIZE", type=click.Choice(("small", "base", "large", "modernbert-base", "modernbert-large")))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FOLDER if it exists.")
 def checkpoint(size: str, folder: Path, force: bool) -> None:
-    """Write a BERT with two labels and random weights into FOLDER, as transformers would save it.
+    """Write a BERT or ModernBERT with two labels and random weights into FOLDER, as transformers would save it.
 
-    SIZE is small (6 layers of width 384), base (12 of 768) or large (24 of 1024). Its answers mean nothing; it takes the time
-    that a trained model of that size takes. The tokenizer is the embedded model's.
+    SIZE is small (6 layers of width 384), base (12 of 768) or large (24 of 1024), with the embedded model's tokenizer;
+    modernbert-base (22 of 768) or modernbert-large (28 of 1024), with byte pairs made from its words, and [CLS] pooling. The
+    answers mean nothing; it takes the time that a trained model of that size takes.
     """
     from fusedbert.engine.load.resolve import embedded_checkpoint
 
-    from ..engines import random_models
+    from ..engines import random_models, random_modernbert
 
     if folder.exists():
         if not force:
             raise StorageError(f"{folder} exists: give --force to replace it, or another folder")
         shutil.rmtree(folder)
+    embedded, name = embedded_checkpoint(), size.upper().replace("-", "_")
     try:
-        random_models.write_checkpoint(folder, getattr(random_models, size.upper()), embedded_checkpoint())
+        if size.startswith("modernbert"):
+            random_modernbert.write_checkpoint(folder, getattr(random_modernbert, name), embedded / "vocab.txt")
+        else:
+            random_models.write_checkpoint(folder, getattr(random_models, name), embedded)
     except OSError as error:
         raise StorageError(f"{folder} cannot be written ({error}): give another folder") from None
     click.echo(str(folder))

@@ -24,6 +24,7 @@ OVERHEAD_TOKENS = 16
 INPUT = "random word pieces of the model's vocabulary between [CLS] and [SEP], new in every iteration, no padding"
 TIMED = "from token ids in memory to logits in memory"
 _PER_SHAPE = 4.0  # a visit that takes this many times its share or more counts as hung
+_PER_TOKEN = 0.05  # seconds more for each token of a batch: one of 8,192 may take half a minute
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,8 @@ class Latency(Benchmark):
 
         def visit(process: EngineProcess, shape: Shape, number: int) -> None:
             request = {"seed": [SEED, number, places[shape]], "seconds": plan.seconds, "samples": plan.samples}
-            timeout = run.settings.patience.visit + _PER_SHAPE * plan.seconds
+            tokens = shape.batch * shape.tokens
+            timeout = run.settings.patience.visit + _PER_SHAPE * plan.seconds + _PER_TOKEN * tokens
             sample = run.sample(process, "latency", timeout=timeout, **dataclasses.asdict(shape), **request)
             if sample is not None:
                 made = Visit(number=number, others=sample.others, **sample.result)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,9 @@ class Size:
     layers: int
     hidden: int  # width of a token's vector
     intermediate: int  # width of the feed-forward
+    gated: bool = False  # whether the feed-forward has a gate (GLU), one more product
+    local_layers: int = 0  # of the layers, those whose attention has a window
+    window: int = 0  # tokens of it, half to each side
 
     @classmethod
     def read(cls, config: Path) -> Size | None:
@@ -101,19 +104,32 @@ class Size:
         layers = values.get("num_hidden_layers", values.get("n_layers"))
         hidden = values.get("hidden_size", values.get("dim"))
         intermediate = values.get("intermediate_size", values.get("hidden_dim"))
-        return cls(layers=layers, hidden=hidden, intermediate=intermediate) if layers and hidden and intermediate else None
+        if not (layers and hidden and intermediate):
+            return None
+        more = _modernbert(values) if values.get("model_type") == "modernbert" else {}
+        return cls(layers=layers, hidden=hidden, intermediate=intermediate, **more)
 
     def flops(self, shape: Shape) -> float:
         """Count the floating point operations of a batch; a multiplication and an addition are two.
 
         For ``T`` tokens in all, ``n`` in each sequence, hidden width ``h`` and intermediate width ``i``, a layer takes
         ``8 T h^2`` for query, key, value and output, ``4 T n h`` for attention's two products, ``4 T h i`` for the
-        feed-forward: with ``i = 4h`` that is ``24 T h^2 + 4 T n h``. The head adds ``2 h^2`` a sequence. Embeddings, norms and
-        activations are left out.
+        feed-forward, ``6 T h i`` with a gate; a layer with a window counts only the keys in it. The head adds ``2 h^2`` a
+        sequence. Embeddings, norms and activations are left out.
         """
-        tokens = shape.batch * shape.tokens
-        layer = 8 * self.hidden**2 + 4 * shape.tokens * self.hidden + 4 * self.hidden * self.intermediate
-        return float(self.layers * tokens * layer + 2 * shape.batch * self.hidden**2)
+        tokens, reach = shape.batch * shape.tokens, min(self.window // 2, shape.tokens - 1)
+        products = 8 * self.hidden**2 + (6 if self.gated else 4) * self.hidden * self.intermediate
+        local = shape.tokens * (2 * reach + 1) - reach * (reach + 1)  # pairs of a token and a key that it sees
+        pairs = (self.layers - self.local_layers) * shape.tokens**2 + self.local_layers * local
+        attention = 4 * shape.batch * pairs * self.hidden
+        return float(self.layers * tokens * products + attention + 2 * shape.batch * self.hidden**2)
+
+
+def _modernbert(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ModernBERT adds to a size, from both forms of config."""
+    every = config.get("global_attn_every_n_layers", 3)
+    kinds = config.get("layer_types") or ["sliding_attention" if i % every else "" for i in range(config["num_hidden_layers"])]
+    return {"gated": True, "local_layers": kinds.count("sliding_attention"), "window": config.get("local_attention", 128)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -10,6 +11,7 @@ from fusedbert.bench.engines.batches import Shape, Vocabulary
 from fusedbert.bench.latency import task
 from fusedbert.bench.latency.measure import Latency, Plan, Visit, results
 from fusedbert.bench.latency.roofline import Roofline
+from fusedbert.bench.latency.task import whole_words
 from fusedbert.bench.run.setup import Lineup, Size
 from fusedbert.bench.run.worker import State
 
@@ -100,6 +102,24 @@ def test_flops_are_those_of_the_matrix_products():
     tokens, h = 8 * 128, 768
     products = 4 * (2 * tokens * h * h) + 2 * (2 * tokens * 128 * h) + 2 * (2 * tokens * h * 4 * h)  # QKVO, attention, FFN
     assert BASE.flops(Shape(batch=8, tokens=128)) == pytest.approx(12 * products + 8 * 2 * h * h)
+
+
+@pytest.mark.parametrize("form", [{"layer_types": ["full_attention", *2 * ["sliding_attention"]]}, {}])
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 6, 40])
+def test_flops_of_modernbert_count_its_gate_and_only_the_keys_in_the_window(tmp_path, form, tokens):
+    config = {"model_type": "modernbert", "num_hidden_layers": 3, "hidden_size": 16, "intermediate_size": 24, **form}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "local_attention": 8, "global_attn_every_n_layers": 3}))
+    size = Size.read(tmp_path / "config.json")
+    places = np.arange(tokens)
+    seen = int((np.abs(places[:, None] - places) <= 4).sum())  # pairs of a token and a key
+    products = 2 * 2 * tokens * (4 * 16 * 16 + 3 * 16 * 24)
+    attention = 2 * 2 * 2 * 16 * (tokens**2 + 2 * seen)
+    assert size is not None and size.flops(Shape(batch=2, tokens=tokens)) == 3 * products + attention + 2 * 2 * 16**2
+
+
+def test_words_of_byte_pairs_are_those_that_follow_a_space():
+    assert whole_words(["Ġgood", "bad", "ĠĠ", "Ġof", "Ġ!!!", "Ġfilm"]) == ["film", "good"]
+    assert whole_words(["good", "##bad", "of", "!!!", "film"]) == ["film", "good"]
 
 
 def test_the_share_of_the_ceiling_is_by_precision_and_may_exceed_1():

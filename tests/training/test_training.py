@@ -1,0 +1,71 @@
+"""The training of the small ModernBERT: its texts, and a trial of a few steps that leaves a folder transformers can read."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+from training_texts import Sentence, as_typed, draw_views, plain, read_sentences
+
+SENTENCES = [
+    Sentence(text=text, label=label)
+    for text, label in [
+        ("it 's a charming and often affecting journey .", 1),
+        ("unflinchingly bleak and desperate", 0),
+        ("this film did n't work , and it is far too long .", 0),
+        ("a funny `` comedy '' ( of errors ) with a warm heart !", 1),
+    ]
+]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    lines = [f"{each.text}\t{each.label}\n" for each in SENTENCES]
+    (folder / "train.tsv").write_text("sentence\tlabel\n" + "".join(lines * 3))
+    (folder / "dev.tsv").write_text("sentence\tlabel\n" + lines[1] + "the journey is long .\t0\n")
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_view_is_held_out_or_has_a_label_that_is_not_its_own(seed):
+    held_out = {plain("Charming and often"), plain("bleak"), plain("This film didn't work, and it is far too long.")}
+    views = draw_views(SENTENCES * 5, held_out, random.Random(seed))
+    whole = {plain(each.text): each.label for each in SENTENCES}
+    assert not held_out & {plain(view.text) for view in views}
+    assert all(whole[plain(view.text)] == view.label for view in views if view.label is not None)
+    assert sum(view.label is not None for view in views) == 15  # three of four sentences, five times
+    assert max(len(view.text.split()) for view in views) > 16  # joined
+    assert views == draw_views(SENTENCES * 5, held_out, random.Random(seed))
+
+
+def test_a_sentence_is_rewritten_as_people_type_it():
+    found = {as_typed(each.text, random.Random(seed)) for each in SENTENCES for seed in range(40)}
+    assert {"This film didn't work, and it is far too long.", 'A funny "comedy" (of errors) with a warm heart!'} <= found
+    assert {"it's a charming and often affecting journey.", "UNFLINCHINGLY BLEAK AND DESPERATE"} <= found
+    assert {plain(text) for text in found} == {plain(each.text) for each in SENTENCES}
+
+
+def test_a_table_is_read_with_its_quotes(tables):
+    assert read_sentences(tables / "train.tsv") == SENTENCES * 3
+
+
+def test_a_few_steps_leave_a_model_that_transformers_reads(repository, tables, artifact, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    command = [sys.executable, repository / "tests" / "training" / "train_modernbert.py", tables / "train.tsv", tmp_path]
+    options = ["--teacher", artifact, "--steps", "3", "--threads", "1", "--held-out", tables / "dev.tsv"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "9 sentences, 3 left out because they are held out" in done.stdout
+    about = json.loads((tmp_path / "training.json").read_text())
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, local_files_only=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert type(model).__name__ == "ModernBertForSequenceClassification"
+    assert model.config.layer_types.count("full_attention") == 2 and model.config.local_attention == 32
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.decode(tokenizer("A café, 电影!")["input_ids"]) == "[CLS]A café, 电影![SEP]"
+    with torch.inference_mode():
+        rows = [tokenizer(each.text, return_tensors="pt") for each in read_sentences(tables / "dev.tsv")]
+        answers = [int(model(**row).logits.argmax()) for row in rows]
+    assert about["accuracy"] == {"dev.tsv": answers.count(0) / 2}
