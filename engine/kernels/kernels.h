@@ -53,12 +53,17 @@ static inline size_t strip_units(const struct dense *d) { return dense_strips(d)
  *
  * Keys beyond a text's own length do not exist: padding costs nothing and changes no bit of the result. With as many queries
  * as keys both are the same tokens, and the rows of padding get 0, which in eight bits is the zero point.
+ *
+ * With a window, query i sees the keys j with |i - j| <= window (Beltagy et al. 2020). A block of queries multiplies the keys from
+ * the first that one of them sees to the last, and all others are skipped. What a query does not see of these has no weight: its
+ * bits depend on its text and the window, and not on its block. But infinity or NaN spoils the whole block.
  */
 struct attention {
     const void *q, *k, *v; /* [batch, queries, hidden], [batch, keys, hidden] twice; q has 1 / sqrt(head) in it already */
     enum format format;    /* of the three: FLOAT32, or BFLOAT16 for the kernels that compute in it */
     const int64_t *lengths; /* [batch]: tokens of each text; NULL if no text is padded */
     size_t batch, queries, keys, heads, head; /* head: width of a head, a multiple of 16; hidden = heads * head */
+    size_t window; /* 0: a query sees all keys; else there are as many queries as keys */
     bf16 *y16;                /* [batch, queries, hidden]; one of the two, the other is NULL */
     uint8_t *y8;
     struct rounding rounding; /* of y8 */

@@ -14,29 +14,29 @@
  * and does so between TARGET and END_TARGET.
  */
 
+#include "attention.h"
+
 enum { QUERIES = 6, COLUMNS = LANES * REGISTERS };
 static const float LOG2_E = 1.44269504f;
 static const float SUM_LIMIT = 2.1e9f; /* below 2^31 */
 static const float VALUE_LIMIT = 4095; /* steps of the largest value: 13 bits with the sign, which leaves 18 for the weights' sum */
 
-/* Keys are counted in blocks of 16, so that their scores fill registers. */
-static size_t padded(size_t keys) { return (keys + 15) / 16 * 16; }
-
 /* The arrays in the scratch memory of a head. Both matrices lie in panels of COLUMNS columns, the last one may be narrower, so
  * that a product reads a panel front to back. */
 struct scratch {
-    float *scores;  /* [QUERIES, keys], and then 2^(score - largest) */
+    float *scores;  /* [QUERIES, keys that are seen], and then 2^(score - largest) */
     float *context; /* [QUERIES, head]: the weighted sum of the values */
     int16_t *k;     /* [head / 2, keys, 2]: pairs of a key's numbers, keys side by side */
     int16_t *v;     /* [keys / 2, head, 2]: pairs of keys, a key's numbers side by side */
     int16_t *q;     /* [QUERIES, head] */
-    int16_t *p;     /* [QUERIES, keys]: weights of the keys */
+    int16_t *p;     /* [QUERIES, keys that are seen]: their weights */
 };
 
-static struct scratch scratch_arrays(const struct attention *a, char *memory, size_t keys) {
+static struct scratch scratch_arrays(const struct attention *a, char *memory) {
+    const size_t keys = most_packed(a, a->keys);
     struct scratch s;
     s.scores = (float *)memory;
-    s.context = s.scores + QUERIES * keys;
+    s.context = s.scores + QUERIES * longest_row(a, QUERIES, a->keys);
     s.k = (int16_t *)(s.context + QUERIES * a->head);
     s.v = s.k + keys * a->head;
     s.q = s.v + keys * a->head;
@@ -45,7 +45,7 @@ static struct scratch scratch_arrays(const struct attention *a, char *memory, si
 }
 
 static size_t attention_scratch(const struct attention *a) {
-    const size_t keys = padded(a->keys), rows = QUERIES * (keys + a->head);
+    const size_t keys = most_packed(a, a->keys), rows = QUERIES * (longest_row(a, QUERIES, a->keys) + a->head);
     return (sizeof(float) * rows + sizeof(int16_t) * (rows + 2 * keys * a->head) + 63) / 64 * 64;
 }
 
@@ -65,13 +65,15 @@ static float step_of(words sizes, float limit) {
     return (largest < 1e-14f ? 1e-14f : largest) / limit + (largest - largest);
 }
 
-/* The keys or values of unit's head, with the step that makes their largest number so many steps. */
-static struct rows rows_of(const struct attention *a, const void *matrix, size_t count, size_t unit, float limit) {
-    struct rows m = {.stride = a->heads * a->head, .count = count};
-    m.data = (const float *)matrix + unit / a->heads * a->keys * m.stride + unit % a->heads * a->head;
+/* The keys or values of a head from a span, with the step that makes their largest number so many steps. */
+static struct rows rows_of(const struct attention *a, const float *head, struct span span, float limit) {
+    struct rows m = {.stride = a->heads * a->head, .count = span.last - span.first};
+    m.data = head + span.first * m.stride;
     words sizes = zero_words();
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < m.count; i++) {
+        fetch(m.data, 4 * m.stride, 4 * a->head, i + 16, 1, m.count);
         for (size_t d = 0; d < a->head; d += LANES) sizes = larger_words(sizes, size_of(load(m.data + i * m.stride + d)));
+    }
     m.step = step_of(sizes, limit);
     return m;
 }
@@ -117,15 +119,17 @@ INLINE float round_query(const float *q, size_t head, float limit, int16_t *out)
     return step;
 }
 
-/* c = a b for n rows of a, stride apart, and a panel b [pairs, m registers, 2]; c has rows of width numbers. */
-INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int16_t *b, size_t pairs, float *c, size_t width) {
+/* c = a b for n rows of a, stride apart, and m registers of columns of a panel b [pairs, columns, 2], whose pairs are step
+ * numbers apart; c has rows of width numbers. */
+INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int16_t *b, size_t step, size_t pairs, float *c,
+                       size_t width) {
     words sums[QUERIES][REGISTERS], right[REGISTERS]; /* all in registers: the loops below are unrolled */
     const int16_t *a3 = a + 3 * stride; /* rows 3 to 5, so that each address is a register and 0, 1 or 2 strides */
     UNROLL(6)
     for (int i = 0; i < n; i++)
         UNROLL(4)
         for (int j = 0; j < m; j++) sums[i][j] = zero_words();
-    for (const int16_t *const end = a + 2 * pairs; a < end; a += 2, a3 += 2, b += 2 * m * LANES) {
+    for (const int16_t *const end = a + 2 * pairs; a < end; a += 2, a3 += 2, b += step) {
         UNROLL(4)
         for (int j = 0; j < m; j++) right[j] = load_words(b + 2 * j * LANES);
         UNROLL(6)
@@ -146,11 +150,11 @@ INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int1
 }
 
 /* A function for each number of rows and registers. */
-typedef void gemm_of(const int16_t *, size_t, const int16_t *, size_t, float *, size_t);
+typedef void gemm_of(const int16_t *, size_t, const int16_t *, size_t, size_t, float *, size_t);
 #define GEMM_OF(n, m)                                                                                                        \
-    static __attribute__((noinline)) void gemm_##n##_##m(const int16_t *a, size_t stride, const int16_t *b, size_t pairs,    \
-                                                         float *c, size_t width) {                                           \
-        gemm_panel(n, m, a, stride, b, pairs, c, width);                                                                     \
+    static __attribute__((noinline)) void gemm_##n##_##m(const int16_t *a, size_t stride, const int16_t *b, size_t step,     \
+                                                         size_t pairs, float *c, size_t width) {                             \
+        gemm_panel(n, m, a, stride, b, step, pairs, c, width);                                                               \
     }
 #if REGISTERS == 4
 #define GEMMS_OF(n) GEMM_OF(n, 1) GEMM_OF(n, 2) GEMM_OF(n, 3) GEMM_OF(n, 4)
@@ -162,15 +166,29 @@ typedef void gemm_of(const int16_t *, size_t, const int16_t *, size_t, float *, 
 GEMMS_OF(1) GEMMS_OF(2) GEMMS_OF(3) GEMMS_OF(4) GEMMS_OF(5) GEMMS_OF(6)
 static gemm_of *const GEMM[QUERIES + 1][REGISTERS + 1] = {{0}, EACH(1), EACH(2), EACH(3), EACH(4), EACH(5), EACH(6)};
 
-/* c [n, columns] = a [n, 2 pairs] b, b in panels of so many pairs of rows. */
-static void gemm(size_t n, const int16_t *a, size_t stride, const int16_t *b, size_t columns, size_t pairs, float *c) {
-    for (size_t j = 0; j < columns; j += COLUMNS)
-        GEMM[n][panel_width(j, columns) / LANES](a, stride, b + 2 * j * pairs, pairs, c + j, columns);
+/* A matrix in panels, [pairs, columns of a panel, 2] each; and a part of it. */
+struct panels {
+    const int16_t *data;
+    size_t columns, pairs;
+};
+struct part {
+    size_t column, columns, pair, pairs; /* first and number */
+};
+
+/* c [n, columns of the part] = a [n, 2 pairs of the part] b. */
+static void gemm(size_t n, const int16_t *a, size_t stride, struct panels b, struct part part, float *c) {
+    for (size_t j = part.column, end = part.column + part.columns, some; j < end; j += some) {
+        const size_t panel = j / COLUMNS * COLUMNS, width = panel_width(panel, b.columns);
+        const int16_t *from = b.data + 2 * (panel * b.pairs + part.pair * width + j - panel);
+        some = (panel + width < end ? panel + width : end) - j;
+        GEMM[n][some / LANES](a, stride, from, 2 * width, part.pairs, c + j - part.column, part.columns);
+    }
 }
 
-/* The weights of the keys of n queries, 2^(factor (score - largest)), as steps in p; share is what a step is of their sum. Queries
- * go side by side, so that none waits for the steps of another. */
-INLINE void softmax(int n, float *scores, const float *factor, size_t length, size_t keys, int16_t *p, float *share) {
+/* The weights of the keys of n queries, 2^(factor (score - largest)), as steps in p; share is what a step is of their sum. There
+ * are keys in a row, the first of which count, and at most so many weigh something. Queries go side by side, so that none waits
+ * for the steps of another. */
+INLINE void softmax(int n, float *scores, const float *factor, size_t length, size_t keys, size_t most, int16_t *p, float *share) {
     vector top[3], total[3];
     UNROLL(3)
     for (int i = 0; i < n; i++) {
@@ -192,8 +210,8 @@ INLINE void softmax(int n, float *scores, const float *factor, size_t length, si
     vector weight[3];
     UNROLL(3)
     for (int i = 0; i < n; i++) {
-        const float sum = sum_of(total[i]), most = (SUM_LIMIT / VALUE_LIMIT - (float)keys) / sum;
-        const float w = most < INT16_MAX ? most : INT16_MAX;
+        const float sum = sum_of(total[i]), limit = (SUM_LIMIT / VALUE_LIMIT - (float)most) / sum;
+        const float w = limit < INT16_MAX ? limit : INT16_MAX;
         weight[i] = fill(w), share[i] = 1 / (w * sum);
     }
     for (size_t j = 0; j < keys; j += LANES)
@@ -201,35 +219,70 @@ INLINE void softmax(int n, float *scores, const float *factor, size_t length, si
         for (int i = 0; i < n; i++) store_int16(p + i * keys + j, multiply(load(scores + i * keys + j), weight[i]));
 }
 
+/* One head of one text. */
+struct head {
+    const struct attention *a;
+    const float *q, *k, *v;
+    uint8_t *y;
+    struct scratch scratch;
+    size_t queries, length, stride; /* without padding; stride: numbers from one row to the next */
+    float limit;           /* the most steps of a number of a query or key: head limit^2 is a sum */
+};
+
+/* The keys and values that are packed for a chunk, and what 1 stands for in them. */
+struct packed {
+    struct panels k, v;
+    struct span span;
+    float k_step, v_step;
+};
+
+/* The queries from row up to end, of which there are at most QUERIES. */
+INLINE void attend_block(const struct head *h, const struct packed *packed, size_t row, size_t end) {
+    const struct attention *a = h->a;
+    const struct scratch *s = &h->scratch;
+    const struct span span = span_of(a, row, end, h->length);
+    const size_t n = end - row, first = span.first - packed->span.first, wide = span.row, seen = span.last - span.first;
+    const size_t most = longest_row(a, 1, h->length); /* keys that a query sees */
+    float factor[QUERIES], share[QUERIES];
+    for (size_t i = 0; i < n; i++)
+        factor[i] = LOG2_E * packed->k_step * round_query(h->q + (row + i) * h->stride, a->head, h->limit, s->q + i * a->head);
+    fetch(h->q, 4 * h->stride, 4 * a->head, end, QUERIES, h->queries);
+    gemm(n, s->q, a->head, packed->k, (struct part){first, wide, 0, a->head / 2}, s->scores);
+    hide(a, span, row, end, s->scores);
+    size_t i = 0;
+    for (; i + 3 <= n; i += 3) softmax(3, s->scores + i * wide, factor + i, seen, wide, most, s->p + i * wide, share + i);
+    for (; i < n; i++) softmax(1, s->scores + i * wide, factor + i, seen, wide, most, s->p + i * wide, share + i);
+    gemm(n, s->p, wide, packed->v, (struct part){0, a->head, first / 2, (seen + 1) / 2}, s->context);
+    for (i = 0; i < n; i++)
+        for (size_t d = 0; d < a->head; d += LANES)
+            store_rounded(h->y + (row + i) * h->stride + d, LANES,
+                          multiply(load(s->context + i * a->head + d), fill(packed->v_step * share[i])), a->rounding);
+}
+
+/* The queries from begin up to end, in blocks of equal size, or one apart. */
+static void attend_chunk(const struct head *h, size_t begin, size_t end) {
+    const struct attention *a = h->a;
+    const struct span span = span_of(a, begin, end, h->length);
+    const struct rows k = rows_of(a, h->k, span, h->limit), v = rows_of(a, h->v, span, VALUE_LIMIT);
+    const struct packed packed = {{h->scratch.k, span.row, a->head / 2}, {h->scratch.v, a->head, (v.count + 1) / 2},
+                                  span, k.step, v.step};
+    const size_t queries = end - begin, blocks = (queries + QUERIES - 1) / QUERIES;
+    pack_keys(k, span.row, a->head, h->scratch.k);
+    pack_values(v, a->head, h->scratch.v);
+    for (size_t b = 0; b < blocks; b++)
+        attend_block(h, &packed, begin + b * queries / blocks, begin + (b + 1) * queries / blocks);
+}
+
 static void attention_unit(void *operation, size_t unit) {
     const struct attention *a = operation;
-    const size_t text = unit / a->heads, hidden = a->heads * a->head;
-    size_t length = a->keys;
-    if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
-    const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
-    const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
-    const float limit = (float)(int)_mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(SUM_LIMIT / (float)a->head))); /* head limit^2: a sum */
-    const struct rows k = rows_of(a, a->k, length, unit, limit), v = rows_of(a, a->v, length, unit, VALUE_LIMIT);
-    const float *q = (const float *)a->q + text * a->queries * hidden + unit % a->heads * a->head;
-    pack_keys(k, keys, a->head, s.k);
-    pack_values(v, a->head, s.v);
-    uint8_t *y = a->y8 + text * a->queries * hidden + unit % a->heads * a->head;
-    const size_t blocks = (queries + QUERIES - 1) / QUERIES;
-    for (size_t b = 0, row = 0; b < blocks; b++) {
-        const size_t end = (b + 1) * queries / blocks, n = end - row;
-        float factor[QUERIES], share[QUERIES];
-        for (size_t j = 0; j < n; j++)
-            factor[j] = LOG2_E * k.step * round_query(q + (row + j) * hidden, a->head, limit, s.q + j * a->head);
-        gemm(n, s.q, a->head, s.k, keys, a->head / 2, s.scores);
-        size_t i = 0;
-        for (; i + 3 <= n; i += 3) softmax(3, s.scores + i * keys, factor + i, length, keys, s.p + i * keys, share + i);
-        for (; i < n; i++) softmax(1, s.scores + i * keys, factor + i, length, keys, s.p + i * keys, share + i);
-        gemm(n, s.p, keys, s.v, a->head, (length + 1) / 2, s.context);
-        for (i = 0; i < n; i++)
-            for (size_t d = 0; d < a->head; d += LANES)
-                store_rounded(y + (row + i) * hidden + d, LANES,
-                              multiply(load(s.context + i * a->head + d), fill(v.step * share[i])), a->rounding);
-        row = end;
-    }
-    for (size_t row = queries; row < a->queries; row++) memset(y + row * hidden, a->rounding.zero_point, a->head); /* padding: 0 */
+    const size_t text = unit / a->heads, hidden = a->heads * a->head, at = unit % a->heads * a->head;
+    struct head h = {.a = a, .length = a->keys, .stride = hidden, .scratch = scratch_arrays(a, a->scratch + unit * attention_scratch(a))};
+    if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < a->keys) h.length = (size_t)a->lengths[text];
+    const size_t keys = text * a->keys * hidden + at;
+    h.queries = a->queries == a->keys || !h.length ? h.length : a->queries;
+    h.limit = (float)(int)_mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(SUM_LIMIT / (float)a->head)));
+    h.q = (const float *)a->q + text * a->queries * hidden + at, h.k = (const float *)a->k + keys, h.v = (const float *)a->v + keys;
+    h.y = a->y8 + text * a->queries * hidden + at;
+    for (size_t begin = 0, end; begin < h.queries; begin = end) attend_chunk(&h, begin, end = chunk_end(a, begin, h.queries));
+    for (size_t row = h.queries; row < a->queries; row++) memset(h.y + row * hidden, a->rounding.zero_point, a->head); /* padding: 0 */
 }

@@ -1,5 +1,4 @@
 /* Attention by 256-bit vpdpwssd in its EVEX form. */
-#include <math.h>
 #include <string.h>
 
 #include "../levels.h"

@@ -1,5 +1,4 @@
 /* Attention with AVX-VNNI, which processors without AVX-512 have: vpdpwssd in its VEX form. */
-#include <math.h>
 #include <string.h>
 
 #include "../levels.h"

@@ -2,9 +2,9 @@
  *
  * The keys and values of a head are packed once; then 6 queries at a time get their scores, the softmax and the sum of values.
  */
-#include <math.h>
 #include <string.h>
 
+#include "../any_width/attention.h"
 #include "../levels.h"
 #include "avx512.h"
 #include "bf16.h"
@@ -12,36 +12,34 @@
 TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
 static const float LOG2_E = 1.44269504f;
-enum { QUERIES = 6 }; /* rows of scores at a time: 24 of the 32 registers are sums */
+enum { QUERIES = 6, COLUMNS = 64 }; /* rows of scores at a time, and keys: 24 of the 32 registers are sums */
 
-/* Keys are counted in blocks of 16, so that their scores fill registers. */
-static size_t padded(size_t keys) { return (keys + 15) / 16 * 16; }
-
-/* Length of a row that holds first the scores and then the weighted sum of the values. */
-static size_t row_size(const struct attention *a, size_t keys) { return keys > a->head ? keys : a->head; }
+static size_t larger(size_t x, size_t y) { return x > y ? x : y; }
+static size_t panel_width(size_t first, size_t keys) { return keys - first < COLUMNS ? keys - first : COLUMNS; }
 
 /* The arrays in the scratch memory of a head. */
 struct scratch {
-    bf16 *k;       /* [head / 2, keys, 2]: pairs of a key's numbers, keys side by side */
+    bf16 *k;       /* in panels of COLUMNS keys, [head / 2, COLUMNS, 2]: pairs of a key's numbers, keys side by side */
     bf16 *v;       /* [keys / 2, head, 2]: pairs of keys, a key's numbers side by side */
-    float *scores; /* [QUERIES, keys], and then [QUERIES, head] */
-    bf16 *p;       /* [QUERIES, keys]: exp(score - largest) */
+    float *scores; /* [QUERIES, keys that are seen], and then [QUERIES, head]: the weighted sum of the values */
+    bf16 *p;       /* [QUERIES, keys that are seen]: exp(score - largest) */
     bf16 *q;       /* [QUERIES, head] */
 };
 
-static struct scratch scratch_arrays(const struct attention *a, char *memory, size_t keys) {
+static struct scratch scratch_arrays(const struct attention *a, char *memory) {
+    const size_t keys = most_packed(a, a->keys), row = longest_row(a, QUERIES, a->keys);
     struct scratch s;
     s.k = (bf16 *)memory;
     s.v = s.k + keys * a->head;
     s.scores = (float *)(s.v + keys * a->head);
-    s.p = (bf16 *)(s.scores + QUERIES * row_size(a, keys));
-    s.q = s.p + QUERIES * keys;
+    s.p = (bf16 *)(s.scores + QUERIES * larger(row, a->head));
+    s.q = s.p + QUERIES * row;
     return s;
 }
 
 static size_t attention_scratch(const struct attention *a) {
-    const size_t keys = padded(a->keys);
-    const size_t bytes = 2 * (2 * keys * a->head + QUERIES * keys + QUERIES * a->head) + 4 * QUERIES * row_size(a, keys);
+    const size_t keys = most_packed(a, a->keys), row = longest_row(a, QUERIES, a->keys);
+    const size_t bytes = 2 * (2 * keys * a->head + QUERIES * row + QUERIES * a->head) + 4 * QUERIES * larger(row, a->head);
     return (bytes + 63) / 64 * 64;
 }
 
@@ -67,28 +65,38 @@ INLINE __m512i load32(struct rows m, size_t row, size_t i, int all) {
     return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(all ? 0xFFFF : 0, (const float *)p + 16), _mm512_loadu_ps(p));
 }
 
+INLINE void fetch_rows(struct rows m, size_t head, size_t row, size_t rows, size_t last) {
+    fetch(m.data, m.stride * size_of(m.format), head * size_of(m.format), row, rows, last);
+}
+
 /* Pack the keys of one head; those from length up to keys are 0. */
 INLINE void pack_keys(struct rows k, size_t length, size_t keys, size_t head, bf16 *out) {
-    for (size_t first = 0; first < keys; first += 16)
+    for (size_t first = 0; first < keys; first += 16) {
+        const size_t panel = first / COLUMNS * COLUMNS, width = panel_width(panel, keys);
+        bf16 *to = out + panel * head + 2 * (first - panel);
+        fetch_rows(k, head, first + 16, 16, length);
         for (size_t d = 0; d < head; d += 32) {
             const int all = d + 16 < head;
             __m512i rows[16];
             for (size_t i = 0; i < 16; i++)
                 rows[i] = first + i < length ? load32(k, first + i, d, all) : _mm512_setzero_si512();
             transpose(rows);
-            for (size_t j = 0; j < (all ? 16 : 8); j++) _mm512_storeu_si512(out + ((d / 2 + j) * keys + first) * 2, rows[j]);
+            for (size_t j = 0; j < (all ? 16 : 8); j++) _mm512_storeu_si512(to + (d + 2 * j) * width, rows[j]);
         }
+    }
 }
 
 /* Pack the values of one head, likewise. */
 INLINE void pack_values(struct rows v, size_t length, size_t keys, size_t head, bf16 *out) {
     const __m256i zero = _mm256_setzero_si256();
-    for (size_t i = 0; i < keys; i += 2)
+    for (size_t i = 0; i < keys; i += 2) {
+        fetch_rows(v, head, i + 16, 2, length);
         for (size_t d = 0; d < head; d += 16) {
             const __m256i even = i < length ? load16(v, i, d) : zero, odd = i + 1 < length ? load16(v, i + 1, d) : zero;
             const __m512i low = _mm512_cvtepu16_epi32(even), high = _mm512_cvtepu16_epi32(odd);
             _mm512_storeu_si512(out + i * head + 2 * d, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
         }
+    }
 }
 
 /* The pair at p, in every lane. */
@@ -141,6 +149,15 @@ static void gemm(size_t n, const bf16 *a, size_t stride, const bf16 *b, size_t c
     }
 }
 
+/* The scores of n queries for so many of the packed keys from first on. */
+static void scores_of(size_t n, const struct scratch *s, size_t head, size_t keys, size_t first, size_t count) {
+    for (size_t j = first, end = first + count, some; j < end; j += some) {
+        const size_t panel = j / COLUMNS * COLUMNS, width = panel_width(panel, keys);
+        some = (panel + width < end ? panel + width : end) - j;
+        GEMM[n][some / 16](s->q, head, s->k + panel * head + 2 * (j - panel), width, head / 2, s->scores + j - first, count);
+    }
+}
+
 /* p = exp(score - largest) for the keys of n queries, 0 beyond length, and inverse = 1 / sum of p. Queries go side by side, so
  * that none waits for the steps of another. */
 INLINE void softmax(int n, const float *scores, size_t length, size_t keys, bf16 *p, float *inverse) {
@@ -190,32 +207,59 @@ INLINE struct rows rows_of(const struct attention *a, const void *matrix, size_t
     return m;
 }
 
+INLINE struct rows rows_from(struct rows m, size_t row) {
+    m.data = number_at(m, row, 0);
+    return m;
+}
+
+/* One head of one text. */
+struct head {
+    const struct attention *a;
+    struct rows q, k, v;
+    struct scratch scratch;
+    size_t queries, length, y; /* without padding; y: where its results begin */
+};
+
+/* The queries from row up to end, of which there are at most QUERIES; the keys of a span are packed. */
+INLINE void attend_block(const struct head *h, struct span packed, size_t row, size_t end) {
+    const struct attention *a = h->a;
+    const struct scratch *s = &h->scratch;
+    const struct span span = span_of(a, row, end, h->length);
+    const size_t n = end - row, first = span.first - packed.first, wide = span.row, seen = span.last - span.first;
+    for (size_t i = 0; i < n; i++)
+        for (size_t d = 0; d < a->head; d += 16)
+            _mm256_storeu_si256((__m256i *)(s->q + i * a->head + d), load16(h->q, row + i, d));
+    fetch_rows(h->q, a->head, end, QUERIES, h->queries);
+    scores_of(n, s, a->head, packed.row, first, wide);
+    hide(a, span, row, end, s->scores);
+    float inverse[QUERIES];
+    size_t i = 0;
+    for (; i + 3 <= n; i += 3) softmax(3, s->scores + i * wide, seen, wide, s->p + i * wide, inverse + i);
+    for (; i < n; i++) softmax(1, s->scores + i * wide, seen, wide, s->p + i * wide, inverse + i);
+    gemm(n, s->p, wide, s->v + first * a->head, a->head, wide / 2, s->scores); /* the scores have been read */
+    store_context(a, s->scores, inverse, n, h->y + row * a->heads * a->head);
+}
+
+/* The queries from begin up to end, in blocks of equal size, or one apart. */
+INLINE void attend_chunk(const struct head *h, size_t begin, size_t end) {
+    const struct span span = span_of(h->a, begin, end, h->length);
+    const size_t queries = end - begin, blocks = (queries + QUERIES - 1) / QUERIES;
+    pack_keys(rows_from(h->k, span.first), span.last - span.first, span.row, h->a->head, h->scratch.k);
+    pack_values(rows_from(h->v, span.first), span.last - span.first, span.row, h->a->head, h->scratch.v);
+    for (size_t b = 0; b < blocks; b++)
+        attend_block(h, span, begin + b * queries / blocks, begin + (b + 1) * queries / blocks);
+}
+
 INLINE void attend(const struct attention *a, size_t unit, enum format format) {
     const size_t text = unit / a->heads, hidden = a->heads * a->head;
-    size_t length = a->keys;
-    if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < length) length = (size_t)a->lengths[text];
-    const size_t keys = padded(length), queries = a->queries == a->keys || !length ? length : a->queries;
-    const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a), keys);
-    const struct rows q = rows_of(a, a->q, a->queries, unit, format);
-    const size_t y = text * a->queries * hidden + unit % a->heads * a->head; /* where the results begin */
-    pack_keys(rows_of(a, a->k, a->keys, unit, format), length, keys, a->head, s.k);
-    pack_values(rows_of(a, a->v, a->keys, unit, format), length, keys, a->head, s.v);
-    const size_t blocks = (queries + QUERIES - 1) / QUERIES;
-    for (size_t b = 0, row = 0; b < blocks; b++) {
-        const size_t end = (b + 1) * queries / blocks, n = end - row;
-        for (size_t i = 0; i < n; i++)
-            for (size_t d = 0; d < a->head; d += 16)
-                _mm256_storeu_si256((__m256i *)(s.q + i * a->head + d), load16(q, row + i, d));
-        gemm(n, s.q, a->head, s.k, keys, a->head / 2, s.scores);
-        float inverse[QUERIES];
-        size_t i = 0;
-        for (; i + 3 <= n; i += 3) softmax(3, s.scores + i * keys, length, keys, s.p + i * keys, inverse + i);
-        for (; i < n; i++) softmax(1, s.scores + i * keys, length, keys, s.p + i * keys, inverse + i);
-        gemm(n, s.p, keys, s.v, a->head, keys / 2, s.scores); /* the scores have been read */
-        store_context(a, s.scores, inverse, n, y + row * hidden);
-        row = end;
-    }
-    store_padding(a, a->queries - queries, y + queries * hidden);
+    struct head h = {.a = a, .length = a->keys, .y = text * a->queries * hidden + unit % a->heads * a->head};
+    if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < a->keys) h.length = (size_t)a->lengths[text];
+    h.queries = a->queries == a->keys || !h.length ? h.length : a->queries;
+    h.scratch = scratch_arrays(a, a->scratch + unit * attention_scratch(a));
+    h.q = rows_of(a, a->q, a->queries, unit, format);
+    h.k = rows_of(a, a->k, a->keys, unit, format), h.v = rows_of(a, a->v, a->keys, unit, format);
+    for (size_t begin = 0, end; begin < h.queries; begin = end) attend_chunk(&h, begin, end = chunk_end(a, begin, h.queries));
+    store_padding(a, a->queries - h.queries, h.y + h.queries * hidden);
 }
 
 static void attention_unit(void *operation, size_t unit) {

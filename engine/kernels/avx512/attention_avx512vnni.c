@@ -1,5 +1,4 @@
 /* Attention with AVX-512 VNNI, for processors without bfloat16: products in 16-bit fixed point. */
-#include <math.h>
 #include <string.h>
 
 #include "../levels.h"

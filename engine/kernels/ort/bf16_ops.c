@@ -7,6 +7,7 @@
  *   Bf16DenseAddNorm   y   = norm(x W + b + residual), and y16
  *   Bf16DenseAddPreNorm  y = x W + b + residual, and y16 = norm(y)
  *   Bf16Attention      y16 = softmax(q k^T) v for each head, side by side
+ *   Bf16WindowAttention  the same for the keys at most window before or after a query
  *   Bf16Embed          y   = norm(word + position + segment), and y16; the words are float16
  *
  * x, W and y16 are bfloat16; the rest, sums too, is float32. As in int8 each is also a function of the model.
@@ -57,6 +58,12 @@ static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *o
     return attention_start(self, ort, info, k);
 }
 
+static OrtStatus *window_attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                          void *kernel) {
+    TRY(attention_create(self, ort, info, kernel));
+    return window_of(ort, info, kernel);
+}
+
 static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     return embed_start(ort, info, kernel, self->level->kernels[EMBED_BF16]);
 }
@@ -64,6 +71,7 @@ static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, 
 #define dense_gated_compute dense_compute
 #define dense_rope_compute dense_compute
 #define dense_add_pre_norm_compute dense_add_norm_compute
+#define window_attention_compute attention_compute
 static const struct custom_op OPERATORS[] = {
     CUSTOM_OP("Bf16Dense", "hhF", "h", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_BF16),
     CUSTOM_OP("Bf16DenseGelu", "hhF", "h", dense, dense_kernel, dense_destroy, GELU, 1 << DENSE_BF16),
@@ -78,6 +86,8 @@ static const struct custom_op OPERATORS[] = {
     CUSTOM_OP("Bf16DenseAddPreNorm", "hhFfff", "fh", dense_add_pre_norm, dense_kernel, dense_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << NORM),
     CUSTOM_OP("Bf16Attention", "hhhl", "h", attention, attention_kernel, attention_destroy, IDENTITY,
+              1 << DENSE_BF16 | 1 << ATTENTION),
+    CUSTOM_OP("Bf16WindowAttention", "hhhl", "h", window_attention, attention_kernel, attention_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << ATTENTION),
     CUSTOM_OP("Bf16Embed", "lLeFFff", "fh", embed, embed_kernel, free, IDENTITY, 1 << EMBED_BF16),
 };

@@ -170,6 +170,7 @@ static inline OrtStatus *attention_inputs(const OrtApi *ort, OrtKernelContext *c
     EXPECT(a->head && a->heads * a->head == (size_t)q.shape[2] && a->head % 16 == 0,
            "a head's width has to be a multiple of 16");
     EXPECT(lengths.count == a->batch, "there has to be one length for each text");
+    EXPECT(!a->window || a->queries == a->keys, "attention with a window takes as many queries as keys");
     a->q = q.data, a->k = k.data, a->v = v.data, a->lengths = lengths.data;
     for (size_t i = 0; i < a->batch; i++)
         EXPECT(a->lengths[i] >= 0 && a->lengths[i] <= k.shape[1],
@@ -188,7 +189,8 @@ static inline OrtStatus *attention_compute(void *kernel, OrtKernelContext *conte
     void *scratch;
     TRY(AllocatorAlloc(self->allocator, attention_units(&a) * self->attend->scratch(&a) + 64, &scratch));
     a.scratch = (char *)(((uintptr_t)scratch + 63) / 64 * 64);
-    const double products = 2.0 * (double)(a.batch * a.queries + 16) * (double)(a.keys * a.heads * a.head);
+    const size_t seen = a.window && 2 * a.window < a.keys ? 2 * a.window : a.keys;
+    const double products = 2.0 * (double)(a.batch * a.queries + 16) * (double)(seen * a.heads * a.head);
     OrtStatus *status = parallel_for(ort, context, self->attend, attention_units(&a), products, &a);
     OrtStatus *freed = AllocatorFree(self->allocator, scratch);
     if (status && freed) ReleaseStatus(freed);
@@ -204,6 +206,16 @@ static inline OrtStatus *attention_start(const struct custom_op *self, const Ort
     EXPECT(heads > 0, "num_heads has to be 1 or more");
     k->attention.heads = (size_t)heads;
     return KernelInfoGetAllocator(info, 0, &k->allocator);
+}
+
+/* Read the window: the most places between a query and a key that it sees. */
+static inline OrtStatus *window_of(const OrtApi *ort, const OrtKernelInfo *info, struct attention_kernel *k) {
+    enum { ALL = 1 << 30 }; /* no text is longer */
+    int64_t window = 0;
+    TRY(KernelInfoGetAttribute_int64(info, "window", &window));
+    EXPECT(window > 0, "window has to be 1 or more");
+    k->attention.window = window < ALL ? (size_t)window : ALL;
+    return NULL;
 }
 
 static inline void attention_destroy(void *kernel) {

@@ -7,6 +7,7 @@
  *   DenseAddNorm   y  = norm(x W + b + factor residual), and y8
  *   DenseAddPreNorm  y = x W + b + factor residual, and y8 = norm(y)
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
+ *   WindowAttention  the same for the keys at most window before or after a query
  *   Embed          y  = norm(word + position + segment), and y8; positions and segments may be left out
  *   Lengths        the number of each text's tokens
  *
@@ -94,6 +95,12 @@ static OrtStatus *attention_create(const struct custom_op *self, const OrtApi *o
     return rounding_of(ort, info, 4, &k->attention.rounding);
 }
 
+static OrtStatus *window_attention_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,
+                                          void *kernel) {
+    TRY(attention_create(self, ort, info, kernel));
+    return window_of(ort, info, kernel);
+}
+
 static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct embed_kernel *k = kernel;
     struct tensor scale;
@@ -108,6 +115,7 @@ static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, 
 #define dense_gated_compute dense_compute
 #define dense_rope_compute dense_compute
 #define dense_add_pre_norm_compute dense_add_norm_compute
+#define window_attention_compute attention_compute
 static const struct custom_op OPERATORS[] = {
     /* x, zero point, weight, scale, bias; then the operator's other operands, and the output's scale and zero point */
     CUSTOM_OP("Dense", "uuifF", "f", dense, dense_kernel, dense_destroy, IDENTITY, 1 << DENSE_INT8),
@@ -124,6 +132,7 @@ static const struct custom_op OPERATORS[] = {
               1 << DENSE_INT8 | 1 << NORM),
     /* queries, keys, values, lengths, scale and zero point of the output */
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
+    CUSTOM_OP("WindowAttention", "ffflfu", "u", window_attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
     /* ids, segments, words, positions, vectors of the segments, gamma, beta, scales of the words; scale and zero point of y8 */
     CUSTOM_OP("Embed", "lLiFFffffu", "fu", embed, embed_kernel, free, IDENTITY, 1 << EMBED_INT8),
 };

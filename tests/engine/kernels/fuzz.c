@@ -183,9 +183,10 @@ static void attention_case(const struct kernel *kernel) {
     struct attention a = {.batch = 1 + below(3), .keys = 1 + below(70), .heads = 1 + below(3), .head = 16 * (1 + below(5)),
                           .rounding = {50, 128}, .format = in_bf16 && below(2) ? BFLOAT16 : FLOAT32};
     a.queries = below(3) ? a.keys : 1;
+    if (!below(3)) a.window = 1 + below(20), a.keys = a.queries = below(6) ? 1 + below(150) : 500 + below(50);
     const size_t hidden = a.heads * a.head, per_key = a.keys * hidden, n = a.batch * a.queries * hidden;
     const int narrow = !in_bf16 || below(2);
-    float (*const draw)(void) = below(2) ? number : rarely_odd;
+    float (*const draw)(void) = a.window || below(2) ? number : rarely_odd; /* what is not finite spoils a window's block */
     float *q = floats(n, draw), *k = floats(a.batch * per_key, draw), *v = floats(a.batch * per_key, draw);
     int64_t *lengths = bytes(8 * a.batch);
     for (size_t i = 0; i < n; i++) q[i] /= sqrtf((float)a.head);

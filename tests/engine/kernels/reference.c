@@ -135,30 +135,52 @@ static double step_of(const struct attention *a, const void *matrix, size_t star
     return largest / limit;
 }
 
+/* The keys that the queries from begin up to end see in a text of this length: from *first up to what is returned. */
+static size_t keys_of(const struct attention *a, size_t begin, size_t end, size_t length, size_t *first) {
+    *first = a->window && begin > a->window ? begin - a->window : 0;
+    return a->window ? smaller(end + a->window, length) : length;
+}
+
+/* The step of a head's keys or values for a query. With a window it is that of its chunk of 512 queries, whose keys begin at a
+ * multiple of 16. */
+static double step_at(const struct attention *a, const void *matrix, size_t start, size_t query, size_t length, double limit) {
+    const size_t chunk = query / 512 * 512;
+    size_t first;
+    const size_t last = keys_of(a, chunk, chunk + 512, length, &first);
+    first = first / 16 * 16;
+    return step_of(a, matrix, start + first * a->heads * a->head, last - first, limit);
+}
+
 /* Attention, whose inputs and probabilities are rounded as the kernel rounds them. In 16 bits no sum of products may leave 32. */
 static void attention(const struct attention *a, size_t unit, rounding_of *rounded) {
     const size_t text = unit / a->heads, hidden = a->heads * a->head, start = unit % a->heads * a->head;
     const size_t length = a->lengths ? (size_t)a->lengths[text] : a->keys, keys = text * a->keys * hidden + start;
     const size_t queries = a->queries == a->keys ? length : a->queries, first = text * a->queries * hidden + start;
     const double limit = floor(sqrt(2.1e9 / (double)a->head)), v_limit = 4095;
-    const double k_step = step_of(a, a->k, keys, length, limit), v_step = step_of(a, a->v, keys, length, v_limit);
+    const size_t wide = (length + 15) / 16 * 16, seen = a->window ? smaller((2 * a->window + 31) / 16 * 16, wide) : wide;
+    double k_step = 0, v_step = 0;
     double *p = malloc((length + 1) * sizeof *p);
     for (size_t i = 0; i < a->queries; i++) {
         const size_t at = first + i * hidden;
         const double q_step = step_of(a, a->q, at, 1, limit);
         double largest = -INFINITY, total = 0;
         const int padding = !length || i >= queries;
-        for (size_t j = 0; j < length; j++) {
+        size_t from, to = keys_of(a, i, i + 1, length, &from);
+        if (padding && a->window) from = to = 0;
+        else if (i == 0 || (a->window && i % 512 == 0)) {
+            k_step = step_at(a, a->k, keys, i, length, limit), v_step = step_at(a, a->v, keys, i, length, v_limit);
+        }
+        for (size_t j = from; j < to; j++) {
             p[j] = 0;
             for (size_t d = 0; d < a->head; d++)
                 p[j] += rounded(number_of(a, a->q, at + d), q_step) * rounded(number_of(a, a->k, keys + j * hidden + d), k_step);
             if (p[j] > largest) largest = p[j];
         }
-        for (size_t j = 0; j < length; j++) total += p[j] = exp(p[j] - largest);
-        const double p_step = 1 / fmin(32767, (2.1e9 / v_limit - ceil((double)length / 16) * 16) / total);
+        for (size_t j = from; j < to; j++) total += p[j] = exp(p[j] - largest);
+        const double p_step = 1 / fmin(32767, (2.1e9 / v_limit - (double)seen) / total);
         for (size_t d = 0; d < a->head; d++) {
             double sum = 0;
-            for (size_t j = 0; j < length; j++)
+            for (size_t j = from; j < to; j++)
                 sum += rounded(p[j], p_step) * rounded(number_of(a, a->v, keys + j * hidden + d), v_step);
             const double y = padding ? 0 : sum / total;
             if (a->y16) a->y16[at + d] = bits_of(y);

@@ -66,7 +66,7 @@ class Dense(Operation):
 class Attention(Operation):
     _fields_: ClassVar = [
         *layout("q k v", "", ("format", ctypes.c_int)),
-        *layout("lengths", "batch queries keys heads head"),
+        *layout("lengths", "batch queries keys heads head window"),
         *layout("y16 y8", "", ("rounding", Rounding), ("scratch", ctypes.c_void_p)),
     ]
 

@@ -62,8 +62,9 @@ def assert_rounded(format: str, level: str, found: Array, expected: Array) -> No
     if format:
         np.testing.assert_allclose(found, expected, rtol=0.51 * 2.0**-7, atol=2.0**-7)
         return
-    off = np.abs(found - np.clip(expected / SCALE + ZERO_POINT, 0, 255))
-    assert off.max(initial=0) < (2.5 if level.endswith("bf16") else 0.75)
+    off, narrow = np.abs(found - np.clip(expected / SCALE + ZERO_POINT, 0, 255)), level.endswith("bf16")
+    assert off.max(initial=0) < (6 if narrow else 0.75)  # bfloat16 rounds scores of 20 by 0.06
+    assert not off.size or off.mean() < (0.4 if narrow else 0.3)
 
 
 @each
@@ -87,6 +88,76 @@ def test_a_query_sees_the_keys_of_its_window(
     for text, length in enumerate(lengths):
         assert_rounded(format, level, found[text, :length], expected[text, :length])
     assert np.isfinite(found).all()
+
+
+@native
+def test_a_text_of_thousands_of_tokens(format: str, level: str) -> None:
+    operator = attention(format, 8192 + 40, 1, 16, [8192], 64)
+    expected, (found,) = in_float64(operator), operator.run(kernels=level)
+    assert_rounded(format, level, found[0, :8192], expected[0, :8192])
+    assert (found[0, 8192:] == (0 if format else ZERO_POINT)).all()
+    alone = {n: operator.operands[n][:, :8192] for n in operator.inputs[:3]}
+    (single,) = operator.run({**alone, "lengths": np.array([8192])}, kernels=level, threads=1)
+    np.testing.assert_array_equal(single[0], found[0, :8192])
+
+
+@native
+@pytest.mark.parametrize("window", [32, 64])
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_any_block(window: int, format: str, level: str) -> None:
+    """A text's length moves the blocks of its queries. The first token has the largest numbers, of which steps are shares."""
+    lengths = list(range(1, 301))
+    operator = attention(format, 300, 1, 32, [300], window)
+    names = operator.inputs[:3]
+    parts = {n: np.broadcast_to(operator.operands[n], (300, 300, 32)).copy() for n in names}
+    for n in names[1:]:
+        parts[n][:, 0] = 16
+    (together,) = operator.run({**parts, "lengths": np.array(lengths)}, kernels=level)
+    for length in lengths:
+        if length in (1, 2, 17, window, window + 1, window + 2, 2 * window, 2 * window + 1, 2 * window + 2, 255, 299, 300):
+            alone = {n: parts[n][:1, :length] for n in names}
+            (single,) = operator.run({**alone, "lengths": np.array([length])}, kernels=level, threads=1)
+            np.testing.assert_array_equal(single[0], together[length - 1, :length])
+        if length > 2 * window + 32:  # as many keys may be seen as in the longest text
+            whole = length - window  # queries whose windows end within the text
+            np.testing.assert_array_equal(together[length - 1, :whole], together[-1, :whole])
+
+
+@native
+def test_a_window_over_the_whole_text_changes_no_bit(format: str, level: str) -> None:
+    operator = attention(format, 90, 2, 48, [90, 41], 90)
+    whole = Operator(
+        f"{format}Attention",
+        operator.operands,
+        operator.inputs,
+        operator.outputs,
+        {"num_heads": 2},
+        operator.kernels,
+        operator.narrow,
+    )
+    for a, b in zip(operator.run(kernels=level), whole.run(kernels=level), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@native
+@pytest.mark.parametrize("place", [0, 25, 99])
+def test_what_is_not_finite_stays_near(place: int, format: str, level: str) -> None:
+    operator = attention(format, 700, 1, 16, [700], 8)
+    broken = {n: operator.operands[n].copy() for n in operator.inputs[:3]}
+    broken[operator.inputs[2]][0, place] = np.nan
+    (sound,), (found,) = operator.run(kernels=level), operator.run(broken, kernels=level)
+    seen = slice(max(place - 8, 0), place + 9)
+    assert np.isnan(found[0, seen]).all() if format else (found[0, seen] == 0).all()
+    np.testing.assert_array_equal(found[0, 600:], sound[0, 600:])  # beyond the chunk
+
+
+@native
+def test_what_does_not_fit_is_refused(format: str, level: str) -> None:
+    with pytest.raises(Exception, match="window has to be 1 or more"):
+        attention(format, 5, 2, 16, [5], 0).open(kernels=level)
+    operator = attention(format, 5, 2, 16, [5], 2)
+    name = operator.inputs[0]
+    with pytest.raises(Exception, match="as many queries as keys"):
+        operator.run({name: operator.operands[name][:, :1]}, kernels=level)
 
 
 @each
