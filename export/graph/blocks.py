@@ -39,8 +39,10 @@ def ceil_divide(g: Graph, a: str, b: str) -> str:
 class WindowBlocks:
     """Attention of all layers with one window; what depends only on the shape of the batch is computed once."""
 
+    dtype, masked = "float32", MASKED
+
     def __init__(self, g: Graph, window: int, *, batch: str, length: str, hidden: int, padding: str) -> None:
-        """Lay out the blocks; ``batch`` and ``length`` are ``[1]``, ``padding`` masks keys, ``[batch, 1, 1, keys]``."""
+        """Lay out the blocks; ``batch`` and ``length`` are ``[1]``, ``padding`` is as ``make_mask`` takes it."""
         self.graph, self.batch, self.length, self.hidden = g, batch, length, hidden
         with g.scope("blocks"):
             self.size = g.op("Min", number(g, window), length)  # of a block; in a shorter text all tokens see each other
@@ -53,24 +55,31 @@ class WindowBlocks:
             zero, one, steps = g.constant(0, "int64"), g.constant(1, "int64"), g.constant([0, 1, 2], "int64")
             blocks = g.op("Range", zero, g.op("Squeeze", self.count), one)
             self.seen = g.op("Add", g.op("Unsqueeze", blocks, number(g, 1)), steps)  # [blocks, 3]
-            self.mask = g.op("Add", self._keys_mask(padding), self._band())  # [batch blocks, 1, size, 3 size]
+            self.mask = self.make_mask(padding)
 
-    def _keys_mask(self, padding: str) -> str:
-        """The mask of each block's keys, ``[batch blocks, 1, 1, 3 size]``."""
+    def make_mask(self, padding: str) -> str:
+        """The mask ``[batch blocks, 1, size, 3 size]`` from that of the keys, ``[batch, 1, 1, keys]``."""
         g = self.graph
         rows = g.op("Squeeze", padding, g.constant([1, 2], "int64"))  # [batch, keys]
-        padded = g.op("Pad", rows, concat(g, 0, self.size, 0, self.around), g.constant(MASKED, "float32"))
-        by_block = g.op("Reshape", padded, concat(g, self.batch, -1, self.size))
-        return g.op("Reshape", g.op("Gather", by_block, self.seen, axis=1), concat(g, -1, 1, 1, self.three))
+        keys = self.by_key(rows, g.constant(self.masked, self.dtype))
+        return g.op("Add", g.op("Unsqueeze", keys, g.constant([1, 2], "int64")), self.band())
 
-    def _band(self) -> str:
+    def by_key(self, rows: str, fill: str) -> str:
+        """Give each block what ``rows`` ``[batch, tokens]`` has for its keys, else ``fill``: ``[batch blocks, 3 size]``."""
+        g = self.graph
+        padded = g.op("Pad", rows, concat(g, 0, self.size, 0, self.around), fill)
+        by_block = g.op("Reshape", padded, concat(g, self.batch, -1, self.size))
+        return g.op("Reshape", g.op("Gather", by_block, self.seen, axis=1), concat(g, -1, self.three))
+
+    def band(self) -> str:
         """The mask of keys beyond the window, ``[size, 3 size]``."""
         g = self.graph
         zero, one = g.constant(0, "int64"), g.constant(1, "int64")
         row = g.op("Unsqueeze", g.op("Range", zero, g.op("Squeeze", self.size), one), number(g, 1))
         column = g.op("Range", zero, g.op("Squeeze", self.three), one)
         apart = g.op("Abs", g.op("Sub", column, g.op("Add", row, self.size)))
-        return g.op("Where", g.op("Greater", apart, self.size), g.constant(MASKED, "float32"), g.constant(0.0, "float32"))
+        beyond, within = g.constant(self.masked, self.dtype), g.constant(0.0, self.dtype)
+        return g.op("Where", g.op("Greater", apart, self.size), beyond, within)
 
     def attend(self, q: str, k: str, v: str, attend: Attend) -> str:
         """Attend in blocks: ``[batch, tokens, hidden]``."""

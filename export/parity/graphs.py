@@ -81,12 +81,24 @@ class PackedStandIn(CudaFp16Packed):
             self.mask = g.op("Mul", apart, g.constant(_MASKED, "float16"))
 
     def _attend_all(self, x: str, layer: Layer) -> str:
-        """Compute softmax(q k^T / sqrt(d) + mask) v, head by head, in float16 operators."""
+        """Split the joint product, and attend in float16 operators."""
         g, a = self.graph, self.architecture
         together, bias = self._project_heads(x, layer)  # [tokens, heads, 3, head], [3 hidden]
         by_part = g.op("Reshape", bias, g.constant([3, a.heads, a.head_size], "int64"))
         joined = g.op("Add", together, g.op("Transpose", by_part, perm=[1, 0, 2]))
         q, k, v = g.ops("Split", 3, g.op("Transpose", joined, perm=[2, 1, 0, 3]), axis=0)  # [1, heads, tokens, head]
+        return self._attend_by_head(q, k, v)
+
+    def attend_to_all(self, q: str, k: str, v: str) -> str:
+        """Attend in float16 operators; q, k and v are ``[1, tokens, hidden]``."""
+        g, a = self.graph, self.architecture
+        shape = g.constant([0, 0, a.heads, a.head_size], "int64")
+        parts = (g.op("Transpose", g.op("Reshape", part, shape), perm=[0, 2, 1, 3]) for part in (q, k, v))
+        return self._attend_by_head(*parts)
+
+    def _attend_by_head(self, q: str, k: str, v: str) -> str:
+        """Compute softmax(q k^T / sqrt(d) + mask) v of ``[1, heads, tokens, head]``: ``[tokens, hidden]``."""
+        g, a = self.graph, self.architecture
         scale = g.constant(1 / math.sqrt(a.head_size), "float16")
         scores = g.op("MatMul", g.op("Mul", q, scale), g.op("Transpose", k, perm=[0, 1, 3, 2]))  # [1, heads, tokens, tokens]
         context = g.op("MatMul", g.op("Softmax", g.op("Add", scores, self.mask), axis=-1), v)  # [1, heads, tokens, head]

@@ -9,24 +9,29 @@ with fewer queries than keys the lengths and the starts of both, or only lengths
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-
-from fusedbert.engine.errors import ExportError
 
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
-from ..builder import FLOAT16_MAX, MICROSOFT
-from ..lowering import Lowering, activate, clip_activation, count_positions
+from ..blocks import WindowBlocks, number
+from ..builder import MICROSOFT
+from ..lowering import count_positions
+from .rotary import MASKED, RotaryFp16
 
-_FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_10": "BiasGelu", "gelu_new": "FastGelu"}
 HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take
 
 
-class CudaFp16(Lowering):
+class HalfBlocks(WindowBlocks):
+    """Blocks whose mask is float16."""
+
+    dtype, masked = "float16", MASKED
+
+
+class CudaFp16(RotaryFp16):
     """``onnx/model_fp16.onnx``."""
 
     file: ClassVar[str] = "onnx/model_fp16.onnx"
@@ -38,8 +43,10 @@ class CudaFp16(Lowering):
 
     @classmethod
     def unsupported(cls, a: Architecture) -> str | None:
-        """Refuse RoPE and windows, which the fused operators of this graph do not know."""
-        return "its operators do not know RoPE and windows yet" if a.pre_norm else None
+        """Refuse what the fused operators of embeddings and attention do not take."""
+        if a.thetas and a.head_size % HEAD_MULTIPLE:
+            return f"heads of width {a.head_size} have no fused RoPE, it takes multiples of {HEAD_MULTIPLE}"
+        return None
 
     def inputs(self) -> None:
         """Declare int64 inputs as in transformers, and cast them to int32 for the kernels."""
@@ -53,82 +60,121 @@ class CudaFp16(Lowering):
     def embed(self, tables: Embeddings) -> str:
         """One node: ``[batch, seq, hidden]``, and the length of each text, ``[batch]``."""
         g, a = self.graph, self.architecture
+        if tables.position is None:
+            self.lengths = g.op("ReduceSum", self.mask, number(g, 1), keepdims=0)
+            return self.embed_words(tables)
         positions = [count_positions(g, self.ids, a.padding_id, "int32")] if a.position_offset else []
-        segments = "" if tables.token_type is None else self._half("token_type", tables.token_type)
-        word, position = self._half("word", tables.word), self._position(tables)
-        gamma, beta = self._half("norm.weight", tables.norm.weight), self._half("norm.bias", tables.norm.bias)
+        segments = "" if tables.token_type is None else self.half("token_type", tables.token_type)
+        word, position = self.half("word", tables.word), self.half("position", tables.position)
+        gamma, beta = self.half("norm.weight", tables.norm.weight), self.half("norm.bias", tables.norm.bias)
         operands = (self.ids, self.types, word, position, segments, gamma, beta, self.mask, *positions)
         x, self.lengths = g.ops("EmbedLayerNormalization", 2, *operands, domain=MICROSOFT, epsilon=a.norm_eps)
         return self._project(x, tables)
 
-    def _position(self, tables: Embeddings) -> str:
-        assert tables.position is not None  # ``unsupported`` says so
-        return self._half("position", tables.position)
-
     def _project(self, x: str, tables: Embeddings) -> str:
         if tables.projection is None:
             return x
-        product = self.graph.op("MatMul", x, self._half("projection.weight", tables.projection.weight))
-        return self.graph.op("Add", product, self._half("projection.bias", tables.projection.bias))
+        product = self.graph.op("MatMul", x, self.half("projection.weight", tables.projection.weight))
+        return self.graph.op("Add", product, self.half("projection.bias", tables.projection.bias))
 
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """One fused node; for only [CLS], ``MultiHeadAttention`` after three products."""
         g, a = self.graph, self.architecture
         scale = 1 / math.sqrt(a.head_size)
         if not cls_only:
+            if a.thetas:
+                return self.attend_rotary(x, layer, i)
             weight, bias = self._query_key_value(layer)
             # [batch, seq, hidden]
             return g.op("Attention", x, weight, bias, self.lengths, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         zero, one = g.constant([0], "int64"), g.constant([1], "int64")
         first = g.op("Slice", x, zero, one, one)  # [batch, 1, hidden]
-        q = g.op("MatMul", first, self._half("query.weight", layer.query.weight))
-        k = g.op("MatMul", x, self._half("key.weight", layer.key.weight))  # [batch, seq, hidden]
-        v = g.op("MatMul", x, self._half("value.weight", layer.value.weight))
-        bias = self._half("bias", np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias]))
-        mask = self.lengths if a.head_size % HEAD_MULTIPLE else self._spans()
+        real, lengths, window = self.mask, self.lengths, a.window(i)
+        if window is not None:  # [CLS] sees the first tokens
+            seen = number(g, window + 1)
+            x, real = (g.op("Slice", part, zero, seen, one) for part in (x, self.mask))
+            lengths = g.op("ReduceSum", real, one, keepdims=0)
+        q = g.op("MatMul", first, self.half("query.weight", layer.query.weight))
+        k = g.op("MatMul", x, self.half("key.weight", layer.key.weight))  # [batch, seq, hidden]
+        v = g.op("MatMul", x, self.half("value.weight", layer.value.weight))
+        bias = self.half("bias", np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias]))
+        if a.thetas:  # which do not turn the first token
+            k = self.turn(g.op("Add", k, self.half("key.bias", layer.key.bias)) if layer.key.bias.any() else k, i, self.places)
+            zeros = np.zeros_like(layer.key.bias)
+            bias = self.half("bias", np.concatenate([layer.query.bias, zeros, layer.value.bias]))
+        mask = lengths if a.head_size % HEAD_MULTIPLE else self._spans(real, lengths, one_query=True)
         context = g.op("MultiHeadAttention", q, k, v, bias, mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         return g.op("Squeeze", context, one)  # [batch, 1, hidden] -> [batch, hidden]
+
+    @property
+    def places(self) -> str:
+        """The first position, int64: the others follow."""
+        return number(self.graph, 0)
+
+    def attend_to_all(self, q: str, k: str, v: str) -> str:
+        """Attend to all keys, in one fused node: ``[batch, seq, hidden]``."""
+        a = self.architecture
+        mask, scale = self._spans(self.mask, self.lengths, one_query=False), 1 / math.sqrt(a.head_size)
+        return self.graph.op("MultiHeadAttention", q, k, v, "", mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+
+    def window_blocks(self, window: int) -> WindowBlocks:
+        """Lay out the blocks of a window, once for all layers."""
+        g, blocks = self.graph, self._blocks.get(window)
+        if blocks is None:
+            batch, length = g.op("Shape", self.ids, end=1), g.op("Shape", self.ids, start=1)
+            dropped = g.op("Sub", g.constant(1.0, "float16"), g.cast(self.mask, "float16"))  # 1 = padding
+            padding = g.op("Unsqueeze", g.op("Mul", dropped, g.constant(MASKED, "float16")), g.constant([1, 2], "int64"))
+            hidden = self.architecture.hidden_size
+            blocks = HalfBlocks(g, window, batch=batch, length=length, hidden=hidden, padding=padding)
+            self._blocks[window] = blocks
+        return blocks
+
+    @functools.cached_property
+    def _blocks(self) -> dict[int, WindowBlocks]:
+        return {}
 
     def _query_key_value(self, layer: Layer) -> tuple[str, str]:
         """Lay the three projections side by side: weight ``[hidden, 3 hidden]``, bias ``[3 hidden]``."""
         parts = (layer.query, layer.key, layer.value)
-        weight = self._half("query_key_value.weight", np.concatenate([part.weight for part in parts], axis=1))
-        return weight, self._half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
+        weight = self.half("query_key_value.weight", np.concatenate([part.weight for part in parts], axis=1))
+        return weight, self.half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
 
-    def _spans(self) -> str:
+    def _spans(self, real: str, lengths: str, *, one_query: bool) -> str:
         """Lengths of the keys, starts and end of the queries, starts and end of the keys: int32 ``[3 batch + 2]``."""
         g = self.graph  # by running sums, and not from the shape, so that no node leaves the GPU
         zero, axis = g.constant([0], "int32"), g.constant(0, "int64")
-        every = g.cast(g.op("Equal", self.mask, self.mask), "int32")  # [batch, seq], ones
+        every = g.cast(g.op("Equal", real, real), "int32")  # [batch, seq], ones
         width = g.op("ReduceSum", every, g.constant([1], "int64"), keepdims=0)  # [batch], seq each
         single = g.cast(g.op("Equal", width, width), "int32")  # [batch], ones
-        starts = (g.op("Concat", zero, g.op("CumSum", part, axis), axis=0) for part in (single, width))  # [batch + 1]
-        return g.op("Concat", self.lengths, *starts, axis=0)
+        queries = single if one_query else width
+        starts = (g.op("Concat", zero, g.op("CumSum", part, axis), axis=0) for part in (queries, width))  # [batch + 1]
+        return g.op("Concat", lengths, *starts, axis=0)
 
     def cls_rows(self, x: str) -> str:
         """``[batch, seq, hidden]`` to ``[batch, hidden]``."""
         return self.graph.op("Gather", x, self.graph.constant(0, "int64"), axis=1)
 
-    def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
-        """``MatMul``, then bias and activation, in one node if there is a kernel."""
-        g = self.graph
-        product = g.op("MatMul", x, self._half(f"{name}.weight", weights.weight))
-        bias = self._half(f"{name}.bias", weights.bias)
-        if kind in _FUSED_ACTIVATIONS:
-            y = g.op(_FUSED_ACTIVATIONS[kind], product, bias, domain=MICROSOFT)
-            return clip_activation(g, y, "float16") if kind == "gelu_10" else y
-        return activate(g, g.op("Add", product, bias), kind, opset=self.opset, dtype="float16")
+    def mean_rows(self, x: str) -> str:
+        """The mean in float32: ``[batch, hidden]``."""
+        g, axis = self.graph, number(self.graph, 1)
+        real = g.op("Unsqueeze", g.cast(self.mask, "float32"), number(g, 2))  # [batch, seq, 1]
+        total = g.op("ReduceSum", g.op("Mul", g.cast(x, "float32"), real), axis, keepdims=0)
+        return g.cast(g.op("Div", total, g.op("ReduceSum", real, axis, keepdims=0)), "float16")
 
     def dense_add_norm(
         self, name: str, x: str, weights: Dense, residual: str, norm: Norm, *, final: bool = False
     ) -> tuple[str, str]:
         """``MatMul``, then bias, residual and normalization in one node."""
         g = self.graph
-        product = g.op("MatMul", x, self._half(f"{name}.weight", weights.weight))
-        gamma, beta = self._half("norm.weight", norm.weight), self._half("norm.bias", norm.bias)
-        bias = self._half(f"{name}.bias", weights.bias)
+        product = g.op("MatMul", x, self.half(f"{name}.weight", weights.weight))
+        gamma, beta = self.half("norm.weight", norm.weight), self.half("norm.bias", norm.bias)
+        bias = self.half(f"{name}.bias", weights.bias)
         eps = self.architecture.norm_eps
-        y = g.op("SkipLayerNormalization", product, residual, gamma, beta, bias, domain=MICROSOFT, epsilon=eps)
+        operands = (product, residual, gamma, beta, bias)
+        if self.architecture.pre_norm and not final:
+            normed, *_, total = g.ops("SkipLayerNormalization", 4, *operands, domain=MICROSOFT, epsilon=eps)
+            return total, normed
+        y = g.op("SkipLayerNormalization", *operands, domain=MICROSOFT, epsilon=eps)
         return y, y
 
     def classify(self, pooled: str, weights: Dense) -> None:
@@ -138,9 +184,3 @@ class CudaFp16(Lowering):
         product = g.op("MatMul", wide, g.weight("classifier.weight", weights.weight))
         logits = g.op("Add", product, g.weight("classifier.bias", weights.bias))
         g.output("logits", logits, "float32", ["batch", len(weights.bias)])
-
-    def _half(self, name: str, array: NDArray[np.float32]) -> str:
-        largest = float(np.abs(array).max(initial=0.0))
-        if largest > FLOAT16_MAX:
-            raise ExportError(f"weight {name} reaches {largest:.3g}, float16 ends at {FLOAT16_MAX:g}: use --for cpu")
-        return self.graph.weight(name, array.astype(np.float16))

@@ -16,6 +16,7 @@ runs Flash Attention, the faster kernel for long texts (bench/NOTES.md, "CUDA").
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import ClassVar
 
@@ -25,8 +26,26 @@ from fusedbert.engine.artifact import PACKED
 
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Embeddings, Layer
+from ..blocks import WindowBlocks, concat, number
 from ..builder import MICROSOFT
-from .fp16 import HEAD_MULTIPLE, CudaFp16
+from .fp16 import HEAD_MULTIPLE, CudaFp16, HalfBlocks
+
+_END = 2**31 - 1  # of a slice, beyond all rows
+
+
+class PackedBlocks(HalfBlocks):
+    """Blocks over the tokens of all texts in one row, which see only keys of their own text."""
+
+    def make_mask(self, padding: str) -> str:
+        """The mask ``[blocks, 1, size, 3 size]`` from the number of each token's text, ``[1, tokens]``."""
+        g = self.graph
+        fill = g.constant(0, "int32")
+        keys = g.op("Unsqueeze", self.by_key(padding, fill), g.constant([1, 2], "int64"))
+        behind = g.op("Sub", self.around, self.size)
+        padded = g.op("Pad", padding, concat(g, 0, 0, 0, behind), fill)
+        queries = g.op("Unsqueeze", g.op("Reshape", padded, concat(g, -1, self.size)), g.constant([1, 3], "int64"))
+        apart = g.cast(g.op("Not", g.op("Equal", queries, keys)), self.dtype)
+        return g.op("Add", g.op("Mul", apart, g.constant(self.masked, self.dtype)), self.band())
 
 
 class CudaFp16Packed(CudaFp16):
@@ -34,7 +53,7 @@ class CudaFp16Packed(CudaFp16):
 
     file: ClassVar[str] = "onnx/model_fp16_packed.onnx"
     layout: ClassVar[str] = PACKED
-    attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:PackedMultiHeadAttention",)
+    attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:PackedMultiHeadAttention", f"{MICROSOFT}:MultiHeadAttention")
 
     @classmethod
     def unsupported(cls, a: Architecture) -> str | None:
@@ -57,14 +76,16 @@ class CudaFp16Packed(CudaFp16):
     def embed(self, tables: Embeddings) -> str:
         """One node for one row of all tokens, with explicit positions: ``[tokens, hidden]``."""
         g, a = self.graph, self.architecture
+        if tables.position is None:
+            return self.embed_words(tables)
         first = g.constant([0], "int64")
         ids, positions, types = (
             g.op("Unsqueeze", part, first) if part else ""  # [1, tokens]
             for part in (self.ids, self._counted_positions() if a.position_offset else self.positions, self.types)
         )
-        word, position = self._half("word", tables.word), self._position(tables)
-        segments = "" if tables.token_type is None else self._half("token_type", tables.token_type)
-        gamma, beta = self._half("norm.weight", tables.norm.weight), self._half("norm.bias", tables.norm.bias)
+        word, position = self.half("word", tables.word), self.half("position", tables.position)
+        segments = "" if tables.token_type is None else self.half("token_type", tables.token_type)
+        gamma, beta = self.half("norm.weight", tables.norm.weight), self.half("norm.bias", tables.norm.bias)
         operands = (ids, types, word, position, segments, gamma, beta, "", positions)
         x, _ = g.ops("EmbedLayerNormalization", 2, *operands, domain=MICROSOFT, epsilon=a.norm_eps)
         return self._project(g.op("Squeeze", x, first), tables)  # [tokens, embedding] to [tokens, hidden]
@@ -82,7 +103,9 @@ class CudaFp16Packed(CudaFp16):
 
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Attend for all tokens; in the last layer, take the rows of [CLS]."""
-        context = self._attend_all(x, layer)  # [tokens, hidden]
+        context = (
+            self.attend_rotary(x, layer, i) if self.architecture.thetas else self._attend_all(x, layer)
+        )  # [tokens, hidden]
         return self.cls_rows(context) if cls_only else context
 
     def _attend_all(self, x: str, layer: Layer) -> str:
@@ -97,9 +120,52 @@ class CudaFp16Packed(CudaFp16):
         g, a = self.graph, self.architecture
         parts = (layer.query, layer.key, layer.value)
         columns = np.stack([part.weight.reshape(-1, a.heads, a.head_size) for part in parts], axis=2)  # [in, heads, 3, head]
-        product = g.op("MatMul", x, self._half("query_key_value.weight", columns.reshape(len(columns), -1)))
-        bias = self._half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
+        product = g.op("MatMul", x, self.half("query_key_value.weight", columns.reshape(len(columns), -1)))
+        bias = self.half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
         return g.op("Reshape", product, g.constant([-1, a.heads, 3, a.head_size], "int64")), bias
+
+    @functools.cached_property
+    def places(self) -> str:
+        """The position of each token in its text, int64 ``[1, tokens]``."""
+        return self.graph.op("Unsqueeze", self.graph.cast(self.positions, "int64"), number(self.graph, 0))
+
+    def by_text(self, x: str) -> str:
+        """``[tokens, hidden]`` to ``[1, tokens, hidden]``: one row, as if it were a single text."""
+        return self.graph.op("Unsqueeze", x, number(self.graph, 0))
+
+    def by_row(self, x: str) -> str:
+        """``[1, tokens, hidden]`` to ``[tokens, hidden]``."""
+        return self.graph.op("Squeeze", x, number(self.graph, 0))
+
+    def attend_to_all(self, q: str, k: str, v: str) -> str:
+        """Attend to all keys of a text, in one fused node: ``[tokens, hidden]``."""
+        a, rows = self.architecture, (self.by_row(part) for part in (q, k, v))
+        inputs, scale = (*rows, "", self.offset, self.ends), 1 / math.sqrt(a.head_size)
+        return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+
+    def window_blocks(self, window: int) -> WindowBlocks:
+        """Lay out the blocks of a window, once for all layers."""
+        g, blocks = self.graph, self._blocks.get(window)
+        if blocks is None:
+            start = g.cast(g.op("Equal", self.positions, g.constant(0, "int32")), "int32")
+            texts = g.op("Unsqueeze", g.op("CumSum", start, g.constant(0, "int64")), number(g, 0))  # [1, tokens], from 1
+            shape = g.op("Shape", self.ids)
+            hidden = self.architecture.hidden_size
+            blocks = PackedBlocks(g, window, batch=number(g, 1), length=shape, hidden=hidden, padding=texts)
+            self._blocks[window] = blocks
+        return blocks
+
+    def mean_rows(self, x: str) -> str:
+        """The mean in float32, by a running sum over all tokens: ``[batch, hidden]``."""
+        g, zero = self.graph, number(self.graph, 0)
+        sums = g.op("CumSum", g.cast(x, "float32"), g.constant(0, "int64"))  # [tokens, hidden]
+        ends = g.op("Slice", self.ends, number(g, 1), number(g, _END), zero)  # [batch]
+        starts = g.op("Slice", self.ends, zero, number(g, -1), zero)
+        last = g.op("Gather", sums, g.op("Sub", ends, g.constant(1, "int32")), axis=0)
+        first_row = g.op("Mul", g.op("Slice", sums, zero, number(g, 1), zero), g.constant(0.0, "float32"))
+        before = g.op("Gather", g.op("Concat", first_row, sums, axis=0), starts, axis=0)
+        count = g.cast(g.op("Unsqueeze", g.op("Sub", ends, starts), number(g, 1)), "float32")
+        return g.cast(g.op("Div", g.op("Sub", last, before), count), "float16")
 
     def cls_rows(self, x: str) -> str:
         """``[tokens, hidden]`` to ``[batch, hidden]``: the first row of each text."""

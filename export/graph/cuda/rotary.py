@@ -1,0 +1,124 @@
+"""ModernBERT's steps in fp16 on CUDA, which the padded graph and the packed one share.
+
+RoPE turns queries and keys between their products and attention, so the three products are separate. A window is attention in
+blocks (``blocks``): no fused operator skips what a window does not show, other than causally.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusedbert.engine.artifact import PACKED
+from fusedbert.engine.errors import ExportError
+
+from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
+from ..blocks import WindowBlocks
+from ..builder import FLOAT16_MAX, MICROSOFT
+from ..lowering import Lowering, activate, clip_activation
+from ..rotary import rope_tables
+
+_FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_10": "BiasGelu", "gelu_new": "FastGelu"}
+MASKED = -30_000.0  # added to a score, twice at most: float16 holds it, and exp() of it is 0
+
+
+class RotaryFp16(Lowering):
+    """Steps that ModernBERT has in place of BERT's, or besides."""
+
+    ids: str  # token ids, int32
+
+    def half(self, name: str, array: NDArray[np.float32]) -> str:
+        """Store a weight in float16; raise ``ExportError`` if it does not fit."""
+        largest = float(np.abs(array).max(initial=0.0))
+        if largest > FLOAT16_MAX:
+            raise ExportError(f"weight {name} reaches {largest:.3g}, float16 ends at {FLOAT16_MAX:g}: use --for cpu")
+        return self.graph.weight(name, array.astype(np.float16))
+
+    def norm(self, x: str, norm: Norm) -> str:
+        """``LayerNormalization``."""
+        gamma, beta = self.half("norm.weight", norm.weight), self.half("norm.bias", norm.bias)
+        return self.graph.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=self.architecture.norm_eps)
+
+    def norm_rows(self, name: str, x: str, norm: Norm) -> str:
+        """``LayerNormalization``."""
+        return self.norm(x, norm)
+
+    def embed_words(self, tables: Embeddings) -> str:
+        """Look the words up, and normalize: there are no positions to add."""
+        return self.norm(self.graph.op("Gather", self.half("word", tables.word), self.ids), tables.norm)
+
+    def dense(self, name: str, x: str, weights: Dense) -> str:
+        """``MatMul``, and ``Add`` if there is a bias."""
+        product = self.graph.op("MatMul", x, self.half(f"{name}.weight", weights.weight))
+        return self.graph.op("Add", product, self.half(f"{name}.bias", weights.bias)) if weights.bias.any() else product
+
+    def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
+        """``MatMul``, then bias and activation, in one node if there is a kernel."""
+        g = self.graph
+        product = g.op("MatMul", x, self.half(f"{name}.weight", weights.weight))
+        bias = self.half(f"{name}.bias", weights.bias)
+        if kind in _FUSED_ACTIVATIONS:
+            y = g.op(_FUSED_ACTIVATIONS[kind], product, bias, domain=MICROSOFT)
+            return clip_activation(g, y, "float16") if kind == "gelu_10" else y
+        return activate(g, g.op("Add", product, bias), kind, opset=self.opset, dtype="float16")
+
+    def dense_gated(self, name: str, x: str, weights: Dense, gate: Dense, kind: str) -> str:
+        """Two products."""
+        return self.graph.op("Mul", self.dense_activation(name, x, weights, kind), self.dense("gate", x, gate))
+
+    @functools.cached_property
+    def _ropes(self) -> dict[float, tuple[str, str]]:
+        return {}
+
+    def turn(self, x: str, i: int, places: str) -> str:
+        """RoPE of layer ``i`` for ``x`` ``[batch, tokens, hidden]``; ``places`` is the first position, or all of them."""
+        a = self.architecture
+        theta = a.thetas[i]
+        if theta not in self._ropes:
+            cos, sin = rope_tables(theta, a.head_size, a.max_tokens)
+            self._ropes[theta] = self.half("cos", cos), self.half("sin", sin)
+        tables, packed = self._ropes[theta], {"is_packed_batching": 1} if self.layout == PACKED else {}  # rows of many texts
+        return self.graph.op("RotaryEmbedding", x, places, *tables, domain=MICROSOFT, num_heads=a.heads, **packed)
+
+    def attend_in_window(self, q: str, k: str, v: str, mask: str) -> str:
+        """Attend to the keys of a block, ``mask`` as in ``blocks``."""
+        a = self.architecture
+        scale = 1 / math.sqrt(a.head_size)
+        return self.graph.op("MultiHeadAttention", q, k, v, "", "", mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+
+    def attend_rotary(self, x: str, layer: Layer, i: int) -> str:
+        """Three products of ``x``, RoPE, and attention of all tokens."""
+        window = self.architecture.window(i)
+        q, k, v = (
+            self.by_text(self.dense(name, x, part))
+            for name, part in (("query", layer.query), ("key", layer.key), ("value", layer.value))
+        )
+        q, k = self.turn(q, i, self.places), self.turn(k, i, self.places)
+        if window is None:
+            return self.attend_to_all(q, k, v)
+        return self.by_row(self.window_blocks(window).attend(q, k, v, self.attend_in_window))
+
+    @property
+    @abc.abstractmethod
+    def places(self) -> str:
+        """Positions, int64, as ``turn`` takes them."""
+
+    @abc.abstractmethod
+    def window_blocks(self, window: int) -> WindowBlocks:
+        """Lay out the blocks of a window, once for all layers."""
+
+    @abc.abstractmethod
+    def attend_to_all(self, q: str, k: str, v: str) -> str:
+        """Attend to all keys, in one fused node; in the layout of the graph."""
+
+    def by_text(self, x: str) -> str:
+        """The graph's layout to ``[batch, tokens, hidden]``."""
+        return x
+
+    def by_row(self, x: str) -> str:
+        """``[batch, tokens, hidden]`` to the graph's layout."""
+        return x
