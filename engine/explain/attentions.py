@@ -167,7 +167,9 @@ class Attentions:
             "together": any(len(words(effect.word)) > 1 for effect in effects),
             "query": first_query(self.segments, self.offsets, effects),
         }
-        return render(facts, self.queries, self.keys, truncated=self.truncated, max_bytes=max_bytes)
+        unseen = self.weights == 0
+        hidden = unseen if unseen.any() else None
+        return render(facts, self.queries, self.keys, hidden, truncated=self.truncated, max_bytes=max_bytes)
 
     def _repr_html_(self) -> str:
         """Show the page in a notebook, in a sandboxed frame."""

@@ -25,6 +25,7 @@ from ..text.outputs import Floats
 from .words import WordEffect
 
 FINE, COARSE = 1024, 256  # steps to a factor of e
+_UNSEEN = 100.0  # below the least score of a key that a query does not see: its exp() is 0
 _MOST = 0xFFFF  # steps: the limit for weights below exp(-64), or exp(-256) in coarse steps
 _LEAST = 3  # weights of a row
 
@@ -43,14 +44,17 @@ class Compressed:
     share: float  # of all weight that they hold, 0 to 1
 
 
-def compress(queries: Floats, keys: Floats, budget: int) -> Compressed:
+def compress(queries: Floats, keys: Floats, budget: int, hidden: NDArray[np.bool_] | None = None) -> Compressed:
     """Compress all weights of queries and keys ``[layers, heads, tokens, d]``, or the largest of each row that fit.
+
+    ``hidden``, ``[layers, heads, query, key]``, says which keys a query does not see, because they are beyond a window.
 
     Raises:
         OptionError: Not even a few of each row fit into ``budget`` bytes.
     """
     n, d = queries.shape[-2:]
     z = queries @ keys.swapaxes(-1, -2) / np.float32(np.sqrt(d))  # [layers, heads, query, key]
+    z = z if hidden is None else np.where(hidden, z.min() - _UNSEEN, z)
     z = z.reshape(-1, n)  # [rows, key]
     top = z.max(axis=-1, keepdims=True)
     c = top + np.log(np.exp(z - top).sum(axis=-1, keepdims=True))  # [rows, 1]
@@ -85,15 +89,25 @@ def _deflate(content: bytes) -> str:
 _SCRIPTS = ("data.js", "text.js", "heads.js", "worked.js", "grid.js", "main.js")  # in this order
 
 
-def render(facts: dict[str, Any], queries: Floats, keys: Floats, *, truncated: bool, max_bytes: int) -> str:
-    """Return the page for ``facts``, as the script reads them, and queries and keys ``[layers, heads, tokens, d]``.
+def render(
+    facts: dict[str, Any],
+    queries: Floats,
+    keys: Floats,
+    hidden: NDArray[np.bool_] | None = None,
+    *,
+    truncated: bool,
+    max_bytes: int,
+) -> str:
+    """Return the page for ``facts``, as the script reads them, and what ``compress`` takes.
 
     Raises:
         OptionError: Not even a few weights of each token fit into ``max_bytes``.
     """
     layers, heads, n, _ = queries.shape
     frame = len(_fill(facts).encode())
-    weights = compress(queries, keys, max_bytes - frame - 1000)  # 1000 for the sentence on what is kept, and the numbers below
+    weights = compress(
+        queries, keys, max_bytes - frame - 1000, hidden
+    )  # 1000 for the sentence on what is kept, and the numbers below
     data = {"data": weights.data, "steps": weights.steps, "keep": weights.keep}
     return _fill(facts | {"weights": data, "kept": _kept(weights, layers * heads, n, truncated)})
 

@@ -342,17 +342,29 @@ class CpuAttentions(CpuFp32):
         g = self.graph
         with g.scope("shape"):
             one, heads = g.constant([1], "int64"), g.constant([self.architecture.heads], "int64")
-            batch = g.op("Shape", "input_ids", end=1)
-            self.layer_weights = g.op("Concat", one, batch, heads, self.length, self.length, axis=0)
+            self.layer_weights = g.op("Concat", one, self.batch, heads, self.length, self.length, axis=0)
+
+    def _lay_out_blocks(self) -> None:
+        """Lay out masks instead, because all weights are an output: of padding, and of each window."""
+        g, a = self.graph, self.architecture
+        shape = concat(g, self.batch, 1, self.length, self.length)
+        self.masks: dict[int | None, str] = {None: g.op("Expand", self.cls_mask, shape)}
+        self.long = None
+        for window in sorted({window for window in a.windows if window is not None}):
+            zero, one = g.constant(0, "int64"), g.constant(1, "int64")
+            place = g.op("Range", zero, g.op("Squeeze", self.length), one)
+            apart = g.op("Abs", g.op("Sub", place, g.op("Unsqueeze", place, number(g, 1))))  # [query, key]
+            far = g.cast(g.op("Greater", apart, number(g, window)), "float32")
+            self.masks[window] = g.op("Add", g.op("Mul", far, g.constant(MASKED, "float32")), self.cls_mask)
 
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Attend for all tokens, also in the last layer; 1/sqrt(d) is in the node, so that queries are the paper's."""
         g, a = self.graph, self.architecture
-        parts = (("query", layer.query), ("key", layer.key), ("value", layer.value))
-        q, k, v = (self._by_text(name, x, weights) for name, weights in parts)  # [batch, seq, hidden] each
+        q, k = self._turned("query", x, layer.query, i), self._turned("key", x, layer.key, i)  # [batch, seq, hidden]
+        v, mask = self._by_text("value", x, layer.value), self.masks[a.window(i)]
         heads, scale, mode = a.heads, 1 / math.sqrt(a.head_size), AFTER_SOFTMAX
         context, _, _, weights = g.ops(
-            "Attention", 4, q, k, v, self.mask, q_num_heads=heads, kv_num_heads=heads, scale=scale, qk_matmul_output_mode=mode
+            "Attention", 4, q, k, v, mask, q_num_heads=heads, kv_num_heads=heads, scale=scale, qk_matmul_output_mode=mode
         )  # [batch, seq, hidden], and [batch, heads, query, key]
         self._shown["attentions"].append(g.op("Reshape", weights, self.layer_weights))
         for name, value in (("queries", q), ("keys", k)):
