@@ -230,7 +230,7 @@ class Shortener:
 
     @functools.cached_property
     def _falls_back(self) -> bool:
-        """Whether the model is a BPE that writes unknown characters as bytes, of words in which each character is replaced."""
+        """True for a BPE that writes unknown characters as bytes, of words in which characters are at most replaced."""
         model: Any = self._raw.model
         single = all(step["type"] == "Replace" and len(step["pattern"].get("String", "")) == 1 for step in self._normalizers)
         as_they_are = all(step["type"] not in ("ByteLevel", "Metaspace") for step in self._pre_tokenizers)

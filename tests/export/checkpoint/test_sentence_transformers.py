@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -96,18 +97,11 @@ def test_a_reranker_is_an_encoder_a_pooling_and_a_head(folder: Path) -> None:
     assert (modules.transformer, modules.max_length, modules.lower_case) == (folder, None, False)
     assert (modules.pooling, modules.width, modules.activation) == ("cls", HIDDEN, "identity")
     first, norm, last = modules.head
-    weights = "model.safetensors"
-    assert first == Dense(
-        **{"name": "2_Dense", "file": folder / "2_Dense" / weights, "inputs": HIDDEN, "outputs": INNER},
-        **{"weight": "linear.weight", "bias": None, "activation": "gelu"},
-    )
-    assert norm == LayerNorm(
-        name="3_LayerNorm", file=folder / "3_LayerNorm" / weights, size=INNER, weight="norm.weight", bias="norm.bias", eps=1e-5
-    )
-    assert last == Dense(
-        **{"name": "4_Dense", "file": folder / "4_Dense" / weights, "inputs": INNER, "outputs": 1},
-        **{"weight": "linear.weight", "bias": "linear.bias", "activation": "identity"},
-    )
+    files = [folder / name / "model.safetensors" for name in ("2_Dense", "3_LayerNorm", "4_Dense")]
+    assert isinstance(first, Dense) and isinstance(norm, LayerNorm) and isinstance(last, Dense)
+    assert astuple(first) == ("2_Dense", files[0], HIDDEN, INNER, "linear.weight", None, "gelu")
+    assert astuple(norm) == ("3_LayerNorm", files[1], INNER, "norm.weight", "norm.bias", 1e-5)
+    assert astuple(last) == ("4_Dense", files[2], INNER, 1, "linear.weight", "linear.bias", "identity")
 
 
 def test_older_places_of_the_classes_and_a_folder_for_the_encoder_are_read(folder: Path) -> None:

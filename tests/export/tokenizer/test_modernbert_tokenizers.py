@@ -19,7 +19,7 @@ from fusedbert.export.tokenizer import Tokenization
 
 LIMIT = 8192
 INPUTS = ["input_ids", "attention_mask"]
-NAMES = {
+NAMES: dict[Callable[[], Tokenizer], dict[str, str]] = {
     modernbert_bytes: {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
     gemma_pieces: {
         **{f"{name}_token": f"<{name}>" for name in ("unk", "bos", "eos", "pad", "mask")},
@@ -164,7 +164,12 @@ def test_a_text_of_as_many_tokens_as_the_limit_is_whole(tmp_path: Path, make: An
 )
 def test_the_file_counts_whatever_class_the_config_names(tmp_path: Path, make: Any, name: str | None) -> None:
     """transformers 5 does so for ``model_type`` modernbert, and skips add_bos_token where there is a tokenizer.json."""
-    switches = {"add_bos_token": False, "add_eos_token": name is None, "add_prefix_space": True, "do_lower_case": True}
+    switches: dict[str, Any] = {
+        "add_bos_token": False,
+        "add_eos_token": name is None,
+        "add_prefix_space": True,
+        "do_lower_case": True,
+    }
     write(tmp_path, make, tokenizer_class=name, **switches)
     tokens, judge = read(tmp_path), judge_of(tmp_path)
     assert type(judge).__name__ == "TokenizersBackend"
