@@ -56,6 +56,7 @@ def expected(wide, texts):
     return judge(wide, texts)
 
 
+@pytest.mark.peers
 def test_an_engine_without_the_window_would_be_far_off(wide, texts, expected):
     off = np.abs(judge(wide, texts, local_attention=100_000) - expected).max(axis=1) / np.ptp(expected, axis=0).max()
     assert off[0] == off[1] == 0 and off[LENGTHS.index(400)] > 1.5 * max(CLOSE.values())
