@@ -25,6 +25,7 @@ from .parity.gates import open_scratch, run_batch
 from .parity.texts import read_pairs
 from .tokenizer import TextOrPair
 
+LONGEST = 6000  # characters of the joined texts: beyond 512 tokens, where it matters, and soon calibrated
 ROWS = 512  # rows of an input that are recorded, to compare scales on
 
 
@@ -101,7 +102,7 @@ def calibration_texts(baseline: DirectBaseline) -> list[Row]:
     singles = [text for text in texts if isinstance(text, str)]
     pairs = zip(singles[0:16:2], singles[1:16:2], strict=False)
     parts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
-    return baseline.tokens.encode_all([*texts, *pairs, " ".join(parts), " ".join(reversed(parts))])
+    return baseline.tokens.encode_all([*texts, *pairs, " ".join(parts)[:LONGEST], " ".join(reversed(parts))[:LONGEST]])
 
 
 def built_in_texts() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
+import itertools
 import json
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -25,12 +26,15 @@ from .squeeze import Squeezer
 _MARGIN = 32
 # Within a single word, sure tokens are looked for up to this many characters (bytes in byte-level BPE) for each one needed.
 _WORD = 512
+# Characters before a cut within a word among which a place is looked for that no token spans, and the places that are tried.
+_LOOK, _TRIED = 1000, 8
 # Characters of a piece whose tokens are counted by themselves; two texts that are not longer are tokenized whole.
 _PIECE = 1 << 17
 # Steps that look at a character and its neighbours, so that a cut changes only what is next to it.
 _SPLITTERS = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
 _PRE_TOKENIZERS = _SPLITTERS | {"Punctuation", "Digits", "Metaspace"}
 _MAPPINGS = frozenset({"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD"})
+_BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _NORMALIZERS = _MAPPINGS | {"Strip", "Nmt", "Precompiled", "Prepend"}
 
 
@@ -117,15 +121,16 @@ class Shortener:
             end = len(text) if left else plain_place(text, size)
             if end is not None:
                 part = squeeze(text[-size:] if left else text[:end])
-                if self.sure(raw, part, left=left, enough=enough) > enough:
+                if self.sure(raw, part, left=left, enough=enough, most=len(text)) > enough:
                     return part, True
             size *= 4
         return squeeze(text), False
 
-    def sure(self, raw: Tokenizer, part: str, *, left: bool, enough: int = 0) -> int:
+    def sure(self, raw: Tokenizer, part: str, *, left: bool, enough: int = 0, most: int | None = None) -> int:
         """Count the tokens of a part that are those of every text which it begins, or with ``left`` ends.
 
-        A part that begins a text ends at a ``plain_place``. Fewer than ``enough`` may be counted as none.
+        A part that begins a text ends at a ``plain_place``. Fewer than ``enough`` may be counted as none, and all of a word
+        for which more than ``most`` characters would have to be tokenized again.
         """
         if self._space_takers and not left:
             part = part.rstrip()
@@ -136,44 +141,65 @@ class Shortener:
         if left:
             return len(words) - bisect.bisect_right(words, words[0] + self._margin)
         last = bisect.bisect_left(words, words[-1])
-        inside = self._sure_inside(raw.model, "".join(encoding.tokens[last:]), enough - last) if self._longest else 0
+        inside = 0
+        if self._longest:
+            # bytes in place of unknown characters do not say which character it was
+            word = part[encoding.offsets[last][0] :] if self._falls_back else "".join(encoding.tokens[last:])
+            normalizer = raw.normalizer if self._falls_back else None
+            word = normalizer.normalize_str(word) if normalizer else word
+            inside = self._sure_inside(raw.model, word, enough - last, most)
         return last + inside if inside else bisect.bisect_left(words, words[-1] - self._margin)
 
-    def _sure_inside(self, model: Any, word: str, enough: int) -> int:
+    def _sure_inside(self, model: Any, word: str, enough: int, most: int | None) -> int:
         """Count the sure tokens of a word that a cut may have shortened.
 
-        Byte-level BPE and Unigram have this property: wherever two tokens of a word meet, those before are the tokens of the
-        word's start up to there. So there are few candidates for all tokens up to a place: those of the start up to it, or
-        up to the first character of a token that spans it. Tokens that all candidates begin with are sure; the last of these
-        is left out, since Unigram joins unknown characters. Candidates of a run such as "......" may differ from the first
-        token on: the run's end decides. Then, and where tokens are extremely long, it is not worth going on.
+        BPE of bytes, or with bytes for unknown characters, and Unigram have this property: wherever two tokens of a word
+        meet, those before are the tokens of the word's start up to there. So there are few candidates for all tokens up to a
+        place: those of the start up to it, or up to the first character of a token that spans it. Tokens that all candidates
+        begin with are sure; the last of these is left out, since Unigram joins unknown characters. Candidates of a run such
+        as "......" may differ from the first token on: the run's end decides. Then, and where tokens are extremely long, it is
+        not worth going on.
         """
         known = word[: -4 * self._margin]
-        place = len(known) - self._longest
-        if not 0 < place <= _WORD * (max(enough, 0) + self._margin):
+        end = len(known) - self._longest
+        if not 0 < end <= _WORD * (max(enough, 0) + self._margin):
+            return 0
+        marks = (place for place in range(end, max(end - _LOOK, 0), -1) if known[place] == "▁")
+        free = (place for place in itertools.islice(marks, _TRIED) if not self._spanning(model, known, place))
+        place = next(free, end)
+        starts = self._spanning(model, known, place)
+        if most is not None and len(starts) * place > most:
             return 0
         sure = [(token.id, token.offsets) for token in model.tokenize(known[:place])]
-        for start in range(max(1, place - self._longest + 1), place):
-            stops = range(place + 1, start + self._longest + 1)
-            if any(model.token_to_id(known[start:stop]) is not None for stop in stops):
-                found = [(token.id, token.offsets) for token in model.tokenize(known[:start])]
-                same = next((i for i, (one, other) in enumerate(zip(sure, found, strict=False)) if one != other), len(found))
-                del sure[same:]
-                if len(sure) <= enough:
-                    break
+        for start in starts:
+            found = [(token.id, token.offsets) for token in model.tokenize(known[:start])]
+            same = next((i for i, (one, other) in enumerate(zip(sure, found, strict=False)) if one != other), len(found))
+            del sure[same:]
+            if len(sure) <= enough:
+                break
         return max(len(sure) - 1, 0)
+
+    def _spanning(self, model: Any, word: str, place: int) -> list[int]:
+        """List the places of a word at which tokens begin that span ``place``."""
+        ends = {start: range(place + 1, start + self._longest + 1) for start in range(max(0, place - self._longest + 1), place)}
+        return [
+            start for start, stops in ends.items() if any(model.token_to_id(word[start:stop]) is not None for stop in stops)
+        ]
 
     @functools.cached_property
     def right_safe(self) -> bool:
         """Return whether tokens far before a cut do not depend on the text after it."""
-        kinds = [step["type"] for step in self._pre_tokenizers]
+        steps = self._pre_tokenizers
         return (
-            bool(kinds)
-            and all(kind in _PRE_TOKENIZERS for kind in kinds[:-1])
-            and (kinds[-1] in _PRE_TOKENIZERS or self._byte_level)
+            bool(steps)
+            and all(map(_looks_near, steps[:-1]))
+            and (_looks_near(steps[-1]) or self._byte_level)
             and all(step["type"] in _NORMALIZERS or _replaces(step) for step in self._normalizers)
-            # normalized white space is not known from the text
-            and not (self._normalizers and any(token.normalized for token in self._space_takers))
+            # normalized white space is not known from the text, except where it stays what it is
+            and not (
+                any(step["type"] != "NFC" for step in self._normalizers)
+                and any(token.normalized for token in self._space_takers)
+            )
         )
 
     @functools.cached_property
@@ -201,6 +227,14 @@ class Shortener:
     def _byte_level(self) -> bool:
         last = self._pre_tokenizers[-1]
         return bool(last["type"] == "ByteLevel" and last.get("use_regex", True))
+
+    @functools.cached_property
+    def _falls_back(self) -> bool:
+        """Whether the model is a BPE that writes unknown characters as bytes, of words in which each character is replaced."""
+        model: Any = self._raw.model
+        single = all(step["type"] == "Replace" and len(step["pattern"].get("String", "")) == 1 for step in self._normalizers)
+        as_they_are = all(step["type"] not in ("ByteLevel", "Metaspace") for step in self._pre_tokenizers)
+        return type(model).__name__ == "BPE" and bool(model.byte_fallback) and single and as_they_are
 
     @functools.cached_property
     def _space_takers(self) -> list[AddedToken]:
@@ -235,8 +269,9 @@ class Shortener:
         name = type(model).__name__
         if name == "BPE":
             plain = not (model.dropout or model.ignore_merges or model.continuing_subword_prefix or model.end_of_word_suffix)
-            alphabet = pre_tokenizers.ByteLevel.alphabet()
-            fits = plain and self._byte_level and all(model.token_to_id(byte) is not None for byte in alphabet)
+            alphabet = pre_tokenizers.ByteLevel.alphabet() if self._byte_level else _BYTES
+            known = all(model.token_to_id(byte) is not None for byte in alphabet)
+            fits = plain and known and (self._byte_level or self._falls_back)
         else:
             sampled = getattr(model, "alpha", None) or getattr(model, "nbest_size", None)  # later than tokenizers 0.20
             fits = name == "Unigram" and not sampled and model.token_to_id("<0x00>") is None
@@ -255,6 +290,11 @@ def _flat(spec: dict[str, Any], inner: str) -> Iterator[dict[str, Any]]:
         yield spec
     for step in spec.get(inner, ()):
         yield from _flat(step, inner)
+
+
+def _looks_near(step: dict[str, Any]) -> bool:
+    """Return whether a step splits a text at a character by what is next to it."""
+    return step["type"] in _PRE_TOKENIZERS or (step["type"] == "Split" and len(step["pattern"].get("String", "")) == 1)
 
 
 def _replaces(step: dict[str, Any]) -> bool:

@@ -54,6 +54,7 @@ class Shape:
     token_types: int  # rows of the segment table, 0 without one
     padding_id: int  # id of the padding token
     max_tokens: int  # longest text, with special tokens
+    windows: tuple[int | None, ...] = ()  # keys that a token sees on either side, for each layer; None or empty: all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,6 @@ class Architecture(Shape):
     pre_norm: bool = False  # the residual goes around the normalizations, not through them
     gated: bool = False  # the feed-forward is ``(act(x W + b) * (x V + c)) W_2 + b_2``
     thetas: tuple[float, ...] = ()  # base of each layer's RoPE; none with a position table
-    windows: tuple[int | None, ...] = ()  # keys that a token sees on either side, for each layer; None or empty: all
     pooling: str = "cls"  # what the head reads: the vector of the first token (``cls``), or the ``mean`` of all
     unbiased: frozenset[str] = frozenset()  # our names of the weights that have no bias
 

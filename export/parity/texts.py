@@ -49,6 +49,8 @@ CHECK_PAIRS: tuple[tuple[str, str], ...] = (
 )
 """Pairs, for models that compare two texts; for any other model they are two segments of one text."""
 
+LONGEST = 1024  # tokens of a check text: at 8,192 the reference of a model of base size takes minutes
+
 GOLDEN = ("I really loved this movie. It was fantastic!", "The spaghetti was bland.", "a", CHECK_TEXTS[-1])
 """Texts for the manifest, with the reference's logits, which the engine replays."""
 
@@ -106,13 +108,16 @@ def check_set(
 ) -> CheckSet:
     """Tokenize the check texts and lay out their batches; ``rounded`` adds texts for fewer bits, ``by_order`` questions.
 
-    The added texts are ``pairs``, single ones, or for None both. Texts run by themselves, padded together, at one token and at
-    ``max_length``, and in a batch as large as the number of heads, in which a mask along the wrong axis would have the right
-    shape.
+    The added texts are ``pairs``, single ones, or for None both. Texts run by themselves, padded together, at one token, at the
+    edges of a window, and at ``max_length`` or ``LONGEST``; also in a batch as large as the number of heads, in which a mask
+    along the wrong axis would have the right shape.
     """
     texts = tokens.encode_all([*CHECK_TEXTS, *CHECK_PAIRS])
     short = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
-    lengths = [n for n in (1, 2, 3, 17) if n < tokens.max_length] + [tokens.max_length]
+    longest = min(tokens.max_length, LONGEST)
+    windows = {window for window in a.windows if window is not None}
+    edges = [n for window in windows for n in (window + 1, window + 2, 2 * window + 2)]  # a token sees all, or not
+    lengths = [n for n in sorted({1, 2, 3, 17, *edges}) if n < longest] + [longest]
     made = range(len(texts), len(texts) + len(lengths))
     texts += [tokens.repeat(CHECK_TEXTS[-1], n) for n in lengths]
     as_many_as_heads = tuple(short[: len(short) * 3 // 4][i % (len(short) * 3 // 4)] for i in range(a.heads))

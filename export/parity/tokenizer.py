@@ -130,7 +130,7 @@ def report_differences(lines: Sequence[str], *, allowed: bool) -> None:
 def against_transformers(folder: Path) -> Iterator[Callable[[Tokenization], list[str]]]:
     """Start transformers' tokenizer of a checkpoint in a process; yield a function that lists differences from another one.
 
-    It returns a line for each text; none if transformers is missing or fails.
+    It returns a line for each text; none if transformers is missing, or with a warning if it fails.
     """
     if importlib.util.find_spec("transformers") is None:
         yield lambda _: []
@@ -144,7 +144,7 @@ def against_transformers(folder: Path) -> Iterator[Callable[[Tokenization], list
         text=True,
     )
     try:
-        yield lambda tokens: differences(tokens, _ask(process, tokens))
+        yield lambda tokens: differences(tokens, _asked(process, tokens))
     finally:
         process.kill()
         process.communicate()
@@ -175,6 +175,19 @@ def _cuts_both(tokens: Tokenization, text: TextOrPair) -> bool:
     """Return whether both texts of a pair are cut, since each has more than half of the tokens."""
     parts = [tokens.runtime.raw.encode(part, add_special_tokens=False) for part in split_pair(text) if part is not None]
     return len(parts) == 2 and all(2 * len(part.ids) > tokens.max_length for part in parts)
+
+
+def _asked(process: subprocess.Popen[str], tokens: Tokenization) -> Any:
+    """Return what transformers makes of the check texts; None, with a warning, if it fails."""
+    answer = _ask(process, tokens)
+    if answer is None:
+        warnings.warn(
+            f"transformers was asked for the ids of {len(check_texts(tokens))} texts, and its process failed or took more than "
+            f"{SECONDS} s: the tokenizer is not compared with it",
+            TokenizerWarning,
+            stacklevel=4,
+        )
+    return answer
 
 
 def _ask(process: subprocess.Popen[str], tokens: Tokenization) -> Any:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from random_tokenizers import word_piece
+from random_tokenizers import gemma_pieces, modernbert_bytes, word_piece
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from fusedbert.engine.text.encode import LONG
@@ -24,7 +24,22 @@ SIGNS = [
     *(".", "!", "-", "'", "'s", "'re", "''", "...", "。", "「", "_", "#", "/", "+", "<", "[", "]", ">", "@", "🙂"),
     *("👨\u200d👩\u200d👧", "👍🏽", "🇩🇪", "€", "\u2260", "\u037e", "`", "``"),
 ]
-ADDED = ["[CLS]", "<s>", "<mask>", "covid", "very good", "@name", "##odd", "aa", "ab@", "<|im_start|>", "\u200bz", "a a"]
+ADDED = [
+    "[CLS]",
+    "<s>",
+    "<mask>",
+    "covid",
+    "very good",
+    "@name",
+    "##odd",
+    "aa",
+    "ab@",
+    "<|im_start|>",
+    "\u200bz",
+    "a a",
+    "  ",
+    "   ",
+]
 KINDS = [SPACES, REMOVED, MARKS, LETTERS, LETTERS, SIGNS, ADDED]
 
 
@@ -77,6 +92,22 @@ def bytes_in_pairs(r: random.Random) -> Tokenizer:
     return tokenizer
 
 
+def pieces_and_bytes(r: random.Random) -> Tokenizer:
+    """Return BPE as of Gemma, which writes unknown characters as bytes; a text is a single word, or its words are cut."""
+    texts = [random_text(r, 600)[:600].replace(" ", "▁") for _ in range(5)]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = r.choice(
+        [pre_tokenizers.Metaspace(prepend_scheme="never"), pre_tokenizers.Split(" ", "isolated")]
+    )
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))][: r.choice([257, 257, 257, 200])]
+    size = r.choice([300, 400, 900])
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False))
+    tokenizer.normalizer = r.choice([normalizers.Replace(" ", "▁"), normalizers.Replace(" ", "▁"), normalizers.NFC()])
+    behavior = r.choice(["merged_with_previous", "merged_with_next", "isolated", "contiguous", "removed"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(r.choice(["▁", " ", " "]), behavior)
+    return tokenizer
+
+
 def unigrams(r: random.Random) -> Tokenizer:
     strings = [*LETTERS, *SIGNS, "▁good", "▁a", "▁", "aaa", "aa", "....", "..", "电影", "abc", "01", "ing"]
     scores = {string: -r.choice([1, 2, 3, 5 * r.random()]) for string in strings if r.random() < 0.7}
@@ -99,7 +130,7 @@ def letters_in_ties(r: random.Random) -> Tokenizer:
     return tokenizer
 
 
-MAKERS = [words_by_piece, words_by_piece, bytes_in_pairs, unigrams]
+MAKERS = [words_by_piece, words_by_piece, bytes_in_pairs, unigrams, pieces_and_bytes]
 
 
 def random_tokenizer(r: random.Random) -> Tokenizer:
@@ -134,6 +165,33 @@ def test_sure_tokens_of_a_part_are_those_of_the_whole(seed: int) -> None:
                 part = text[cut:] if left else text[:cut]
                 sure, found = shortener.sure(tokenizer, part, left=left), ids(tokenizer, part)
                 assert found[len(found) - sure :] == whole[len(whole) - sure :] if left else found[:sure] == whole[:sure]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sure_tokens_of_a_text_without_cuts_are_those_of_the_whole(seed: int) -> None:
+    r = random.Random(seed)
+    tokenizer, counted = pieces_and_bytes(r), 0
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", "isolated")
+    shortener = Shortener(tokenizer)
+    for _ in range(6):
+        text = random_text(r, 900)
+        text = text if r.random() < 0.5 else (text[: r.choice([3, 5, 40])] * 300)[:900]
+        part = text[: r.randrange(200, len(text))]
+        sure = shortener.sure(tokenizer, part, left=False)
+        assert ids(tokenizer, part)[:sure] == ids(tokenizer, text)[:sure]
+        counted += sure
+    assert counted or tokenizer.token_to_id("<0xFF>") is None
+
+
+def test_a_token_at_the_start_of_a_word_that_spans_the_place_is_not_sure() -> None:
+    tokenizer = Tokenizer(
+        models.Unigram([("<unk>", 0.0), *((letter, -9.0) for letter in "abcdefgh"), ("abcdefgh", -1.0)], unk_id=0)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    text = "abcdefgh" * 40
+    for length in range(130, 160):
+        sure = Shortener(tokenizer).sure(tokenizer, text[:length], left=False)
+        assert ids(tokenizer, text[:length])[:sure] == ids(tokenizer, text)[:sure]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -217,6 +275,9 @@ def test_work_on_a_text_without_spaces_is_bounded(name: str, left: bool) -> None
         *((byte_level, name) for name in ("letters", "punctuation", "Chinese", "base64", "new lines", "emoji", "English")),
         # not of "......", whose tokens a Unigram may choose by the run's end, nor of unknown characters, which are one token
         *((lambda: unigrams(random.Random(5)), name) for name in ("Chinese", "base64", "English")),
+        # not of new lines, which a [MASK] behind them would take
+        *((modernbert_bytes, name) for name in ("letters", "punctuation", "Chinese", "base64", "emoji", "English")),
+        *((gemma_pieces, name) for name in ("letters", "punctuation", "Chinese", "base64", "new lines", "emoji", "English")),
     ],
 )
 def test_work_on_a_long_word_is_bounded_for_other_models(make: Callable[[], Tokenizer], name: str) -> None:

@@ -139,6 +139,16 @@ def test_texts_are_cut_where_transformers_cuts_them(tmp_path: Path, make: Any, s
 
 
 @MAKERS
+@pytest.mark.parametrize("unit", ["The film was not bad. ", "电影很好", "Zm9v"])
+def test_a_text_of_a_megabyte_has_the_ids_of_transformers(tmp_path: Path, make: Any, unit: str) -> None:
+    write(tmp_path, make)
+    text = (unit * (1_000_000 // len(unit.encode()) + 1)).encode()[: 1_000_000 // 12 * 12].decode()
+    tokens, judge = read(tmp_path), judge_of(tmp_path)
+    compare(tokens, tokens.runtime, judge, text, None)
+    compare(tokens, tokens.runtime, judge, "a question?", text)
+
+
+@MAKERS
 @pytest.mark.parametrize("tokens", [LIMIT - 1, LIMIT, LIMIT + 1])
 def test_a_text_of_as_many_tokens_as_the_limit_is_whole(tmp_path: Path, make: Any, tokens: int) -> None:
     write(tmp_path, make)

@@ -143,6 +143,13 @@ def test_a_token_that_only_transformers_adds_is_detected(tmp_path: Path) -> None
         assert any("qqzz" in line for line in differences(Tokenization(EMBEDDED, architecture)))
 
 
+def test_a_comparison_that_fails_is_reported(tmp_path: Path) -> None:
+    architecture, _ = describe(read_config(EMBEDDED))
+    broken = copy_of_the_embedded(tmp_path / "broken", padding_side="middle")  # which transformers refuses
+    with against_transformers(broken) as differences, pytest.warns(TokenizerWarning, match="not compared with it"):
+        assert differences(Tokenization(EMBEDDED, architecture)) == []
+
+
 @pytest.mark.parametrize(("version", "compared"), [("0.23.2", False), ("0.23.1", False), ("0.23.3", True), ("0.22.0", True)])
 def test_pairs_that_some_versions_of_tokenizers_cut_elsewhere_are_not_compared_there(
     version: str, compared: bool, monkeypatch: pytest.MonkeyPatch
