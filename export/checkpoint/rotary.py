@@ -53,7 +53,7 @@ def _layer_types(config: Mapping[str, Any], layers: int) -> list[str]:
                 f"config.json has global_attn_every_n_layers = {shown(every)}, expected a positive integer: mend config.json"
             )
         return [SLIDING if i % every else FULL for i in range(layers)]
-    if not isinstance(types, list) or len(types) != layers or any(kind not in _THETAS for kind in types):
+    if not isinstance(types, list) or len(types) != layers or any(kind not in tuple(_THETAS) for kind in types):
         raise CheckpointError(
             f"config.json has layer_types = {shown(types)}, expected {FULL} or {SLIDING} for each of {layers} layers: "
             "mend config.json"
@@ -71,7 +71,7 @@ def _theta(config: Mapping[str, Any], kind: str) -> float:
         raise CheckpointError(
             f"config.json has rope_parameters = {shown(given)}, expected an object for each of {FULL} and {SLIDING}: {_OPTIMUM}"
         )
-    options = (given or {}).get(kind) or {}
+    options = (given or {}).get(kind, {})
     if not isinstance(options, dict):
         raise CheckpointError(
             f"config.json has rope_parameters.{kind} = {shown(options)}, expected an object: mend config.json"

@@ -22,9 +22,10 @@ from fusedbert.export.tokenizer import Tokenization
 FAMILIES = tuple(family for layout in LAYOUTS for family in layout.families)
 GRID = np.linspace(-12, 12, 201)
 SMALL = {"num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 4}
+PADDING: dict[str, dict[str, Any]] = {family: {"pad_token_id": 0} if family == "modernbert" else {} for family in FAMILIES}
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((family, {}) for family in FAMILIES),
-    *((family, {"layer_norm_eps": 0.3, "vocab_size": 99, "type_vocab_size": 3}) for family in FAMILIES),
+    *((family, {"layer_norm_eps": 0.3, "vocab_size": 99, "type_vocab_size": 3, **PADDING[family]}) for family in FAMILIES),
     *((family, {**SMALL, "hidden_act": "relu", "activation": "gelu_new"}) for family in FAMILIES),
     *((family, {"pad_token_id": 7, "max_position_embeddings": 41, "intermediate_size": 12}) for family in FAMILIES),
     *((family, {"pad_token_id": None}) for family in ("bert", "distilbert", "electra")),
@@ -62,7 +63,7 @@ def test_the_description_matches_the_modules_of_transformers(tmp_path: Path, fam
     known = [*layout.ignored, r"\.position_ids$"]
     assert expected == {name: shape for name, shape in state.items() if not any(re.search(known_, name) for known_ in known)}
     norms = [module.eps for module in modules.values() if isinstance(module, torch.nn.LayerNorm)]
-    assert norms == [architecture.norm_eps] * (1 + 2 * architecture.layers)
+    assert norms == [architecture.norm_eps] * (1 + 2 * architecture.layers + ("head_norm" in layout.head))
     _same_activation(modules, architecture)
     _same_heads_and_positions(model, architecture, follow=layout.positions_follow_padding)
 
@@ -70,24 +71,27 @@ def test_the_description_matches_the_modules_of_transformers(tmp_path: Path, fam
 def _same_activation(modules: dict[str, Any], architecture: Architecture) -> None:
     import torch
 
+    named = {True: ("act",), False: ("intermediate_act_fn", "activation")}  # the attribute's name in ModernBERT, and elsewhere
     found = [
         (type(module).__name__, getattr(module, name))
         for module in modules.values()
-        for name in ("intermediate_act_fn", "activation")
+        for name in named[type(module).__name__.startswith("ModernBert")]
         if callable(getattr(module, name, None))
     ]
     heads = [each for each in found if each[0].endswith(("Pooler", "Head"))]  # hard-coded in RoBERTa and DistilBERT
-    assert len(heads) == (architecture.family in ("bert", "electra")) and len(found) == architecture.layers + len(heads)
+    assert len(heads) == (architecture.family in ("bert", "electra", "modernbert"))
+    assert len(found) == architecture.layers + len(heads)
     for name, function in found:
-        kind = architecture.head_activation if name.endswith(("Pooler", "Head")) else architecture.activation
+        kind = architecture.head[0].activation if name.endswith(("Pooler", "Head")) else architecture.activation
         np.testing.assert_allclose(ACTIVATIONS[kind](GRID), function(torch.from_numpy(GRID)).numpy(), atol=1e-9, rtol=0)
 
 
 def _same_heads_and_positions(model: Any, architecture: Architecture, *, follow: bool) -> None:
     import torch
 
-    parts = [module for module in model.modules() if type(module).__name__.endswith("SelfAttention")]
-    heads = {getattr(part, "num_attention_heads", None) or part.n_heads for part in parts}
+    kinds = ("SelfAttention", "ModernBertAttention")
+    parts = [module for module in model.modules() if type(module).__name__.endswith(kinds)]
+    heads = {getattr(getattr(part, "config", part), "num_attention_heads", None) or part.n_heads for part in parts}
     assert (len(parts), heads) == (architecture.layers, {architecture.heads})
     embeddings = model.base_model.embeddings
     assert hasattr(embeddings, "create_position_ids_from_input_ids") == follow
