@@ -29,7 +29,7 @@ static double rate(const char *name, void (*run)(void *), void *data, double cou
         run(data);
         if (seconds() - begin < best) best = seconds() - begin;
     }
-    printf("%-34s %8.1f G/s", name, 1e-9 * count / best);
+    printf("%-44s %8.1f G/s", name, 1e-9 * count / best);
     printf(peak ? "  %3.0f %% of the peak\n" : "\n", 1e-7 * count / best / peak);
     return 1e-9 * count / best;
 }
@@ -108,16 +108,39 @@ static void measure_dense(enum operation kind, double peak) {
         }
 }
 
+/* Products of ModernBERT-base: queries turned by their positions, and a gated unit, next to the same without. */
+static void measure_ends(enum operation kind, double peak) {
+    static const char *const formats[] = {"int8", "bf16"}, *const names[] = {"", ", rope", "", ", geglu"};
+    const size_t rows[] = {16, 128, 1024}, in = 768;
+    dense = kind;
+    for (size_t r = 0; r < 3; r++)
+        for (size_t end = 0; end < 4; end++) {
+            const size_t out = end < 2 ? 768 : 2304, n = rows[r] * out;
+            struct dense d = {.x = zeros(2 * rows[r] * in), .weight = zeros(2 * in * out), .scale = zeros(4 * out),
+                              .bias = zeros(4 * out), .offset = zeros(4 * out), .rows = rows[r], .inputs = in, .outputs = out,
+                              .rounding = {1, 128}, .tokens = rows[r], .head = 64};
+            if (end == 1) d.ending = TURNED, d.cos = d.sin = zeros(4 * rows[r] * 32);
+            if (end == 3) d.ending = GATED, d.activation = GELU;
+            if (kind == DENSE_BF16) d.y16 = zeros(2 * n);
+            else if (end < 2) d.y = zeros(4 * n);
+            else d.y8 = zeros(n);
+            char name[64];
+            snprintf(name, sizeof name, "%s%s %zux%zux%zu", formats[kind], names[end], rows[r], in, out);
+            rate(name, run_dense, &d, 2.0 * (double)(n * in), peak);
+        }
+}
+
+/* Only what a query sees is counted: with a window at most that many keys on each side. */
 static void measure_attention(double peak) {
-    const size_t tokens[] = {16, 128, 512};
-    for (size_t t = 0; t < 3; t++) {
-        const size_t bytes = 4 * tokens[t] * 768;
+    const size_t tokens[] = {16, 128, 512, 2048, 8192, 512, 2048, 8192}, windows[] = {0, 0, 0, 0, 0, 64, 64, 64};
+    for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
+        const size_t bytes = 4 * tokens[t] * 768, w = windows[t], seen = w ? tokens[t] * (2 * w + 1) - w * (w + 1) : tokens[t] * tokens[t];
         struct attention a = {.q = zeros(bytes), .k = zeros(bytes), .v = zeros(bytes), .batch = 1, .queries = tokens[t],
-                              .keys = tokens[t], .heads = 12, .head = 64, .y8 = zeros(bytes / 4), .rounding = {1, 128}};
+                              .keys = tokens[t], .heads = 12, .head = 64, .window = w, .y8 = zeros(bytes / 4), .rounding = {1, 128}};
         a.scratch = zeros(attention_units(&a) * level->kernels[ATTENTION]->scratch(&a));
         char name[64];
-        snprintf(name, sizeof name, "attention 1x%zu, 12 heads of 64", tokens[t]);
-        rate(name, run_attention, &a, 4.0 * (double)(tokens[t] * tokens[t] * 768), peak);
+        snprintf(name, sizeof name, "attention 1x%zu%s, 12 heads of 64", tokens[t], w ? ", window 64" : "");
+        rate(name, run_attention, &a, 4.0 * (double)(seen * 768), peak);
     }
 }
 
@@ -139,6 +162,8 @@ int main(int count, char **arguments) {
     const double peaks[] = {peak.vnni, peak.bf16, peak.fma};
     for (enum operation kind = DENSE_INT8; kind <= DENSE_FP32; kind++)
         if (level->kernels[kind]) measure_dense(kind, peaks[kind]);
+    for (enum operation kind = DENSE_INT8; kind <= DENSE_BF16; kind++)
+        if (level->kernels[kind]) measure_ends(kind, peaks[kind]);
     if (level_has(level, 1 << ATTENTION)) measure_attention(level->kernels[DENSE_BF16] ? peak.bf16 : peak.vnni / 2); /* else of 16 bits */
     measure_norm_and_gelu();
     return 0;
