@@ -79,11 +79,11 @@ def make_tokenizer(words: list[str]) -> Tokenizer:
 
 
 def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the pairs that spell words, ``Ġ`` being the space before one, then words with a capital, then pairs of letters."""
+    """Yield the pairs that spell words, ``Ġ`` being the space before one, and then pairs of letters."""
     whole = [word for word in words if word.isalpha()]
     parts = [word.removeprefix("##") for word in words if word.removeprefix("##").isalpha()]
-    capital = [word.capitalize() for word in whole]
-    for spelled in (*("Ġ" + word for word in whole), *parts, *("Ġ" + word for word in capital), *capital):
+    # The first pairs are merged first, so those after a space come before those inside a word.
+    for spelled in (*("Ġ" + word for word in whole), *("Ġ" + word.capitalize() for word in whole), *parts):
         yield from ((spelled[:i], spelled[i]) for i in range(1, len(spelled)))
     letters = "abcdefghijklmnopqrstuvwxyz"
     for size in (1, 2, 3):

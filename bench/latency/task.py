@@ -60,9 +60,9 @@ def _iteration(state: State, shape: Shape, seed: list[int]) -> Callable[[], floa
 
 
 def whole_words(vocabulary: Iterable[str]) -> list[str]:
-    """Return the words that are one token inside a text; byte pairs mark the space before them with ``Ġ``."""
-    marked = [token[1:] for token in vocabulary if token[0] == "Ġ"]
-    return sorted(word for word in marked or vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
+    """Return the words that are one token after a space, with the space; ``Ġ`` or ``▁`` marks it in byte pairs and Unigram."""
+    marked = [token[1:] for token in vocabulary if token.startswith(("Ġ", "▁"))]
+    return sorted(f" {word}" for word in marked or vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
 
 
 def time_overhead(_state: State, request: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def time_overhead(_state: State, request: dict[str, Any]) -> dict[str, Any]:
     def draw() -> tuple[str, Any]:
         tries = 0
         while True:
-            text = " ".join(random.choice(words, size=request["tokens"] - 2).tolist())
+            text = "".join(random.choice(words, size=request["tokens"] - 2).tolist())
             (row,) = loaded.tokenizer.encode(check_items([text]))
             tries += 1
             if len(row.ids) == request["tokens"] or tries == TRIES:

@@ -102,29 +102,29 @@ def train_tokenizer(texts: Sequence[str], seed: int) -> Any:
 
 def make_model(tokenizer: Any) -> Any:
     """Make the model with random weights: 6 layers of 256, 4 heads, a window of 32 tokens, a global layer every third."""
-    config = ModernBertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        local_attention=32,
-        global_attn_every_n_layers=3,
-        max_position_embeddings=POSITIONS,
-        embedding_dropout=0.1,
-        mlp_dropout=0.1,
-        classifier_dropout=0.1,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.cls_token_id,
-        cls_token_id=tokenizer.cls_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-        sep_token_id=tokenizer.sep_token_id,
-        id2label=dict(enumerate(LABELS)),
-        label2id={label: index for index, label in enumerate(LABELS)},
-        problem_type="single_label_classification",
-        attn_implementation="sdpa",
-    )
-    return ModernBertForSequenceClassification(config)
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 256,
+        "intermediate_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "local_attention": 32,
+        "global_attn_every_n_layers": 3,
+        "max_position_embeddings": POSITIONS,
+        "embedding_dropout": 0.1,
+        "mlp_dropout": 0.1,
+        "classifier_dropout": 0.1,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: index for index, label in enumerate(LABELS)},
+        "problem_type": "single_label_classification",
+        "attn_implementation": "sdpa",
+    }
+    return ModernBertForSequenceClassification(ModernBertConfig(**settings))
 
 
 def train(

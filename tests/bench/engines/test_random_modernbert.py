@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from fusedbert.bench.engines.batches import Shape, random_batch, read_vocabulary
 from fusedbert.bench.engines.random_modernbert import MODERNBERT_BASE, MODERNBERT_LARGE, ModernShape, write_checkpoint
@@ -78,7 +79,10 @@ def test_random_texts_come_from_the_whole_table(written):
     assert (vocabulary.first, vocabulary.last) == (50281, 50282)
     assert vocabulary.ordinary.tolist() == list(range(50280))
     pieces = json.loads((written / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    assert len(whole_words(pieces)) > 5000
+    words = whole_words(pieces)
+    assert len(words) > 5000
+    text = "".join(words[::50])
+    assert len(Tokenizer.from_file(str(written / "tokenizer.json")).encode(text).ids) == len(words[::50]) + 2
 
 
 def test_equal_calls_write_equal_files(written, checkpoint, tmp_path):

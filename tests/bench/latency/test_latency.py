@@ -118,8 +118,9 @@ def test_flops_of_modernbert_count_its_gate_and_only_the_keys_in_the_window(tmp_
 
 
 def test_words_of_byte_pairs_are_those_that_follow_a_space():
-    assert whole_words(["Ġgood", "bad", "ĠĠ", "Ġof", "Ġ!!!", "Ġfilm"]) == ["film", "good"]
-    assert whole_words(["good", "##bad", "of", "!!!", "film"]) == ["film", "good"]
+    assert whole_words(["Ġgood", "bad", "ĠĠ", "Ġof", "Ġ!!!", "Ġfilm"]) == [" film", " good"]
+    assert whole_words(["▁good", "bad", "▁", "▁of"]) == [" good"]
+    assert whole_words(["good", "##bad", "of", "!!!", "film"]) == [" film", " good"]
 
 
 def test_the_share_of_the_ceiling_is_by_precision_and_may_exceed_1():
