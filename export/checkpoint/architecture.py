@@ -173,7 +173,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
 
 
 def _activation(config: Mapping[str, Any], key: str, default: str) -> str:
-    """Read the name of an activation; raise ``CheckpointError`` if it is not built."""
+    """Read the name of an activation."""
     named = config.get(key, default)
     activation = ACTIVATION_NAMES.get(named) if isinstance(named, str) else None
     if activation is None:
@@ -198,7 +198,7 @@ def _pooling(config: Mapping[str, Any]) -> str:
 
 
 def _unbiased(config: Mapping[str, Any], layout: Layout) -> frozenset[str]:
-    """Return the names of the weights to which the config gives no bias."""
+    """Return the weights without bias."""
     names: set[str] = set()
     for key, parts in layout.bias_options.items():
         value = config.get(key, False)

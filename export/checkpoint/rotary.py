@@ -1,7 +1,7 @@
 """Rotary positions (RoPE, Su et al. 2021) and windows of attention, read from ``config.json`` as transformers reads them.
 
 Layers are of two types. One of ``full_attention`` sees all tokens; one of ``sliding_attention`` those within half of
-``local_attention`` on either side. Each type has a base of its own, theta. Newer configs have ``layer_types`` and
+``local_attention`` on either side. Each type has its own base, theta. Newer configs have ``layer_types`` and
 ``rope_parameters``, older ones ``global_attn_every_n_layers``, ``global_rope_theta`` and ``local_rope_theta``.
 """
 
@@ -62,7 +62,7 @@ def _layer_types(config: Mapping[str, Any], layers: int) -> list[str]:
 
 
 def _theta(config: Mapping[str, Any], kind: str) -> float:
-    """Read the base of a type's RoPE; transformers has its options in ``rope_parameters``, by type."""
+    """Read the base of a type's RoPE."""
     old_name, default = _THETAS[kind]
     if config.get("rope_scaling"):
         raise CheckpointError(f"config.json has rope_scaling = {shown(config['rope_scaling'])}, not built directly: {_OPTIMUM}")

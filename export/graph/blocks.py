@@ -1,6 +1,6 @@
 """Attention in blocks of queries, in standard operators: what a window does not show is not computed, and memory stays linear.
 
-A window of w keys on either side: a block of w queries sees only its own block of keys and those beside it, 3 w keys in all,
+A window of w keys on either side: a block of w queries sees only its own block of keys and those next to it, 3 w keys in all,
 of which a band is masked. So blocks become texts of a larger batch. For w = 64 that is 192 keys a query, however long the text
 is (the sliding window of Beltagy et al. 2020, in their chunks).
 
@@ -37,12 +37,12 @@ def ceil_divide(g: Graph, a: str, b: str) -> str:
 
 
 class WindowBlocks:
-    """Attention of all layers with one window; what depends only on the shape of the batch is computed once."""
+    """Attention of all layers with one window."""
 
     dtype, masked = "float32", MASKED
 
     def __init__(self, g: Graph, window: int, *, batch: str, length: str, hidden: int, padding: str) -> None:
-        """Lay out the blocks; ``batch`` and ``length`` are ``[1]``, ``padding`` is as ``make_mask`` takes it."""
+        """Lay out the blocks; ``batch`` and ``length`` are ``[1]``, for ``padding`` see ``make_mask``."""
         self.graph, self.batch, self.length, self.hidden = g, batch, length, hidden
         with g.scope("blocks"):
             self.size = g.op("Min", number(g, window), length)  # of a block; in a shorter text all tokens see each other

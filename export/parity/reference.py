@@ -88,20 +88,20 @@ def forward(
 
 
 def add_norm(a: Architecture, x: Float64, added: Float64, norm: Norm, trace: Trace) -> tuple[Float64, Float64]:
-    """Add to the residual ``x``, and normalize: the residual that goes on, and what the next step takes."""
+    """Return the residual that goes on, and what the next step takes."""
     total = trace.observe(x + added)
     normed = trace.observe(normalize(total, norm, a.norm_eps))
     return (total if a.pre_norm else normed), normed
 
 
 def feed_forward(a: Architecture, layer: Layer, x: Float64, trace: Trace) -> Float64:
-    """Compute ``act(x W_1 + b_1)``, multiplied by ``x V + c`` if the layer is gated."""
+    """Compute ``act(x W_1 + b_1)``, times ``x V + c`` if gated."""
     inner = ACTIVATIONS[a.activation](trace.observe(dense(x, layer.intermediate)))
     return inner if layer.gate is None else trace.observe(inner * trace.observe(dense(x, layer.gate)))
 
 
 def pool(a: Architecture, x: Float64, spans: Sequence[slice]) -> Float64:
-    """Take the vector of each text's first token, [CLS], or the mean of all."""
+    """Take each text's first vector, [CLS], or the mean of all."""
     return np.stack([x[span.start] if a.pooling == "cls" else x[span].mean(axis=0) for span in spans])
 
 

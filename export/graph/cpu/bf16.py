@@ -85,7 +85,7 @@ class CpuBf16(Bf16Products):
         return y
 
     def turn_narrow(self, x: str, i: int) -> str:
-        """RoPE by a node of its own, in float32."""
+        """RoPE by a separate node, in float32."""
         return self.graph.cast(super().turn_narrow(self.graph.cast(x, "float32"), i), "bfloat16")
 
     def narrow_attention(self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None) -> str:

@@ -96,7 +96,7 @@ class CpuFp32(Lowering):
             self.mask = g.op("Expand", self.cls_mask, concat(g, self.batch, 1, self.length, self.length))
 
     def _lay_out_blocks(self) -> None:
-        """Lay out attention in blocks: of a window, and of texts so long that all scores at once would fill the memory."""
+        """Lay out attention in blocks, of windows and of long texts."""
         g, a, batch, length = self.graph, self.architecture, self.batch, self.length
         sizes = sorted({window for window in a.windows if window is not None})
         hidden, padding = a.hidden_size, self.cls_mask
@@ -124,7 +124,7 @@ class CpuFp32(Lowering):
         return x if tables.projection is None else self._project(x, tables.projection)
 
     def _positions(self, table: NDArray[Any]) -> str:
-        """Look up the vectors of the positions: ``[batch, seq, width]``, or ``[seq, width]`` if they are the same for all."""
+        """Look up the positions: ``[seq, width]``, or ``[batch, seq, width]`` if texts differ."""
         g, a = self.graph, self.architecture
         stored = self._stored("position", table)
         if a.position_offset:
@@ -184,7 +184,7 @@ class CpuFp32(Lowering):
         return self._turn(k, i), v, g.op("Slice", self.cls_mask, zero, end, number(g, 3))
 
     def _turned(self, name: str, x: str, weights: Dense, i: int) -> str:
-        """``x W + b`` for each text, turned by the positions of layer ``i`` if it has RoPE: ``[batch, seq, hidden]``."""
+        """``x W + b`` for each text, with RoPE if the layer has it."""
         y = self._by_text(name, x, weights)
         return self._turn(y, i) if self.architecture.thetas else y
 
@@ -239,7 +239,7 @@ class CpuFp32(Lowering):
         return (total if self.architecture.pre_norm and not final else normed), normed
 
     def mean_rows(self, x: str) -> str:
-        """A running sum, whose last row is the same with padding behind the text or without; then the division."""
+        """A running sum, whose last row does not depend on padding, and the division."""
         g = self.graph
         real = g.op("Unsqueeze", g.cast("attention_mask", "float32"), number(g, 2))  # [batch, seq, 1], 0 = padding
         sums = g.op("CumSum", g.op("Mul", g.op("Reshape", x, self.sequences), real), g.constant(1, "int64"))
@@ -345,7 +345,7 @@ class CpuAttentions(CpuFp32):
             self.layer_weights = g.op("Concat", one, self.batch, heads, self.length, self.length, axis=0)
 
     def _lay_out_blocks(self) -> None:
-        """Lay out masks instead, because all weights are an output: of padding, and of each window."""
+        """Lay out masks instead, because all weights are an output."""
         g, a = self.graph, self.architecture
         shape = concat(g, self.batch, 1, self.length, self.length)
         self.masks: dict[int | None, str] = {None: g.op("Expand", self.cls_mask, shape)}

@@ -126,7 +126,7 @@ class CpuOperators(CpuFp32):
         return g.op("Squeeze", context, g.constant([1], "int64")) if cls_only else context
 
     def _turned_product(self, name: str, narrow: str, weights: Dense, i: int) -> str:
-        """``x W + b``, turned if layer ``i`` has RoPE."""
+        """``x W + b``, with RoPE."""
         a = self.architecture
         if not a.thetas:
             return self.product(name, narrow, weights)
@@ -135,11 +135,11 @@ class CpuOperators(CpuFp32):
         return self.turn_narrow(self.product(name, narrow, weights), i)
 
     def turn_narrow(self, x: str, i: int) -> str:
-        """RoPE by a node of its own, for heads that do not fill panels."""
+        """RoPE by a separate node, for heads that do not fill panels."""
         return self._turn(x, i)
 
     def _paired(self, weights: Dense) -> Dense:
-        """Queries or keys in the order in which a product turns them; scores do not see the order."""
+        """Queries or keys in the order in which a product turns them."""
         a = self.architecture
         return in_pairs(weights, a.head_size) if a.thetas and a.head_size % PANEL == 0 else weights
 
@@ -180,7 +180,7 @@ def in_pairs(weights: Dense, head_size: int) -> Dense:
 
 
 def interleaved(weights: Dense, gate: Dense) -> Dense:
-    """Put the outputs of both side by side: a panel has those of 16 neurons, then the gate's of the same; zeros fill it up."""
+    """Alternate the outputs of both by sixteens, filled up with zeros: a panel has 16 neurons and their gates."""
     filled = -weights.weight.shape[1] % (PANEL // 2)
     first, second = weights.filled(filled), gate.filled(filled)
     width = first.weight.shape[1]
@@ -189,7 +189,7 @@ def interleaved(weights: Dense, gate: Dense) -> Dense:
 
 
 def rows_filled(weights: Dense) -> Dense:
-    """Fill the inputs up with zeros, as ``interleaved`` does with the neurons that they are."""
+    """Fill the inputs up with zeros, as ``interleaved`` does the neurons."""
     return dataclasses.replace(weights, weight=np.pad(weights.weight, ((0, -len(weights.weight) % (PANEL // 2)), (0, 0))))
 
 

@@ -118,7 +118,7 @@ class CudaFp16(RotaryFp16):
         return self.graph.op("MultiHeadAttention", q, k, v, "", mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
     def window_blocks(self, window: int) -> WindowBlocks:
-        """Lay out the blocks of a window, once for all layers."""
+        """Lay out a window's blocks, once."""
         g, blocks = self.graph, self._blocks.get(window)
         if blocks is None:
             batch, length = g.op("Shape", self.ids, end=1), g.op("Shape", self.ids, start=1)

@@ -34,7 +34,7 @@ _END = 2**31 - 1  # of a slice, beyond all rows
 
 
 class PackedBlocks(HalfBlocks):
-    """Blocks over the tokens of all texts in one row, which see only keys of their own text."""
+    """Blocks over the tokens of all texts in one row, which see only keys of the same text."""
 
     def make_mask(self, padding: str) -> str:
         """The mask ``[blocks, 1, size, 3 size]`` from the number of each token's text, ``[1, tokens]``."""
@@ -130,7 +130,7 @@ class CudaFp16Packed(CudaFp16):
         return self.graph.op("Unsqueeze", self.graph.cast(self.positions, "int64"), number(self.graph, 0))
 
     def by_text(self, x: str) -> str:
-        """``[tokens, hidden]`` to ``[1, tokens, hidden]``: one row, as if it were a single text."""
+        """``[tokens, hidden]`` to ``[1, tokens, hidden]``, as if they were one text."""
         return self.graph.op("Unsqueeze", x, number(self.graph, 0))
 
     def by_row(self, x: str) -> str:
@@ -144,7 +144,7 @@ class CudaFp16Packed(CudaFp16):
         return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
     def window_blocks(self, window: int) -> WindowBlocks:
-        """Lay out the blocks of a window, once for all layers."""
+        """Lay out a window's blocks, once."""
         g, blocks = self.graph, self._blocks.get(window)
         if blocks is None:
             start = g.cast(g.op("Equal", self.positions, g.constant(0, "int32")), "int32")
@@ -156,7 +156,7 @@ class CudaFp16Packed(CudaFp16):
         return blocks
 
     def mean_rows(self, x: str) -> str:
-        """The mean in float32, by a running sum over all tokens: ``[batch, hidden]``."""
+        """The mean in float32, by a running sum."""
         g, zero = self.graph, number(self.graph, 0)
         sums = g.op("CumSum", g.cast(x, "float32"), g.constant(0, "int64"))  # [tokens, hidden]
         ends = g.op("Slice", self.ends, number(g, 1), number(g, _END), zero)  # [batch]

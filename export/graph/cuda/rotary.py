@@ -48,7 +48,7 @@ class RotaryFp16(Lowering):
         return self.norm(x, norm)
 
     def embed_words(self, tables: Embeddings) -> str:
-        """Look the words up, and normalize: there are no positions to add."""
+        """Look the words up, and normalize."""
         return self.norm(self.graph.op("Gather", self.half("word", tables.word), self.ids), tables.norm)
 
     def dense(self, name: str, x: str, weights: Dense) -> str:
@@ -75,7 +75,7 @@ class RotaryFp16(Lowering):
         return {}
 
     def turn(self, x: str, i: int, places: str) -> str:
-        """RoPE of layer ``i`` for ``x`` ``[batch, tokens, hidden]``; ``places`` is the first position, or all of them."""
+        """RoPE of ``x`` ``[batch, tokens, hidden]``; ``places`` is the first position, or all."""
         a = self.architecture
         theta = a.thetas[i]
         if theta not in self._ropes:
@@ -85,7 +85,7 @@ class RotaryFp16(Lowering):
         return self.graph.op("RotaryEmbedding", x, places, *tables, domain=MICROSOFT, num_heads=a.heads, **packed)
 
     def attend_in_window(self, q: str, k: str, v: str, mask: str) -> str:
-        """Attend to the keys of a block, ``mask`` as in ``blocks``."""
+        """Attend to the keys of a block."""
         a = self.architecture
         scale = 1 / math.sqrt(a.head_size)
         return self.graph.op("MultiHeadAttention", q, k, v, "", "", mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
@@ -109,11 +109,11 @@ class RotaryFp16(Lowering):
 
     @abc.abstractmethod
     def window_blocks(self, window: int) -> WindowBlocks:
-        """Lay out the blocks of a window, once for all layers."""
+        """Lay out a window's blocks, once."""
 
     @abc.abstractmethod
     def attend_to_all(self, q: str, k: str, v: str) -> str:
-        """Attend to all keys, in one fused node; in the layout of the graph."""
+        """Attend to all keys, in one node."""
 
     def by_text(self, x: str) -> str:
         """The graph's layout to ``[batch, tokens, hidden]``."""

@@ -83,7 +83,7 @@ def test_every_wrong_value_is_one_error_or_harmless() -> None:
         hidden_activation="gelu", classifier_activation="gelu", classifier_pooling="cls", mlp_bias=False, intermediate_size=8,
     )  # fmt: skip
     for at, value, changed in changes(whole):
-        if not at:  # a config that is no object is refused where it is read
+        if not at:  # a config has to be an object, or is refused where it is read
             continue
         try:
             describe(changed)

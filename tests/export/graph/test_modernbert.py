@@ -104,7 +104,7 @@ def test_the_graphs_are_within_their_gates(artifact) -> None:
     assert "fusedbert:WindowAttention" in variants["onnx/model_int8.onnx"].nodes
 
 
-def test_heads_that_fill_no_panel_are_turned_by_a_node_of_their_own(make_checkpoint, assert_logits, tmp_path: Path) -> None:
+def test_heads_that_do_not_fill_panels_are_turned_by_a_separate_node(make_checkpoint, assert_logits, tmp_path: Path) -> None:
     source = make_checkpoint("modernbert", **{**SHAPE, "hidden_size": 96, "num_attention_heads": 2})
     export_checkpoint(source, tmp_path / "artifact", target="cpu", required=False)
     assert_logits(tmp_path / "artifact/onnx/model.onnx", source)
@@ -113,7 +113,7 @@ def test_heads_that_fill_no_panel_are_turned_by_a_node_of_their_own(make_checkpo
     assert "fusedbert:Bf16DenseRope" not in variants["bf16"].nodes
 
 
-def test_the_last_layer_in_a_window_reads_the_first_tokens_alone(make_checkpoint) -> None:
+def test_the_last_layer_in_a_window_reads_only_the_first_tokens(make_checkpoint) -> None:
     """[CLS] sees ``WINDOW`` tokens after itself: what is behind them does not reach it through a single layer."""
     source = make_checkpoint("modernbert", **{**SHAPE, "num_hidden_layers": 1, "layer_types": ["sliding_attention"]})
     architecture, layout = describe(read_config(source))
@@ -142,7 +142,7 @@ def test_the_reference_turns_pairs_by_their_position() -> None:
     assert np.allclose(np.diag(products, 3), products[0, 3], atol=1e-6)
 
 
-def test_the_reference_sees_the_window_alone() -> None:
+def test_the_reference_sees_only_the_window() -> None:
     random = np.random.default_rng(1)
     q, k, v = (random.normal(size=(1100, 4)) for _ in range(3))  # more than a block of queries
     far = np.abs(np.arange(1100)[:, None] - np.arange(1100)) > 5
