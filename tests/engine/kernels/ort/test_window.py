@@ -103,7 +103,7 @@ def test_a_text_of_thousands_of_tokens(format: str, level: str) -> None:
 
 @native
 @pytest.mark.parametrize("window", [32, 64])
-def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_any_block(window: int, format: str, level: str) -> None:
+def test_a_row_has_the_same_bits_by_itself_in_a_batch_and_in_any_block(window: int, format: str, level: str) -> None:
     """A text's length moves the blocks of its queries. The first token has the largest numbers, of which steps are shares."""
     lengths = list(range(1, 301))
     operator = attention(format, 300, 1, 32, [300], window)
