@@ -56,7 +56,7 @@ static inline size_t strip_units(const struct dense *d) { return dense_strips(d)
  *
  * With a window, query i sees the keys j with |i - j| <= window (Beltagy et al. 2020). A block of queries multiplies the keys from
  * the first that one of them sees to the last, and all others are skipped. What a query does not see of these has no weight: its
- * bits depend on its text and the window, and not on its block. But infinity or NaN spoils the whole block.
+ * bits depend on its text and the window, not on its block. But infinity or NaN spoils the block, in fixed point its chunk.
  */
 struct attention {
     const void *q, *k, *v; /* [batch, queries, hidden], [batch, keys, hidden] twice; q has 1 / sqrt(head) in it already */
