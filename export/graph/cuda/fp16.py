@@ -38,8 +38,14 @@ class CudaFp16(Lowering):
 
     @classmethod
     def unsupported(cls, a: Architecture) -> str | None:
-        """Refuse RoPE and windows, which the fused operators of this graph do not know."""
-        return "its operators do not know RoPE and windows yet" if a.pre_norm else None
+        """Refuse RoPE and windows, which the fused operators of this graph do not know, and heads that are not built here."""
+        if a.pre_norm:
+            return "its operators do not know RoPE and windows yet"
+        if a.pooling != "cls":
+            return f"its head reads the vector of the first token, and this model's the {a.pooling} of all"
+        if any(step.activation is None for step in a.head):
+            return "its head has no normalization, and this model's has one"
+        return None
 
     def inputs(self) -> None:
         """Declare int64 inputs as in transformers, and cast them to int32 for the kernels."""
