@@ -54,6 +54,11 @@ class Parts:
         return self.modules is not None and self.modules.lower_case
 
     @property
+    def takes_pairs(self) -> bool | None:
+        """Whether the model takes pairs of texts; None if no file says so."""
+        return None if self.modules is None else True
+
+    @property
     def has_own_head(self) -> bool:
         """Whether the head is made of modules, so that transformers' classifier of the family is another one."""
         return self.modules is not None and self.modules.pooling is not None

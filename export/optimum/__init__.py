@@ -68,7 +68,7 @@ def make_variants(
     parts = read_parts(checkpoint.folder)
     if parts.has_own_head:
         raise CheckpointError(
-            f"{checkpoint.folder} is a reranker of sentence-transformers with a head of modules, which optimum would leave out: "
+            f"{checkpoint.folder} is a reranker of sentence-transformers with a head that optimum would leave out: "
             "export it with via='direct'"
         )
     config, files = parts.config, weight_files(parts.folder)

@@ -107,7 +107,7 @@ def compute_baseline(
         Outputs.read(parts.config, weights.labels),
         progress,
         rounded=rounded,
-        pairs=any(text.pair is not None for text in calibration) if calibration else None,
+        pairs=any(text.pair is not None for text in calibration) if calibration else parts.takes_pairs,
     )
     common = dataclasses.replace(common, terms=trace.terms)
     return DirectBaseline(**vars(common), weights=weights, max_activation=trace.max_activation, calibration=calibration)

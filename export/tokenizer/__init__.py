@@ -47,15 +47,15 @@ class Tokenization:
         if lower_case:
             refuse_capitals(folder, reading.tokenizer)
         self._token_types = shape.token_types
-        self._limit = limit
-        limit = reading.limit if limit is None else limit
-        valid = isinstance(limit, int | float) and limit >= LEAST
-        self.max_length = int(min(limit, shape.max_tokens)) if valid and limit is not None else shape.max_tokens
+        self._limited = limit is not None
+        longest = reading.limit if limit is None else limit
+        valid = isinstance(longest, int | float) and longest >= LEAST
+        self.max_length = int(min(longest, shape.max_tokens)) if valid and longest is not None else shape.max_tokens
         self.runtime = TextTokenizer.of(reading.tokenizer, reading.config, {"vocab_size": shape.vocab_size}, self.max_length)
         self.notes = (*reading.notes, *_check_vocabulary(folder, reading.tokenizer, shape.vocab_size))
-        if limit is not None and not valid:
+        if longest is not None and not valid:
             self.notes += (
-                f"{CONFIG} gives {shown(limit)} as the longest text in tokens, expected {LEAST} or more: "
+                f"{CONFIG} gives {shown(longest)} as the longest text in tokens, expected {LEAST} or more: "
                 f"{self.max_length} is used",
             )
 
@@ -98,7 +98,7 @@ class Tokenization:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
         (folder / TOKENIZER).write_bytes(self._reading.stored)
         config = {"model_max_length": self.max_length, **self._reading.config}
-        if self._limit is not None:
+        if self._limited:
             config["model_max_length"] = self.max_length
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
