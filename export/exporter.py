@@ -17,7 +17,8 @@ from fusedbert.engine.hardware.packages import versions
 from fusedbert.engine.text.thresholds import Threshold, parse_thresholds
 
 from .checkpoint import locate
-from .checkpoint.architecture import expected_labels, read_config, read_problem_type
+from .checkpoint.architecture import expected_labels, read_problem_type
+from .checkpoint.modules import read_parts
 from .evaluation.evaluate import check_labels, refuse_unfit
 from .evaluation.evaluate import evaluate as measure_graphs
 from .evaluation.texts import Given, TextColumns, UserTexts, check_columns, read_texts
@@ -117,15 +118,16 @@ def export_checkpoint(
         checkpoint = locate(source, revision=revision, token=token, local_files_only=local_files_only)
         if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
             raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
+        parts = read_parts(checkpoint.folder)
     if own is not None:
-        check_labels(own, *expected_labels(read_config(checkpoint.folder)))
+        check_labels(own, *expected_labels(parts.config))
     if threshold is not None:  # before the work: the labels are known when the weights are read
-        parse_thresholds(None, (), read_problem_type(read_config(checkpoint.folder)))
+        parse_thresholds(None, (), read_problem_type(parts.config))
     checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
     created_with = versions((*PACKAGES, *(optimum.PACKAGES if optimum else ())))
     metadata = graph_metadata(checkpoint, created_with)
     with staged_folder(folder, replace=force) as stage:
-        with against_transformers(checkpoint.folder) as differences:
+        with against_transformers(parts.folder) as differences:
             baseline: Baseline
             if optimum:
                 baseline, variants = optimum.make_variants(

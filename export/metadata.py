@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,8 +33,9 @@ def write_metadata(
     Raise ``ExportError`` if the engine would read a different tokenizer than the graphs were checked with.
     """
     checkpoint, outputs = baseline.checkpoint, baseline.outputs
+    hashes = {path.relative_to(checkpoint.folder).as_posix(): sha256_of(path) for path in baseline.files}
     manifest = Manifest(
-        source=Source(id=checkpoint.id, revision=checkpoint.revision, sha256={p.name: sha256_of(p) for p in baseline.files}),
+        source=Source(id=checkpoint.id, revision=checkpoint.revision, sha256=hashes),
         created_with=dict(created_with),
         architecture=baseline.architecture.family,
         problem_type=outputs.problem_type,
@@ -47,7 +47,7 @@ def write_metadata(
         thresholds=thresholds,
         requires={v.file: {"opset": v.opset, "onnxruntime": runtimes[v.file]} for v in variants},
     )
-    shutil.copyfile(checkpoint.folder / "config.json", stage / "config.json")
+    baseline.parts.write_config(stage / "config.json")
     baseline.tokens.save(stage)
     check_written(stage, baseline.tokens)
     return rewrite(stage, manifest)

@@ -217,14 +217,14 @@ def float64_reference(model: BenchmarkModel, checks: Checks) -> Checks | None:
 
 
 def _compute(checkpoint: Path, checks: Checks) -> NDArray[np.float64]:
-    from fusedbert.export.checkpoint.architecture import describe, read_config
-    from fusedbert.export.checkpoint.weights import Weights
+    from fusedbert.export.checkpoint.modules import read_parts
     from fusedbert.export.parity.reference import forward
 
-    architecture, layout = describe(read_config(checkpoint))
+    parts = read_parts(checkpoint)
+    architecture, layout = parts.describe()
     texts = [
         Row(ids=ids, types=types)
         for batch, counted in zip(checks.batches, checks.counted, strict=True)
         for ids, types in zip(batch["ids"][:counted], batch["types"][:counted], strict=True)
     ]
-    return forward(architecture, Weights(checkpoint, architecture, layout), texts)
+    return forward(architecture, parts.weights(architecture, layout), texts)

@@ -18,6 +18,7 @@ from ..errors import ArtifactError, CheckpointError, MissingDependencyError, Mod
 from ..hardware.packages import version
 from ..hardware.storage import accessing, cache_error, cache_root, cached_sha256, given_path, locked
 from . import Options, Precision, unsupported
+from .reranker import files_of, is_reranker, module_folders
 
 EMBEDDED = "sst2-mini"
 EXPORTERS = "fusedbert.exporters"
@@ -59,9 +60,11 @@ def resolve_model(
 
 def is_checkpoint(folder: Path) -> bool:
     """Return whether a folder holds weights to export, and is not an artifact."""
-    if os.path.lexists(folder / MANIFEST) or not (folder / "config.json").is_file():
+    if os.path.lexists(folder / MANIFEST):
         return False
-    return bool(unsupported.weights(path.name for path in folder.glob("*.safetensors")))
+    if is_reranker(folder):  # its encoder may lie in a folder below
+        return bool(unsupported.weights(files_of(folder, (".safetensors",))))
+    return (folder / "config.json").is_file() and bool(unsupported.weights(path.name for path in folder.glob("*.safetensors")))
 
 
 def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, attentions: bool = False) -> Path:
@@ -80,7 +83,7 @@ def resolve_folder(folder: Path, options: Options, target: str = "cpu", *, atten
     except OSError as error:
         raise StorageError(f"{folder} cannot be read: {error.strerror or error}") from None
     weights = bool(unsupported.weights(names))
-    if "config.json" in names and weights:  # before another tool's graphs, because an artifact can be verified
+    if is_checkpoint(folder):  # before another tool's graphs, because an artifact can be verified
         unsupported.refuse(folder)
         return _exported(folder, options, target, attentions=attentions)
     if any(foreign.graphs(folder)):
@@ -120,6 +123,8 @@ def download(name: str, options: Options, target: str = "cpu") -> Path:
     options = dataclasses.replace(options, revision=folder.name)  # the commit: the branch may move on between the calls
     if (folder / MANIFEST).is_file():
         return _fetch(name, options, sorted(read_manifest(folder).files))
+    if places := module_folders(folder):
+        _fetch(name, options, [f"{place}/*{suffix}" for place in places for suffix in _CHECKPOINT_SUFFIXES])
     if is_checkpoint(folder):
         unsupported.refuse(folder, name)
         return folder
@@ -180,8 +185,7 @@ def checkpoint_key(checkpoint: Path, root: Path, target: str, *, attentions: boo
         StorageError: A file cannot be read.
     """
     try:
-        paths = sorted(path for path in checkpoint.iterdir() if path.suffix in _CHECKPOINT_SUFFIXES and path.is_file())
-        files = {path.name: cached_sha256(path, root) for path in paths}
+        files = {name: cached_sha256(checkpoint / name, root) for name in files_of(checkpoint, _CHECKPOINT_SUFFIXES)}
     except OSError as error:
         raise error if isinstance(error, StorageError) else StorageError(f"{checkpoint} cannot be read: {error}") from None
     document = {"files": files, "fusedbert": version(), "target": target, "attentions": attentions}

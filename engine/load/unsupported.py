@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import CheckpointError, FusedBertError
 from ..hardware.json_file import read_json_file, read_regular
+from .reranker import LIST, is_reranker, module_folders
 
 MOST_NAMES = 5  # in a message
 POINTER = b"version https://git-lfs.github.com/spec/v1"
@@ -19,6 +20,7 @@ _POINTER_SIZE = 1024  # bytes; a pointer has about 130
 _READ = (".safetensors", ".json", ".txt", ".model")  # the files of a checkpoint
 # Files that Trainer and accelerate save next to the weights, to resume a training.
 _TRAINER = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|sampler)(_?\d+)*\.(pt|pth|bin|pkl)")
+_TRAIN = "AutoModelForSequenceClassification of transformers"
 _CLASS = "from transformers import AutoModelForSequenceClassification as M; "
 
 
@@ -35,9 +37,18 @@ def refuse(folder: Path, name: str | None = None) -> None:
 def explain(folder: Path, name: str | None = None) -> str | None:
     """Return the message of ``refuse``, or None if it may be a checkpoint or is not recognized."""
     names, shown = _names(folder), name or str(folder)
+    if is_reranker(folder):
+        below = [f"{place}/{file}" for place in module_folders(folder) for file in _names(folder / place)]
+        return (
+            _of_pointers(folder, [*names, *below], shown)
+            or _of_adapter(folder, names, shown)
+            or _of_setfit(folder, names, shown)
+            or _of_pickled_modules([*names, *below], shown)
+        )
     return (
         _of_pointers(folder, names, shown)
         or _of_adapter(folder, names, shown)
+        or _of_setfit(folder, names, shown)
         or _of_sentence_transformers(folder, names, shown)
         or (None if weights(names) else _without_weights(folder, names, shown))
     )
@@ -108,27 +119,51 @@ def _of_adapter(folder: Path, names: Sequence[str], shown: str) -> str | None:
     )
 
 
-def _of_sentence_transformers(folder: Path, names: Sequence[str], shown: str) -> str | None:
-    """SetFit and sentence-transformers save an encoder that embeds texts, and a head, if any, separately."""
+def _of_setfit(folder: Path, names: Sequence[str], shown: str) -> str | None:
+    """SetFit saves an encoder that embeds texts, and a head separately."""
     heads = [name for name in names if name in ("model_head.pkl", "config_setfit.json")]
-    pooling = "modules.json" in names and any(name.endswith("_Pooling") for name in names)
-    if not (heads or pooling or "1_Pooling" in names):
-        return None
-    architectures = _json(folder / "config.json").get("architectures")
-    classes = [str(name) for name in architectures] if isinstance(architectures, list) else []
-    if any(name.endswith("ForSequenceClassification") for name in classes):
-        return None
-    train = "AutoModelForSequenceClassification of transformers"
-    if heads:
-        return (
-            f"{shown} is a SetFit model: an encoder of sentence-transformers, and a head that is not read, usually a pickle of "
-            f"scikit-learn ({heads[-1]}): fine-tune {train} on the same texts"
-        )
-    if weights(names) and not classes:  # it may have a head: its tensors decide
+    if not heads or _classifies(folder):
         return None
     return (
-        f"{shown} is a model of sentence-transformers that embeds texts ({'modules.json' if pooling else '1_Pooling'}), "
-        f"and has no classifier: fine-tune {train} first"
+        f"{shown} is a SetFit model: an encoder of sentence-transformers, and a head that is not read, usually a pickle of "
+        f"scikit-learn ({heads[-1]}): fine-tune {_TRAIN} on the same texts"
+    )
+
+
+def _of_sentence_transformers(folder: Path, names: Sequence[str], shown: str) -> str | None:
+    """A model of sentence-transformers that is no ``CrossEncoder`` embeds texts."""
+    pooling = LIST in names and any(name.endswith("_Pooling") for name in names)
+    if not (pooling or "1_Pooling" in names) or _classifies(folder):
+        return None
+    if weights(names) and not _classes(folder):  # it may have a head: its tensors decide
+        return None
+    return (
+        f"{shown} is a model of sentence-transformers that embeds texts ({LIST if pooling else '1_Pooling'}), "
+        f"and has no classifier: fine-tune {_TRAIN} first"
+    )
+
+
+def _classes(folder: Path) -> list[str]:
+    """Return the classes of transformers that a config names."""
+    architectures = _json(folder / "config.json").get("architectures")
+    return [str(name) for name in architectures] if isinstance(architectures, list) else []
+
+
+def _classifies(folder: Path) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in _classes(folder))
+
+
+def _of_pickled_modules(names: Sequence[str], shown: str) -> str | None:
+    """A reranker's weights in pickles, of which transformers would convert the encoder alone."""
+    files = {name.rpartition("/")[0]: name for name in names if name.endswith("pytorch_model.bin")}
+    whole = {name.rpartition("/")[0] for name in weights(names)}
+    found = [name for place, name in files.items() if place not in whole]
+    if not found:
+        return None
+    code = f"from sentence_transformers import CrossEncoder as M; M('{shown}').save_pretrained('{shown}')"
+    return (
+        f"{shown} holds weights as a pickle ({listed(found)}), which can run code when opened: if you trust it, "
+        f'convert it with python -c "{code}"'
     )
 
 

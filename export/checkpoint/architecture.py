@@ -25,6 +25,8 @@ from .rotary import read_rotary
 
 KINDS = ("gelu", "gelu_new", "relu", "silu", "quick_gelu", "mish", "gelu_10", "tanh")
 """Activations that are built; each function has one name."""
+IDENTITY = "identity"
+"""No activation, which only a step of the head may have."""
 ACTIVATION_NAMES: Mapping[str, str] = {
     **{kind: kind for kind in KINDS},
     "gelu_python": "gelu",
@@ -59,10 +61,11 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadStep:
-    """A step of the head: a dense layer with an activation, one of ``KINDS``, or a normalization if that is None."""
+    """A step of the head: a dense layer with an activation, one of ``KINDS`` or ``IDENTITY``, or a normalization."""
 
     name: str  # of its weights, such as ``head_dense``
-    activation: str | None
+    activation: str | None  # None for a normalization
+    eps: float | None = None  # of a normalization, if not the encoder's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -112,10 +112,17 @@ class Weights:
         if unused:
             warnings.warn(ignored(folder, architecture.family, unused), IgnoredWarning, stacklevel=2)
 
+    def find(self, name: str) -> tuple[Path, str] | None:
+        """Return the file and the name there of one of our names; None for a bias that the model has not."""
+        key = self._names.get(name)
+        return None if key is None else (self.tensors[key].file, key)
+
     def read(self, name: str) -> Array:
         """Read one tensor as float32; raise ``CheckpointError`` if it holds NaN or infinity."""
-        key = self._names[name]
-        path = self.tensors[key].file
+        found = self.find(name)
+        if found is None:
+            raise KeyError(name)
+        path, key = found
         with _open(path) as file:
             tensor = np.ascontiguousarray(file.get_tensor(key), dtype=np.float32)
         if not np.isfinite(tensor).all():
@@ -133,7 +140,7 @@ class Weights:
         return Norm(weight, self._bias(name, len(weight)))
 
     def _bias(self, name: str, width: int) -> Array:
-        return self.read(f"{name}.bias") if f"{name}.bias" in self._names else np.zeros(width, np.float32)
+        return np.zeros(width, np.float32) if self.find(f"{name}.bias") is None else self.read(f"{name}.bias")
 
     def _parts(self, at: str) -> dict[str, Dense]:
         """Read the dense layers of layer ``at`` whose weights are one tensor, by name."""
@@ -262,18 +269,19 @@ def match(
     unused = [name for name in tensors if name not in used and not any(re.search(each, name) for each in layout.ignored)]
     unused.sort(key=lambda name: not name.startswith(layout.prefix))
     if faults:
-        raise CheckpointError(mismatch(folder, a.family, faults, unused))
+        raise CheckpointError(mismatch(folder, a.family, faults, unused, headless=not layout.head))
     return names, labels, tuple(unused)
 
 
-def mismatch(folder: Path, family: str, faults: Sequence[str], unused: Sequence[str]) -> str:
-    """Return the message for tensors that do not fit; it lists five."""
+def mismatch(folder: Path, family: str, faults: Sequence[str], unused: Sequence[str], *, headless: bool = False) -> str:
+    """Return the message for tensors that do not fit a classifier, or an encoder if ``headless``; it lists five."""
     more = f"; and {len(faults) - MOST_NAMES} more" if len(faults) > MOST_NAMES else ""
     unknown = f"; unknown {listed(unused)}" if unused else ""
     shown = "; ".join(faults[:MOST_NAMES])
+    trained = "" if headless else "was it fine-tuned for sequence classification, and "
     return (
-        f"{folder} does not hold a {family} classifier as its config.json says: {shown}{more}{unknown}; "
-        "was it fine-tuned for sequence classification, and is config.json the one saved with it?"
+        f"{folder} does not hold a {family} {'encoder' if headless else 'classifier'} as its config.json says: "
+        f"{shown}{more}{unknown}; {trained}is config.json the one saved with it?"
     )
 
 

@@ -53,7 +53,7 @@ def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[L
         pooled = normed if a.pooling == "cls" else low.mean_rows(normed)  # [batch, hidden]
         for step in a.head:
             if step.activation is None:
-                pooled = low.norm_rows(step.name, pooled, weights.norm(step.name))
+                pooled = low.norm_rows(step.name, pooled, weights.norm(step.name), a.norm_eps if step.eps is None else step.eps)
             else:
                 pooled = low.dense_activation(short_name(step.name), pooled, weights.dense(step.name), step.activation)
         low.classify(pooled, weights.dense("classifier"))  # [batch, labels]

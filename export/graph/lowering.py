@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from fusedbert.engine.artifact import PADDED
 
-from ..checkpoint.architecture import Architecture
+from ..checkpoint.architecture import IDENTITY, Architecture
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm
 from .builder import IR_VERSION, Graph
 
@@ -59,7 +59,7 @@ class Lowering(abc.ABC):
 
     @abc.abstractmethod
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
-        """Compute ``act(x W + b)``; ``kind`` is one of ``checkpoint.architecture.KINDS``."""
+        """Compute ``act(x W + b)``; ``kind`` is one of ``checkpoint.architecture.KINDS``, or in the head ``IDENTITY``."""
 
     def dense_gated(self, name: str, x: str, weights: Dense, gate: Dense, kind: str) -> str:
         """Compute ``act(x W + b) * (x V + c)`` (GLU, Shazeer 2020); ``V`` and ``c`` are the gate's."""
@@ -79,8 +79,8 @@ class Lowering(abc.ABC):
         """Average the vectors of each text's tokens: ``[batch, hidden]``."""
         raise NotImplementedError
 
-    def norm_rows(self, name: str, x: str, norm: Norm) -> str:
-        """Normalize ``[batch, hidden]`` in the head."""
+    def norm_rows(self, name: str, x: str, norm: Norm, eps: float) -> str:
+        """Normalize ``[batch, width]`` in the head."""
         raise NotImplementedError
 
     @abc.abstractmethod
@@ -100,7 +100,9 @@ CEILING = 10.0  # of gelu_10; its floor of -10 is never reached, since gelu stay
 
 
 def activate(g: Graph, x: str, kind: str, *, opset: int, dtype: str = "float32") -> str:
-    """Add the nodes of an activation; ``kind`` is one of ``checkpoint.architecture.KINDS``, ``dtype`` the type of ``x``."""
+    """Add the nodes of an activation; ``kind`` is as in ``Lowering.dense_activation``, ``dtype`` the type of ``x``."""
+    if kind == IDENTITY:
+        return x
     if kind in ("gelu", "gelu_new") and opset >= GELU_SINCE:
         return g.op("Gelu", x, approximate="tanh") if kind == "gelu_new" else g.op("Gelu", x)
     if kind == "gelu_10":

@@ -33,7 +33,8 @@ except ImportError as error:
     ) from None
 
 from ..checkpoint import Checkpoint, FusionWarning
-from ..checkpoint.architecture import read_config, read_problem_type, refuse_absurd_sizes
+from ..checkpoint.architecture import read_problem_type, refuse_absurd_sizes
+from ..checkpoint.modules import read_parts
 from ..checkpoint.weights import headers, weight_files
 from ..graph.builder import count_nodes
 from ..graph.cpu.fp32 import OPSETS, CpuFp32
@@ -64,11 +65,17 @@ def make_variants(
     """
     packages = versions(PACKAGES)
     progress(f"reading {checkpoint.id} with transformers {packages['transformers']}")
-    config, files = read_config(checkpoint.folder), weight_files(checkpoint.folder)
+    parts = read_parts(checkpoint.folder)
+    if parts.has_own_head:
+        raise CheckpointError(
+            f"{checkpoint.folder} is a reranker of sentence-transformers with a head that optimum would leave out: "
+            "export it with via='direct'"
+        )
+    config, files = parts.config, weight_files(parts.folder)
     refuse_absurd_sizes(config, {name: tensor.shape for name, tensor in headers(files).items()})
     read_problem_type(config)
     refuse_unknown(str(config.get("model_type")))
-    model = transformers_model.load(checkpoint.folder)
+    model = transformers_model.load(parts.folder)
     outputs = Outputs.read(config, model.config.num_labels)
     with tempfile.TemporaryDirectory(dir=stage) as scratch:  # on the artifact's file system, which has room for it
         progress(f"exporting with optimum-onnx {packages['optimum-onnx']}")
@@ -78,6 +85,7 @@ def make_variants(
         baseline = run_reference(
             functools.partial(transformers_model.forward, model, inputs),
             checkpoint,
+            parts,
             files,
             transformers_model.describe(model, inputs),
             outputs,

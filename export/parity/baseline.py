@@ -19,7 +19,8 @@ from fusedbert.engine.text.outputs import Function, apply, stated_function
 from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint import Checkpoint
-from ..checkpoint.architecture import Architecture, Shape, describe, read_config, read_labels, read_problem_type
+from ..checkpoint.architecture import Architecture, Shape, read_labels, read_problem_type
+from ..checkpoint.modules import Parts, read_parts
 from ..checkpoint.weights import Weights
 from ..tokenizer import Tokenization
 from .reference import Float64, Trace, forward
@@ -54,6 +55,7 @@ class Baseline:
     """A checkpoint, whichever route read it, and the logits that its graphs are compared with."""
 
     checkpoint: Checkpoint
+    parts: Parts
     files: tuple[Path, ...]  # of the weights
     architecture: Shape
     tokens: Tokenization
@@ -93,18 +95,19 @@ def compute_baseline(
         CheckpointError: It is incomplete, damaged, or not supported.
     """
     progress(f"reading {checkpoint.id}")
-    config = read_config(checkpoint.folder)
-    architecture, layout = describe(config)
-    weights, trace = Weights(checkpoint.folder, architecture, layout), Trace()
+    parts = read_parts(checkpoint.folder)
+    architecture, layout = parts.describe()
+    weights, trace = parts.weights(architecture, layout), Trace()
     common = run_reference(
         lambda texts: forward(architecture, weights, texts, trace),
         checkpoint,
+        parts,
         weights.files,
         architecture,
-        Outputs.read(config, weights.labels),
+        Outputs.read(parts.config, weights.labels),
         progress,
         rounded=rounded,
-        pairs=any(text.pair is not None for text in calibration) if calibration else None,
+        pairs=any(text.pair is not None for text in calibration) if calibration else parts.takes_pairs,
     )
     common = dataclasses.replace(common, terms=trace.terms)
     return DirectBaseline(**vars(common), weights=weights, max_activation=trace.max_activation, calibration=calibration)
@@ -113,6 +116,7 @@ def compute_baseline(
 def run_reference(
     model: Callable[[Sequence[Row]], Float64],
     checkpoint: Checkpoint,
+    parts: Parts,
     files: tuple[Path, ...],
     shape: Shape,
     outputs: Outputs,
@@ -126,7 +130,7 @@ def run_reference(
     A classifier that takes pairs, because ``pairs`` says so or it is surer of them, also runs on ``MORE_PAIRS`` if ``rounded``.
     Golden logits have six decimals, or the nine digits of a float32 if outputs have no unit.
     """
-    tokens = Tokenization(checkpoint.folder, shape)
+    tokens = Tokenization(parts.folder, shape, limit=parts.limit, lower_case=parts.lower_case)
     both = functools.partial(check_set, shape, tokens, rounded=rounded, by_order=outputs.by_order)
     split_kinds = rounded and shape.token_types > 1 and not outputs.by_order
     checks, other = both(pairs=None if shape.token_types > 1 else bool(pairs)), None
@@ -136,10 +140,10 @@ def run_reference(
     split = len(checks.texts)
     reference, last = logits[:split], logits[split:]
     if split_kinds:
-        parts = {kind: _pick(checks, reference, both(pairs=kind)) for kind in (False, True)}
+        kinds = {kind: _pick(checks, reference, both(pairs=kind)) for kind in (False, True)}
         if pairs is None:
-            pairs = max(parts, key=lambda kind: sureness(parts[kind][1], outputs.problem_type))
-        (checks, reference), other = parts[pairs], parts[not pairs]
+            pairs = max(kinds, key=lambda kind: sureness(kinds[kind][1], outputs.problem_type))
+        (checks, reference), other = kinds[pairs], kinds[not pairs]
     more: Sequence[Row] = ()
     if pairs and rounded and not outputs.by_order:
         checks = checks.extended(tokens.encode_all(MORE_PAIRS))
@@ -149,6 +153,7 @@ def run_reference(
     rows = [[float(f"{value:.9g}") for value in row] for row in last.tolist()] if outputs.by_order else last.round(6).tolist()
     return Baseline(
         checkpoint=checkpoint,
+        parts=parts,
         files=files,
         architecture=shape,
         tokens=tokens,

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.errors import MissingDependencyError
 from fusedbert.engine.text.tokenizer import Row
 
-from ..checkpoint.architecture import Architecture, HeadStep
+from ..checkpoint.architecture import IDENTITY, Architecture, HeadStep
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm, Weights
 
 try:
@@ -108,8 +108,9 @@ def pool(a: Architecture, x: Float64, spans: Sequence[slice]) -> Float64:
 def head_step(a: Architecture, weights: Weights, step: HeadStep, x: Float64, trace: Trace) -> Float64:
     """Compute a dense layer of the head with its activation, or a normalization."""
     if step.activation is None:
-        return normalize(x, weights.norm(step.name), a.norm_eps)
-    return ACTIVATIONS[step.activation](trace.observe(dense(x, weights.dense(step.name))))
+        return normalize(x, weights.norm(step.name), a.norm_eps if step.eps is None else step.eps)
+    y = trace.observe(dense(x, weights.dense(step.name)))
+    return y if step.activation == IDENTITY else ACTIVATIONS[step.activation](y)
 
 
 def embed(a: Architecture, tables: Embeddings, text: Row, dtype: type[np.floating] = np.float64) -> Float64:

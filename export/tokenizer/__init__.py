@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase
 
 from fusedbert.engine.artifact import LARGE, read_regular
 from fusedbert.engine.errors import CheckpointError, InputError, shown, without_panic
@@ -17,13 +18,14 @@ from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.tokenizer import Row, TextTokenizer
 
 from ..checkpoint.architecture import Shape, read_json
+from ..checkpoint.modules import LEAST
 from .classes import ANY_CLASS, AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
 from .files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, token_text
 from .parts import Spec, differing, form_of, normal_form, to_json, without_segments
 
 TextOrPair = str | tuple[str, str]
 SEGMENTS = "token_type_ids"
-LEAST = 3  # tokens of the shortest limit that is accepted
+CAPITALS = "ABCXYZ ÀÉÑØ ΑΩ ДЖ"  # of several alphabets
 _INPUTS = ("input_ids", SEGMENTS, "attention_mask")
 _WAY_OUT = f"save a tokenizer.json that does the same, with PreTrainedTokenizerFast as tokenizer_class in {CONFIG}"
 
@@ -38,18 +40,22 @@ class Tokenization:
         segmented: Whether the model has a vector for each text of a pair.
     """
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
+    def __init__(self, folder: Path, shape: Shape, *, limit: int | None = None, lower_case: bool = False) -> None:
+        """Read a tokenizer; ``limit`` is one in place of its own, ``lower_case`` refuses one that keeps capitals."""
         self.segmented = shape.token_types > 1
         self._reading = reading = read_tokenizer(folder, shape.family, segmented=self.segmented)
+        if lower_case:
+            refuse_capitals(folder, reading.tokenizer)
         self._token_types = shape.token_types
-        limit = reading.limit
-        valid = isinstance(limit, int | float) and limit >= LEAST
-        self.max_length = int(min(limit, shape.max_tokens)) if valid and limit is not None else shape.max_tokens
+        self._limited = limit is not None
+        longest = reading.limit if limit is None else limit
+        valid = isinstance(longest, int | float) and longest >= LEAST
+        self.max_length = int(min(longest, shape.max_tokens)) if valid and longest is not None else shape.max_tokens
         self.runtime = TextTokenizer.of(reading.tokenizer, reading.config, {"vocab_size": shape.vocab_size}, self.max_length)
         self.notes = (*reading.notes, *_check_vocabulary(folder, reading.tokenizer, shape.vocab_size))
-        if limit is not None and not valid:
+        if longest is not None and not valid:
             self.notes += (
-                f"{CONFIG} gives {shown(limit)} as the longest text in tokens, expected {LEAST} or more: "
+                f"{CONFIG} gives {shown(longest)} as the longest text in tokens, expected {LEAST} or more: "
                 f"{self.max_length} is used",
             )
 
@@ -92,6 +98,8 @@ class Tokenization:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
         (folder / TOKENIZER).write_bytes(self._reading.stored)
         config = {"model_max_length": self.max_length, **self._reading.config}
+        if self._limited:
+            config["model_max_length"] = self.max_length
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -130,6 +138,17 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> list[str
             "first token in its place, as in transformers, and a text without tokens is an error"
         )
     return notes
+
+
+def refuse_capitals(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raise ``CheckpointError`` for a tokenizer that does not lowercase texts, in a model whose texts are."""
+    lowered = Lowercase().normalize_str(CAPITALS)
+    normalizer = tokenizer.normalizer
+    if normalizer is None or normalizer.normalize_str(CAPITALS) != normalizer.normalize_str(lowered):
+        raise CheckpointError(
+            f"{folder} has do_lower_case = true, and its {TOKENIZER} does not lowercase texts: put a Lowercase into its "
+            "normalizer, and save it"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

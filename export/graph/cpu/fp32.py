@@ -246,14 +246,15 @@ class CpuFp32(Lowering):
         total = g.op("Gather", sums, g.constant(-1, "int64"), axis=1)  # [batch, hidden]
         return g.op("Div", total, g.op("ReduceSum", real, number(g, 1), keepdims=0))
 
-    def norm_rows(self, name: str, x: str, norm: Norm) -> str:
+    def norm_rows(self, name: str, x: str, norm: Norm, eps: float) -> str:
         """``LayerNormalization``."""
-        return self._norm(x, norm)
+        return self._norm(x, norm, eps)
 
-    def _norm(self, x: str, norm: Norm) -> str:
+    def _norm(self, x: str, norm: Norm, eps: float | None = None) -> str:
         g = self.graph
+        eps = self.architecture.norm_eps if eps is None else eps
         gamma, beta = g.weight("norm.weight", norm.weight), g.weight("norm.bias", norm.bias)
-        return g.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=self.architecture.norm_eps)
+        return g.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=eps)
 
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
         """``Gemm``, and the activation in standard operators."""

@@ -38,18 +38,15 @@ class RotaryFp16(Lowering):
             raise ExportError(f"weight {name} reaches {largest:.3g}, float16 ends at {FLOAT16_MAX:g}: use --for cpu")
         return self.graph.weight(name, array.astype(np.float16))
 
-    def norm(self, x: str, norm: Norm) -> str:
+    def norm_rows(self, name: str, x: str, norm: Norm, eps: float) -> str:
         """``LayerNormalization``."""
         gamma, beta = self.half("norm.weight", norm.weight), self.half("norm.bias", norm.bias)
-        return self.graph.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=self.architecture.norm_eps)
-
-    def norm_rows(self, name: str, x: str, norm: Norm) -> str:
-        """``LayerNormalization``."""
-        return self.norm(x, norm)
+        return self.graph.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=eps)
 
     def embed_words(self, tables: Embeddings) -> str:
         """Look the words up, and normalize."""
-        return self.norm(self.graph.op("Gather", self.half("word", tables.word), self.ids), tables.norm)
+        words = self.graph.op("Gather", self.half("word", tables.word), self.ids)
+        return self.norm_rows("norm", words, tables.norm, self.architecture.norm_eps)
 
     def dense(self, name: str, x: str, weights: Dense) -> str:
         """``MatMul``, and ``Add`` if there is a bias."""
