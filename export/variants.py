@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fusedbert.engine.artifact import Parity, Variant
-from fusedbert.engine.errors import OptionError, shown
+from fusedbert.engine.errors import ExportError, OptionError, shown
 
 from .calibrate import calibrate, calibration_texts
 from .checkpoint import FusionWarning
@@ -59,12 +59,16 @@ def make_variants(
 ) -> tuple[Variant, ...]:
     """Build, write and check each graph in ``stage``; raise ``ExportError`` if a ``required`` one or fp32 fails its check."""
     variants: list[Variant] = []
+    reasons: list[str] = []
     for lowering in lowerings:
         if reason := lowering.unsupported(baseline.architecture):
-            progress(f"{lowering.file} is left out: {reason}")
+            reasons.append(f"{lowering.file} is left out: {reason}")
+            progress(reasons[-1])
             continue
         make = functools.partial(make_variant, baseline, lowering, stage, metadata, progress)
         variants += keep_if_passing(make, stage / lowering.file, required=required or lowering.precision == "fp32")
+    if not variants:
+        raise ExportError(f"there is no graph for this model: {'; '.join(reasons)}; use --for all")
     return tuple(variants)
 
 

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusedbert.engine import CheckpointError, Classifier
+from fusedbert.engine import CheckpointError, Classifier, ExportError
 from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.load.resolve import checkpoint_key
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint import IgnoredWarning, LeftOutWarning
-from fusedbert.export.checkpoint.modules import read_parts
-from fusedbert.export.graph.cuda.fp16 import CudaFp16
 
 PAIRS = [
     ("the movie", "was really good"),
@@ -299,12 +297,18 @@ def test_several_labels_have_the_softmax_of_the_pipeline(build: Build, tmp_path:
     )
 
 
-def test_cuda_names_the_heads_that_it_does_not_build(build: Build) -> None:
-    architecture, _ = read_parts(build("bert", "mean", ettin()).folder).describe()
-    assert "the mean of all" in str(CudaFp16.unsupported(architecture))
-    architecture = dataclasses.replace(architecture, pooling="cls")
-    assert "normalization" in str(CudaFp16.unsupported(architecture))
-    assert CudaFp16.unsupported(dataclasses.replace(architecture, head=architecture.head[:1])) is None
+def test_a_model_without_a_graph_for_the_target_is_refused_with_the_reason(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"heads of width 12 .* multiples of 8.*; use --for all"):
+        export_checkpoint(build("modernbert", "cls", ettin()).folder, tmp_path / "artifact", target="cuda")
+    assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.parametrize(("family", "pooling"), [("bert", "mean"), ("modernbert", "mean"), ("modernbert", "cls")])
+def test_the_graphs_for_cuda_have_poolings_and_heads_too(build: Build, tmp_path: Path, family: str, pooling: str) -> None:
+    """Both are checked by the export, the packed one by its stand-in."""
+    model = build(family, pooling, ettin(64), hidden_size=64)  # heads of 16
+    manifest = export_checkpoint(model.folder, tmp_path / "artifact", target="cuda")
+    assert [variant.layout for variant in manifest.variants] == ["padded", "packed"]
 
 
 # Refused by name
