@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers: an encoder, a pooling and a head, each in a folder of its own, listed in ``modules.json``.
+"""Folders of sentence-transformers: an encoder, a pooling and a head, each in its own folder, listed in ``modules.json``.
 
 A ``CrossEncoder`` (Reimers and Gurevych 2019; version 5.4 and later) runs the listed modules one after the other: the encoder,
 one vector for a text or a pair, dense layers and layer normalizations, of which the last gives the logits.
