@@ -1,6 +1,6 @@
-"""Folders of sentence-transformers whose model is a reranker or a classifier: known by their files, read by the export.
+"""Rerankers in folders of sentence-transformers: known by their files, read by the export.
 
-They are an encoder and modules after it, each in a folder of its own that ``modules.json`` lists.
+They are an encoder and modules after it, each in its own folder, which ``modules.json`` lists.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _classifies(folder: Path) -> bool:
 
 
 def _of_pickled_modules(names: Sequence[str], shown: str) -> str | None:
-    """A reranker's weights in pickles, of which transformers would convert the encoder alone."""
+    """A reranker's weights in pickles, of which transformers would convert only the encoder."""
     files = {name.rpartition("/")[0]: name for name in names if name.endswith("pytorch_model.bin")}
     whole = {name.rpartition("/")[0] for name in weights(names)}
     found = [name for place, name in files.items() if place not in whole]

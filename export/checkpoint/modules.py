@@ -1,7 +1,6 @@
-"""The parts of a checkpoint: of a classifier of transformers one folder, of a reranker of sentence-transformers its modules.
+"""The parts of a checkpoint: one folder of transformers, or the modules of a reranker of sentence-transformers.
 
-The encoder's folder has config.json, weights and tokenizer. A reranker's head is read from the folders of its modules, and its
-settings become the entries that a classifier's config.json would have.
+A reranker's settings become the entries that a classifier's config.json would have.
 """
 
 from __future__ import annotations
@@ -31,40 +30,34 @@ _AGAIN = "save the model again"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a checkpoint's folder is made of.
+    """The parts of a checkpoint."""
 
-    Attributes:
-        folder: The encoder's folder, with config.json, weights and tokenizer.
-        config: The entries of config.json as a classifier has them.
-        modules: A reranker's modules; None for a classifier of transformers.
-    """
-
-    folder: Path
-    config: Mapping[str, Any]
-    modules: Modules | None
+    folder: Path  # of the encoder's config.json, weights and tokenizer
+    config: Mapping[str, Any]  # the entries that a classifier's config.json has
+    modules: Modules | None  # None for a classifier of transformers
 
     @property
     def limit(self) -> int | None:
-        """Longest text in tokens, in place of the tokenizer's; None for the tokenizer's."""
+        """Longest text in tokens; None for the tokenizer's."""
         return None if self.modules is None else self.modules.max_length
 
     @property
     def lower_case(self) -> bool:
-        """Whether the tokenizer has to lowercase texts."""
+        """True if the tokenizer has to lowercase texts."""
         return self.modules is not None and self.modules.lower_case
 
     @property
     def takes_pairs(self) -> bool | None:
-        """Whether the model takes pairs of texts; None if no file says so."""
+        """True if the model takes pairs; None if no file says so."""
         return None if self.modules is None else True
 
     @property
     def has_own_head(self) -> bool:
-        """Whether the head is made of modules, so that transformers' classifier of the family is another one."""
+        """True if modules are the head, and not the family's classifier."""
         return self.modules is not None and self.modules.pooling is not None
 
     def describe(self) -> tuple[Architecture, Layout]:
-        """Return architecture and layout; raise ``CheckpointError`` if they are not built, or do not fit the head."""
+        """Return architecture and layout; raise ``CheckpointError`` if they are not built, or do not fit."""
         architecture, layout = describe(self.config)
         modules = self.modules
         if modules is None or modules.pooling is None:
@@ -84,13 +77,13 @@ class Parts:
         return dataclasses.replace(architecture, head=steps, pooling=modules.pooling), headless
 
     def weights(self, architecture: Architecture, layout: Layout) -> Weights:
-        """Return the weights; raise ``CheckpointError`` if tensors are missing or misshapen."""
+        """Return the weights; raise ``CheckpointError`` as ``Weights``."""
         if self.modules is None or self.modules.pooling is None:
             return Weights(self.folder, architecture, layout)
         return ModuleWeights(self.folder, architecture, layout, self.modules)
 
     def write_config(self, path: Path) -> None:
-        """Write an artifact's config.json: the checkpoint's, for a reranker with the entries that its modules stand for."""
+        """Write an artifact's config.json."""
         if self.modules is None:
             shutil.copyfile(self.folder / CONFIG, path)
         else:
@@ -98,7 +91,7 @@ class Parts:
 
 
 class ModuleWeights(Weights):
-    """The tensors of an encoder and of the modules after it; the last of these is the classifier."""
+    """The tensors of an encoder and of its head, whose last module is the classifier."""
 
     def __init__(self, folder: Path, architecture: Architecture, layout: Layout, modules: Modules) -> None:
         super().__init__(folder, architecture, layout)
@@ -130,11 +123,7 @@ def outputs(modules: Modules) -> int:
 
 
 def read_parts(folder: Path) -> Parts:
-    """Read the config and the modules of a checkpoint.
-
-    Raises:
-        CheckpointError: It is something else, a file is damaged, or a setting is not one of those that are read.
-    """
+    """Read a checkpoint's config and modules; raise ``CheckpointError`` if it is something else, or damaged."""
     modules = None
     if is_reranker(folder):
         refuse(folder)
@@ -164,7 +153,7 @@ def _check_classifier(modules: Modules) -> None:
 
 
 def _with_labels(config: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """Return a config that names ``count`` labels: its own if they are as many, because an encoder's count for nothing."""
+    """Return a config that names ``count`` labels, its own if they are as many."""
     names = config.get("id2label")
     if not isinstance(names, Mapping) or len(names) != count:
         names = {str(i): f"LABEL_{i}" for i in range(count)}
@@ -173,7 +162,7 @@ def _with_labels(config: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 def _with_activation(folder: Path, config: Mapping[str, Any], modules: Modules) -> dict[str, Any]:
-    """Return a config that states the function of the scores as ``CrossEncoder.predict`` has it, for one logit."""
+    """Return a config that names ``CrossEncoder.predict``'s function of one logit."""
     names, several = config.get("id2label"), config.get("num_labels", 2) != 1
     several = len(names) != 1 if isinstance(names, Mapping) else several
     kind = config.get("problem_type")

@@ -41,7 +41,7 @@ class Tokenization:
     """
 
     def __init__(self, folder: Path, shape: Shape, *, limit: int | None = None, lower_case: bool = False) -> None:
-        """Read a tokenizer; ``limit`` is one in place of its own, ``lower_case`` refuses one that keeps capitals."""
+        """Read a tokenizer; ``limit`` takes the place of its limit, ``lower_case`` refuses one that keeps capitals."""
         self.segmented = shape.token_types > 1
         self._reading = reading = read_tokenizer(folder, shape.family, segmented=self.segmented)
         if lower_case:

@@ -222,7 +222,7 @@ def test_int8_and_bfloat16_keep_the_order(
         assert 0 < changes.mean() < 0.1 * np.ptp(expected)
 
 
-def test_the_encoder_may_lie_in_a_folder_of_its_own(build: Build, tmp_path: Path) -> None:
+def test_the_encoder_may_lie_in_a_folder_below(build: Build, tmp_path: Path) -> None:
     model = build("bert", "cls", ettin(), place="0_Transformer")
     assert not (model.folder / "config.json").exists()
     np.testing.assert_allclose(scores(model.folder, tmp_path / "cache"), model.predict(), atol=2e-5)
