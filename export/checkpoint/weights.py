@@ -45,7 +45,7 @@ class Dense:
         """Return the layer with ``count`` more outputs, of zeros."""
         return dataclasses.replace(self, weight=np.pad(self.weight, ((0, 0), (0, count))), bias=np.pad(self.bias, (0, count)))
 
-    def beside(self, other: Self) -> Self:
+    def beside(self, other: Dense) -> Self:
         """Return the layer with the outputs of ``other`` after its own."""
         weight = np.concatenate([self.weight, other.weight], axis=1)
         return dataclasses.replace(self, weight=weight, bias=np.concatenate([self.bias, other.bias]))

@@ -120,11 +120,11 @@ def embed(a: Architecture, tables: Embeddings, text: Row, dtype: type[np.floatin
     if a.position_offset:  # RoBERTa: counts the tokens that are not padding, from padding_id + 1 up
         real = (ids != a.padding_id).astype(int)
         positions = np.cumsum(real) * real + a.padding_id
-    x = tables.word[ids].astype(dtype)
+    x: Float64 = np.asarray(tables.word[ids].astype(dtype))
     if tables.position is not None:
-        x = x + tables.position[positions].astype(dtype)
+        x = np.asarray(x + tables.position[positions].astype(dtype))
     if tables.token_type is not None:
-        x = x + tables.token_type[np.asarray(text.types)].astype(dtype)
+        x = np.asarray(x + tables.token_type[np.asarray(text.types)].astype(dtype))
     x = normalize(x, tables.norm, a.norm_eps)
     return x if tables.projection is None else dense(x, tables.projection)
 

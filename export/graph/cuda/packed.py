@@ -124,9 +124,13 @@ class CudaFp16Packed(CudaFp16):
         bias = self.half("query_key_value.bias", np.concatenate([part.bias for part in parts]))
         return g.op("Reshape", product, g.constant([-1, a.heads, 3, a.head_size], "int64")), bias
 
-    @functools.cached_property
+    @property
     def places(self) -> str:
         """The position of each token in its text, int64 ``[1, tokens]``."""
+        return self._places
+
+    @functools.cached_property
+    def _places(self) -> str:
         return self.graph.op("Unsqueeze", self.graph.cast(self.positions, "int64"), number(self.graph, 0))
 
     def by_text(self, x: str) -> str:

@@ -177,8 +177,9 @@ class QuantizedDense(Dense):
         """Return the layer with ``count`` more outputs, of zeros."""
         return dataclasses.replace(super().filled(count), scale=np.pad(self.scale, (0, count), constant_values=1))
 
-    def beside(self, other: Self) -> Self:
+    def beside(self, other: Dense) -> Self:
         """Return the layer with the outputs of ``other``, of the same input, after its own."""
+        assert isinstance(other, QuantizedDense)  # gate and neurons are
         return dataclasses.replace(super().beside(other), scale=np.concatenate([self.scale, other.scale]))
 
     def times(self, factor: NDArray[np.floating] | float) -> QuantizedDense:

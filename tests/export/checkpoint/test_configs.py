@@ -83,7 +83,7 @@ def _same_activation(modules: dict[str, Any], architecture: Architecture) -> Non
     assert len(found) == architecture.layers + len(heads)
     for name, function in found:
         kind = architecture.head[0].activation if name.endswith(("Pooler", "Head")) else architecture.activation
-        np.testing.assert_allclose(ACTIVATIONS[kind](GRID), function(torch.from_numpy(GRID)).numpy(), atol=1e-9, rtol=0)
+        np.testing.assert_allclose(ACTIVATIONS[str(kind)](GRID), function(torch.from_numpy(GRID)).numpy(), atol=1e-9, rtol=0)
 
 
 def _same_heads_and_positions(model: Any, architecture: Architecture, *, follow: bool) -> None:

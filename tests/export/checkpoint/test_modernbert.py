@@ -42,7 +42,7 @@ def test_a_config_means_what_transformers_reads(options: dict[str, Any]) -> None
     from transformers import ModernBertConfig
 
     found, layout = describe(config(**options))
-    theirs = ModernBertConfig.from_dict(config(**options))
+    theirs: Any = ModernBertConfig.from_dict(config(**options))
     windows = tuple(theirs.sliding_window if kind == "sliding_attention" else None for kind in theirs.layer_types)
     assert (found.layers, found.windows) == (theirs.num_hidden_layers, windows)
     assert found.thetas == tuple(theirs.rope_parameters[kind]["rope_theta"] for kind in theirs.layer_types)
