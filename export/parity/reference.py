@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +121,7 @@ def embed(a: Architecture, tables: Embeddings, text: Row, dtype: type[np.floatin
     if a.position_offset:  # RoBERTa: counts the tokens that are not padding, from padding_id + 1 up
         real = (ids != a.padding_id).astype(int)
         positions = np.cumsum(real) * real + a.padding_id
-    x: Float64 = np.asarray(tables.word[ids].astype(dtype))
+    x: NDArray[Any] = np.asarray(tables.word[ids].astype(dtype))
     if tables.position is not None:
         x = np.asarray(x + tables.position[positions].astype(dtype))
     if tables.token_type is not None:
