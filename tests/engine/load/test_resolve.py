@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -251,6 +252,25 @@ def test_a_hub_id_is_downloaded(checkpoint: Path, exporter: list[Any], hub: Any,
         "cache_dir": str(tmp_path / "own/hub"),
     }
     assert "secret" not in repr(options)
+
+
+def test_the_folders_of_a_rerankers_modules_are_downloaded(hub: Any, exporter: list[Any], tmp_path: Path) -> None:
+    modules = [{"name": name, "path": name, "type": "x"} for name in ("0_Transformer", "1_Pooling", "2_Dense", "../out")]
+    files = {
+        "modules.json": json.dumps(modules),
+        "config_sentence_transformers.json": json.dumps({"model_type": "CrossEncoder"}),
+        **dict.fromkeys(("0_Transformer/config.json", "0_Transformer/model.safetensors", "2_Dense/model.safetensors"), "{}"),
+        **dict.fromkeys(("2_Dense/pytorch_model.bin", "onnx/model.onnx", "other/model.safetensors"), "{}"),
+    }
+    for name, content in files.items():
+        (tmp_path / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repository" / name).write_text(content)
+    stand_in = hub(tmp_path / "repository")
+    resolve_model("org/model", Options(cache_dir=tmp_path / "own"))
+    snapshot = tmp_path / "hub" / COMMIT
+    assert exporter == [(snapshot, "cpu", "org/model")] and stand_in.asked[1]["revision"] == COMMIT
+    left = {"2_Dense/pytorch_model.bin", "onnx/model.onnx", "other/model.safetensors"}
+    assert files_in(snapshot) == files.keys() - left
 
 
 def test_errors_of_the_hub_are_one_line_with_a_way_out(hub: Any, tmp_path: Path) -> None:
