@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from operators_of_one_node import FUNCTIONS, Operator, levels
 
 from fusedbert.engine.kernels import Kernels
-from fusedbert.export.graph.cpu_bf16 import bfloat16
+from fusedbert.export.graph.cpu.bf16 import bfloat16
 
 Array = NDArray[Any]
 INT8 = [("", level) for level in levels("attention")]
