@@ -132,8 +132,9 @@ class Graph:
         return path if self._names[path] == 1 else f"{path}.{self._names[path]}"
 
     def count_nodes(self) -> dict[str, int]:
-        """Count the nodes of each type."""
-        return count_nodes(self._nodes)
+        """Count the nodes of each type, with those inside a ``Scan``."""
+        inside = [node for each in self._nodes for attribute in each.attribute for node in attribute.g.node]
+        return count_nodes([*self._nodes, *inside])
 
     def write(self, path: Path, name: str, *, opset: int, metadata: Mapping[str, str], ir_version: int = IR_VERSION) -> None:
         """Write the graph, named ``name``, as an ONNX file whose ``metadata_props`` are ``metadata``.
@@ -162,13 +163,9 @@ class Graph:
 
 
 def count_nodes(nodes: Iterable[Any]) -> dict[str, int]:
-    """Count the nodes of each type, sorted, with those inside others; types of other domains as ``domain:Type``."""
-    names: Counter[str] = Counter()
-    for node in nodes:
-        names[node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"] += 1
-        for attribute in node.attribute:
-            names.update(count_nodes(attribute.g.node))
-    return dict(sorted(names.items()))
+    """Count the nodes of each type, sorted; types of other domains as ``domain:Type``."""
+    names = (n.op_type if n.domain in ("", "ai.onnx") else f"{n.domain}:{n.op_type}" for n in nodes)
+    return dict(sorted(Counter(names).items()))
 
 
 def _is_large(array: NDArray[Any]) -> bool:
