@@ -68,7 +68,7 @@ def make_variants(
         make = functools.partial(make_variant, baseline, lowering, stage, metadata, progress)
         variants += keep_if_passing(make, stage / lowering.file, required=required or lowering.precision == "fp32")
     if not variants:
-        raise ExportError(f"there is no graph for this model: {'; '.join(reasons)}; use --for all")
+        raise ExportError(f"this model cannot have a graph for that target: {'; '.join(reasons)}; use --for all")
     return tuple(variants)
 
 

@@ -195,7 +195,7 @@ class Shortener:
             and all(map(_looks_near, steps[:-1]))
             and (_looks_near(steps[-1]) or self._byte_level)
             and all(step["type"] in _NORMALIZERS or _replaces(step) for step in self._normalizers)
-            # normalized white space is not known from the text, except where it stays what it is
+            # NFC keeps white space; after other normalizers the text does not show what a token would take
             and not (
                 any(step["type"] != "NFC" for step in self._normalizers)
                 and any(token.normalized for token in self._space_takers)

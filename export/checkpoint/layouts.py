@@ -18,9 +18,9 @@ class Layout:
 
     families: tuple[str, ...]  # values of ``model_type``
     prefix: str  # optional prefix of the encoder's names
-    embeddings: Mapping[str, str]  # our name to the family's, inside the prefix; without the tables that the family has not
+    embeddings: Mapping[str, str]  # our name to the family's, inside the prefix; without tables that the family lacks
     layer: Mapping[str, str]  # the same for layer ``{i}``, where ``{next}`` is the number of the layer after it
-    last: Mapping[str, str] = dataclasses.field(default_factory=dict)  # names that are others in the last layer
+    last: Mapping[str, str] = dataclasses.field(default_factory=dict)  # names that differ in the last layer
     joined: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # a tensor's parts, of equal size
     head: Mapping[str, str]  # the same for the head; names with ``^`` are inside the prefix, others are not
     head_activation: str | None  # behind the head's first layer; None for the config's ``classifier_activation``
@@ -32,9 +32,8 @@ class Layout:
     positions_follow_padding: bool = False  # positions count from ``padding_id + 1`` and skip padding (RoBERTa)
     pre_norm: bool = False  # the residual goes around the normalizations, not through them
     rotary: bool = False  # RoPE in place of a table of positions, and windows: ``rotary.py`` reads their options
-    bias_options: Mapping[str, tuple[str, ...]] = dataclasses.field(
-        default_factory=dict
-    )  # a config key to the parts it gives a bias
+    # A key of the config to the parts that have a bias only if it is true.
+    bias_options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = _BUFFERS  # patterns of tensors that a classifier does not use: buffers and heads of pre-training
 
 

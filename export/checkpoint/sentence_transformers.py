@@ -13,12 +13,13 @@ from typing import Any
 
 from fusedbert.engine.artifact import LARGE, inside, parse_object, read_regular
 from fusedbert.engine.errors import ArtifactError, CheckpointError, shown
+from fusedbert.engine.load.reranker import LIST, SETTINGS
 
 from .architecture import read_json
 from .weights import FLOATS, headers
 
 Config = Mapping[str, Any]
-LIST, SETTINGS, CONFIG, WEIGHTS = "modules.json", "config_sentence_transformers.json", "config.json", "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # PyTorch's modules, built without arguments, under the names of transformers' ``ACT2FN``.
 _ACTIVATIONS = {"Identity": "identity", "GELU": "gelu", "Tanh": "tanh", "ReLU": "relu", "SiLU": "silu"}
 _LAST = {"Identity": "identity", "Sigmoid": "sigmoid"}

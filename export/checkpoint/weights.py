@@ -71,7 +71,7 @@ class Layer:
     intermediate: Dense
     output: Dense
     output_norm: Norm
-    gate: Dense | None = None  # a second first product of the feed-forward, by which the activation is multiplied (GLU)
+    gate: Dense | None = None  # a product next to ``intermediate``, by which its activation is multiplied (GLU)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,9 +61,9 @@ class Lowering(abc.ABC):
     def dense_activation(self, name: str, x: str, weights: Dense, kind: str) -> str:
         """Compute ``act(x W + b)``; ``kind`` is one of ``checkpoint.architecture.KINDS``, or in the head ``IDENTITY``."""
 
+    @abc.abstractmethod
     def dense_gated(self, name: str, x: str, weights: Dense, gate: Dense, kind: str) -> str:
         """Compute ``act(x W + b) * (x V + c)`` (GLU, Shazeer 2020); ``V`` and ``c`` are the gate's."""
-        raise NotImplementedError  # ``unsupported`` says so before
 
     @abc.abstractmethod
     def dense_add_norm(
@@ -75,13 +75,13 @@ class Lowering(abc.ABC):
             The residual that goes on, and the normalized result; without ``pre_norm``, or if ``final``, both are the latter.
         """
 
+    @abc.abstractmethod
     def mean_rows(self, x: str) -> str:
         """Average the vectors of each text's tokens: ``[batch, hidden]``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def norm_rows(self, name: str, x: str, norm: Norm, eps: float) -> str:
         """Normalize ``[batch, width]`` in the head."""
-        raise NotImplementedError
 
     @abc.abstractmethod
     def classify(self, pooled: str, weights: Dense) -> None:

@@ -77,7 +77,7 @@ static inline OrtStatus *embed_inputs(const struct embed_kernel *self, OrtKernel
         TRY(find_rows(ort, "token_type_ids", e->segments, ids->count, e->kinds));
     }
     TRY(KernelContext_GetInput(context, 3, &given));
-    EXPECT(given || !e->counted, "positions are counted, and there is no table of them");
+    EXPECT(given || !e->counted, "positions are counted, but their table is missing");
     if (!given) return NULL;
     if (!position.data) TRY(describe(ort, given, &position));
     EXPECT(position.rank == 2 && (size_t)position.shape[1] == e->norm.width,
