@@ -5,15 +5,19 @@ of which a band is masked. So blocks become texts of a larger batch. For w = 64 
 is (the sliding window of Beltagy et al. 2020, in their chunks).
 
 Without a window, a block of at most ``QUERIES`` queries at a time sees all keys, in a ``Scan``.
+
+Short texts are attended to at once (``If``): copies into blocks would take as long as they save.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from .builder import Graph
 
 MASKED = -1e9  # added to a score: exp() of it is exactly 0 in fp32, and it stays finite
+SHORT = 6  # windows of a text whose attention is not in blocks; measured, see bench/NOTES.md
 QUERIES = 512  # of a block without a window: its scores of 8,192 keys are 200 MB for 12 heads
 
 Attend = Callable[
@@ -62,7 +66,7 @@ class WindowBlocks:
         g = self.graph
         rows = g.op("Squeeze", padding, g.constant([1, 2], "int64"))  # [batch, keys]
         keys = self.by_key(rows, g.constant(self.masked, self.dtype))
-        return g.op("Add", g.op("Unsqueeze", keys, g.constant([1, 2], "int64")), self.band())
+        return g.op("Add", g.op("Unsqueeze", keys, g.constant([1, 2], "int64")), self.band(self.size, self.three))
 
     def by_key(self, rows: str, fill: str) -> str:
         """Give each block what ``rows`` ``[batch, tokens]`` has for its keys, else ``fill``: ``[batch blocks, 3 size]``."""
@@ -71,13 +75,14 @@ class WindowBlocks:
         by_block = g.op("Reshape", padded, concat(g, self.batch, -1, self.size))
         return g.op("Reshape", g.op("Gather", by_block, self.seen, axis=1), concat(g, -1, self.three))
 
-    def band(self) -> str:
-        """The mask of keys beyond the window, ``[size, 3 size]``."""
+    def band(self, queries: str, keys: str) -> str:
+        """The mask ``[queries, keys]`` of keys beyond the window; as many are before the queries as behind them."""
         g = self.graph
         zero, one = g.constant(0, "int64"), g.constant(1, "int64")
-        row = g.op("Unsqueeze", g.op("Range", zero, g.op("Squeeze", self.size), one), number(g, 1))
-        column = g.op("Range", zero, g.op("Squeeze", self.three), one)
-        apart = g.op("Abs", g.op("Sub", column, g.op("Add", row, self.size)))
+        before = g.op("Div", g.op("Sub", keys, queries), number(g, 2))
+        row = g.op("Unsqueeze", g.op("Range", zero, g.op("Squeeze", queries), one), number(g, 1))
+        column = g.op("Range", zero, g.op("Squeeze", keys), one)
+        apart = g.op("Abs", g.op("Sub", column, g.op("Add", row, before)))
         beyond, within = g.constant(self.masked, self.dtype), g.constant(0.0, self.dtype)
         return g.op("Where", g.op("Greater", apart, self.size), beyond, within)
 
@@ -96,6 +101,29 @@ class WindowBlocks:
         return g.op("Reshape", g.op("Gather", by_block, self.seen, axis=1), concat(g, -1, self.three, self.hidden))
 
 
+class WindowBlocksOrWhole(WindowBlocks):
+    """Attention in blocks, and for short texts at once, with the window as a mask."""
+
+    @functools.cached_property
+    def short(self) -> str:
+        """True (bool) if texts are short."""
+        return self.graph.op("LessOrEqual", self.length, self.graph.op("Mul", self.size, number(self.graph, SHORT)))
+
+    def make_mask(self, padding: str) -> str:
+        """The mask of blocks, or ``[batch, 1, queries, keys]``."""
+        g, blocks = self.graph, super().make_mask
+
+        def whole() -> str:
+            return g.op("Add", self.band(self.length, self.length), padding)
+
+        return g.either(self.short, whole, lambda: blocks(padding), ["part", 1, "query", "key"])
+
+    def attend(self, q: str, k: str, v: str, attend: Attend) -> str:
+        """Attend in blocks, or at once."""
+        blocks, shape = super().attend, ["batch", "sequence", self.hidden]
+        return self.graph.either(self.short, lambda: attend(q, k, v, self.mask), lambda: blocks(q, k, v, attend), shape)
+
+
 class LongBlocks:
     """Attention to all keys, a block of queries at a time."""
 
@@ -103,6 +131,7 @@ class LongBlocks:
         """Lay out the blocks; ``batch`` and ``length`` are ``[1]``."""
         self.graph, self.batch, self.length, self.hidden = g, batch, length, hidden
         with g.scope("blocks"):
+            self.short = g.op("LessOrEqual", length, number(g, QUERIES))
             count = ceil_divide(g, length, number(g, QUERIES))
             self.size = ceil_divide(g, length, count)  # equal blocks, so that little is filled up
             behind = g.op("Sub", g.op("Mul", count, self.size), length)
@@ -111,6 +140,15 @@ class LongBlocks:
 
     def attend(self, q: str, k: str, v: str, mask: str, attend: Attend) -> str:
         """Attend in blocks: ``[batch, tokens, hidden]``; ``mask`` is ``[batch, 1, 1, keys]``."""
+        g = self.graph
+
+        def whole() -> str:
+            return attend(q, k, v, g.op("Expand", mask, concat(g, self.batch, 1, self.length, self.length)))
+
+        shape = ["batch", "sequence", self.hidden]
+        return g.either(self.short, whole, lambda: self._blocks(q, k, v, mask, attend), shape)
+
+    def _blocks(self, q: str, k: str, v: str, mask: str, attend: Attend) -> str:
         g = self.graph
         queries = g.op("Reshape", g.op("Pad", q, self.pads), self.blocks)  # [batch, blocks, size, hidden]
         g.declare(v, "float32", ["batch", "sequence", self.hidden])  # else ONNX Runtime infers a width of 0 inside the Scan

@@ -108,12 +108,21 @@ class Graph:
 
         ``body`` adds the nodes for a slice, and returns their result, both of ``shape``; it may use all other values.
         """
-        outer, self._nodes = self._nodes, []
         part = self._unique("/".join((*self._scope, "part")))
-        result = body(part)
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name in (part, result)]
-        inner, self._nodes = helper.make_graph(self._nodes, part, ends[:1], ends[1:]), outer
+        inner = self._inner(shape, lambda: body(part), part)
         return self.op("Scan", x, body=inner, num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1])
+
+    def either(self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], shape: Sequence[int | str]) -> str:
+        """Compute only one of two values, both of ``shape`` (``If``); their functions may use all other values."""
+        return self.op("If", condition, then_branch=self._inner(shape, then), else_branch=self._inner(shape, otherwise))
+
+    def _inner(self, shape: Sequence[int | str], body: Callable[[], str], *inputs: str) -> GraphProto:
+        """Put the nodes that ``body`` adds into a graph inside this one; its inputs and its output are of ``shape``."""
+        outer, self._nodes = self._nodes, []
+        result = body()
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name in (*inputs, result)]
+        inner, self._nodes = helper.make_graph(self._nodes, result, ends[:-1], ends[-1:]), outer
+        return inner
 
     def cast(self, x: str, dtype: str) -> str:
         """Convert ``x`` to another type."""
@@ -132,9 +141,8 @@ class Graph:
         return path if self._names[path] == 1 else f"{path}.{self._names[path]}"
 
     def count_nodes(self) -> dict[str, int]:
-        """Count the nodes of each type, with those inside a ``Scan``."""
-        inside = [node for each in self._nodes for attribute in each.attribute for node in attribute.g.node]
-        return count_nodes([*self._nodes, *inside])
+        """Count the nodes of each type, with those inside a ``Scan``, and in the second of the two graphs of an ``If``."""
+        return count_nodes(_all_nodes(self._nodes))
 
     def write(self, path: Path, name: str, *, opset: int, metadata: Mapping[str, str], ir_version: int = IR_VERSION) -> None:
         """Write the graph, named ``name``, as an ONNX file whose ``metadata_props`` are ``metadata``.
@@ -166,6 +174,14 @@ def count_nodes(nodes: Iterable[Any]) -> dict[str, int]:
     """Count the nodes of each type, sorted; types of other domains as ``domain:Type``."""
     names = (n.op_type if n.domain in ("", "ai.onnx") else f"{n.domain}:{n.op_type}" for n in nodes)
     return dict(sorted(Counter(names).items()))
+
+
+def _all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.name != "then_branch":
+                yield from _all_nodes(attribute.g.node)
 
 
 def _is_large(array: NDArray[Any]) -> bool:

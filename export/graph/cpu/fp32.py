@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
-from ..blocks import MASKED, LongBlocks, WindowBlocks, concat, number
+from ..blocks import MASKED, LongBlocks, WindowBlocksOrWhole, concat, number
 from ..builder import Graph
 from ..lowering import Lowering, activate, count_positions
 from ..rotary import rope_tables
@@ -101,7 +101,7 @@ class CpuFp32(Lowering):
         sizes = sorted({window for window in a.windows if window is not None})
         hidden, padding = a.hidden_size, self.cls_mask
         self.windows = {
-            size: WindowBlocks(g, size, batch=batch, length=length, hidden=hidden, padding=padding) for size in sizes
+            size: WindowBlocksOrWhole(g, size, batch=batch, length=length, hidden=hidden, padding=padding) for size in sizes
         }
         self.long = LongBlocks(g, batch=batch, length=length, hidden=hidden) if a.max_tokens > LONG else None
 

@@ -45,7 +45,7 @@ class PackedBlocks(HalfBlocks):
         padded = g.op("Pad", padding, concat(g, 0, 0, 0, behind), fill)
         queries = g.op("Unsqueeze", g.op("Reshape", padded, concat(g, -1, self.size)), g.constant([1, 3], "int64"))
         apart = g.cast(g.op("Not", g.op("Equal", queries, keys)), self.dtype)
-        return g.op("Add", g.op("Mul", apart, g.constant(self.masked, self.dtype)), self.band())
+        return g.op("Add", g.op("Mul", apart, g.constant(self.masked, self.dtype)), self.band(self.size, self.three))
 
 
 class CudaFp16Packed(CudaFp16):

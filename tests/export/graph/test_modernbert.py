@@ -16,6 +16,7 @@ from fusedbert.engine.artifact import read_manifest
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
+from fusedbert.export.graph.blocks import SHORT
 from fusedbert.export.graph.cpu.bf16 import CpuBf16
 from fusedbert.export.graph.cpu.fp32 import CpuFp32
 from fusedbert.export.parity.gates import open_scratch, open_session
@@ -30,6 +31,7 @@ SHAPE = {
     "num_hidden_layers": 4,
 }
 LENGTHS = (1, 2, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + 2, 2 * WINDOW + 1, 2 * WINDOW + 2, 3 * WINDOW, 200)
+SHORT_TEXTS = SHORT * WINDOW  # tokens of the longest text whose attention is not in blocks
 POOLINGS = ("cls", "mean")
 
 
@@ -58,7 +60,8 @@ def artifact(long_checkpoint: Path, tmp_path_factory) -> Path:
 def test_texts_around_the_window_and_beyond_it_equal_transformers(long_checkpoint, artifact, judge) -> None:
     """One by one, and padded together: the window must not move with the padding."""
     graph = open_graph(artifact / "onnx/model.onnx")
-    for lengths in (LENGTHS, *((length,) for length in LENGTHS), (700, 40, 1100)):
+    singles = (*LENGTHS, SHORT_TEXTS, SHORT_TEXTS + 1)
+    for lengths in (LENGTHS, (SHORT_TEXTS, 1, 40), *((length,) for length in singles), (700, 40, 1100)):
         arrays = batch(lengths)
         np.testing.assert_allclose(graph.run(["logits"], arrays)[0], judge(long_checkpoint, arrays), atol=1e-4, rtol=0)
 
