@@ -19,6 +19,7 @@ from fusedbert.engine.hardware.device import CUDA, choose, import_onnxruntime, i
 from fusedbert.engine.hardware.storage import cache_root, cached_sha256
 from fusedbert.engine.kernels import Kernels, runs
 from fusedbert.engine.load import Options, Precision
+from fusedbert.engine.load.reranker import LIST, is_reranker
 from fusedbert.engine.load.resolve import download, embedded_checkpoint, resolve_model
 from fusedbert.engine.load.select import select_variant
 
@@ -191,12 +192,7 @@ def open_lineup(shared: Shared, *, max_length: int | None = None, without: Colle
         raise OptionError(f"--max-length is {max_length}, the model takes at most {most}: give that or less")
     own = tuple(spec_of(f"fusedbert-{each}") for each in _precisions(model, options.precision, both=bool(shared.against)))
     peers = tuple(_peers(shared.against, own, model.device, without))
-    for spec in peers:
-        if model.checkpoint is None and not spec.is_fusedbert:
-            raise OptionError(
-                f"{spec.name} converts a checkpoint, and {shared.model} is an artifact: "
-                "give the checkpoint as MODEL, or as --checkpoint FOLDER"
-            )
+    _check_peers(peers, model, shared.model)
     job = Job.make(
         checkpoint=model.checkpoint,
         artifact=model.artifact,
@@ -205,6 +201,27 @@ def open_lineup(shared: Shared, *, max_length: int | None = None, without: Colle
         max_length=max_length or most,
     )
     return Lineup(model=model, job=job, own=own, peers=peers)
+
+
+def _check_peers(peers: Collection[EngineSpec], model: BenchmarkModel, named: str | None) -> None:
+    """Raise ``OptionError`` if an engine cannot read the checkpoint."""
+    others = [spec.name for spec in peers if not spec.is_fusedbert]
+    if not others:
+        return
+    if model.checkpoint is None:
+        raise OptionError(
+            f"{others[0]} converts a checkpoint, and {named} is an artifact: "
+            "give the checkpoint as MODEL, or as --checkpoint FOLDER"
+        )
+    if not is_reranker(model.checkpoint):
+        return
+    from fusedbert.export.checkpoint.modules import read_parts
+
+    if read_parts(model.checkpoint).has_own_head:
+        raise OptionError(
+            f"{others[0]} reads what transformers reads, and {model.checkpoint} has its head in sentence-transformers' modules "
+            f"({LIST}), in place of which it would have a random one: leave it out of --against"
+        )
 
 
 def _precisions(model: BenchmarkModel, wanted: Precision, *, both: bool) -> list[str]:
