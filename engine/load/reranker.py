@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import FusedBertError, StorageError
 from ..hardware.json_file import SMALL, parse_object, read_json_file, read_regular
@@ -33,12 +34,20 @@ def module_folders(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_module_folders(folder))) if is_reranker(folder) else ()
 
 
+def read_list(folder: Path) -> list[Any]:
+    """Read ``modules.json``; raise an ``OSError``, or a ``ValueError`` if it is not a list in JSON."""
+    found = parse_object(b'{"modules": ' + read_regular(folder / LIST, SMALL) + b"}")
+    if found.keys() != {"modules"} or not isinstance(found["modules"], list):
+        raise ValueError("not a list")
+    return found["modules"]
+
+
 def _module_folders(folder: Path) -> Iterator[str]:
     try:
-        modules = parse_object(b'{"modules": ' + read_regular(folder / LIST, SMALL) + b"}")["modules"]
+        modules = read_list(folder)
     except (OSError, ValueError):  # the export says so
         return
-    for module in modules if isinstance(modules, list) else ():
+    for module in modules:
         place = module.get("path") if isinstance(module, dict) else None
         if isinstance(place, str) and place:
             try:

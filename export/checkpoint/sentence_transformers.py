@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.artifact import LARGE, inside, parse_object, read_regular
+from fusedbert.engine.artifact import inside
 from fusedbert.engine.errors import ArtifactError, CheckpointError, shown
-from fusedbert.engine.load.reranker import LIST, SETTINGS
+from fusedbert.engine.load.reranker import LIST, SETTINGS, read_list
 
 from .architecture import read_json
 from .weights import FLOATS, headers
@@ -140,14 +140,13 @@ def _listed(folder: Path) -> list[tuple[str, str]] | None:
     """Return the class and the path of each module."""
     path = folder / LIST
     try:
-        found = parse_object(b'{"modules": ' + read_regular(path, LARGE) + b"}")
+        entries = read_list(folder)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path} cannot be read as JSON ({reason}): {_AGAIN}") from None
-    entries = found["modules"]
-    if found.keys() != {"modules"} or not isinstance(entries, list) or not entries:
+    if not entries:
         raise CheckpointError(f"{path} cannot be read as a list of modules: {_AGAIN}")
     for entry in entries:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "path", "type")):
