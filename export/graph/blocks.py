@@ -120,7 +120,7 @@ class WindowBlocksOrWhole(WindowBlocks):
 
     def attend(self, q: str, k: str, v: str, attend: Attend) -> str:
         """Attend in blocks, or at once."""
-        blocks, shape = super().attend, ["batch", "sequence", self.hidden]
+        blocks, shape = super().attend, ("batch", "sequence", self.hidden)
         return self.graph.either(self.short, lambda: attend(q, k, v, self.mask), lambda: blocks(q, k, v, attend), shape)
 
 
@@ -145,7 +145,7 @@ class LongBlocks:
         def whole() -> str:
             return attend(q, k, v, g.op("Expand", mask, concat(g, self.batch, 1, self.length, self.length)))
 
-        shape = ["batch", "sequence", self.hidden]
+        shape = ("batch", "sequence", self.hidden)
         return g.either(self.short, whole, lambda: self._blocks(q, k, v, mask, attend), shape)
 
     def _blocks(self, q: str, k: str, v: str, mask: str, attend: Attend) -> str:
