@@ -22,6 +22,8 @@ try:
 except ImportError:
     raise MissingDependencyError.of("onnx", "export", "build a graph") from None
 
+from .attention_operators import attention_text
+
 DOMAIN = "fusedbert"
 PANEL = 32  # outputs that the kernel computes at a time
 ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "relu": "Relu"}
@@ -98,23 +100,6 @@ DenseAddPreNorm <epsilon> (
 }}
 """
 
-# softmax(q k^T) v for each head, side by side, over the keys within each text's length; quantized.
-_ATTENTION = """
-Attention <num_heads> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {
-    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, "", "", "", lengths)
-    y8 = QuantizeLinear (y, y_scale, y_zero_point)
-}
-"""
-
-# The same over the keys at most ``window`` before or after a query. ``{band}`` is below.
-_WINDOW_ATTENTION = """
-WindowAttention <num_heads, window> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {{
-    {band}
-    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, mask, "", "", lengths)
-    y8 = QuantizeLinear (y, y_scale, y_zero_point)
-}}
-"""
-
 # x W + b in float32, of bfloat16. ``Gemm`` takes two axes, and a bias that is left out.
 _BF16_PRODUCT = """
 Bf16Product <width> (x16, weight, bias) => (y) {
@@ -179,28 +164,6 @@ Bf16DenseAddNorm <width, epsilon> (x16, weight, bias, residual, gain, shift) => 
 }
 """
 
-# softmax(q k^T) v, as above.
-_BF16_ATTENTION = """
-Bf16Attention <num_heads> (q16, k16, v16, lengths) => (y16) {
-    q = Cast <to = 1> (q16)
-    k = Cast <to = 1> (k16)
-    v = Cast <to = 1> (v16)
-    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, "", "", "", lengths)
-    y16 = Cast <to = 16> (y)
-}
-"""
-
-_BF16_WINDOW_ATTENTION = """
-Bf16WindowAttention <num_heads, window> (q16, k16, v16, lengths) => (y16) {{
-    q = Cast <to = 1> (q16)
-    k = Cast <to = 1> (k16)
-    v = Cast <to = 1> (v16)
-    {band}
-    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, mask, "", "", lengths)
-    y16 = Cast <to = 16> (y)
-}}
-"""
-
 # ``y`` is ``product`` turned (Su et al. 2021). A panel has the first halves of 16 pairs, then their second halves. A head has
 # as many panels as ``cos`` and ``sin``, [positions, head / 2], have sixteens.
 _TURNED = """
@@ -253,27 +216,6 @@ _GATED = """
     neurons = Div (width, two)
     joined = Concat <axis = 0> (leading, neurons)
     y = Reshape (gated, joined)
-"""
-
-# ``mask``, [batch, 1, tokens, tokens]: a query sees the keys of its window, and a row of padding sees all, so that it has some.
-_BAND = """
-    zero = Constant <value_int = 0> ()
-    one = Constant <value_int = 1> ()
-    tokens = Shape <start = 1, end = 2> (q)
-    end = Squeeze (tokens)
-    places = Range (zero, end, one)
-    key_axes = Constant <value_ints = [0, 1, 2]> ()
-    keys = Unsqueeze (places, key_axes)
-    query_axes = Constant <value_ints = [0, 1, 3]> ()
-    queries = Unsqueeze (places, query_axes)
-    apart = Sub (queries, keys)
-    distance = Abs (apart)
-    reach = Constant <value_int: int = @window> ()
-    near = LessOrEqual (distance, reach)
-    length_axes = Constant <value_ints = [1, 2, 3]> ()
-    ends = Unsqueeze (lengths, length_axes)
-    padding = GreaterOrEqual (queries, ends)
-    mask = Or (near, padding)
 """
 
 # norm(word + position + segment), in float32 and narrow. ``words``, ``places`` and ``vectors`` are made by what follows.
@@ -348,26 +290,25 @@ _TEXTS: Mapping[str, str] = {
     "DenseRope": _DENSE_ROPE.format(turned=_TURNED),
     "DenseAddNorm": _DENSE_ADD_NORM,
     "DenseAddPreNorm": _DENSE_ADD_PRE_NORM.format(kept="kept = Mul (residual, factor)"),
-    "Attention": _ATTENTION,
-    "WindowAttention": _WINDOW_ATTENTION.format(band=_BAND),
     "Bf16Product": _BF16_PRODUCT,
     **{f"Bf16Dense{name}": _BF16_DENSE.format(name=name, node=node) for name, node in {"": "Identity", **_NODES}.items()},
     **{f"Bf16Dense{name}": _BF16_DENSE_GLU.format(name=name, gated=_GATED.format(node=node)) for name, node in _GLUS.items()},
     "Bf16DenseRope": _BF16_DENSE_ROPE.format(turned=_TURNED),
     "Bf16DenseAddNorm": _BF16_DENSE_ADD_NORM,
     "Bf16DenseAddPreNorm": _BF16_DENSE_ADD_PRE_NORM,
-    "Bf16Attention": _BF16_ATTENTION,
-    "Bf16WindowAttention": _BF16_WINDOW_ATTENTION.format(band=_BAND),
     "Lengths": _LENGTHS,
 }
 
 
-def functions(name: str, *, factored: bool = True) -> list[Any]:
+def functions(name: str, *, factored: bool = True, long: bool = False) -> list[Any]:
     """Return an operator's ``FunctionProto``, after that of the function which it calls, if any.
 
     ``factored``: of ``DenseAddPreNorm``, whether its nodes have a factor; a model has one function for all of them.
+    ``long``: whether attention is in blocks, as long texts need it.
     """
-    text = _TEXTS[name] if factored else _DENSE_ADD_PRE_NORM.format(kept="kept = Identity (residual)")
+    text = attention_text(name, long=long) or _TEXTS[name]
+    if not factored:
+        text = _DENSE_ADD_PRE_NORM.format(kept="kept = Identity (residual)")
     product = "Bf16Product" if name.startswith("Bf16") else "Dense"
     names = (product, name) if name.removeprefix("Bf16").startswith("Dense") and name != product else (name,)
     return [parser.parse_function(HEAD + (text if each == name else _TEXTS[each])) for each in names]

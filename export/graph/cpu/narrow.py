@@ -18,7 +18,7 @@ from ...checkpoint.weights import Dense, Embeddings, Layer
 from ..blocks import number
 from ..builder import FLOAT16_MAX
 from ..operators import ACTIVATIONS, DOMAIN, PANEL, embed_function, functions
-from .fp32 import CpuFp32
+from .fp32 import LONG, CpuFp32
 
 SIXTEEN = 16  # numbers of a register; the attention kernels take heads of a multiple of this width
 HALF_FROM = 4096  # numbers from which a weight in floating point is stored as float16
@@ -162,7 +162,7 @@ class CpuOperators(CpuFp32):
 
     def operator(self, name: str, outputs: int, /, *operands: str, **attributes: float) -> list[str]:
         """Add a node of one of our operators, and its definition."""
-        for function in functions(name):
+        for function in functions(name, long=self.architecture.max_tokens > LONG):
             self.graph.define(function)
         return self.graph.ops(name, outputs, *operands, domain=DOMAIN, **attributes)
 

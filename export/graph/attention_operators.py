@@ -1,0 +1,128 @@
+"""Attention of the graphs in int8 and bfloat16 as functions in standard operators, as ``operators`` has the others.
+
+softmax(q k^T) v for each head, side by side, over the keys within each text's length; with a window over those of them that are
+at most so many tokens before or after a query.
+
+A ``Scan`` takes a block of queries at a time, so that memory stays linear in the length, and slices the keys that a window
+shows. Models of short texts have it in one node.
+"""
+
+from __future__ import annotations
+
+QUERIES = 256  # of a block
+
+# Every query, and all keys of its text.
+_AT_ONCE = """
+    y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, "", "", "", lengths)
+"""
+
+# The same in blocks. Heads have an axis of their own, since ONNX infers a width of 0 for the result of the other form.
+_IN_BLOCKS = """
+    zero = Constant <value_int = 0> ()
+    one = Constant <value_int = 1> ()
+    zeros = Constant <value_ints = [0]> ()
+    ones = Constant <value_ints = [1]> ()
+    rows = Shape <start = 1, end = 2> (q)
+    most = Constant <value_ints = [{queries}]> ()
+    size = Min (rows, most)
+    further = Sub (rows, ones)
+    whole_blocks = Div (further, size)
+    blocks = Add (whole_blocks, ones)
+    filled = Mul (blocks, size)
+    behind = Sub (filled, rows)
+    pads = Concat <axis = 0> (zeros, zeros, zeros, zeros, behind, zeros)
+    padded = Pad (q, pads)
+    batch = Shape <end = 1> (q)
+    width = Shape <start = 2> (q)
+    by_block = Concat <axis = 0> (batch, blocks, size, width)
+    parts = Reshape (padded, by_block)
+    count = Squeeze (blocks)
+    numbers = Range (zero, count, one)
+    starts = Mul (numbers, size)
+    as_before = Constant <value_ints = [0, 0]> ()
+    heads = Constant <value_int: int = @num_heads> ()
+    of_heads = Reshape (heads, ones)
+    head = Constant <value_ints = [-1]> ()
+    split = Concat <axis = 0> (as_before, of_heads, head)
+    joined = Concat <axis = 0> (as_before, width)
+    k_split = Reshape (k, split)
+    k_by_head = Transpose <perm = [0, 2, 1, 3]> (k_split)
+    v_split = Reshape (v, split)
+    v_by_head = Transpose <perm = [0, 2, 1, 3]> (v_split)
+    {before}
+    contexts = Scan <num_scan_inputs = 2, scan_input_axes = [1, 0], scan_output_axes = [1],
+        body = block (float[batch, row, width] part, int64 start) => (float[batch, row, width] context) {{
+            q_split = Reshape (part, split)
+            q_by_head = Transpose <perm = [0, 2, 1, 3]> (q_split)
+            {seen}
+            by_token = Transpose <perm = [0, 2, 1, 3]> (by_head)
+            context = Reshape (by_token, joined)
+        }}> (parts, starts)
+    together = Concat <axis = 0> (batch, filled, width)
+    all_rows = Reshape (contexts, together)
+    y = Slice (all_rows, zeros, rows, ones)
+"""
+
+# Attention of a block without a window.
+_ALL = 'by_head = Attention <scale = 1.0> (q_by_head, k_by_head, v_by_head, "", "", "", lengths)'
+
+# And with one: to a slice of the keys, in which ``mask`` is [rows, keys] and texts end at ``ends``. Padding has a key, too.
+_REACH = """
+    tokens = Shape <start = 1, end = 2> (k)
+    axis = Constant <value_ints = [2]> ()
+    reach = Constant <value_int: int = @window> ()
+    least = Min (lengths, ones)
+    impossible = Greater (lengths, tokens)
+"""
+_WINDOW = """
+            before = Sub (start, reach)
+            first = Max (before, zeros)
+            stop = Add (start, size)
+            after = Add (stop, reach)
+            last = Min (after, tokens)
+            keys = Slice (k_by_head, first, last, axis)
+            values = Slice (v_by_head, first, last, axis)
+            from_key = Squeeze (first)
+            to_key = Squeeze (last)
+            to_row = Squeeze (stop)
+            columns = Range (from_key, to_key, one)
+            places = Range (start, to_row, one)
+            of_rows = Unsqueeze (places, ones)
+            apart = Sub (of_rows, columns)
+            distance = Abs (apart)
+            mask = LessOrEqual (distance, reach)
+            left = Sub (lengths, first)
+            seen = Sub (last, first)
+            within = Min (left, seen)
+            possible = Max (within, least)
+            ends = Where (impossible, lengths, possible)
+            by_head = Attention <scale = 1.0> (q_by_head, keys, values, mask, "", "", ends)
+"""
+_BODIES = {
+    "Attention": (_AT_ONCE, _IN_BLOCKS.format(queries=QUERIES, before="", seen=_ALL)),
+    "WindowAttention": (_IN_BLOCKS.format(queries=QUERIES, before=_REACH, seen=_WINDOW),) * 2,
+}
+_INT8 = """
+{name} <num_heads{window}> (q, k, v, lengths, y_scale, y_zero_point) => (y8) {{
+    {body}
+    y8 = QuantizeLinear (y, y_scale, y_zero_point)
+}}
+"""
+_BF16 = """
+Bf16{name} <num_heads{window}> (q16, k16, v16, lengths) => (y16) {{
+    q = Cast <to = 1> (q16)
+    k = Cast <to = 1> (k16)
+    v = Cast <to = 1> (v16)
+    {body}
+    y16 = Cast <to = 16> (y)
+}}
+"""
+
+
+def attention_text(name: str, *, long: bool) -> str | None:
+    """Return the function's text, or None if it is not attention; ``long``: without a window in blocks, too."""
+    kind = name.removeprefix("Bf16")
+    if kind not in _BODIES:
+        return None
+    window = ", window" if kind == "WindowAttention" else ""
+    return (_BF16 if kind != name else _INT8).format(name=kind, window=window, body=_BODIES[kind][long])
