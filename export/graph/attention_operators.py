@@ -16,7 +16,7 @@ _AT_ONCE = """
     y = Attention <q_num_heads: int = @num_heads, kv_num_heads: int = @num_heads, scale = 1.0> (q, k, v, "", "", "", lengths)
 """
 
-# The same in blocks. Heads have an axis of their own, since ONNX infers a width of 0 for the result of the other form.
+# The same in blocks. Heads are an axis, since ONNX infers a width of 0 for the result of the other form.
 _IN_BLOCKS = """
     zero = Constant <value_int = 0> ()
     one = Constant <value_int = 1> ()

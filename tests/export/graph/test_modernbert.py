@@ -167,7 +167,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
-@pytest.mark.parametrize(("precision", "kernels"), [("fp32", ""), ("int8", ""), ("int8", "onnxruntime"), ("bf16", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("precision", "kernels"), [("fp32", ""), ("int8", ""), ("int8", "onnxruntime"), ("bf16", "onnxruntime")]
+)
 def test_memory_is_linear_in_the_length(artifact, precision: str, kernels: str) -> None:
     """At 8,192 tokens a matrix [heads, tokens, tokens] of 2 heads would be 512 MB in float32, and without heads 256 MB."""
     command, environment = [sys.executable, "-c", MEMORY, artifact, precision], {**os.environ, "FUSEDBERT_KERNELS": kernels}
