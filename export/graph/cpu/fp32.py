@@ -60,6 +60,7 @@ class CpuFp32(Lowering):
     def __init__(self, graph: Graph, architecture: Architecture) -> None:
         super().__init__(graph, architecture)
         self._ropes: dict[float, tuple[str, str]] = {}  # by theta
+        self._places: dict[str, str] = {}  # positions [batch, tokens], by the number of tokens
 
     def inputs(self) -> None:
         """Declare token ids, attention mask and segments."""
@@ -181,21 +182,21 @@ class CpuFp32(Lowering):
         seen = g.op("Slice", g.op("Reshape", x, self.sequences), zero, end, number(g, 1))  # [batch, seen, hidden]
         shape, rows = g.op("Shape", seen), self._flat(seen, a.hidden_size)
         k, v = (g.op("Reshape", self.dense(*part), shape) for part in (("key", rows, layer.key), ("value", rows, layer.value)))
-        return self._turn(k, i), v, g.op("Slice", self.cls_mask, zero, end, number(g, 3))
+        return self._turn(k, i, g.op("Min", self.length, end)), v, g.op("Slice", self.cls_mask, zero, end, number(g, 3))
 
     def _turned(self, name: str, x: str, weights: Dense, i: int) -> str:
         """``x W + b`` for each text, with RoPE if the layer has it."""
         y = self._by_text(name, x, weights)
-        return self._turn(y, i) if self.architecture.thetas else y
+        return self._turn(y, i, self.length) if self.architecture.thetas else y
 
-    def _turn(self, x: str, i: int) -> str:
-        """RoPE in one node; ``x`` is ``[batch, tokens, hidden]``."""
+    def _turn(self, x: str, i: int, length: str) -> str:
+        """RoPE in one node; ``x`` is ``[batch, tokens, hidden]``, and ``length`` has its tokens."""
         cos, sin = self.rope(self.architecture.thetas[i])
-        length = self.graph.op("Shape", x, start=1, end=2)
         g, a = self.graph, self.architecture
-        places = g.op("Range", g.constant(0, "int64"), g.op("Squeeze", length), g.constant(1, "int64"))
-        ids = g.op("Expand", places, concat(g, self.batch, length))  # [batch, tokens]
-        return g.op("RotaryEmbedding", x, cos, sin, ids, num_heads=a.heads)
+        if length not in self._places:
+            places = g.op("Range", g.constant(0, "int64"), g.op("Squeeze", length), g.constant(1, "int64"))
+            self._places[length] = g.op("Expand", places, concat(g, self.batch, length))
+        return g.op("RotaryEmbedding", x, cos, sin, self._places[length], num_heads=a.heads)
 
     def rope(self, theta: float) -> tuple[str, str]:
         """Tables of cosines and sines ``[positions, d / 2]``, one for all layers with the same base."""
@@ -302,11 +303,10 @@ class CpuPlain(CpuFp32):
         g, a = self.graph, self.architecture
         return g.op("Transpose", g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64")), perm=perm)
 
-    def _turn(self, x: str, i: int) -> str:
+    def _turn(self, x: str, i: int, length: str) -> str:
         """RoPE written out: each pair of halves is turned by its angle."""
         g, a = self.graph, self.architecture
         zero, one = number(g, 0), number(g, 1)
-        length = g.op("Shape", x, start=1, end=2)
         cos, sin = (
             g.op("Unsqueeze", g.op("Slice", table, zero, length, zero), one) for table in self.rope(a.thetas[i])
         )  # [tokens, 1, d / 2]

@@ -136,7 +136,7 @@ class CpuOperators(CpuFp32):
 
     def turn_narrow(self, x: str, i: int) -> str:
         """RoPE by a separate node, for heads that do not fill panels."""
-        return self._turn(x, i)
+        return self._turn(x, i, self.graph.op("Shape", x, start=1, end=2))
 
     def _paired(self, weights: Dense) -> Dense:
         """Queries or keys in the order in which a product turns them."""
