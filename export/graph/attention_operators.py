@@ -1,4 +1,4 @@
-"""Attention of the graphs in int8 and bfloat16 as functions in standard operators, as ``operators`` has the others.
+"""Attention of the graphs in int8 and bfloat16, as functions in standard operators (``operators`` has the others).
 
 softmax(q k^T) v for each head, side by side, over the keys within each text's length; with a window over those of them that are
 at most so many tokens before or after a query.

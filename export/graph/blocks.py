@@ -18,6 +18,7 @@ from .builder import Graph
 
 MASKED = -1e9  # added to a score: exp() of it is exactly 0 in fp32, and it stays finite
 SHORT = 6  # windows of a text whose attention is not in blocks; measured, see bench/NOTES.md
+ENOUGH = 1024  # tokens of such a text at most, so that large windows do not cost memory
 QUERIES = 512  # of a block without a window: its scores of 8,192 keys are 200 MB for 12 heads
 
 Attend = Callable[
@@ -47,7 +48,7 @@ class WindowBlocks:
 
     def __init__(self, g: Graph, window: int, *, batch: str, length: str, hidden: int, padding: str) -> None:
         """Lay out the blocks; ``batch`` and ``length`` are ``[1]``, for ``padding`` see ``make_mask``."""
-        self.graph, self.batch, self.length, self.hidden = g, batch, length, hidden
+        self.graph, self.window, self.batch, self.length, self.hidden = g, window, batch, length, hidden
         with g.scope("blocks"):
             self.size = g.op("Min", number(g, window), length)  # of a block; in a shorter text all tokens see each other
             self.count = ceil_divide(g, length, self.size)
@@ -101,16 +102,21 @@ class WindowBlocks:
         return g.op("Reshape", g.op("Gather", by_block, self.seen, axis=1), concat(g, -1, self.three, self.hidden))
 
 
+def longest_short(window: int) -> int:
+    """Tokens of the longest text that is attended to at once."""
+    return min(SHORT * window, max(3 * window, ENOUGH))  # up to three windows, blocks see more keys than the text has
+
+
 class WindowBlocksOrWhole(WindowBlocks):
     """Attention in blocks, and for short texts at once, with the window as a mask."""
 
     @functools.cached_property
     def short(self) -> str:
         """True (bool) if texts are short."""
-        return self.graph.op("LessOrEqual", self.length, self.graph.op("Mul", self.size, number(self.graph, SHORT)))
+        return self.graph.op("LessOrEqual", self.length, number(self.graph, longest_short(self.window)))
 
     def make_mask(self, padding: str) -> str:
-        """The mask of blocks, or ``[batch, 1, queries, keys]``."""
+        """Either mask."""
         g, blocks = self.graph, super().make_mask
 
         def whole() -> str:
@@ -119,7 +125,7 @@ class WindowBlocksOrWhole(WindowBlocks):
         return g.either(self.short, whole, lambda: blocks(padding), ["part", 1, "query", "key"])
 
     def attend(self, q: str, k: str, v: str, attend: Attend) -> str:
-        """Attend in blocks, or at once."""
+        """Attend either way."""
         blocks, shape = super().attend, ("batch", "sequence", self.hidden)
         return self.graph.either(self.short, lambda: attend(q, k, v, self.mask), lambda: blocks(q, k, v, attend), shape)
 

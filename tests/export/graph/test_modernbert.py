@@ -17,7 +17,7 @@ from fusedbert.engine.artifact import read_manifest
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.graph.blocks import SHORT
+from fusedbert.export.graph.blocks import longest_short
 from fusedbert.export.graph.cpu.bf16 import CpuBf16
 from fusedbert.export.graph.cpu.fp32 import CpuFp32
 from fusedbert.export.parity.gates import open_scratch, open_session
@@ -32,7 +32,7 @@ SHAPE = {
     "num_hidden_layers": 4,
 }
 LENGTHS = (1, 2, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + 2, 2 * WINDOW + 1, 2 * WINDOW + 2, 3 * WINDOW, 200)
-SHORT_TEXTS = SHORT * WINDOW  # tokens of the longest text whose attention is not in blocks
+SHORT_TEXTS = longest_short(WINDOW)  # tokens of the longest text whose attention is not in blocks
 POOLINGS = ("cls", "mean")
 
 
