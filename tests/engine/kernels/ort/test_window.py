@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from operators_of_one_node import FUNCTIONS, Operator, levels
 
 from fusedbert.engine.kernels import Kernels
+from fusedbert.export.graph.attention_operators import QUERIES
 from fusedbert.export.graph.cpu.bf16 import bfloat16
+from fusedbert.export.graph.operators import functions
 
 Array = NDArray[Any]
 INT8 = [("", level) for level in levels("attention")]
@@ -136,6 +139,31 @@ def test_a_window_over_the_whole_text_changes_no_bit(format: str, level: str) ->
     )
     for a, b in zip(operator.run(kernels=level), whole.run(kernels=level), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("format", ["", "Bf16"])
+@pytest.mark.parametrize(
+    ("tokens", "queries", "lengths"),
+    [
+        (2 * QUERIES + 30, None, [2 * QUERIES + 30, QUERIES, QUERIES + 1, 2, 40]),
+        (QUERIES, None, [QUERIES, 5]),
+        (300, 1, [300, 7]),
+    ],
+)
+def test_the_function_for_long_texts_sees_all_keys_in_every_block(
+    tokens: int, queries: int | None, lengths: list[int], format: str
+) -> None:
+    """A last layer that reads only [CLS] has a single query."""
+    operator = attention(format, tokens, 2, 16, lengths, tokens)
+    name, q = f"{format}Attention", operator.inputs[0]
+    expected = in_float64(operator)
+    whole = dataclasses.replace(operator, name=name, attributes={"num_heads": 2}, functions=tuple(functions(name, long=True)))
+    (found,) = whole.run({q: operator.operands[q][:, :queries]}, kernels=FUNCTIONS)
+    for text, length in enumerate(lengths):
+        assert_rounded(format, FUNCTIONS, found[text, :length], expected[text, : min(length, queries or length)])
+    for length in (-1, tokens + 1):
+        with pytest.raises(Exception, match=r"nonpad_kv_seqlen"):
+            whole.run({"lengths": np.array([length] * len(lengths))}, kernels=FUNCTIONS)
 
 
 @native
