@@ -145,9 +145,9 @@ def _listed(folder: Path) -> list[tuple[str, str]] | None:
         return None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path} cannot be read as JSON ({reason}): {_AGAIN}") from None
+        raise CheckpointError(f"{path} cannot be read as a list of modules ({reason}): {_AGAIN}") from None
     if not entries:
-        raise CheckpointError(f"{path} cannot be read as a list of modules: {_AGAIN}")
+        raise CheckpointError(f"{path} lists no modules: {_AGAIN}")
     for entry in entries:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "path", "type")):
             raise CheckpointError(f"{path} has the module {shown(entry)}, expected name, path and type: {_AGAIN}")
