@@ -9,6 +9,7 @@ from typing import Any
 FORMAT = 1
 NO_MANIFEST = 0  # the format of a manifest that was derived from another tool's export
 PADDED, PACKED = "padded", "packed"
+WINDOW_BLOCKS, WINDOW_TEXTS = "window_blocks", "window_texts"  # inputs of a packed graph whose layers have windows
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 

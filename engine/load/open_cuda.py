@@ -48,14 +48,10 @@ class CudaOpener:
                 f"process {os.getpid()} was forked from one that uses CUDA, which does not survive a fork: load the "
                 "classifier only in the child, or start processes with multiprocessing's 'spawn'"
             )
-        if not _stays_on_gpu(variant):  # so no fixed buffers and no CUDA graphs
-            session = self._session(variant)
-            plain = PlainCudaRunner(session=session, pad_id=self.tokenizer.pad_id)
-            return session, plain, PADDED, self._verify(variant, plain)
         sibling = self.manifest.variant(target=variant.target, precision=variant.precision, layout=PACKED)
-        if sibling is None:
-            padded, verified = self.open_padded(variant)
-            return padded.graphs.session, padded, PADDED, f"padded, as the artifact has no packed graph; {verified}"
+        if sibling is None or not _stays_on_gpu(sibling):
+            session, runner, verified = self._open_itself(variant)
+            return session, runner, PADDED, f"padded, as the artifact has no packed graph; {verified}"
         try:
             packed, verified = self.open_packed(sibling)
             return packed.graphs.session, packed, PACKED, f"packed; {verified}"
@@ -63,12 +59,21 @@ class CudaOpener:
             found = str(error)  # without the error, which holds on to the packed graph's memory
         reason = f"the packed graph does not work here ({found})"
         try:
-            padded, verified = self.open_padded(variant)
+            session, runner, verified = self._open_itself(variant)
         except (DeviceError, InferenceError) as error:
             if str(error) == found:  # CUDA itself does not engage, for example
                 raise
             raise DeviceError(f"{error}; {reason}") from error
-        return padded.graphs.session, padded, PADDED, f"padded, as {reason}; {verified}"
+        return session, runner, PADDED, f"padded, as {reason}; {verified}"
+
+    def _open_itself(self, variant: Variant) -> tuple[Session, Runner, str]:
+        """Open a padded graph, without fixed buffers and CUDA graphs if it does not stay on the GPU."""
+        if _stays_on_gpu(variant):
+            padded, verified = self.open_padded(variant)
+            return padded.graphs.session, padded, verified
+        session = self._session(variant)
+        plain = PlainCudaRunner(session=session, pad_id=self.tokenizer.pad_id)
+        return session, plain, self._verify(variant, plain)
 
     def open_padded(self, variant: Variant) -> tuple[PaddedCudaRunner, str]:
         """Open a padded graph; return its runner and what was verified. Raises as ``open`` does."""
@@ -78,7 +83,8 @@ class CudaOpener:
 
     def open_packed(self, variant: Variant) -> tuple[PackedRunner, str]:
         """Open a packed graph; return its runner and what was verified. Raises as ``open`` does."""
-        runner = PackedRunner(graphs=self._graph_cache(variant), pad_id=self.tokenizer.pad_id)
+        graphs = self._graph_cache(variant)
+        runner = PackedRunner(graphs=graphs, pad_id=self.tokenizer.pad_id, block=graphs.session.block)
         return runner, self._verify(variant, runner)
 
     def _graph_cache(self, variant: Variant) -> GraphCache:
@@ -106,7 +112,7 @@ class CudaOpener:
             options = provider.with_entries(options, provider.placement_record(self.runtime))
         if provider.LIMIT not in user:  # a limit applies to the arena, and should apply to the weights, too
             options = provider.with_entries(options, provider.WEIGHTS_APART)
-        with cuda_lock, flash_attention(self.choice.index, user):
+        with cuda_lock, flash_attention(self.choice.index, user, packed=variant.layout == PACKED):
             return open_session(
                 self.runtime,
                 self.folder / variant.file,

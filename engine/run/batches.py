@@ -1,7 +1,7 @@
 """Batches: the rows that run together, and their arrays on a GPU.
 
 Rows of similar length share a batch, to save padding. On the CPU 512 tokens are enough: weights are read once for many rows,
-and the activations fit the caches; those of 4096 tokens do not (a fifth slower per token at 16 x 256; bench/NOTES.md).
+and the activations fit the caches (bench/NOTES.md).
 
 On a GPU texts, longest text and tokens are rounded up to a ladder (``Bucket``): few shapes occur, and buffers and CUDA graphs
 are reused. Dummy texts of one token, whose logits are dropped, and unused token rows fill the rest.
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..artifact import WINDOW_BLOCKS, WINDOW_TEXTS
 from ..text.tokenizer import Row
 
 LEAST_TOKENS = 16
@@ -93,8 +94,8 @@ def round_up(number: int, least: int, fineness: int) -> int:
     return -(-number // step) * step
 
 
-def packed_bucket(lengths: Sequence[int], *, fineness: int) -> Bucket:
-    """Return the bucket of a packed batch; each dummy text takes one token.
+def packed_bucket(lengths: Sequence[int], *, fineness: int, block: int = 1) -> Bucket:
+    """Return the bucket of a packed batch, in whole blocks; each dummy text takes one token.
 
     Nearly all work depends only on the tokens. So texts and longest of a captured batch are rounded up to powers of two, and
     its shape recurs; but for a single text, whose longest is its tokens.
@@ -103,7 +104,8 @@ def packed_bucket(lengths: Sequence[int], *, fineness: int) -> Bucket:
     texts = round_up(len(lengths), 1, sides)
     longest = round_up(max(lengths), LEAST_TOKENS, sides)
     tokens = round_up(sum(lengths) + texts - len(lengths), LEAST_TOKENS, fineness)
-    return Bucket(texts=texts, longest=longest, tokens=min(tokens, texts * longest))
+    tokens = -(-min(tokens, texts * longest) // block) * block
+    return Bucket(texts=texts, longest=max(longest, -(-tokens // texts)), tokens=tokens)
 
 
 def padded_bucket(lengths: Sequence[int], *, fineness: int, max_length: int) -> Bucket:
@@ -113,13 +115,13 @@ def padded_bucket(lengths: Sequence[int], *, fineness: int, max_length: int) -> 
     return Bucket(texts=texts, longest=longest, tokens=texts * longest)
 
 
-def pack(rows: Sequence[Row], bucket: Bucket, pad_id: int) -> Batch:
+def pack(rows: Sequence[Row], bucket: Bucket, pad_id: int, block: int = 1) -> Batch:
     """Lay out texts, none of them empty, one after the other in a bucket that fits them and the dummies of one token.
 
     Returns:
         int32 ``input_ids``, ``position_ids`` and ``token_type_ids`` ``[tokens]``, ``cumulative_lengths`` ``[texts + 1]``
         and ``token_offset`` ``[texts, longest]``: the index of each token in the padded batch, then those of the padding
-        (``com.microsoft:PackedAttention``).
+        (``com.microsoft:PackedAttention``); for a ``block`` of several tokens also ``window_arrays``.
 
     Example:
         >>> rows = [Row(ids=[2, 7, 3], types=[0, 0, 0], truncated=False), Row(ids=[2, 3], types=[0, 0], truncated=False)]
@@ -141,8 +143,26 @@ def pack(rows: Sequence[Row], bucket: Bucket, pad_id: int) -> Batch:
         "token_type_ids": _flat(_segments(rows), bucket.tokens, 0),
         "token_offset": offset.reshape(bucket.texts, bucket.longest),
         "cumulative_lengths": bounds,
+        **(window_arrays(bounds, bucket.tokens, block) if block > 1 else {}),
     }
     return Batch(arrays=arrays, texts=len(rows), bucket=bucket, rows=rows)
+
+
+def window_arrays(bounds: NDArray[np.int32], tokens: int, block: int) -> dict[str, NDArray[np.int32]]:
+    """Return int32 ``window_blocks`` ``[blocks, 4]`` and ``window_texts`` ``[blocks, 2 block]``.
+
+    The first are the units of keys that a block sees: its two, one before, one behind. The second are the text's number of each
+    key, from 1, or 0 if there is no such unit, and another stands in its place.
+
+    Example:
+        >>> arrays = window_arrays(np.array([0, 3, 4], dtype=np.int32), 4, 2)
+        >>> arrays["window_blocks"].tolist(), arrays["window_texts"].tolist()
+        ([[0, 0, 1, 2], [1, 2, 3, 3]], [[0, 1, 1, 1], [1, 1, 2, 0]])
+    """
+    units = np.arange(-1, 2 * (tokens // block) - 1, 2, dtype=np.int32)[:, None] + np.arange(4, dtype=np.int32)
+    texts = np.searchsorted(bounds, np.arange(tokens), side="right").astype(np.int32)  # unused rows are one more text
+    around = np.pad(texts.reshape(-1, block // 2), ((1, 1), (0, 0)))[units + 1]  # [blocks, 4, block / 2]
+    return {WINDOW_BLOCKS: np.clip(units, 0, units.max() - 1), WINDOW_TEXTS: around.reshape(len(units), -1)}
 
 
 def pad_to(rows: Sequence[Row], bucket: Bucket, pad_id: int) -> Batch:

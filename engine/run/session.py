@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..artifact import WINDOW_BLOCKS, WINDOW_TEXTS
 from ..errors import ArtifactError, DeviceError, InferenceError, OptionError
 from ..hardware.cuda_errors import explain
 from ..hardware.device import CPU, CUDA, Choice
 from ..kernels import Kernels, register
 
 _DTYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-_PLAN = ("position_ids", "token_offset", "cumulative_lengths")  # of a packed graph, see ``batches.pack``
+_PLAN = ("position_ids", "token_offset", "cumulative_lengths", WINDOW_BLOCKS, WINDOW_TEXTS)  # of a packed graph
 _CAUSE = re.compile(r"(CUDA|CUDNN|CUBLAS) failure \w+|(Unknown|Failed to parse) provider option")
 _QUIET = 4  # ONNX Runtime's severity "fatal": errors arrive as exceptions, and stderr belongs to the application
 
@@ -31,6 +32,12 @@ class Session:
     inputs: Mapping[str, type[np.generic]]  # dtypes of those that the graph declares
     file: Path
     threads: int  # of one run on the CPU
+
+    @property
+    def block(self) -> int:
+        """Tokens of a block of a packed graph's windows, else 1."""
+        sizes = {node.name: node.shape for node in self.raw.get_inputs()}
+        return sizes[WINDOW_TEXTS][1] // 2 if WINDOW_TEXTS in self.inputs else 1
 
     def run(self, feeds: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """Return the float32 logits ``[batch, labels]`` of arrays ``[batch, seq]``; see ``fetch``.

@@ -95,6 +95,11 @@ class Architecture(Shape):
         """True if the graph has segments as an input."""
         return self.token_types > 1
 
+    @property
+    def shared_window(self) -> int | None:
+        """The window of the layers that have one: it is the same in all."""
+        return max((window for window in self.windows if window is not None), default=None)
+
     def window(self, layer: int) -> int | None:
         """Return how many keys a token of a layer sees on either side; None for all."""
         return self.windows[layer] if self.windows else None

@@ -3,13 +3,14 @@
 Logits do not show attention weights in the wrong order, or of another text. So each weight is compared with the float64
 reference, and has to be exactly 0 on padding.
 
-``PackedMultiHeadAttention`` runs only on CUDA. So a stand-in is checked on the CPU, as the manifest says: attention in standard
-operators, under a mask made from the same cumulative lengths; all other nodes, weights and inputs are the same.
+``PackedMultiHeadAttention`` runs only on CUDA. So a stand-in is checked on the CPU: attention in standard operators, under a
+mask made from the same cumulative lengths.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import Parity
+from fusedbert.engine.artifact import WINDOW_BLOCKS, WINDOW_TEXTS, Parity
 from fusedbert.engine.errors import ExportError
 from fusedbert.engine.text.tokenizer import Row, pad
 
@@ -111,22 +112,31 @@ def check_packed(path: Path, baseline: DirectBaseline, progress: Progress) -> Pa
     file = f"{path.parent.name}/{path.name}"
     progress(f"checking {file} by a stand-in against the reference")
     stand_in = open_scratch(baseline.architecture, baseline.weights, PackedStandIn, path.parent)
-    results = run_graph(stand_in, baseline.checks, baseline.architecture.padding_id, packed_arrays)
+    inputs = {node.name: node.shape for node in stand_in.get_inputs()}
+    arrays = functools.partial(packed_arrays, block=inputs[WINDOW_TEXTS][1] // 2 if WINDOW_TEXTS in inputs else 1)
+    results = run_graph(stand_in, baseline.checks, baseline.architecture.padding_id, arrays)
     parity = compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
     check_limits(parity, PackedStandIn.precision, file)
     return dataclasses.replace(parity, measured_on=MEASURED_ON)
 
 
-def packed_arrays(texts: Sequence[Row], padding_id: int) -> dict[str, NDArray[np.int32]]:
-    """Lay out texts without padding, as in ``graph.cuda.packed``."""
+def packed_arrays(texts: Sequence[Row], padding_id: int, block: int = 1) -> dict[str, NDArray[np.int32]]:
+    """Lay out texts without padding, in whole blocks, as in ``graph.cuda.packed``."""
     lengths = np.array([len(text.ids) for text in texts])
-    real = np.arange(lengths.max()) < lengths[:, None]  # [batch, longest]
+    filled = -lengths.sum() % block  # rows of no text
+    real = np.arange(max(lengths.max(), -(-(lengths.sum() + filled) // len(texts)))) < lengths[:, None]  # [batch, longest]
     places = np.concatenate([np.flatnonzero(real), np.flatnonzero(~real)])
     arrays = {
-        "input_ids": np.concatenate([text.ids for text in texts]),
-        "position_ids": np.nonzero(real)[1],
-        "token_type_ids": np.concatenate([text.types for text in texts]),
+        "input_ids": np.concatenate([*(text.ids for text in texts), [padding_id] * filled]),
+        "position_ids": np.concatenate([np.nonzero(real)[1], [0] * filled]),
+        "token_type_ids": np.concatenate([*(text.types for text in texts), [0] * filled]),
         "cumulative_lengths": np.concatenate([[0], np.cumsum(lengths)]),
         "token_offset": places.reshape(real.shape),
     }
+    if block > 1:
+        owners = np.concatenate([np.repeat(np.arange(len(texts)), lengths), [len(texts)] * filled]) + 1  # of each row
+        unit, last = block // 2, 2 * len(owners) // block - 1
+        around, starts = np.concatenate([[0] * unit, owners, [0] * unit]), range(0, len(owners), block)
+        arrays[WINDOW_TEXTS] = np.stack([around[start : start + 2 * block] for start in starts])
+        arrays[WINDOW_BLOCKS] = np.array([[min(max(start // unit + i, 0), last) for i in (-1, 0, 1, 2)] for start in starts])
     return {name: array.astype(np.int32) for name, array in arrays.items()}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fusedbert.bench.engines.random_modernbert import ModernShape, write_checkpoint
 from fusedbert.bench.run.cuda_timing import PackedWhole
 from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.engine.run.cuda import flash
@@ -64,6 +65,18 @@ def test_roberta(do: Do, checkpoint_at: Callable[..., Path], tmp_path: Path) -> 
         sums[family] = {layout: sum("CumSum" in name for name in names[layout]) for layout in ("padded", "packed")}
     # Padded: of the row. Packed: of the row, and of the padding before each text.
     assert sums == {"bert": {"padded": 2, "packed": 0}, "roberta": {"padded": 3, "packed": 2}}
+
+
+def test_windows_stay_on_the_gpu_and_need_no_plans_of_cudnn(do: Do, repository: Path, tmp_path: Path) -> None:
+    """A plan takes 150 ms, for each number of blocks."""
+    shape = ModernShape(layers=4, heads=2, hidden=128, inner=64)
+    write_checkpoint(tmp_path / "source", shape, repository / "models/sst2-mini/vocab.txt")
+    export_checkpoint(tmp_path / "source", tmp_path / "a", required=True)
+    result = do(SHAPES, artifact=tmp_path / "a")
+    assert result["layout"] == "packed" and result["captured"] >= 2
+    for names in (do(KERNELS, artifact=tmp_path / "a")[f"packed{size}"] for size in ("", "_long", "_one")):
+        assert attention(names) == [FLASH, CUTLASS, CUTLASS, FLASH]  # of all tokens, and of windows
+        assert not any("softmax" in name.lower() for name in names)
 
 
 CUTLASS, TENSORRT, CUDNN, FLASH = "attention_kernel_batched_impl", "fmha_v2", "cudnn", "flash_fwd"

@@ -1,8 +1,9 @@
-"""The length from which the packed graph's attention runs by Flash Attention 2.
+"""Kernels of attention: Flash Attention 2 in the packed graph, from a length on, and cuDNN's only in the padded one.
 
 ONNX Runtime takes it for ``PackedMultiHeadAttention`` from 513 tokens on, because TensorRT's kernels are faster below that. On
-compute capability 9.0 it has none of those, and CUTLASS's are slower from 96 tokens on (bench/NOTES.md, "CUDA"). It reads
-the length when a session's first attention node is made, and only from the environment.
+compute capability 9.0 those are missing, and CUTLASS's are slower from 96 tokens on. Under a mask, for windows, cuDNN's are no
+faster and cost 150 ms at the first batch of each shape (bench/NOTES.md, "CUDA"). Both are read
+when a session's first attention node is made, and only from the environment.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from .buffers import cuda_runtime
 
 FLASH_FROM = 96  # tokens of a batch's longest text
+CUDNN = "ORT_ENABLE_CUDNN_FLASH_ATTENTION"
 VARIABLE = "ORT_MIN_SEQ_LEN_FLASH_ATTENTION_PACKED_QKV"
 _KERNELS = "sdpa_kernel"  # the provider's option that names the kernels, and then has another default
 _LEAST_MAJOR = 9  # compute capability without TensorRT's kernels
@@ -22,17 +24,20 @@ _MAJOR = 75  # cudaDevAttrComputeCapabilityMajor
 
 
 @contextlib.contextmanager
-def flash_attention(index: int, user: Mapping[str, str]) -> Iterator[None]:
-    """Set the length while a session is made on this device, unless the user has chosen; the caller holds ``cuda_lock``."""
-    if VARIABLE in os.environ or _KERNELS in user or _major(index) < _LEAST_MAJOR:
+def flash_attention(index: int, user: Mapping[str, str], *, packed: bool) -> Iterator[None]:
+    """Set what the user has not chosen while a session is made on this device; the caller holds ``cuda_lock``."""
+    chosen = {VARIABLE: str(FLASH_FROM), CUDNN: "0"} if packed else {VARIABLE: str(FLASH_FROM)}
+    chosen = {name: value for name, value in chosen.items() if name not in os.environ}
+    if not chosen or _KERNELS in user or _major(index) < _LEAST_MAJOR:
         yield
         return
     # A setenv() during a getenv() of another thread, of another library for example, is undefined: rare, and the only way.
-    os.environ[VARIABLE] = str(FLASH_FROM)
+    os.environ.update(chosen)
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE, None)
+        for name in chosen:
+            os.environ.pop(name, None)
 
 
 def _major(index: int) -> int:

@@ -92,7 +92,9 @@ class PaddedCudaRunner(_GraphRunner):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedRunner(_GraphRunner):
-    """Runs batches without padding: the tokens of all texts in one row."""
+    """Runs batches without padding: the tokens of all texts in one row. ``block``: tokens of a block (``Session.block``)."""
+
+    block: int = 1
 
     budget: Budget = PACKED_BUDGET
     chunk: int = 512
@@ -100,7 +102,8 @@ class PackedRunner(_GraphRunner):
     def prepare(self, rows: Sequence[Row]) -> Batch:
         """Concatenate the rows, filled up to the next shape of the ladder."""
         lengths = [len(row.ids) for row in rows]
-        return pack(rows, packed_bucket(lengths, fineness=_fineness(len(rows), sum(lengths))), self.pad_id)
+        bucket = packed_bucket(lengths, fineness=_fineness(len(rows), sum(lengths)), block=self.block)
+        return pack(rows, bucket, self.pad_id, self.block)
 
 
 def _fineness(texts: int, tokens: int) -> int:

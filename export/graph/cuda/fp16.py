@@ -20,7 +20,7 @@ from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
 from ..blocks import WindowBlocks, number
 from ..builder import MICROSOFT
 from ..lowering import count_positions
-from .rotary import MASKED, RotaryFp16
+from .rotary import MASKED, Blocks, RotaryFp16
 
 HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take
 
@@ -87,6 +87,7 @@ class CudaFp16(RotaryFp16):
             weight, bias = self._query_key_value(layer)
             # [batch, seq, hidden]
             return g.op("Attention", x, weight, bias, self.lengths, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+        query, key = (self.interleaved(part) if a.thetas else part for part in (layer.query, layer.key))
         zero, one = g.constant([0], "int64"), g.constant([1], "int64")
         first = g.op("Slice", x, zero, one, one)  # [batch, 1, hidden]
         real, lengths, window = self.mask, self.lengths, a.window(i)
@@ -94,14 +95,13 @@ class CudaFp16(RotaryFp16):
             seen = number(g, window + 1)
             x, real = (g.op("Slice", part, zero, seen, one) for part in (x, self.mask))
             lengths = g.op("ReduceSum", real, one, keepdims=0)
-        q = g.op("MatMul", first, self.half("query.weight", layer.query.weight))
-        k = g.op("MatMul", x, self.half("key.weight", layer.key.weight))  # [batch, seq, hidden]
+        q = g.op("MatMul", first, self.half("query.weight", query.weight))
+        k = g.op("MatMul", x, self.half("key.weight", key.weight))  # [batch, seq, hidden]
         v = g.op("MatMul", x, self.half("value.weight", layer.value.weight))
-        bias = self.half("bias", np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias]))
+        bias = self.half("bias", np.concatenate([query.bias, key.bias, layer.value.bias]))
         if a.thetas:  # which do not turn the first token
-            k = self.turn(g.op("Add", k, self.half("key.bias", layer.key.bias)) if layer.key.bias.any() else k, i, self.places)
-            zeros = np.zeros_like(layer.key.bias)
-            bias = self.half("bias", np.concatenate([layer.query.bias, zeros, layer.value.bias]))
+            k = self.turn(g.op("Add", k, self.half("key.bias", key.bias)) if key.bias.any() else k, i, self.places)
+            bias = self.half("bias", np.concatenate([query.bias, np.zeros_like(key.bias), layer.value.bias]))
         mask = lengths if a.head_size % HEAD_MULTIPLE else self._spans(real, lengths, one_query=True)
         context = g.op("MultiHeadAttention", q, k, v, bias, mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         return g.op("Squeeze", context, one)  # [batch, 1, hidden] -> [batch, hidden]
@@ -117,7 +117,7 @@ class CudaFp16(RotaryFp16):
         mask, scale = self._spans(self.mask, self.lengths, one_query=False), 1 / math.sqrt(a.head_size)
         return self.graph.op("MultiHeadAttention", q, k, v, "", mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
-    def window_blocks(self, window: int) -> WindowBlocks:
+    def window_blocks(self, window: int) -> Blocks:
         """Lay out a window's blocks, once."""
         g, blocks = self.graph, self._blocks.get(window)
         if blocks is None:

@@ -4,14 +4,8 @@ The host computes the inputs (``fusedbert.engine.run.batches``), all int32:
 
 * ``input_ids``, ``position_ids``, ``token_type_ids`` ``[tokens]``;
 * ``cumulative_lengths`` ``[batch + 1]``: the first row of each text, and the end;
-* ``token_offset`` ``[batch, sequence]``: the place of each row in the padded batch, then the places of the padding.
-
-So the graph does not need ``RemovePadding``, whose sizes would be copied back from the GPU.
-
-``PackedMultiHeadAttention`` takes queries, keys and values in one tensor, head by head: ``[tokens, heads, 3, head]``. The
-columns of their product are in that order, so nothing has to be split. There are as many queries as keys, so the last layer
-attends for every token, and the rows of [CLS] are gathered after it. Earlier artifacts have ``PackedAttention``, which never
-runs Flash Attention, the faster kernel for long texts (bench/NOTES.md, "CUDA").
+* ``token_offset`` ``[batch, sequence]``: the place of each row in the padded batch, then the places of the padding;
+* where layers have a window, ``window_blocks`` and ``window_texts`` (``windows``).
 """
 
 from __future__ import annotations
@@ -26,26 +20,12 @@ from fusedbert.engine.artifact import PACKED
 
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Embeddings, Layer
-from ..blocks import WindowBlocks, concat, number
+from ..blocks import number
 from ..builder import MICROSOFT
-from .fp16 import HEAD_MULTIPLE, CudaFp16, HalfBlocks
+from .fp16 import HEAD_MULTIPLE, CudaFp16
+from .windows import RowBlocks
 
 _END = 2**31 - 1  # of a slice, beyond all rows
-
-
-class PackedBlocks(HalfBlocks):
-    """Blocks over the tokens of all texts in one row, which see only keys of the same text."""
-
-    def make_mask(self, padding: str) -> str:
-        """The mask ``[blocks, 1, size, 3 size]`` from the number of each token's text, ``[1, tokens]``."""
-        g = self.graph
-        fill = g.constant(0, "int32")
-        keys = g.op("Unsqueeze", self.by_key(padding, fill), g.constant([1, 2], "int64"))
-        behind = g.op("Sub", self.around, self.size)
-        padded = g.op("Pad", padding, concat(g, 0, 0, 0, behind), fill)
-        queries = g.op("Unsqueeze", g.op("Reshape", padded, concat(g, -1, self.size)), g.constant([1, 3], "int64"))
-        apart = g.cast(g.op("Not", g.op("Equal", queries, keys)), self.dtype)
-        return g.op("Add", g.op("Mul", apart, g.constant(self.masked, self.dtype)), self.band(self.size, self.three))
 
 
 class CudaFp16Packed(CudaFp16):
@@ -72,6 +52,8 @@ class CudaFp16Packed(CudaFp16):
         self.types = types[0] if types else ""
         self.offset = g.input("token_offset", "int32", ["batch", "sequence"])
         self.ends = g.input("cumulative_lengths", "int32", ["bounds"])  # [batch + 1]
+        window, hidden = self.architecture.shared_window, self.architecture.hidden_size
+        self.blocks = None if window is None else RowBlocks(g, window, hidden=hidden)
 
     def embed(self, tables: Embeddings) -> str:
         """One node for one row of all tokens, with explicit positions: ``[tokens, hidden]``."""
@@ -110,6 +92,7 @@ class CudaFp16Packed(CudaFp16):
 
     def _attend_all(self, x: str, layer: Layer) -> str:
         g, a = self.graph, self.architecture
+        # One tensor, so that nothing has to be split. In the last layer too there are as many queries as keys.
         together, bias = self._project_heads(x, layer)
         inputs = (together, "", "", bias, self.offset, self.ends)
         scale = 1 / math.sqrt(a.head_size)
@@ -147,17 +130,10 @@ class CudaFp16Packed(CudaFp16):
         inputs, scale = (*rows, "", self.offset, self.ends), 1 / math.sqrt(a.head_size)
         return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
-    def window_blocks(self, window: int) -> WindowBlocks:
-        """Lay out a window's blocks, once."""
-        g, blocks = self.graph, self._blocks.get(window)
-        if blocks is None:
-            start = g.cast(g.op("Equal", self.positions, g.constant(0, "int32")), "int32")
-            texts = g.op("Unsqueeze", g.op("CumSum", start, g.constant(0, "int64")), number(g, 0))  # [1, tokens], from 1
-            shape = g.op("Shape", self.ids)
-            hidden = self.architecture.hidden_size
-            blocks = PackedBlocks(g, window, batch=number(g, 1), length=shape, hidden=hidden, padding=texts)
-            self._blocks[window] = blocks
-        return blocks
+    def window_blocks(self, window: int) -> RowBlocks:
+        """Those of ``inputs``: a model has one window."""
+        assert self.blocks is not None and self.blocks.window == window
+        return self.blocks
 
     def mean_rows(self, x: str) -> str:
         """The mean in float32, by a running sum."""

@@ -1,7 +1,8 @@
 """ModernBERT's steps in fp16 on CUDA, which the padded graph and the packed one share.
 
-RoPE turns queries and keys between their products and attention, so the three products are separate. A window is attention in
-blocks (``blocks``): no fused operator skips what a window does not show, other than causally.
+RoPE turns queries and keys between their products and attention, so the three products are separate. Their heads' halves are
+interleaved, to be turned as one head: ONNX Runtime's kernel has a block of threads for each. A window is attention in
+blocks, as no fused operator skips what it hides.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +19,22 @@ from fusedbert.engine.artifact import PACKED
 from fusedbert.engine.errors import ExportError
 
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
-from ..blocks import WindowBlocks
+from ..blocks import Attend
 from ..builder import FLOAT16_MAX, MICROSOFT
 from ..lowering import Lowering, activate, clip_activation
 from ..rotary import rope_tables
 
 _FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_10": "BiasGelu", "gelu_new": "FastGelu"}
+_THREADS = 1024  # of a block, one for each number
 MASKED = -30_000.0  # added to a score, twice at most: float16 holds it, and exp() of it is 0
+
+
+class Blocks(Protocol):
+    """Blocks of queries."""
+
+    def attend(self, q: str, k: str, v: str, attend: Attend) -> str:
+        """Attend in blocks: ``[batch, tokens, hidden]``."""
+        ...
 
 
 class RotaryFp16(Lowering):
@@ -71,15 +82,24 @@ class RotaryFp16(Lowering):
     def _ropes(self) -> dict[float, tuple[str, str]]:
         return {}
 
+    def interleaved(self, part: Dense) -> Dense:
+        """Queries or keys whose pairs, which RoPE turns, lie together."""
+        a = self.architecture
+        order = np.arange(a.hidden_size).reshape(a.heads, 2, a.head_size // 2).transpose(0, 2, 1)
+        return part.columns(order.ravel())
+
     def turn(self, x: str, i: int, places: str) -> str:
-        """RoPE of ``x`` ``[batch, tokens, hidden]``; ``places`` is the first position, or all."""
+        """RoPE of ``x`` ``[batch, tokens, hidden]``, interleaved; ``places`` is the first position, or all."""
         a = self.architecture
         theta = a.thetas[i]
+        together = max(n for n in range(1, a.heads + 1) if a.heads % n == 0 and (n == 1 or n * a.head_size <= _THREADS))
         if theta not in self._ropes:
-            cos, sin = rope_tables(theta, a.head_size, a.max_tokens)
+            tables = rope_tables(theta, a.head_size, a.max_tokens)
+            cos, sin = (np.tile(table, together) for table in tables)
             self._ropes[theta] = self.half("cos", cos), self.half("sin", sin)
-        tables, packed = self._ropes[theta], {"is_packed_batching": 1} if self.layout == PACKED else {}  # rows of many texts
-        return self.graph.op("RotaryEmbedding", x, places, *tables, domain=MICROSOFT, num_heads=a.heads, **packed)
+        kind = {"interleaved": 1, "num_heads": a.heads // together}
+        packed = {"is_packed_batching": 1} if self.layout == PACKED else {}  # rows of many texts
+        return self.graph.op("RotaryEmbedding", x, places, *self._ropes[theta], domain=MICROSOFT, **kind, **packed)
 
     def attend_in_window(self, q: str, k: str, v: str, mask: str) -> str:
         """Attend to the keys of a block."""
@@ -92,7 +112,11 @@ class RotaryFp16(Lowering):
         window = self.architecture.window(i)
         q, k, v = (
             self.by_text(self.dense(name, x, part))
-            for name, part in (("query", layer.query), ("key", layer.key), ("value", layer.value))
+            for name, part in (
+                ("query", self.interleaved(layer.query)),
+                ("key", self.interleaved(layer.key)),
+                ("value", layer.value),
+            )
         )
         q, k = self.turn(q, i, self.places), self.turn(k, i, self.places)
         if window is None:
@@ -105,7 +129,7 @@ class RotaryFp16(Lowering):
         """Positions, int64, as ``turn`` takes them."""
 
     @abc.abstractmethod
-    def window_blocks(self, window: int) -> WindowBlocks:
+    def window_blocks(self, window: int) -> Blocks:
         """Lay out a window's blocks, once."""
 
     @abc.abstractmethod

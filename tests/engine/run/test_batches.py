@@ -80,11 +80,35 @@ def test_every_token_stands_where_the_plan_says(lengths: list[int], fineness: in
 def test_exporter_and_engine_make_the_same_plan(lengths: list[int]) -> None:
     rows = rows_of(lengths)
     bucket = Bucket(texts=len(rows), longest=max(lengths), tokens=sum(lengths))
-    expected = packed_arrays(rows, PAD)
-    found = pack(rows, bucket, PAD).arrays
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    in_blocks = packed_bucket([sum(lengths)], fineness=FINE, block=8)
+    blocks = -(-sum(lengths) // 8)
+    filled = Bucket(texts=len(rows), longest=max(bucket.longest, -(-8 * blocks // len(rows))), tokens=8 * blocks)
+    assert in_blocks.tokens % 8 == 0 and in_blocks.tokens <= in_blocks.texts * in_blocks.longest
+    for size, block in ((bucket, 1), (filled, 8)):
+        expected = packed_arrays(rows, PAD, block)
+        found = pack(rows, size, PAD, block).arrays
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@given(LENGTHS, FINENESS, st.sampled_from([2, 8, 64]))
+@settings(max_examples=30, deadline=None)
+def test_the_queries_of_a_block_see_all_that_a_window_shows(lengths: list[int], fineness: int, block: int) -> None:
+    """Pairs of a text at most half a block apart, once, and none of two texts."""
+    bucket = packed_bucket(lengths, fineness=fineness, block=block)
+    arrays = pack(rows_of(lengths), bucket, PAD, block).arrays
+    texts = np.repeat(np.arange(len(lengths)), lengths)  # of each token
+    seen = set()
+    for i, (units, owners) in enumerate(zip(arrays["window_blocks"], arrays["window_texts"], strict=True)):
+        keys = (units[:, None] * (block // 2) + np.arange(block // 2)).ravel()
+        for row, owner in zip(range(i * block, (i + 1) * block), owners[block // 2 : -(block // 2)], strict=True):
+            shown = keys[owners == owner].tolist()
+            assert len(set(shown)) == len(shown) and (row >= len(texts) or all(texts[key] == texts[row] for key in shown))
+            seen |= {(row, key) for key in shown}
+    for row, owner in enumerate(texts):
+        near = range(max(0, row - block // 2), min(len(texts), row + block // 2 + 1))
+        assert all((row, key) in seen for key in near if texts[key] == owner)
 
 
 @given(LENGTHS, FINENESS, st.integers(60, 64))

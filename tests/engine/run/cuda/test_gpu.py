@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fusedbert.bench.engines.random_models import open_padded
+from fusedbert.bench.engines.random_modernbert import ModernShape, write_checkpoint
 from fusedbert.bench.run.cuda_timing import CANDIDATES, time_candidates
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
@@ -89,6 +90,20 @@ def test_logits_of_other_models_equal_those_of_fp32(
             for part in parts:
                 for _ in range(3):  # the small batch plain, captured and replayed
                     np.testing.assert_allclose(run(part, rows), expected, atol=0.03)
+
+
+def test_modernberts_windows_equal_those_of_fp32(checkpoint: Path, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "source", ModernShape(layers=4, heads=4, hidden=256, inner=192), checkpoint / "vocab.txt")
+    export_checkpoint(tmp_path / "source", tmp_path / "a", target="all", required=False)
+    with (
+        Classifier.from_pretrained(tmp_path / "a", device="cpu", precision="fp32") as judge,
+        Classifier.from_pretrained(tmp_path / "a", device="cuda") as clf,
+    ):
+        assert clf.runtime.layout == PACKED
+        for texts in (CHECK_TEXTS[:1], CHECK_TEXTS, ["a long film . " * n for n in (1, 40, 700, 1900)]):
+            expected = judge.decision_function(texts)
+            for _ in range(3):
+                np.testing.assert_allclose(clf.decision_function(texts), expected, atol=0.02)
 
 
 def test_every_node_is_on_cuda(packed: PackedRunner, padded: PaddedCudaRunner) -> None:

@@ -11,10 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from fusedbert.bench.engines.random_modernbert import ModernShape
+from fusedbert.bench.engines.random_modernbert import write_checkpoint as write_modernbert
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
 from fusedbert.engine.load import open_cuda
 from fusedbert.engine.run.cuda.graphs import GraphCache
+from fusedbert.export import export_checkpoint
 
 MIXED = ["good", "the movie was not very good . " * 4, "bad !", "", "the movies was bad", "very " * 30]
 EVEN = ["good movie"] * 40  # too many for a CUDA graph
@@ -29,6 +32,22 @@ def test_only_the_packed_graph_is_opened(exported: Path, cuda: Any, expected: An
     for texts in (MIXED, EVEN, MIXED * 7, EVEN[:1]):
         np.testing.assert_allclose(clf.decision_function(texts), expected(texts), atol=0.03)
     assert len(fake.sessions) == 1
+
+
+def test_windows_run_packed(checkpoint: Path, cuda: Any, tmp_path: Path, stand_in_at: Callable[..., Path]) -> None:
+    """ModernBERT's; blocks hold several texts, and texts several blocks."""
+    source, artifact = tmp_path / "source", tmp_path / "artifact"
+    write_modernbert(source, ModernShape(layers=4, heads=2, hidden=64, inner=32), checkpoint / "vocab.txt")
+    export_checkpoint(source, artifact, target="all", required=False)
+    stand_in_at(source, artifact)
+    cuda()
+    with (
+        Classifier.from_pretrained(artifact, device="cuda") as clf,
+        Classifier.from_pretrained(artifact, device="cpu", precision="fp32") as judge,
+    ):
+        assert clf.runtime.layout == PACKED
+        for texts in (MIXED, ["a long film . " * 120, "good"], EVEN, EVEN[:1]):
+            np.testing.assert_allclose(clf.decision_function(texts), judge.decision_function(texts), atol=0.01)
 
 
 class Opened(GraphCache):

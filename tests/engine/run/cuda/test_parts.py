@@ -82,6 +82,7 @@ class Library:
 @pytest.fixture(autouse=True)
 def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(flash.VARIABLE, raising=False)
+    monkeypatch.delenv(flash.CUDNN, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -101,24 +102,27 @@ def test_flash_attention_takes_over_where_tensorrt_has_no_kernels(
     library: Library | None, index: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flash, "cuda_runtime", lambda: library)
-    with flash.flash_attention(index, {}):
+    with flash.flash_attention(index, {}, packed=True):
         assert os.environ.get(flash.VARIABLE) == expected
-    assert flash.VARIABLE not in os.environ
+        assert os.environ.get(flash.CUDNN) == (expected and "0")
+    with flash.flash_attention(index, {}, packed=False):
+        assert os.environ.get(flash.VARIABLE) == expected and flash.CUDNN not in os.environ
+    assert flash.VARIABLE not in os.environ and flash.CUDNN not in os.environ
 
 
 def test_the_environment_is_as_before_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flash, "cuda_runtime", lambda: Library(90))
     before = dict(os.environ)
-    with pytest.raises(DeviceError), flash.flash_attention(0, {}):
+    with pytest.raises(DeviceError), flash.flash_attention(0, {}, packed=True):
         raise DeviceError("no session")
     assert dict(os.environ) == before
 
 
 def test_a_users_choice_of_attention_kernels_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flash, "cuda_runtime", lambda: Library(90))
-    with flash.flash_attention(0, {"sdpa_kernel": "2"}):
+    with flash.flash_attention(0, {"sdpa_kernel": "2"}, packed=True):
         assert flash.VARIABLE not in os.environ
     monkeypatch.setenv(flash.VARIABLE, "300")
-    with flash.flash_attention(0, {}):
+    with flash.flash_attention(0, {}, packed=True):
         assert os.environ[flash.VARIABLE] == "300"
     assert os.environ[flash.VARIABLE] == "300"
