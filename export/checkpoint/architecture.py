@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fusedbert.engine.load.unsupported import refuse
 from fusedbert.engine.text.outputs import names_by_id
 
 from .layouts import LAYOUTS, Layout
+from .relative import BIAS, C2P, P2C, REACH, Relative, read_bias, read_relative
 from .rotary import read_rotary
 
 KINDS = ("gelu", "gelu_new", "relu", "silu", "quick_gelu", "mish", "gelu_10", "tanh")
@@ -56,6 +58,7 @@ class Shape:
     token_types: int  # rows of the segment table, 0 without one
     padding_id: int  # id of the padding token
     max_tokens: int  # longest text, with special tokens
+    usual_tokens: int = 0  # longest text unless the user asks for longer ones, if not ``max_tokens``
     windows: tuple[int | None, ...] = ()  # keys that a token sees on either side, for each layer; None or empty: all
 
 
@@ -79,6 +82,9 @@ class Architecture(Shape):
     norm_eps: float  # epsilon of the layer normalizations
     activation: str  # of the feed-forward, one of ``KINDS``
     head: tuple[HeadStep, ...]  # between the encoder and the classifier
+    relative: Relative | None = None  # of DeBERTa and MPNet
+    products: int = 1  # of which a score is the sum (3 in DeBERTa), and by whose root it is divided
+    groups: int = 0  # of layers that share their weights (ALBERT); 0 if none do
     pre_norm: bool = False  # the residual goes around the normalizations, not through them
     gated: bool = False  # the feed-forward is ``(act(x W + b) * (x V + c)) W_2 + b_2``
     thetas: tuple[float, ...] = ()  # base of each layer's RoPE; none with a position table
@@ -89,6 +95,16 @@ class Architecture(Shape):
     def head_size(self) -> int:
         """Width of one head's queries, keys and values (64 in BERT-base and BERT-large)."""
         return self.hidden_size // self.heads
+
+    @property
+    def scale(self) -> float:
+        """Factor of the products of queries and keys, 1/sqrt(d) (1/8 in BERT-base)."""
+        return 1 / math.sqrt(self.head_size * self.products)
+
+    @property
+    def keys_biased(self) -> bool:
+        """True if scores see the bias of the keys: it is not the same for every key of a query."""
+        return bool(self.thetas) or (self.relative is not None and P2C in self.relative.terms)
 
     @property
     def has_segments(self) -> bool:
@@ -144,6 +160,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         known = ", ".join(name for layout in LAYOUTS for name in layout.families)
         raise CheckpointError(f"model_type is {shown(family)}, built directly are {known}: try fusedbert export --via optimum")
     _refuse_options(config, layout)
+    layout = _as_configured(config, layout) if layout.projection_first else layout
     count = functools.partial(_count, config, layout)
     hidden_size, heads = count("hidden_size"), count("num_attention_heads")
     vocab_size, positions, layers = count("vocab_size"), count("max_position_embeddings"), count("num_hidden_layers")
@@ -154,6 +171,9 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
     if positions - offset < 3:
         raise CheckpointError(f"{positions} positions leave no room for a text: config.json is wrong")
     rotary = read_rotary(config, layers, hidden_size // heads) if layout.rotary else None
+    relative, products = _relative(config, layout, positions)
+    layout = _with_positions(layout, relative)
+    unlimited = relative is not None and "position" not in layout.embeddings  # no table ends
     architecture = Architecture(
         family=str(family),
         layers=layers,
@@ -163,7 +183,11 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         embedding_size=count("embedding_size") if "embedding_projection" in layout.embeddings else hidden_size,  # ELECTRA
         vocab_size=vocab_size,
         positions=positions,
-        max_tokens=positions - offset,
+        max_tokens=max(positions, REACH) if unlimited else positions - offset,
+        usual_tokens=positions - offset,
+        relative=relative,
+        products=products,
+        groups=_groups(config, layers) if layout.grouped else 0,
         token_types=count("type_vocab_size") if "token_type" in layout.embeddings else 0,
         position_offset=offset,
         padding_id=padding_id,
@@ -192,10 +216,59 @@ def _activation(config: Mapping[str, Any], key: str, default: str) -> str:
 
 def _head(config: Mapping[str, Any], layout: Layout) -> tuple[HeadStep, ...]:
     """List the steps before the classifier."""
-    kind = layout.head_activation or _activation(config, "classifier_activation", "gelu")
+    kind = layout.head_activation or _activation(config, layout.head_key, "gelu")
     return tuple(
         HeadStep(name=name, activation=None if name.endswith("norm") else kind) for name in layout.head if name != "classifier"
     )
+
+
+def _as_configured(config: Mapping[str, Any], layout: Layout) -> Layout:
+    """Leave out DeBERTa's tables that an option leaves out; raise ``CheckpointError`` for widths that are not built."""
+    hidden = config.get("hidden_size", layout.defaults["hidden_size"])
+    for name, built in (("attention_head_size", None), ("pooler_hidden_size", hidden)):
+        if config.get(name, built) not in (built, None):
+            raise CheckpointError(f"config.json has {name} = {shown(config[name])}, not built directly: try --via optimum")
+    biased = config.get("position_biased_input", True)
+    if not isinstance(biased, bool):
+        raise CheckpointError(
+            f"config.json has position_biased_input = {shown(biased)}, expected true or false: mend config.json"
+        )
+    absent = {"position": not biased, "token_type": config.get("type_vocab_size", 0) == 0}
+    absent["embedding_projection"] = config.get("embedding_size", hidden) == hidden
+    kept = {name: key for name, key in layout.embeddings.items() if not absent.get(name)}
+    unused = () if biased else (r"embeddings\.position_embeddings\.weight$",)  # in checkpoints of older versions
+    defaults, ignored = {**layout.defaults, "embedding_size": hidden}, (*layout.ignored, *unused)
+    return dataclasses.replace(layout, embeddings=kept, defaults=defaults, ignored=ignored)
+
+
+def _relative(config: Mapping[str, Any], layout: Layout, positions: int) -> tuple[Relative | None, int]:
+    """Read the relative positions, and how many products a score is the sum of."""
+    if layout.positions == "absolute":
+        return None, 1
+    return read_relative(config, positions) if layout.positions == "relative" else (read_bias(config), 1)
+
+
+def _with_positions(layout: Layout, relative: Relative | None) -> Layout:
+    """Leave out the tensors of relative positions that the model does not have."""
+    terms = () if relative is None else relative.terms
+    apart = relative is not None and not relative.shared
+    there = {
+        "position_key": C2P in terms and apart,
+        "position_query": P2C in terms and apart,
+        "relative": BIAS in terms or relative is not None,
+        "relative_norm": relative is not None and relative.normalized,
+    }
+    layer = {name: key for name, key in layout.layer.items() if there.get(name, True)}
+    return dataclasses.replace(layout, layer=layer, relative={n: key for n, key in layout.relative.items() if there[n]})
+
+
+def _groups(config: Mapping[str, Any], layers: int) -> int:
+    groups = config.get("num_hidden_groups", 1)
+    if type(groups) is not int or not 1 <= groups <= layers:
+        raise CheckpointError(
+            f"config.json has num_hidden_groups = {shown(groups)}, expected 1 to {layers}: save the checkpoint again"
+        )
+    return groups
 
 
 def _pooling(config: Mapping[str, Any]) -> str:
@@ -207,7 +280,7 @@ def _pooling(config: Mapping[str, Any]) -> str:
 
 def _unbiased(config: Mapping[str, Any], layout: Layout) -> frozenset[str]:
     """Return the weights without bias."""
-    names: set[str] = set()
+    names = set(layout.unbiased)
     for key, parts in layout.bias_options.items():
         value = config.get(key, False)
         if not isinstance(value, bool):
@@ -230,7 +303,9 @@ def _count(config: Mapping[str, Any], layout: Layout, field: str) -> int:
 
 
 def _padding_id(config: Mapping[str, Any], layout: Layout, vocab_size: int) -> int:
-    """Read the id of the padding token, which matters only in RoBERTa's kinds."""
+    """Read the id of the padding token, which matters only in RoBERTa's kinds; MPNet's positions know only 1."""
+    if layout.positions == "biased":
+        return 1
     value = config.get("pad_token_id", layout.defaults["pad_token_id"])
     number = isinstance(value, int) and not isinstance(value, bool)
     if not layout.positions_follow_padding and (value is None or (number and -vocab_size <= value < 0)):

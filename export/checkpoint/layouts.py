@@ -23,7 +23,8 @@ class Layout:
     last: Mapping[str, str] = dataclasses.field(default_factory=dict)  # names that differ in the last layer
     joined: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # a tensor's parts, of equal size
     head: Mapping[str, str]  # the same for the head; names with ``^`` are inside the prefix, others are not
-    head_activation: str | None  # behind the head's first layer; None for the config's ``classifier_activation``
+    head_activation: str | None  # behind the head's first layer; None for that of the config
+    head_key: str = "classifier_activation"  # of the config, for the activation
     defaults: Mapping[str, Any]  # of the family's config class in transformers, by BERT's config keys
     config_names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # BERT's config key to the family's
     aliases: tuple[str, ...] = ()  # config keys of BERT that win over the family's
@@ -31,6 +32,11 @@ class Layout:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # options of the config, and the values that are built
     positions_follow_padding: bool = False  # positions count from ``padding_id + 1`` and skip padding (RoBERTa)
     pre_norm: bool = False  # the residual goes around the normalizations, not through them
+    positions: str = "absolute"  # or "relative" (DeBERTa) or "biased" (MPNet): ``relative.py`` reads their options
+    projection_first: bool = False  # embeddings are projected before they are normalized, not after
+    relative: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the table of relative positions, inside the prefix
+    grouped: bool = False  # layers of a group share their weights; ``{group}`` is its number
+    unbiased: tuple[str, ...] = ()  # parts without a bias
     rotary: bool = False  # RoPE in place of a table of positions, and windows: ``rotary.py`` reads their options
     # A key of the config to the parts that have a bias only if it is true.
     bias_options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -173,4 +179,88 @@ MODERNBERT = Layout(
     ignored=(r"^decoder\.",),
 )
 
-LAYOUTS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MODERNBERT)
+DEBERTA = Layout(
+    families=("deberta-v2",),  # v3 too
+    prefix="deberta.",
+    embeddings={**_EMBEDDINGS, "embedding_projection": "embeddings.embed_proj"},
+    projection_first=True,
+    layer={
+        **_LAYER,
+        **{name: f"encoder.layer.{{i}}.attention.self.{name}_proj" for name in ("query", "key", "value")},
+        "position_key": "encoder.layer.{i}.attention.self.pos_key_proj",
+        "position_query": "encoder.layer.{i}.attention.self.pos_query_proj",
+    },
+    relative={"relative": "encoder.rel_embeddings", "relative_norm": "encoder.LayerNorm"},
+    positions="relative",
+    head={"head_dense": "pooler.dense", "classifier": "classifier"},
+    head_activation=None,
+    head_key="pooler_hidden_act",
+    defaults={
+        **_DEFAULTS,
+        "vocab_size": 128100,
+        "hidden_size": 1536,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 24,
+        "intermediate_size": 6144,
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-7,
+    },
+    unbiased=("embedding_projection", "relative"),
+    fixed={"conv_kernel_size": 0},
+    ignored=(*_BUFFERS, r"^(lm|mask)_predictions\.", r"^cls\."),
+)
+
+MPNET = Layout(
+    families=("mpnet",),
+    prefix="mpnet.",
+    embeddings={name: key for name, key in _EMBEDDINGS.items() if name != "token_type"},
+    layer={
+        **_LAYER,
+        **{name: f"encoder.layer.{{i}}.attention.attn.{name[0]}" for name in ("query", "key", "value")},
+        "attention_output": "encoder.layer.{i}.attention.attn.o",
+        "attention_norm": "encoder.layer.{i}.attention.LayerNorm",
+    },
+    relative={"relative": "encoder.relative_attention_bias"},
+    positions="biased",
+    head={"head_dense": "classifier.dense", "classifier": "classifier.out_proj"},
+    head_activation="tanh",
+    defaults={**_DEFAULTS, "vocab_size": 30527, "pad_token_id": 1},
+    positions_follow_padding=True,
+    unbiased=("relative",),
+    ignored=(*_BUFFERS, r"^lm_head\.", r"^(mpnet\.)?pooler\."),
+)
+
+ALBERT = Layout(
+    families=("albert",),
+    prefix="albert.",
+    embeddings={**_EMBEDDINGS, "embedding_projection": "encoder.embedding_hidden_mapping_in"},
+    layer={
+        name: f"encoder.albert_layer_groups.{{group}}.albert_layers.0.{key}"
+        for name, key in {
+            "query": "attention.query",
+            "key": "attention.key",
+            "value": "attention.value",
+            "attention_output": "attention.dense",
+            "attention_norm": "attention.LayerNorm",
+            "intermediate": "ffn",
+            "output": "ffn_output",
+            "output_norm": "full_layer_layer_norm",
+        }.items()
+    },
+    grouped=True,
+    head={"head_dense": "^pooler", "classifier": "classifier"},
+    head_activation="tanh",
+    defaults={
+        **_DEFAULTS,
+        "vocab_size": 30000,
+        "embedding_size": 128,
+        "hidden_size": 4096,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "hidden_act": "gelu_new",
+    },
+    fixed={"inner_group_num": 1},
+    ignored=(*_BUFFERS, r"^predictions\.", r"^sop_classifier\."),
+)
+
+LAYOUTS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MODERNBERT, DEBERTA, MPNET, ALBERT)

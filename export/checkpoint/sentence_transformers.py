@@ -16,7 +16,7 @@ from fusedbert.engine.errors import ArtifactError, CheckpointError, shown
 from fusedbert.engine.load.reranker import LIST, SETTINGS, read_list
 
 from .architecture import read_json
-from .weights import FLOATS, headers
+from .tensors import FLOATS, headers
 
 Config = Mapping[str, Any]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

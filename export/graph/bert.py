@@ -33,7 +33,7 @@ def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[L
         x = normed = low.embed(tables if a.has_segments else one_segment(tables))  # [tokens, hidden]
     for i in range(a.layers):
         layer = weights.layer(i)
-        layer = fold_biases(layer, rotary=bool(a.thetas)) if low.folds_biases and isinstance(weights, Weights) else layer
+        layer = fold_biases(layer, keys_biased=a.keys_biased) if low.folds_biases and isinstance(weights, Weights) else layer
         last = i == a.layers - 1
         cls_only = last and a.pooling == "cls"
         with graph.scope(f"layer.{i}"):
@@ -67,6 +67,8 @@ def short_name(name: str) -> str:
 
 def one_segment(tables: Embeddings) -> Embeddings:
     """Add the only segment's vector to every position, so that the graph needs no segments as input."""
-    if tables.token_type is None or tables.position is None:
+    if tables.token_type is None:
         return tables
+    if tables.position is None:
+        return dataclasses.replace(tables, word=tables.word + tables.token_type[0], token_type=None)
     return dataclasses.replace(tables, position=tables.position + tables.token_type[0], token_type=None)

@@ -35,7 +35,7 @@ except ImportError as error:
 from ..checkpoint import Checkpoint, FusionWarning
 from ..checkpoint.architecture import read_problem_type, refuse_absurd_sizes
 from ..checkpoint.modules import read_parts
-from ..checkpoint.weights import headers, weight_files
+from ..checkpoint.tensors import headers, weight_files
 from ..graph.builder import count_nodes
 from ..graph.cpu.fp32 import OPSETS, CpuFp32
 from ..graph.cpu.int8 import CpuInt8

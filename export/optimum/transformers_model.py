@@ -19,7 +19,7 @@ from fusedbert.engine.text.tokenizer import Row, pad
 
 from ..checkpoint import IgnoredWarning
 from ..checkpoint.architecture import Shape
-from ..checkpoint.weights import ignored, mismatch, refuse_wrapper, weight_files
+from ..checkpoint.tensors import ignored, mismatch, refuse_wrapper, weight_files
 
 try:
     import torch

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,7 +99,7 @@ class PackedStandIn(CudaFp16Packed):
     def _attend_by_head(self, q: str, k: str, v: str) -> str:
         """Compute softmax(q k^T / sqrt(d) + mask) v of ``[1, heads, tokens, head]``: ``[tokens, hidden]``."""
         g, a = self.graph, self.architecture
-        scale = g.constant(1 / math.sqrt(a.head_size), "float16")
+        scale = g.constant(a.scale, "float16")
         scores = g.op("MatMul", g.op("Mul", q, scale), g.op("Transpose", k, perm=[0, 1, 3, 2]))  # [1, heads, tokens, tokens]
         context = g.op("MatMul", g.op("Softmax", g.op("Add", scores, self.mask), axis=-1), v)  # [1, heads, tokens, head]
         rows = g.op("Transpose", context, perm=[0, 2, 1, 3])  # [1, tokens, heads, head]

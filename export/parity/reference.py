@@ -15,6 +15,10 @@ ModernBERT (Warner et al. 2024) has no table of positions, and what it adds is n
     hidden   = hidden + context W_o,  then  hidden + (act(normed W_1) * (normed V)) W_2  GLU, Shazeer 2020
     normed   = norm(hidden)                                                              what the next product takes
 
+DeBERTa (He et al. 2021) adds two products with vectors of the distance to each score, MPNet (Song et al. 2020) a number:
+
+    score_ij = (q_i k_j + q_i K_r[i - j] + k_j Q_r[i - j]) / sqrt(3 d)                   (4), without the last term there
+
 There is no padding and no mask: the tokens of all texts lie one after the other, and attention is within each text. Layers are
 read one at a time, to save memory.
 """
@@ -22,6 +26,7 @@ read one at a time, to save memory.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +38,7 @@ from fusedbert.engine.errors import MissingDependencyError
 from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint.architecture import IDENTITY, Architecture, HeadStep
+from ..checkpoint.relative import Relative
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm, Weights
 
 try:
@@ -141,20 +147,50 @@ def attention(a: Architecture, layer: Layer, i: int, x: Float64, spans: Sequence
             if a.thetas:
                 qh, kh = turn(qh, a.thetas[i]), turn(kh, a.thetas[i])
             shown: list[Float64] | None = None if trace.attentions is None else []
-            context[span, d] = attend(qh, kh, v[span, d], a.window(i), trace, shown)
+            added = None if a.relative is None else functools.partial(relative_scores, a.relative, layer, head, qh, kh)
+            context[span, d] = attend(qh, kh, v[span, d], a.window(i), trace, shown, products=a.products, added=added)
             if trace.attentions is not None and shown is not None:
                 trace.attentions.setdefault(text, []).append(np.concatenate(shown))
     return trace.observe(dense(context, layer.attention_output))
 
 
-def attend(q: Float64, k: Float64, v: Float64, window: int | None, trace: Trace, shown: list[Float64] | None) -> Float64:
+def relative_scores(
+    relative: Relative, layer: Layer, head: int, q: Float64, k: Float64, rows: NDArray[np.int64]
+) -> tuple[Float64, Float64]:
+    """Return what positions add to the scores of some queries before and after the division, ``[queries, keys]`` each."""
+    columns, _ = relative.columns()
+    place = np.full(relative.rows, -1)
+    place[columns] = np.arange(len(columns))
+    at = place[relative.row(rows[:, None] - np.arange(len(k)))]  # of i - j
+    added, bias = np.zeros(at.shape, q.dtype), np.zeros(at.shape, q.dtype)
+    if layer.position_key is not None:
+        added += np.take_along_axis(q[rows] @ layer.position_key[head].astype(q.dtype).T, at, axis=1)
+    if layer.position_query is not None:
+        added += np.take_along_axis((k @ layer.position_query[head].astype(q.dtype).T).T, at, axis=0)
+    if layer.position_bias is not None:
+        bias += layer.position_bias[head].astype(q.dtype)[at]
+    return added, bias
+
+
+def attend(
+    q: Float64,
+    k: Float64,
+    v: Float64,
+    window: int | None,
+    trace: Trace,
+    shown: list[Float64] | None,
+    *,
+    products: int = 1,
+    added: Callable[[NDArray[np.int64]], tuple[Float64, Float64]] | None = None,
+) -> Float64:
     """Compute ``softmax(q k^T / sqrt(d)) v`` of one head ``[tokens, d]``, some queries at a time; add weights to ``shown``."""
     tokens, width = q.shape
     context = np.empty_like(v)
     for start in range(0, tokens, QUERIES):
         rows = np.arange(start, min(start + QUERIES, tokens))
         low, high = (0, tokens) if window is None else (max(0, start - window), min(tokens, rows[-1] + window + 1))
-        scores = trace.observe(q[rows] @ k[low:high].T) / math.sqrt(width)  # [queries, keys]: queries . keys
+        within, bias = (0, 0) if added is None else added(rows)
+        scores = trace.observe(q[rows] @ k[low:high].T + within) / math.sqrt(width * products) + bias  # [queries, keys]
         if window is not None:
             apart = np.abs(rows[:, None] - np.arange(low, high))
             scores = np.where(apart <= window, scores, -np.inf)

@@ -50,7 +50,8 @@ class Tokenization:
         self._limited = limit is not None
         longest = reading.limit if limit is None else limit
         valid = isinstance(longest, int | float) and longest >= LEAST
-        self.max_length = int(min(longest, shape.max_tokens)) if valid and longest is not None else shape.max_tokens
+        most = shape.max_tokens if self._limited else shape.usual_tokens or shape.max_tokens
+        self.max_length = int(min(longest, most)) if valid and longest is not None else most
         self.runtime = TextTokenizer.of(reading.tokenizer, reading.config, {"vocab_size": shape.vocab_size}, self.max_length)
         self.notes = (*reading.notes, *_check_vocabulary(folder, reading.tokenizer, shape.vocab_size))
         if longest is not None and not valid:

@@ -102,6 +102,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "camembert": {**USUAL, "type_vocab_size": 1, "pad_token_id": 1},
     "distilbert": {"dim": 48, "n_layers": 3, "n_heads": 4, "hidden_dim": 80, **SHAPE},
     "electra": {**USUAL, "embedding_size": 32},
+    "deberta-v2": {
+        **USUAL,
+        "type_vocab_size": 0,
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_buckets": 8,
+    },
+    "mpnet": {**USUAL, "pad_token_id": 1},
+    "albert": {**USUAL, "embedding_size": 24},
     "modernbert": {
         **{name: value for name, value in USUAL.items() if name != "max_position_embeddings"},
         "max_position_embeddings": 60,
@@ -123,7 +135,7 @@ def write_tokenizer(folder: Path, family: str = "bert") -> None:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     words = list(WORDS)
-    if "rob" in family or family == "camembert":
+    if "rob" in family or family in ("camembert", "mpnet"):
         words[0], words[1] = words[1], words[0]
     vocab = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
@@ -134,7 +146,7 @@ def write_tokenizer(folder: Path, family: str = "bert") -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30, **names}
-    if family in ("bert", "electra"):  # transformers 5 passes no segments of this class otherwise, 4 does
+    if family in ("bert", "electra", "albert"):  # transformers 5 passes no segments of this class otherwise, 4 does
         config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 

@@ -10,7 +10,6 @@ It is as fast or a little slower, and our kernels do not apply.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +21,7 @@ from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
 from ..blocks import MASKED, LongBlocks, WindowBlocksOrWhole, concat, number
 from ..builder import Graph
 from ..lowering import Lowering, activate, count_positions
+from ..positions import RelativeScores
 from ..rotary import rope_tables
 
 LONG = 1024  # tokens of a text, from which attention is in blocks
@@ -104,7 +104,9 @@ class CpuFp32(Lowering):
         self.windows = {
             size: WindowBlocksOrWhole(g, size, batch=batch, length=length, hidden=hidden, padding=padding) for size in sizes
         }
-        self.long = LongBlocks(g, batch=batch, length=length, hidden=hidden) if a.max_tokens > LONG else None
+        blocks = a.max_tokens > LONG and a.relative is None
+        self.long = LongBlocks(g, batch=batch, length=length, hidden=hidden) if blocks else None
+        self.relative = None if a.relative is None else RelativeScores(g, a, length)
 
     def _padding(self) -> str:
         """The bias of each key's scores, the same for every head and query: ``[batch, 1, 1, key]``."""
@@ -115,13 +117,13 @@ class CpuFp32(Lowering):
 
     def embed(self, tables: Embeddings) -> str:
         """Word + position + segment, normalized: ``[tokens, hidden]``."""
-        g, a = self.graph, self.architecture
+        g = self.graph
         x = self._words(tables.word)  # [batch, seq, width]
         if tables.position is not None:
             x = g.op("Add", x, self._positions(tables.position))
         if tables.token_type is not None:
             x = g.op("Add", x, g.op("Gather", g.weight("token_type", tables.token_type), "token_type_ids"))
-        x = self._norm(self._flat(x, a.embedding_size), tables.norm)
+        x = self._norm(self._flat(x, tables.word.shape[1]), tables.norm)
         return x if tables.projection is None else self._project(x, tables.projection)
 
     def _positions(self, table: NDArray[Any]) -> str:
@@ -155,11 +157,15 @@ class CpuFp32(Lowering):
             first = self.dense("query", self.cls_rows(x), query)  # [batch, hidden]
             q = g.op("Unsqueeze", first, g.constant([1], "int64"))  # [batch, 1, hidden]
             k, v, mask = self._keys_of_cls(x, layer, i)
+            if self.relative is not None:
+                mask = g.op("Add", self.relative.scores_of_first(q, k, layer), mask)
             context = self.attention(q, k, v, mask)
         else:
             q = self._turned("query", x, query, i)
             k, v = self._turned("key", x, layer.key, i), self._by_text("value", x, layer.value)
-            if window is not None:
+            if self.relative is not None:
+                context = self.attention(q, k, v, g.op("Add", self.relative.scores(q, k, layer), self.cls_mask))
+            elif window is not None:
                 context = self.windows[window].attend(q, k, v, self.attention)
             elif self.long is not None:
                 context = self.long.attend(q, k, v, self.cls_mask, self.attention)
@@ -208,7 +214,7 @@ class CpuFp32(Lowering):
 
     def _scaled(self, query: Dense) -> Dense:
         """Fold 1/sqrt(d) into the query's weights."""
-        scale = np.float32(1 / math.sqrt(self.architecture.head_size))
+        scale = np.float32(self.architecture.scale)
         return Dense(query.weight * scale, query.bias * scale)
 
     def _by_text(self, name: str, x: str, weights: Dense) -> str:
@@ -350,7 +356,7 @@ class CpuAttentions(CpuFp32):
         g, a = self.graph, self.architecture
         shape = concat(g, self.batch, 1, self.length, self.length)
         self.masks: dict[int | None, str] = {None: g.op("Expand", self.cls_mask, shape)}
-        self.long = None
+        self.long, self.relative = None, None if a.relative is None else RelativeScores(g, a, self.length)
         for window in sorted({window for window in a.windows if window is not None}):
             zero, one = g.constant(0, "int64"), g.constant(1, "int64")
             place = g.op("Range", zero, g.op("Squeeze", self.length), one)
@@ -363,7 +369,10 @@ class CpuAttentions(CpuFp32):
         g, a = self.graph, self.architecture
         q, k = self._turned("query", x, layer.query, i), self._turned("key", x, layer.key, i)  # [batch, seq, hidden]
         v, mask = self._by_text("value", x, layer.value), self.masks[a.window(i)]
-        heads, scale, mode = a.heads, 1 / math.sqrt(a.head_size), AFTER_SOFTMAX
+        if self.relative is not None:
+            scaled = g.op("Mul", q, g.constant(a.scale, "float32"))
+            mask = g.op("Add", self.relative.scores(scaled, k, layer), self.cls_mask)
+        heads, scale, mode = a.heads, a.scale, AFTER_SOFTMAX
         context, _, _, weights = g.ops(
             "Attention", 4, q, k, v, mask, q_num_heads=heads, kv_num_heads=heads, scale=scale, qk_matmul_output_mode=mode
         )  # [batch, seq, hidden], and [batch, heads, query, key]

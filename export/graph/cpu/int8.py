@@ -6,7 +6,6 @@ the next. Only the residual and the head are float32. Feed-forwards that ``Quant
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,7 +29,7 @@ class CpuInt8(Bf16Products):
 
     def _scaled(self, query: Dense) -> Dense:
         """Fold 1/sqrt(d) into the scales."""
-        return _int8(query).times(1 / math.sqrt(self.architecture.head_size))
+        return _int8(query).times(self.architecture.scale)
 
     def stored_words(self, tables: Embeddings) -> Words:
         """Words as int8 rows with their scales."""

@@ -50,6 +50,8 @@ class CpuOperators(CpuFp32):
             return (
                 f"heads of width {a.head_size} are not a multiple of {SIXTEEN}, and its attention with a window takes no others"
             )
+        if a.relative is not None:
+            return "its attention does not take relative positions"
         if a.activation not in ACTIVATIONS:
             return f"its operators know the activations {', '.join(ACTIVATIONS)}, and this model's is {a.activation}"
         return None

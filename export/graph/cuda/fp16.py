@@ -10,7 +10,6 @@ with fewer queries than keys the lengths and the starts of both, or only lengths
 from __future__ import annotations
 
 import functools
-import math
 from typing import ClassVar
 
 import numpy as np
@@ -44,6 +43,8 @@ class CudaFp16(RotaryFp16):
     @classmethod
     def unsupported(cls, a: Architecture) -> str | None:
         """Refuse what the fused operators of embeddings and attention do not take."""
+        if a.relative is not None:
+            return "its attention does not take relative positions"
         if a.thetas and a.head_size % HEAD_MULTIPLE:
             return f"heads of width {a.head_size} have no fused RoPE, it takes multiples of {HEAD_MULTIPLE}"
         return None
@@ -80,7 +81,7 @@ class CudaFp16(RotaryFp16):
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """One fused node; for only [CLS], ``MultiHeadAttention`` after three products."""
         g, a = self.graph, self.architecture
-        scale = 1 / math.sqrt(a.head_size)
+        scale = a.scale
         if not cls_only:
             if a.thetas:
                 return self.attend_rotary(x, layer, i)
@@ -114,7 +115,7 @@ class CudaFp16(RotaryFp16):
     def attend_to_all(self, q: str, k: str, v: str) -> str:
         """Attend to all keys, in one fused node: ``[batch, seq, hidden]``."""
         a = self.architecture
-        mask, scale = self._spans(self.mask, self.lengths, one_query=False), 1 / math.sqrt(a.head_size)
+        mask, scale = self._spans(self.mask, self.lengths, one_query=False), a.scale
         return self.graph.op("MultiHeadAttention", q, k, v, "", mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
     def window_blocks(self, window: int) -> Blocks:

@@ -11,7 +11,6 @@ The host computes the inputs (``fusedbert.engine.run.batches``), all int32:
 from __future__ import annotations
 
 import functools
-import math
 from typing import ClassVar
 
 import numpy as np
@@ -95,7 +94,7 @@ class CudaFp16Packed(CudaFp16):
         # One tensor, so that nothing has to be split. In the last layer too there are as many queries as keys.
         together, bias = self._project_heads(x, layer)
         inputs = (together, "", "", bias, self.offset, self.ends)
-        scale = 1 / math.sqrt(a.head_size)
+        scale = a.scale
         return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
     def _project_heads(self, x: str, layer: Layer) -> tuple[str, str]:
@@ -127,7 +126,7 @@ class CudaFp16Packed(CudaFp16):
     def attend_to_all(self, q: str, k: str, v: str) -> str:
         """Attend to all keys of a text, in one fused node: ``[tokens, hidden]``."""
         a, rows = self.architecture, (self.by_row(part) for part in (q, k, v))
-        inputs, scale = (*rows, "", self.offset, self.ends), 1 / math.sqrt(a.head_size)
+        inputs, scale = (*rows, "", self.offset, self.ends), a.scale
         return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
     def window_blocks(self, window: int) -> RowBlocks:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import functools
-import math
 from typing import Protocol
 
 import numpy as np
@@ -104,7 +103,7 @@ class RotaryFp16(Lowering):
     def attend_in_window(self, q: str, k: str, v: str, mask: str) -> str:
         """Attend to the keys of a block."""
         a = self.architecture
-        scale = 1 / math.sqrt(a.head_size)
+        scale = a.scale
         return self.graph.op("MultiHeadAttention", q, k, v, "", "", mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
 
     def attend_rotary(self, x: str, layer: Layer, i: int) -> str:

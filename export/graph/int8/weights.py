@@ -218,7 +218,7 @@ class QuantizedWeights:
     def layer(self, i: int) -> Layer:
         """Return layer ``i``; its normalizations shift and smooth for the products after them."""
         a, params = self.weights.architecture, self.params[i]
-        layer = fold_biases(self.weights.layer(i), rotary=bool(a.thetas))
+        layer = fold_biases(self.weights.layer(i), keys_biased=a.keys_biased)
         following = self.params[i + 1].query if i + 1 < len(self.params) else None
         context = params.attention_output
         key, value = _quantize(layer.key, params.query), _quantize(layer.value, params.query)
@@ -229,9 +229,7 @@ class QuantizedWeights:
         layer = dataclasses.replace(
             layer,
             query=_quantize(layer.query, params.query),
-            key=key
-            if a.thetas
-            else dataclasses.replace(key, bias=layer.key.bias),  # without RoPE softmax does not see the shift
+            key=key if a.keys_biased else dataclasses.replace(key, bias=layer.key.bias),  # softmax does not see the shift
             value=value,
             attention_output=attended,
             output_norm=output_norm,

@@ -14,7 +14,8 @@ from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export.checkpoint.architecture import Architecture, describe, read_config, read_labels
 from fusedbert.export.checkpoint.layouts import LAYOUTS
-from fusedbert.export.checkpoint.weights import Weights, expected_tensors
+from fusedbert.export.checkpoint.tensors import expected_tensors
+from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.parity.reference import ACTIVATIONS, forward
 from fusedbert.export.parity.texts import check_set
 from fusedbert.export.tokenizer import Tokenization
@@ -22,6 +23,15 @@ from fusedbert.export.tokenizer import Tokenization
 FAMILIES = tuple(family for layout in LAYOUTS for family in layout.families)
 GRID = np.linspace(-12, 12, 201)
 SMALL = {"num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 4}
+V3 = {
+    "relative_attention": True,
+    "position_biased_input": False,
+    "pos_att_type": "c2p|p2c",
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_buckets": 32,
+    "max_position_embeddings": 64,
+}
 PADDING: dict[str, dict[str, Any]] = {family: {"pad_token_id": 0} if family == "modernbert" else {} for family in FAMILIES}
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((family, {}) for family in FAMILIES),
@@ -29,6 +39,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *((family, {**SMALL, "hidden_act": "relu", "activation": "gelu_new"}) for family in FAMILIES),
     *((family, {"pad_token_id": 7, "max_position_embeddings": 41, "intermediate_size": 12}) for family in FAMILIES),
     *((family, {"pad_token_id": None}) for family in ("bert", "distilbert", "electra")),
+    ("deberta-v2", {**SMALL, **V3}),
+    ("deberta-v2", {**SMALL, **V3, "share_att_key": False, "type_vocab_size": 2, "position_biased_input": True}),
+    ("deberta-v2", {**SMALL, **V3, "share_att_key": False, "pos_att_type": ["c2p"], "norm_rel_ebd": "none"}),
+    ("deberta-v2", {**SMALL, **V3, "position_buckets": -1, "embedding_size": 20, "max_relative_positions": 40}),
+    ("mpnet", {**SMALL, "relative_attention_num_buckets": 40}),
+    ("albert", {**SMALL, "num_hidden_groups": 2, "embedding_size": 24}),
     ("bert", {"layer_norm_eps": 0.0}),
     ("bert", {"layer_norm_eps": 1e-5}),
     ("electra", {"embedding_size": 256}),
@@ -63,9 +79,15 @@ def test_the_description_matches_the_modules_of_transformers(tmp_path: Path, fam
     known = [*layout.ignored, r"\.position_ids$"]
     assert expected == {name: shape for name, shape in state.items() if not any(re.search(known_, name) for known_ in known)}
     norms = [module.eps for module in modules.values() if isinstance(module, torch.nn.LayerNorm)]
-    assert norms == [architecture.norm_eps] * (1 + 2 * architecture.layers + ("head_norm" in layout.head))
+    others = 1 + ("head_norm" in layout.head) + ("relative_norm" in layout.relative)
+    assert norms == [architecture.norm_eps] * (2 * distinct_layers(architecture) + others)
     _same_activation(modules, architecture)
     _same_heads_and_positions(model, architecture, follow=layout.positions_follow_padding)
+
+
+def distinct_layers(architecture: Architecture) -> int:
+    """ALBERT's groups of layers share their modules."""
+    return architecture.groups or architecture.layers
 
 
 def _same_activation(modules: dict[str, Any], architecture: Architecture) -> None:
@@ -80,7 +102,7 @@ def _same_activation(modules: dict[str, Any], architecture: Architecture) -> Non
     ]
     heads = [each for each in found if each[0].endswith(("Pooler", "Head"))]  # hard-coded in RoBERTa and DistilBERT
     assert len(heads) == (architecture.family in ("bert", "electra", "modernbert"))
-    assert len(found) == architecture.layers + len(heads)
+    assert len(found) == distinct_layers(architecture) + len(heads)
     for name, function in found:
         kind = architecture.head[0].activation if name.endswith(("Pooler", "Head")) else architecture.activation
         np.testing.assert_allclose(ACTIVATIONS[str(kind)](GRID), function(torch.from_numpy(GRID)).numpy(), atol=1e-9, rtol=0)
@@ -89,16 +111,20 @@ def _same_activation(modules: dict[str, Any], architecture: Architecture) -> Non
 def _same_heads_and_positions(model: Any, architecture: Architecture, *, follow: bool) -> None:
     import torch
 
-    kinds = ("SelfAttention", "ModernBertAttention")
+    kinds = ("SelfAttention", "ModernBertAttention", "AlbertAttention")
     parts = [module for module in model.modules() if type(module).__name__.endswith(kinds)]
     heads = {getattr(getattr(part, "config", part), "num_attention_heads", None) or part.n_heads for part in parts}
-    assert (len(parts), heads) == (architecture.layers, {architecture.heads})
+    assert (len(parts), heads) == (distinct_layers(architecture), {architecture.heads})
     embeddings = model.base_model.embeddings
-    assert hasattr(embeddings, "create_position_ids_from_input_ids") == follow
+    counted = getattr(embeddings, "create_position_ids_from_input_ids", None)
+    if architecture.family == "mpnet":
+        from transformers.models.mpnet.modeling_mpnet import create_position_ids_from_input_ids as counted
+    assert (counted is not None) == follow
     assert (architecture.position_offset > 0) == follow
     if follow:
         padding = embeddings.padding_idx
-        positions = embeddings.create_position_ids_from_input_ids(torch.tensor([[9, 9, padding, 9]]), padding).tolist()[0]
+        assert counted is not None
+        positions = counted(torch.tensor([[9, 9, padding, 9]]), padding).tolist()[0]
         offset = architecture.position_offset
         assert positions == [offset, offset + 1, architecture.padding_id, offset + 2]
 
@@ -114,7 +140,8 @@ def test_the_defaults_are_those_of_the_config_classes(family: str) -> None:
         if hasattr(theirs, own):
             assert (name, getattr(theirs, own)) == (name, value)
         else:
-            assert family == "distilbert" and name in ("type_vocab_size", "layer_norm_eps"), name
+            absent = {"distilbert": ("type_vocab_size", "layer_norm_eps"), "mpnet": ("type_vocab_size",)}
+            assert name in absent[family], name
 
 
 @pytest.mark.parametrize(

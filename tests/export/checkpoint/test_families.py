@@ -16,7 +16,18 @@ from fusedbert.export.parity.reference import forward
 from fusedbert.export.parity.texts import check_set
 from fusedbert.export.tokenizer import Tokenization
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert")
+FAMILIES = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "deberta-v2",
+    "mpnet",
+    "albert",
+)
 CASES = [
     *((family, {}) for family in FAMILIES),
     ("bert", {"num_labels": 1}),
@@ -33,6 +44,14 @@ CASES = [
     ("bert", {"type_vocab_size": 1}),
     ("bert", {"dtype": "float16"}),
     ("roberta", {"dtype": "bfloat16"}),
+    ("deberta-v2", {"share_att_key": False, "position_biased_input": True, "type_vocab_size": 2}),
+    ("deberta-v2", {"pos_att_type": "c2p", "share_att_key": False, "norm_rel_ebd": "none", "type_vocab_size": 1}),
+    ("deberta-v2", {"pos_att_type": ["p2c"], "share_att_key": False, "position_buckets": -1, "pooler_hidden_act": "tanh"}),
+    ("deberta-v2", {"embedding_size": 20, "position_buckets": 6, "max_relative_positions": 12}),
+    ("deberta-v2", {"relative_attention": False, "position_biased_input": True, "embedding_size": 20}),
+    ("mpnet", {"num_labels": 3, "relative_attention_num_buckets": 34}),
+    ("albert", {"num_hidden_groups": 2, "num_hidden_layers": 5, "hidden_act": "gelu"}),
+    ("albert", {"embedding_size": 48}),
     ("modernbert", {"classifier_pooling": "mean"}),
     ("modernbert", {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True, "num_labels": 3}),
     ("modernbert", {"hidden_activation": "silu", "classifier_activation": "relu", "num_hidden_layers": 5, "num_labels": 1}),

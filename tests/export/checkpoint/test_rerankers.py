@@ -362,7 +362,7 @@ def test_texts_to_be_lowercased_need_a_tokenizer_that_does(build: Build, tmp_pat
         ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length = 2, expected 3 tokens or more"),
         ("config.json", {"hidden_size": 64}, "hidden size of 64, and the head takes vectors of 48"),
         ("config.json", {"num_hidden_layers": 9}, "does not hold a bert encoder as its config.json says"),
-        ("config.json", {"model_type": "mpnet"}, "model_type is 'mpnet', built directly are"),
+        ("config.json", {"model_type": "longformer"}, "model_type is 'longformer', built directly are"),
         ("config_sentence_transformers.json", {"activation_fn": "torch.nn.Tanh"}, "activation_fn = 'torch.nn.Tanh', expected"),
     ],
 )
