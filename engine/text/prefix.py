@@ -18,6 +18,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
+from ..errors import without_panic
 from .encode import LONG, naming
 from .inputs import Text
 from .squeeze import Squeezer
@@ -34,6 +35,7 @@ _PIECE = 1 << 17
 _SPLITTERS = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
 _PRE_TOKENIZERS = _SPLITTERS | {"Punctuation", "Digits", "Metaspace"}
 _MAPPINGS = frozenset({"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD"})
+_RUNS = (" {2,}", r"\s{2,}|[\n\r\t]")  # the latter is DeBERTa's
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _NORMALIZERS = _MAPPINGS | {"Strip", "Nmt", "Precompiled", "Prepend"}
 
@@ -274,8 +276,19 @@ class Shortener:
             fits = plain and known and (self._byte_level or self._falls_back)
         else:
             sampled = getattr(model, "alpha", None) or getattr(model, "nbest_size", None)  # later than tokenizers 0.20
-            fits = name == "Unigram" and not sampled and model.token_to_id("<0x00>") is None
+            fits = name == "Unigram" and not sampled and not _writes_bytes(model)
         return max(map(len, self._raw.get_vocab(with_added_tokens=False))) if fits else 0
+
+
+def _writes_bytes(model: Any) -> bool:
+    """Return whether a Unigram writes an unknown character as bytes; a vocabulary may have bytes that are not in use."""
+    if model.token_to_id("<0x00>") is None:
+        return False
+    try:
+        with without_panic():
+            return any(token.value.startswith("<0x") for token in model.tokenize("\U0010ffff"))
+    except Exception:  # tokenizers raises bare Exceptions, here where there is no token for unknown characters
+        return True
 
 
 def _steps(part: Any, inner: str) -> list[dict[str, Any]]:
@@ -298,8 +311,8 @@ def _looks_near(step: dict[str, Any]) -> bool:
 
 
 def _replaces(step: dict[str, Any]) -> bool:
-    """Return whether a step replaces a string, or runs of spaces."""
-    return step["type"] == "Replace" and ("String" in step["pattern"] or step["pattern"].get("Regex") == " {2,}")
+    """Return whether a step replaces a string, or runs of white space."""
+    return step["type"] == "Replace" and ("String" in step["pattern"] or step["pattern"].get("Regex") in _RUNS)
 
 
 def plain_place(text: str, start: int) -> int | None:

@@ -189,11 +189,18 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
         notes.append(
             f"{name} does not take its {' and '.join(rebuilt)} from {TOKENIZER}, which differs: in transformers 5 it "
             f"makes its own by {CONFIG}, and so does the artifact"
+            + (
+                f" (transformers 4 took the file's: where the model was trained with that, set tokenizer_class in {CONFIG} to "
+                "PreTrainedTokenizerFast)"
+                if kind.as_it_was
+                else ""
+            )
         )
-    if flattened and kind is AS_IT_IS and "model_input_names" not in files.config:
+    if flattened and kind.segments_before and "model_input_names" not in files.config:
         notes.append(
-            f"pairs run with segment 0 throughout, as transformers 5 runs a {name} whose {CONFIG} has no model_input_names "
-            f"(transformers 4 did not): if the model was trained with segments, put {json.dumps(list(_INPUTS))} there"
+            f"pairs run with segment 0 throughout, as transformers 5 runs those of a {name} if {CONFIG} has no "
+            f"model_input_names (transformers 4 did not): if the model was trained with segments, put "
+            f"{json.dumps(list(_INPUTS))} there"
         )
     side = (spec or {}).get("truncation") or {}
     return Reading(

@@ -1,7 +1,7 @@
 """Tokenizer classes of transformers, and how each builds a tokenizer from a folder's files.
 
-The same tokenizer.json gives other ids under another class. PreTrainedTokenizerFast takes the file as it is; BERT's, RoBERTa's,
-XLM-RoBERTa's and CamemBERT's take only the vocabulary, and rebuild the rest from tokenizer_config.json, as in transformers 5
+The same tokenizer.json gives other ids under another class. PreTrainedTokenizerFast takes the file as it is; the families'
+classes take only the vocabulary, and rebuild the rest from tokenizer_config.json, as in transformers 5
 (``tokenization_utils_tokenizers.py`` and the ``tokenization_*.py`` of the families).
 
 The normalizer changes characters, the pre-tokenizer cuts words, the model cuts words into pieces, the post-processor adds [CLS]
@@ -17,12 +17,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, models, processors
+from tokenizers import AddedToken, Tokenizer, processors
 
-from fusedbert.engine.artifact import LARGE, check_regular, read_regular
-from fusedbert.engine.errors import CheckpointError, without_panic
+from fusedbert.engine.errors import CheckpointError
 
 from .files import CONFIG, NAMED, TOKENIZER, Token, TokenizerFiles, token_text
+from .sources import lacking, lines, merges, pieces, vocabulary
 
 Spec = dict[str, Any]
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
@@ -35,6 +35,7 @@ _ROBERTA = {
     "cls_token": "<s>",
     "mask_token": "<mask>",
 }
+_DEBERTA = {**_BERT, "bos_token": "[CLS]", "eos_token": "[SEP]"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,10 @@ class TokenizerClass:
     segments: bool  # whether pairs have segments without ``model_input_names``
     special: Mapping[str, str] = dataclasses.field(default_factory=dict)  # default of the named special tokens
     extra: tuple[str, ...] = ()  # default of the special tokens without a name
+    spaced: tuple[str, ...] = ()  # special tokens that take the white space before them, unless the files say otherwise
+    model: str | None = None  # sentencepiece's model, which the class reads where there is no tokenizer.json
+    segments_before: bool = False  # whether pairs had segments in transformers 4, and have none in 5
+    as_it_was: bool = False  # whether transformers 4 took all of tokenizer.json
     # Builds tokenizer.json without added tokens and post-processor; None if the file is used as it is.
     steps: Callable[[TokenizerFiles, Mapping[str, str], Spec | None], Spec] | None = None
     # Sets the post-processor, once the special tokens have ids.
@@ -56,12 +61,17 @@ class TokenizerClass:
         Raises:
             CheckpointError: A file that the class needs is missing, or of another kind.
         """
-        special = {**self.special, **files.special}
+        special: dict[str, Token | None] = {**self.special, **files.special}
+        if stored is None and self.model is not None:
+            files, stored = pieces(files, self.names[0], self.model)
         if stored is not None and (padding := stored.get("padding")) is not None:
             special.setdefault("pad_token", padding["pad_token"])
+        for name in self.spaced:
+            if isinstance(token := special[name], str):
+                special[name] = AddedToken(token, lstrip=True)
         texts = {name: token_text(token) for name, token in special.items() if token is not None}
         if self.steps is None:
-            spec = stored or _lacking(files, self.names[0], TOKENIZER)
+            spec = stored or lacking(files, self.names[0], TOKENIZER)
         else:
             spec = {"version": "1.0", "added_tokens": [], "post_processor": None, **self.steps(files, texts, stored)}
         tokenizer = Tokenizer.from_str(json.dumps({**spec, "truncation": None, "padding": None}))
@@ -94,7 +104,7 @@ def add_tokens(
 
 
 def _word_piece(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
-    vocab = _vocabulary(files, stored, "WordPiece") if stored else _lines(files)
+    vocab = vocabulary(files, stored, "WordPiece") if stored else lines(files)
     unknown = _required(files, special, "unk_token")
     if unknown not in vocab and all(unknown != token.content for token in files.added.values()):
         raise CheckpointError(
@@ -124,9 +134,9 @@ def _word_piece(files: TokenizerFiles, special: Mapping[str, str], stored: Spec 
 def _byte_level(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
     """RoBERTa's steps: bytes as characters, with a space before the first word if the config has ``add_prefix_space``."""
     if stored:
-        vocab, merges = _vocabulary(files, stored, "BPE"), stored["model"]["merges"]
+        vocab, merged = vocabulary(files, stored, "BPE"), stored["model"]["merges"]
     else:
-        vocab, merges = _merges(files)
+        vocab, merged = merges(files)
     level = {"type": "ByteLevel", "add_prefix_space": files.flag("add_prefix_space", False)}
     return {
         "normalizer": None,
@@ -142,21 +152,21 @@ def _byte_level(files: TokenizerFiles, special: Mapping[str, str], stored: Spec 
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": vocab,
-            "merges": merges,
+            "merges": merged,
         },
     }
 
 
 def _xlm_roberta(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
     """XLM-RoBERTa's steps: words at white space, with a mark before each."""
-    pieces = _vocabulary(files, stored, "Unigram")
+    vocab = vocabulary(files, stored, "Unigram")
     scheme = "always" if files.config.get("add_prefix_space", True) else "never"
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
     return {
         "normalizer": _precompiled((stored or {}).get("normalizer")),
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
         "decoder": metaspace,
-        "model": {"type": "Unigram", "unk_id": 3, "vocab": pieces, "byte_fallback": False},
+        "model": {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False},
     }
 
 
@@ -165,6 +175,46 @@ def _camembert(files: TokenizerFiles, special: Mapping[str, str], stored: Spec |
     spec, unknown = _xlm_roberta(files, special, stored), special.get("unk_token")
     spec["model"]["unk_id"] = next((i for i, (piece, _) in enumerate(spec["model"]["vocab"]) if piece == unknown), 0)
     return spec
+
+
+def _deberta(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
+    """DeBERTa-v2's steps: white space as single spaces, words at spaces, and at punctuation with ``split_by_punct``."""
+    vocab = vocabulary(files, stored, "Unigram")
+    unknown = [i for i, (piece, score) in enumerate(vocab) if piece == special.get("unk_token") and score == 0]
+    lower = [{"type": "Lowercase"}] if files.flag("do_lower_case", False) else []
+    cut = [{"type": "Punctuation", "behavior": "Isolated"}] if files.flag("split_by_punct", False) else []
+    scheme = "always" if files.flag("add_prefix_space", True) else "first"
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    spaces = {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}
+    steps = [*lower, spaces, {"type": "NFC"}, {"type": "Strip", "strip_left": False, "strip_right": True}]
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": steps},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cut, metaspace]},
+        "decoder": metaspace,
+        "model": {
+            "type": "Unigram",
+            "unk_id": unknown[0] if unknown else files.config.get("unk_id", 1),
+            "vocab": vocab,
+            "byte_fallback": False,
+        },
+    }
+
+
+def _albert(files: TokenizerFiles, special: Mapping[str, str], stored: Spec | None) -> Spec:
+    """ALBERT's steps: quotes alike, accents and capitals removed unless the config keeps them, words at white space."""
+    quotes = [{"type": "Replace", "pattern": {"String": mark}, "content": '"'} for mark in ("``", "''")]
+    accents = [] if files.flag("keep_accents", False) else [{"type": "NFKD"}, {"type": "StripAccents"}]
+    lower = [{"type": "Lowercase"}] if files.flag("do_lower_case", True) else []
+    table = _precompiled((stored or {}).get("normalizer"))
+    scheme = "always" if files.flag("add_prefix_space", True) else "never"
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*quotes, *accents, *lower, *([table] if table else [])]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+        "post_processor": (stored or {}).get("post_processor"),
+        "decoder": metaspace,
+        "model": {"type": "Unigram", "unk_id": 1, "vocab": vocabulary(files, stored, "Unigram"), "byte_fallback": False},
+    }
 
 
 def _precompiled(normalizer: Spec | None) -> Spec | None:
@@ -186,6 +236,28 @@ def _roberta_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[
     ids = {token: tokenizer.token_to_id(token) or 0 for token in (sep, cls)}  # they were added, so that each has one
     trim, space = bool(files.flag("trim_offsets", True)), bool(files.flag("add_prefix_space", False))
     tokenizer.post_processor = processors.RobertaProcessing((sep, ids[sep]), (cls, ids[cls]), trim, space)
+
+
+def _albert_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, str]) -> None:
+    """BERT's, where tokenizer.json has no others."""
+    alone = not (files.folder / TOKENIZER).is_file()
+    for name in ("add_bos_token", "add_eos_token"):
+        if alone and name in files.config:
+            raise CheckpointError(
+                f"{files.folder / CONFIG} has {name}, by which transformers leaves out [CLS] and [SEP] where there is no "
+                f"{TOKENIZER}: take it out, or save a {TOKENIZER}"
+            )
+    if tokenizer.post_processor is None:
+        _bert_ends(tokenizer, files, special)
+
+
+def _mpnet_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, str]) -> None:
+    """As RoBERTa's, whatever ``trim_offsets`` and ``add_prefix_space`` say."""
+    sep, cls = (
+        (token, tokenizer.token_to_id(token) or 0)
+        for token in (_required(files, special, name) for name in ("sep_token", "cls_token"))
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(sep, cls, True, False)
 
 
 def _unigram_ends(tokenizer: Tokenizer, files: TokenizerFiles, special: Mapping[str, str]) -> None:
@@ -212,59 +284,10 @@ def _required(files: TokenizerFiles, special: Mapping[str, str], name: str) -> s
     return special[name]
 
 
-def _vocabulary(files: TokenizerFiles, stored: Spec | None, kind: str) -> Any:
-    if stored is None:
-        return _lacking(files, f"a {kind} tokenizer", TOKENIZER)
-    if (actual := stored["model"]["type"]) != kind:
-        raise CheckpointError(
-            f"{files.folder / TOKENIZER} is {actual}, and the checkpoint's tokenizer class is made for {kind}: "
-            f"if the file is right, set tokenizer_class in {CONFIG} to PreTrainedTokenizerFast"
-        )
-    return stored["model"]["vocab"]
-
-
-def _lines(files: TokenizerFiles) -> dict[str, int]:
-    """Read vocab.txt; only newlines end a line, because other separators may be pieces."""
-    path = files.folder / "vocab.txt"
-    if not path.is_file():
-        return dict(_lacking(files, "BertTokenizer", "vocab.txt"))
-    try:
-        text = read_regular(path, LARGE).decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as UTF-8 ({error}): save the tokenizer again") from None
-    lines = text.split("\n")
-    # Blanks at the end do not belong to a piece, unless it has only blanks.
-    return {line.rstrip() or line.rstrip(" \t\r"): i for i, line in enumerate(lines[:-1] if not lines[-1] else lines)}
-
-
-def _merges(files: TokenizerFiles) -> tuple[dict[str, int], list[Any]]:
-    paths = [files.folder / name for name in ("vocab.json", "merges.txt")]
-    if not all(path.is_file() for path in paths):
-        return _lacking(files, "RobertaTokenizer", "vocab.json and merges.txt"), []
-    try:
-        for path in paths:
-            check_regular(path.stat(), LARGE)
-        with without_panic():
-            vocab, merges = models.BPE.read_file(*map(str, paths))
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise CheckpointError(f"{paths[0]} and merges.txt cannot be read ({error}): save the tokenizer again") from None
-    return vocab, merges
-
-
-def _lacking(files: TokenizerFiles, name: str, wanted: str) -> Any:
-    held = ", ".join(sorted(path.name for path in files.folder.iterdir() if path.name in _KNOWN))
-    raise CheckpointError(
-        f"{files.folder} holds no {TOKENIZER}{'' if wanted == TOKENIZER else f', nor {wanted}'}, which {name} reads "
-        f"(found: {held or 'no tokenizer at all'}): save the tokenizer with transformers, tokenizer.save_pretrained(folder)"
-    )
-
-
-_MODELS = ("spiece.model", "sentencepiece.bpe.model", "spm.model")
-_KNOWN = (TOKENIZER, "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", *_MODELS)
-
 AS_IT_IS = TokenizerClass(
     names=("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"),  # the first with Fast behind it
     segments=False,
+    segments_before=True,
     finish=_no_ends,
 )
 BERT = TokenizerClass(
@@ -288,7 +311,34 @@ XLM_ROBERTA = TokenizerClass(
 CAMEMBERT = dataclasses.replace(
     XLM_ROBERTA, names=("CamembertTokenizer",), extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"), steps=_camembert
 )
-CLASSES = (AS_IT_IS, BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT)
+DEBERTA = TokenizerClass(
+    names=("DebertaV2Tokenizer",),
+    segments=True,
+    special=_DEBERTA,
+    model="spm.model",
+    as_it_was=True,
+    steps=_deberta,
+    finish=_bert_ends,
+)
+ALBERT = TokenizerClass(
+    names=("AlbertTokenizer",),
+    segments=False,
+    segments_before=True,
+    special={**_DEBERTA, "unk_token": "<unk>", "pad_token": "<pad>"},
+    model="spiece.model",
+    as_it_was=True,
+    steps=_albert,
+    finish=_albert_ends,
+)
+MPNET = TokenizerClass(
+    names=("MPNetTokenizer",),
+    segments=False,
+    special={**_ROBERTA, "unk_token": "[UNK]"},
+    spaced=("mask_token",),
+    steps=_word_piece,
+    finish=_mpnet_ends,
+)
+CLASSES = (AS_IT_IS, BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DEBERTA, ALBERT, MPNET)
 OF_FAMILY: Mapping[str, TokenizerClass] = {
     "bert": BERT,
     "distilbert": BERT,
@@ -297,6 +347,9 @@ OF_FAMILY: Mapping[str, TokenizerClass] = {
     "xlm-roberta": XLM_ROBERTA,
     "camembert": CAMEMBERT,
     "modernbert": AS_IT_IS,
+    "deberta-v2": DEBERTA,
+    "albert": ALBERT,
+    "mpnet": MPNET,
 }
 """The class of a ``model_type`` if no file names one."""
 

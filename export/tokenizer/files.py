@@ -33,6 +33,7 @@ class TokenizerFiles:
     added: Mapping[int, AddedToken]  # added tokens by id, of which transformers uses only the order
     special: Mapping[str, Token | None]  # named special tokens, also with names that only this model has
     extra: tuple[Token, ...]  # special tokens without a name
+    listed: bool = False  # whether they are extra_special_tokens, the newer key, be it an empty list
 
     def flag(self, name: str, default: bool | None) -> bool | None:
         """Return a switch of tokenizer_config.json, None only if ``default`` is; raise ``CheckpointError`` for other values."""
@@ -56,7 +57,7 @@ def read_files(folder: Path) -> TokenizerFiles:
         raise CheckpointError(f"{folder / CONFIG} has model_input_names = {shown(names)}, expected a list of names: mend it")
     more = {} if "added_tokens_decoder" in config else read_json(folder / "special_tokens_map.json", "tokenizer") or {}
     try:
-        own, listed, extra = _unnamed(config, more)
+        own, listed, extra, current = _unnamed(config, more)
         config |= {name: value for name, value in more.items() if name in NAMED}
         if "added_tokens_decoder" in config:
             added = {int(i): _dict_token(value) for i, value in config["added_tokens_decoder"].items()}
@@ -70,14 +71,15 @@ def read_files(folder: Path) -> TokenizerFiles:
         raise CheckpointError(
             f"the tokenizer files of {folder} have a token in an unknown form ({error}): save the tokenizer again"
         ) from None
-    return TokenizerFiles(folder=folder, config=config, added=added, special=special, extra=tokens)
+    return TokenizerFiles(folder=folder, config=config, added=added, special=special, extra=tokens, listed=current)
 
 
-def _unnamed(config: Mapping[str, Any], more: Mapping[str, Any]) -> tuple[dict[str, Token], list[Any], list[Any]]:
+def _unnamed(config: Mapping[str, Any], more: Mapping[str, Any]) -> tuple[dict[str, Token], list[Any], list[Any], bool]:
     """Find the special tokens without a standard name, in tokenizer_config.json and special_tokens_map.json.
 
     ``extra_special_tokens`` is a list, or an object of names; its older name ``additional_special_tokens`` counts if the newer
-    key is missing or was an object. Return tokens by the model's names, ``extra_special_tokens``, and all without a name.
+    key is missing or was an object. Return tokens by the model's names, ``extra_special_tokens``, all without a name, and
+    whether ``extra_special_tokens`` has these.
     """
     extra, current = config.get("extra_special_tokens"), "extra_special_tokens" in config
     additional = config.get("additional_special_tokens")
@@ -98,7 +100,7 @@ def _unnamed(config: Mapping[str, Any], more: Mapping[str, Any]) -> tuple[dict[s
         extra, current = [*(extra or []), *(_special(token) for token in further)], True
     additional = more.get("additional_special_tokens", additional)
     own = {name: _token(value) for name, value in {**typed, **explicit}.items()}
-    return own, list(extra or []), list((extra if current else additional) or [])
+    return own, list(extra or []), list((extra if current else additional) or []), current
 
 
 def token_text(token: Token) -> str:

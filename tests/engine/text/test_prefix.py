@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 
@@ -121,6 +122,21 @@ def unigrams(r: random.Random) -> Tokenizer:
     return tokenizer
 
 
+def debertas(r: random.Random) -> Tokenizer:
+    """Return a Unigram with DeBERTa's steps, as transformers 5 makes them, and at times bytes that are not in use."""
+    tokenizer = unigrams(r)
+    if r.random() < 0.3:
+        pieces = [*json.loads(tokenizer.to_str())["model"]["vocab"], *((f"<0x{byte:02X}>", 0.0) for byte in range(256))]
+        tokenizer.model = models.Unigram([(piece, score) for piece, score in pieces], 0, r.random() < 0.3)
+    lower = [normalizers.Lowercase()] if r.random() < 0.3 else []
+    spaces = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+    tokenizer.normalizer = normalizers.Sequence([*lower, spaces, normalizers.NFC(), normalizers.Strip(left=False, right=True)])
+    cut = [pre_tokenizers.Punctuation("isolated")] if r.random() < 0.3 else []
+    space = pre_tokenizers.Metaspace(prepend_scheme=r.choice(["always", "first"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cut, space])
+    return tokenizer
+
+
 def letters_in_ties(r: random.Random) -> Tokenizer:
     """Return a Unigram whose tokens of a run depend on where it ends."""
     strings = {"".join(r.choice("abb中") for _ in range(r.choice([1, 2, 3, 4, 7]))) for _ in range(r.choice([2, 4, 8]))}
@@ -130,7 +146,7 @@ def letters_in_ties(r: random.Random) -> Tokenizer:
     return tokenizer
 
 
-MAKERS = [words_by_piece, words_by_piece, bytes_in_pairs, unigrams, pieces_and_bytes]
+MAKERS = [words_by_piece, words_by_piece, bytes_in_pairs, unigrams, debertas, pieces_and_bytes]
 
 
 def random_tokenizer(r: random.Random) -> Tokenizer:
@@ -275,6 +291,7 @@ def test_work_on_a_text_without_spaces_is_bounded(name: str, left: bool) -> None
         *((byte_level, name) for name in ("letters", "punctuation", "Chinese", "base64", "new lines", "emoji", "English")),
         # not of "......", whose tokens a Unigram may choose by the run's end, nor of unknown characters, which are one token
         *((lambda: unigrams(random.Random(5)), name) for name in ("Chinese", "base64", "English")),
+        *((lambda: debertas(random.Random(5)), name) for name in ("Chinese", "base64", "English")),
         # not of new lines, which a [MASK] behind them would take
         *((modernbert_bytes, name) for name in ("letters", "punctuation", "Chinese", "base64", "emoji", "English")),
         *((gemma_pieces, name) for name in ("letters", "punctuation", "Chinese", "base64", "new lines", "emoji", "English")),

@@ -266,7 +266,8 @@ def test_an_unknown_class_is_refused_even_with_a_complete_tokenizer_json(tmp_pat
 
 def test_a_class_that_only_transformers_knows_is_read_through_it(tmp_path: Path) -> None:
     word_piece(lowercase=False).save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MPNetTokenizer", "cls_token": "[CLS]"}))
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "FunnelTokenizer", **names}))
     tokens, judge = read(tmp_path), judge_of(tmp_path)
     for text, pair in (("the GOOD film", None), ("a café", "is bad")):
         assert found(tokens, text, pair) == expected(judge, text, pair, 40)
