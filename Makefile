@@ -16,7 +16,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := models/sst2-mini
 ARTIFACT := artifacts/sst2-mini
 EXPORTER := $(wildcard export/*.py export/*/*.py) engine/artifact/__init__.py
-KERNELS := setup.py $(wildcard engine/kernels/*.[ch] engine/kernels/*/*.[ch])
+KERNELS := setup.py $(wildcard engine/kernels/*.[ch] engine/kernels/*/*.[ch] engine/kernels/*/*/*.[ch])
 
 # A release's files have the date of the last commit in them, so that whoever builds it gets the same bytes.
 SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),946684800)

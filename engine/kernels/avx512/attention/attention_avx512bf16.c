@@ -4,10 +4,10 @@
  */
 #include <string.h>
 
-#include "../any_width/attention.h"
-#include "../levels.h"
-#include "avx512.h"
-#include "bf16.h"
+#include "../../any_width/attention.h"
+#include "../../levels.h"
+#include "../avx512.h"
+#include "../bf16.h"
 
 TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
