@@ -23,8 +23,13 @@ _WORDS: Mapping[Kernels, Mapping[str, tuple[str, str]]] = {
         "dense_int8": ("products", f"{DOMAIN}:Dense"),
         "dense_bf16": ("products in bfloat16", f"{DOMAIN}:Bf16DenseAddNorm"),
         "attention": ("attention", f"{DOMAIN}:Attention"),
+        "disentangled": ("disentangled attention", f"{DOMAIN}:DisentangledAttention"),
     },
-    Kernels.BF16: {"dense_bf16": ("products", f"{DOMAIN}:Bf16Dense"), "attention": ("attention", f"{DOMAIN}:Bf16Attention")},
+    Kernels.BF16: {
+        "dense_bf16": ("products", f"{DOMAIN}:Bf16Dense"),
+        "attention": ("attention", f"{DOMAIN}:Bf16Attention"),
+        "disentangled": ("disentangled attention", f"{DOMAIN}:Bf16DisentangledAttention"),
+    },
     Kernels.FP32: {
         "norm": ("LayerNormalization", "LayerNormalization"),
         "gelu": ("Gelu", "Gelu"),

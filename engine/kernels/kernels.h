@@ -71,6 +71,37 @@ struct attention {
 };
 static inline size_t attention_units(const struct attention *a) { return a->batch * a->heads; }
 
+/* Attention with DeBERTa's disentangled scores (He et al. 2021): q_i k_j + q_i K[b(i - j)] + k_j Q[b(i - j)], where K and Q have a row
+ * for each bucket of distances, and b never falls and rises by 1 at most. Q is scaled as q is. There is no window, and queries are
+ * as many as keys or the first alone. A unit is one head of one text, and texts follow each other before heads.
+ */
+enum { SPARE = 16, SLOTS = 64 }; /* zeros behind a table's buckets; units that may run at the same time */
+
+struct disentangled {
+    struct attention attention; /* first, as scratch() takes it; its scratch is so many bytes for each of slots_of() */
+    const bf16 *position_key, *position_query; /* K and Q, [heads, head / 2, columns, 2]; one of the two may be NULL */
+    size_t columns;                  /* the buckets, and SPARE */
+    const int32_t *rising, *falling; /* b(i - j) is rising[middle + i - j] and falling[middle + j - i]: lay_out_buckets() */
+    size_t middle;
+    uint64_t free; /* slots of the scratch that no unit uses, as bits; all of slots_of() when a run begins */
+};
+static inline size_t slots_of(const struct attention *a) {
+    return attention_units(a) < SLOTS ? attention_units(a) : SLOTS;
+}
+
+/* Write the buckets of all distances in a text of so many keys, rising and falling, as 2 bucket_numbers(keys) numbers to out.
+ * buckets: those of -(reach - 1) to reach - 1; farther ones are as the last. */
+static inline size_t bucket_numbers(size_t keys) { return 2 * ((keys + 15) / 16 * 16) - 1; }
+static inline void lay_out_buckets(struct disentangled *d, const int64_t *buckets, size_t reach, int32_t *out) {
+    const size_t count = bucket_numbers(d->attention.keys), middle = count / 2;
+    for (size_t i = 0; i < count; i++) {
+        const size_t at = i + reach - 1 < middle ? 0 : i + reach - 1 - middle; /* of the distance i - middle */
+        out[i] = out[2 * count - 1 - i] = (int32_t)buckets[at < 2 * reach - 2 ? at : 2 * reach - 2];
+    }
+    d->rising = out, d->falling = out + count, d->middle = middle;
+    d->free = ~(uint64_t)0 >> (SLOTS - slots_of(&d->attention));
+}
+
 /* Layer normalization over the last axis (Ba et al. 2016), of x or of x + factor residual. Where the norm comes before the next
  * layer, the sum itself goes on as the residual: y is the sum then, and only y8 or y16 is normalized.
  */
@@ -133,7 +164,7 @@ static inline size_t gelu_units(const struct gelu *g) { return (g->count + GELU_
 struct kernel {
     void (*unit)(void *operation, size_t unit);                                  /* compute one unit of the struct */
     void (*offsets)(const struct dense *d, int32_t zero_point, int32_t *offset); /* dense in int8: fill in offset */
-    size_t (*scratch)(const struct attention *a); /* attention only: bytes that one unit needs, a multiple of 64 */
+    size_t (*scratch)(const struct attention *a); /* attention: bytes that one unit needs, a multiple of 64 */
     double cost; /* nanoseconds of one thread, roughly: of a multiply-add (dense, attention), of a number (norm, gelu, embed) */
 };
 

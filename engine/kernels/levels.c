@@ -2,7 +2,7 @@
 #include "levels.h"
 
 extern const struct kernel dense_avx512vnni, dense_avx512bf16, dense_avx512, attention_avx512bf16, attention_avx512vnni, norm_avx512,
-    gelu_avx512, embed_int8_avx512, embed_bf16_avx512;
+    disentangled_avx512bf16, gelu_avx512, embed_int8_avx512, embed_bf16_avx512;
 extern const struct kernel dense_avx512vnni_256, dense_avxvnni, attention_avx512vnni_256, attention_avxvnni, norm_avx2, embed_avx2;
 
 /* Best first. A user forces a level by its name. The last one runs everywhere, and leaves everything to ONNX Runtime. */
@@ -10,7 +10,7 @@ const struct level LEVELS[MAX_LEVELS] = {
     {"avx512bf16", AVX512 | AVX512_VNNI | AVX512_BF16,
      {[DENSE_INT8] = &dense_avx512vnni, [DENSE_BF16] = &dense_avx512bf16, [DENSE_FP32] = &dense_avx512,
       [ATTENTION] = &attention_avx512bf16, [NORM] = &norm_avx512, [GELU_ALONE] = &gelu_avx512,
-      [EMBED_INT8] = &embed_int8_avx512, [EMBED_BF16] = &embed_bf16_avx512}},
+      [EMBED_INT8] = &embed_int8_avx512, [EMBED_BF16] = &embed_bf16_avx512, [DISENTANGLED] = &disentangled_avx512bf16}},
     {"avx512vnni", AVX512 | AVX512_VNNI,
      {[DENSE_INT8] = &dense_avx512vnni, [DENSE_FP32] = &dense_avx512, [ATTENTION] = &attention_avx512vnni, [NORM] = &norm_avx512,
       [GELU_ALONE] = &gelu_avx512, [EMBED_INT8] = &embed_int8_avx512}},

@@ -17,7 +17,7 @@ struct cpuid {
 unsigned features_of(const struct cpuid *c);
 unsigned cpu_features(void); /* of this processor */
 
-enum operation { DENSE_INT8, DENSE_BF16, DENSE_FP32, ATTENTION, NORM, GELU_ALONE, EMBED_INT8, EMBED_BF16, OPERATIONS };
+enum operation { DENSE_INT8, DENSE_BF16, DENSE_FP32, ATTENTION, NORM, GELU_ALONE, EMBED_INT8, EMBED_BF16, DISENTANGLED, OPERATIONS };
 
 struct level {
     const char *name;

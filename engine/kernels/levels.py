@@ -18,7 +18,17 @@ from ..errors import DeviceError
 # The dot in front of the suffix keeps code that imports every module of a package from taking the library for one.
 _FILE = "fusedbert_kernels.x86_64" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 # In the order of levels.h.
-_OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu", "embed_int8", "embed_bf16")
+_OPERATIONS = (
+    "dense_int8",
+    "dense_bf16",
+    "dense_fp32",
+    "attention",
+    "norm",
+    "gelu",
+    "embed_int8",
+    "embed_bf16",
+    "disentangled",
+)
 
 
 class Kernels(enum.StrEnum):

@@ -8,11 +8,12 @@
  *   Bf16DenseAddPreNorm  y = x W + b + residual, and y16 = norm(y)
  *   Bf16Attention      y16 = softmax(q k^T) v for each head, side by side
  *   Bf16WindowAttention  the same for the keys at most window before or after a query
+ *   Bf16DisentangledAttention  the same of scores with positions, as in int8
  *   Bf16Embed          y   = norm(word + position + segment), and y16; the words are float16
  *
  * x, W and y16 are bfloat16; the rest, sums too, is float32. As in int8 each is also a function of the model.
  */
-#include "encoder.h"
+#include "disentangled.h"
 #include "inputs.h"
 
 /* The inputs of a product: x, weight, bias. The number of outputs is an attribute, because panels are rounded up. */
@@ -64,6 +65,11 @@ static OrtStatus *window_attention_create(const struct custom_op *self, const Or
     return window_of(ort, info, kernel);
 }
 
+static OrtStatus *disentangled_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    TRY(attention_create(self, ort, info, kernel));
+    return disentangled_start(self, ort, info, kernel, 4);
+}
+
 static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     return embed_start(ort, info, kernel, self->level->kernels[EMBED_BF16]);
 }
@@ -89,6 +95,8 @@ static const struct custom_op OPERATORS[] = {
               1 << DENSE_BF16 | 1 << ATTENTION),
     CUSTOM_OP("Bf16WindowAttention", "hhhl", "h", window_attention, attention_kernel, attention_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << ATTENTION),
+    CUSTOM_OP("Bf16DisentangledAttention", "hhhlHHl", "h", disentangled, disentangled_kernel, attention_destroy, IDENTITY,
+              1 << DENSE_BF16 | 1 << DISENTANGLED),
     CUSTOM_OP("Bf16Embed", "lLeFFff", "fh", embed, embed_kernel, free, IDENTITY, 1 << EMBED_BF16),
 };
 

@@ -178,23 +178,39 @@ static inline OrtStatus *attention_inputs(const OrtApi *ort, OrtKernelContext *c
     return NULL;
 }
 
+/* Allocate a result like the queries, and scratch memory of so many bytes for each slot. */
+static inline OrtStatus *attention_memory(const struct attention_kernel *self, OrtKernelContext *context, struct attention *a,
+                                          size_t slots, void **scratch) {
+    const OrtApi *ort = self->ort;
+    const int64_t shape[3] = {(int64_t)a->batch, (int64_t)a->queries, (int64_t)(a->heads * a->head)};
+    *scratch = NULL;
+    TRY(output(ort, context, 0, shape, 3, a->format == BFLOAT16 ? (void *)&a->y16 : (void *)&a->y8));
+    if (!a->batch || !a->queries) return NULL;
+    TRY(AllocatorAlloc(self->allocator, slots * self->attend->scratch(a) + 64, scratch));
+    a->scratch = (char *)(((uintptr_t)*scratch + 63) / 64 * 64);
+    return NULL;
+}
+
+/* Run attention whose struct begins with a, at so many times the cost of plain attention, and give back the scratch memory. */
+static inline OrtStatus *attention_run(const struct attention_kernel *self, OrtKernelContext *context, struct attention *a,
+                                       double times, void *scratch) {
+    const OrtApi *ort = self->ort;
+    const size_t seen = a->window && 2 * a->window < a->keys ? 2 * a->window : a->keys;
+    const double products = 2.0 * times * (double)(a->batch * a->queries + 16) * (double)(seen * a->heads * a->head);
+    OrtStatus *status = parallel_for(ort, context, self->attend, attention_units(a), products, a);
+    OrtStatus *freed = AllocatorFree(self->allocator, scratch);
+    if (status && freed) ReleaseStatus(freed);
+    return status ? status : freed;
+}
+
 static inline OrtStatus *attention_compute(void *kernel, OrtKernelContext *context) {
     const struct attention_kernel *self = kernel;
     const OrtApi *ort = self->ort;
     struct attention a = self->attention;
-    TRY(attention_inputs(ort, context, &a));
-    const int64_t shape[3] = {(int64_t)a.batch, (int64_t)a.queries, (int64_t)(a.heads * a.head)};
-    TRY(output(ort, context, 0, shape, 3, a.format == BFLOAT16 ? (void *)&a.y16 : (void *)&a.y8));
-    if (!a.batch || !a.queries) return NULL;
     void *scratch;
-    TRY(AllocatorAlloc(self->allocator, attention_units(&a) * self->attend->scratch(&a) + 64, &scratch));
-    a.scratch = (char *)(((uintptr_t)scratch + 63) / 64 * 64);
-    const size_t seen = a.window && 2 * a.window < a.keys ? 2 * a.window : a.keys;
-    const double products = 2.0 * (double)(a.batch * a.queries + 16) * (double)(seen * a.heads * a.head);
-    OrtStatus *status = parallel_for(ort, context, self->attend, attention_units(&a), products, &a);
-    OrtStatus *freed = AllocatorFree(self->allocator, scratch);
-    if (status && freed) ReleaseStatus(freed);
-    return status ? status : freed;
+    TRY(attention_inputs(ort, context, &a));
+    TRY(attention_memory(self, context, &a, attention_units(&a), &scratch));
+    return scratch ? attention_run(self, context, &a, 1, scratch) : NULL;
 }
 
 static inline OrtStatus *attention_start(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info,

@@ -8,6 +8,7 @@
  *   DenseAddPreNorm  y = x W + b + factor residual, and y8 = norm(y)
  *   Attention      y8 = softmax(q k^T) v for each head, side by side
  *   WindowAttention  the same for the keys at most window before or after a query
+ *   DisentangledAttention  the same of scores with positions, softmax(q k^T + q K[b(i - j)] + k Q[b(i - j)]) v
  *   Embed          y  = norm(word + position + segment), and y8; positions and segments may be left out
  *   Lengths        the number of each text's tokens
  *
@@ -15,7 +16,7 @@
  * name, in standard operators: ONNX Runtime runs it where this library is not registered, or at a level without a kernel for
  * it.
  */
-#include "encoder.h"
+#include "disentangled.h"
 #include "inputs.h"
 
 static OrtStatus *rounding_of(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct rounding *rounding) {
@@ -101,6 +102,11 @@ static OrtStatus *window_attention_create(const struct custom_op *self, const Or
     return window_of(ort, info, kernel);
 }
 
+static OrtStatus *disentangled_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
+    TRY(attention_create(self, ort, info, kernel));
+    return disentangled_start(self, ort, info, kernel, 6);
+}
+
 static OrtStatus *embed_create(const struct custom_op *self, const OrtApi *ort, const OrtKernelInfo *info, void *kernel) {
     struct embed_kernel *k = kernel;
     struct tensor scale;
@@ -133,6 +139,9 @@ static const struct custom_op OPERATORS[] = {
     /* queries, keys, values, lengths, scale and zero point of the output */
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
     CUSTOM_OP("WindowAttention", "ffflfu", "u", window_attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
+    /* the same, tables of positions for keys and for queries, buckets */
+    CUSTOM_OP("DisentangledAttention", "ffflfuHHl", "u", disentangled, disentangled_kernel, attention_destroy, IDENTITY,
+              1 << DISENTANGLED),
     /* ids, segments, words, positions, vectors of the segments, gamma, beta, scales of the words; scale and zero point of y8 */
     CUSTOM_OP("Embed", "lLiFFffffu", "fu", embed, embed_kernel, free, IDENTITY, 1 << EMBED_INT8),
 };

@@ -178,12 +178,36 @@ static void attend(const struct kernel *kernel, struct attention *a, int narrow)
     free(a->scratch);
 }
 
-static void attention_case(const struct kernel *kernel) {
-    const int in_bf16 = kernel == &attention_avx512bf16; /* it alone takes and gives it */
+/* Positions for texts of any length: buckets that rise at random, and tables whose last columns nothing may use. */
+static int64_t *positions(struct disentangled *d, size_t *reach) {
+    const struct attention *a = &d->attention;
+    *reach = 1 + below(100);
+    int64_t *buckets = bytes(8 * (2 * *reach - 1));
+    buckets[0] = (int64_t)below(3);
+    for (size_t i = 1; i < 2 * *reach - 1; i++) buckets[i] = buckets[i - 1] + (below(4) != 0);
+    const size_t used = (size_t)buckets[2 * *reach - 2] + 1, terms = 1 + below(3);
+    d->columns = used + SPARE;
+    const size_t numbers = a->heads * a->head * d->columns;
+    bf16 *key = halves(numbers, number), *query = halves(numbers, number);
+    for (size_t i = 0; i < numbers; i++) {
+        const int spare = i / 2 % d->columns >= used;
+        key[i] = bits16(spare ? NAN : from_bits(key[i]) / 8), query[i] = bits16(spare ? NAN : from_bits(query[i]) / 8);
+    }
+    if (terms & 1) d->position_key = key;
+    if (terms & 2) d->position_query = query;
+    return buckets;
+}
+static void set_buckets(struct disentangled *d, const int64_t *buckets, size_t reach) {
+    lay_out_buckets(d, buckets, reach, bytes(8 * bucket_numbers(d->attention.keys)));
+}
+
+static void attention_case_of(const struct kernel *kernel, int disentangled) {
+    const int in_bf16 = disentangled || kernel == &attention_avx512bf16; /* they alone take and give it */
     struct attention a = {.batch = 1 + below(3), .keys = 1 + below(70), .heads = 1 + below(3), .head = 16 * (1 + below(5)),
                           .rounding = {50, 128}, .format = in_bf16 && below(2) ? BFLOAT16 : FLOAT32};
     a.queries = below(3) ? a.keys : 1;
-    if (!below(3)) a.window = 1 + below(20), a.keys = a.queries = below(6) ? 1 + below(150) : 500 + below(50);
+    if (disentangled && !below(6)) a.keys = 200 + below(200), a.queries = below(2) ? a.keys : 1;
+    if (!disentangled && !below(3)) a.window = 1 + below(20), a.keys = a.queries = below(6) ? 1 + below(150) : 500 + below(50);
     const size_t hidden = a.heads * a.head, per_key = a.keys * hidden, n = a.batch * a.queries * hidden;
     const int narrow = !in_bf16 || below(2);
     float (*const draw)(void) = a.window || below(2) ? number : rarely_odd; /* what is not finite spoils a window's block */
@@ -200,21 +224,30 @@ static void attention_case(const struct kernel *kernel) {
         for (size_t i = 0; i < a.batch * per_key; i++) ((bf16 *)k)[i] = bits16(k[i]), ((bf16 *)v)[i] = bits16(v[i]);
     }
     a.q = q, a.k = k, a.v = v, a.lengths = lengths;
-    struct attention r = a;
-    attend(kernel, &a, narrow), attend(in_bf16 ? &BF16_ATTENTION : &INT16_ATTENTION, &r, narrow);
-    if (narrow) close8(a.y8, r.y8, n, 0.06);
-    else close16(a.y16, r.y16, n, 0.2, 0.01f); /* probabilities round the other way, too, and values cancel */
+    struct disentangled p = {.attention = a}, p_reference, p_alone; /* each begins with its attention */
+    size_t reach = 0;
+    const int64_t *buckets = disentangled ? positions(&p, &reach) : NULL;
+    if (disentangled) set_buckets(&p, buckets, reach);
+    p_reference = p;
+    struct attention *found = &p.attention, *r = &p_reference.attention, *alone = &p_alone.attention;
+    attend(kernel, found, narrow);
+    attend(disentangled ? &REFERENCE[DISENTANGLED] : in_bf16 ? &BF16_ATTENTION : &INT16_ATTENTION, r, narrow);
+    if (narrow) close8(found->y8, r->y8, n, 0.06);
+    else close16(found->y16, r->y16, n, 0.2, 0.01f); /* probabilities round the other way, too, and values cancel */
     const size_t text = below(a.batch), length = (size_t)lengths[text], queries = a.queries == a.keys ? length : a.queries;
     if (!length) return;
-    struct attention alone = a;
-    alone.batch = 1, alone.keys = length, alone.queries = queries, alone.lengths = NULL, alone.y16 = NULL, alone.y8 = NULL;
-    alone.q = copy((char *)q + text * a.queries * hidden * bytes_each, bytes_each * queries * hidden);
-    alone.k = copy((char *)k + text * per_key * bytes_each, bytes_each * length * hidden);
-    alone.v = copy((char *)v + text * per_key * bytes_each, bytes_each * length * hidden);
-    attend(kernel, &alone, narrow);
-    if (narrow) same(alone.y8, a.y8 + text * a.queries * hidden, queries * hidden);
-    else same(alone.y16, a.y16 + text * a.queries * hidden, 2 * queries * hidden);
+    p_alone = p, *alone = a;
+    alone->batch = 1, alone->keys = length, alone->queries = queries, alone->lengths = NULL;
+    if (disentangled) set_buckets(&p_alone, buckets, reach);
+    alone->q = copy((char *)q + text * a.queries * hidden * bytes_each, bytes_each * queries * hidden);
+    alone->k = copy((char *)k + text * per_key * bytes_each, bytes_each * length * hidden);
+    alone->v = copy((char *)v + text * per_key * bytes_each, bytes_each * length * hidden);
+    attend(kernel, alone, narrow);
+    if (narrow) same(alone->y8, found->y8 + text * a.queries * hidden, queries * hidden);
+    else same(alone->y16, found->y16 + text * a.queries * hidden, 2 * queries * hidden);
 }
+static void attention_case(const struct kernel *kernel) { attention_case_of(kernel, 0); }
+static void disentangled_case(const struct kernel *kernel) { attention_case_of(kernel, 1); }
 
 static void norm_case(const struct kernel *kernel) {
     struct norm n = {.epsilon = 1e-6f, .rows = below(12), .width = 1 + below(200), .rounding = ROUNDING};
@@ -307,9 +340,9 @@ static void embed_bf16_case(const struct kernel *kernel) { embed_case(kernel, EM
 int main(void) {
     static void (*const each[OPERATIONS])(const struct kernel *) = {int8_case, bf16_case, fp32_case,
                                                                    attention_case, norm_case, gelu_case,
-                                                                   embed_int8_case, embed_bf16_case};
+                                                                   embed_int8_case, embed_bf16_case, disentangled_case};
     static const char *const names[] = {"dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu", "embed_int8",
-                                        "embed_bf16"};
+                                        "embed_bf16", "disentangled"};
     for (const struct level *level = LEVELS; level->name; level++)
         for (size_t operation = 0; operation < OPERATIONS && !(level->needs & ~cpu_features()); operation++) {
             if (!level->kernels[operation]) continue;

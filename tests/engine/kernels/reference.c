@@ -151,8 +151,22 @@ static double step_at(const struct attention *a, const void *matrix, size_t star
     return step_of(a, matrix, start + first * a->heads * a->head, last - first, limit);
 }
 
-/* Attention, whose inputs and probabilities are rounded as the kernel rounds them. In 16 bits no sum of products may leave 32. */
-static void attention(const struct attention *a, size_t unit, rounding_of *rounded) {
+/* What positions add to a score (He et al. 2021): q_i K[b(i - j)] + k_j Q[b(i - j)], where q_i and k_j begin at qi and kj. */
+static double position_score(const struct disentangled *d, size_t unit, size_t i, size_t j, size_t qi, size_t kj, rounding_of *rounded) {
+    const struct attention *a = &d->attention;
+    const size_t bucket = (size_t)d->rising[d->middle + i - j];
+    double sum = 0;
+    for (size_t n = 0; n < a->head; n++) {
+        const size_t at = ((unit % a->heads * a->head / 2 + n / 2) * d->columns + bucket) * 2 + n % 2;
+        if (d->position_key) sum += rounded(number_of(a, a->q, qi + n), 0) * from_bits(d->position_key[at]);
+        if (d->position_query) sum += rounded(number_of(a, a->k, kj + n), 0) * from_bits(d->position_query[at]);
+    }
+    return sum;
+}
+
+/* Attention, whose inputs and probabilities are rounded as the kernel rounds them. In 16 bits no sum of products may leave 32.
+ * d: its positions, or NULL. */
+static void attention(const struct attention *a, const struct disentangled *d, size_t unit, rounding_of *rounded) {
     const size_t text = unit / a->heads, hidden = a->heads * a->head, start = unit % a->heads * a->head;
     const size_t length = a->lengths ? (size_t)a->lengths[text] : a->keys, keys = text * a->keys * hidden + start;
     const size_t queries = a->queries == a->keys ? length : a->queries, first = text * a->queries * hidden + start;
@@ -171,27 +185,32 @@ static void attention(const struct attention *a, size_t unit, rounding_of *round
             k_step = step_at(a, a->k, keys, i, length, limit), v_step = step_at(a, a->v, keys, i, length, v_limit);
         }
         for (size_t j = from; j < to; j++) {
-            p[j] = 0;
-            for (size_t d = 0; d < a->head; d++)
-                p[j] += rounded(number_of(a, a->q, at + d), q_step) * rounded(number_of(a, a->k, keys + j * hidden + d), k_step);
+            p[j] = d ? position_score(d, unit, i, j, at, keys + j * hidden, rounded) : 0;
+            for (size_t n = 0; n < a->head; n++)
+                p[j] += rounded(number_of(a, a->q, at + n), q_step) * rounded(number_of(a, a->k, keys + j * hidden + n), k_step);
             if (p[j] > largest) largest = p[j];
         }
         for (size_t j = from; j < to; j++) total += p[j] = exp(p[j] - largest);
         const double p_step = 1 / fmin(32767, (2.1e9 / v_limit - (double)seen) / total);
-        for (size_t d = 0; d < a->head; d++) {
+        for (size_t n = 0; n < a->head; n++) {
             double sum = 0;
             for (size_t j = from; j < to; j++)
-                sum += rounded(p[j], p_step) * rounded(number_of(a, a->v, keys + j * hidden + d), v_step);
+                sum += rounded(p[j], p_step) * rounded(number_of(a, a->v, keys + j * hidden + n), v_step);
             const double y = padding ? 0 : sum / total;
-            if (a->y16) a->y16[at + d] = bits_of(y);
-            else a->y8[at + d] = quantize(y, a->rounding);
+            if (a->y16) a->y16[at + n] = bits_of(y);
+            else a->y8[at + n] = quantize(y, a->rounding);
         }
     }
     free(p);
 }
-static void attention_unit(void *operation, size_t unit) { attention(operation, unit, unrounded); }
-static void bf16_attention_unit(void *operation, size_t unit) { attention(operation, unit, eight_digits); }
-static void int16_attention_unit(void *operation, size_t unit) { attention(operation, unit, whole_steps); }
+static void attention_unit(void *operation, size_t unit) { attention(operation, NULL, unit, unrounded); }
+static void bf16_attention_unit(void *operation, size_t unit) { attention(operation, NULL, unit, eight_digits); }
+static void int16_attention_unit(void *operation, size_t unit) { attention(operation, NULL, unit, whole_steps); }
+static void disentangled_unit(void *operation, size_t unit) {
+    const struct disentangled *d = operation;
+    const size_t batch = d->attention.batch;
+    attention(&d->attention, d, unit % batch * d->attention.heads + unit / batch, eight_digits);
+}
 
 static size_t attention_scratch(const struct attention *a) { return (void)a, 0; }
 
@@ -265,6 +284,7 @@ const struct kernel REFERENCE[OPERATIONS] = {
     [GELU_ALONE] = {.unit = gelu_unit},
     [EMBED_INT8] = {.unit = embed_int8_unit},
     [EMBED_BF16] = {.unit = embed_half_unit},
+    [DISENTANGLED] = {.unit = disentangled_unit, .scratch = attention_scratch},
 };
 /* The same for the kernels that round to bfloat16, or to 16-bit fixed point, before they multiply. */
 const struct kernel BF16_ATTENTION = {.unit = bf16_attention_unit, .scratch = attention_scratch};

@@ -22,7 +22,7 @@ SAVED = 0x602E7  # XCR0 of a system that saves all registers
 class Level(ctypes.Structure):
     """``struct level`` of levels.h."""
 
-    _fields_: ClassVar = [("name", ctypes.c_char_p), ("needs", ctypes.c_uint), ("kernels", ctypes.c_void_p * 8)]
+    _fields_: ClassVar = [("name", ctypes.c_char_p), ("needs", ctypes.c_uint), ("kernels", ctypes.c_void_p * 9)]
 
 
 class Cpuid(ctypes.Structure):

@@ -16,7 +16,7 @@ from operators_of_one_node import ATTENTIONS
 Array = NDArray[Any]
 FOLDER = Path(__file__).parents[3] / "engine" / "kernels"
 # In the table's order.
-OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu", "embed_int8", "embed_bf16")
+OPERATIONS = ("dense_int8", "dense_bf16", "dense_fp32", "attention", "norm", "gelu", "embed_int8", "embed_bf16", "disentangled")
 TABLE = re.findall(r"\[(\w+)\] = &(\w+)", (FOLDER / "levels.c").read_text())  # of all levels
 KERNELS = sorted({(operation.removesuffix("_ALONE").lower(), name) for operation, name in TABLE})
 IDENTITY, GELU, GELU_TANH, RELU = range(4)
