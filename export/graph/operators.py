@@ -26,6 +26,7 @@ from .attention_operators import attention_text
 
 DOMAIN = "fusedbert"
 PANEL = 32  # outputs that the kernel computes at a time
+SPARE = 16  # columns of zeros behind the buckets of a table of positions, which a load at the last one reaches into
 ACTIVATIONS: Mapping[str, str] = {"gelu": "Gelu", "gelu_new": "GeluTanh", "relu": "Relu"}
 GLUS: Mapping[str, str] = {"Gelu": "Geglu", "GeluTanh": "GegluTanh", "Relu": "Reglu"}  # the same before a gate (Shazeer 2020)
 
@@ -300,13 +301,16 @@ _TEXTS: Mapping[str, str] = {
 }
 
 
-def functions(name: str, *, factored: bool = True, long: bool = False) -> list[Any]:
+def functions(
+    name: str, *, factored: bool = True, long: bool = False, positions: tuple[bool, bool] = (True, True)
+) -> list[Any]:
     """Return an operator's ``FunctionProto``, after that of the function which it calls, if any.
 
     ``factored``: of ``DenseAddPreNorm``, whether its nodes have a factor; a model has one function for all of them.
     ``long``: whether attention is in blocks, as long texts need it.
+    ``positions``: of disentangled attention, whether its nodes have the tables of keys and of queries.
     """
-    text = attention_text(name, long=long) or _TEXTS[name]
+    text = attention_text(name, long=long, positions=positions) or _TEXTS[name]
     if not factored:
         text = _DENSE_ADD_PRE_NORM.format(kept="kept = Identity (residual)")
     product = "Bf16Product" if name.startswith("Bf16") else "Dense"
@@ -327,6 +331,13 @@ def embed_function(name: str, *, segments: bool, counted: bool, positioned: bool
         **_EMBEDS[name],
     )
     return parser.parse_function(HEAD + text)
+
+
+def to_columns(table: NDArray[Any]) -> NDArray[Any]:
+    """Lay a table of positions ``[heads, buckets, head]`` out as ``[heads, head / 2, buckets + 16, 2]``, zeros behind."""
+    heads, buckets, head = table.shape
+    padded = np.pad(table, ((0, 0), (0, SPARE), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(heads, buckets + SPARE, head // 2, 2).transpose(0, 2, 1, 3))
 
 
 def to_panels(weight: NDArray[Any], takes: int) -> NDArray[Any]:
