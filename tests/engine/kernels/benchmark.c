@@ -86,6 +86,7 @@ static void run_units(enum operation kind, void *operation, size_t units) {
 static enum operation dense; /* the format that is measured */
 static void run_dense(void *d) { run_units(dense, d, dense == DENSE_FP32 ? strip_units(d) : dense_units(d)); }
 static void run_attention(void *a) { run_units(ATTENTION, a, attention_units(a)); }
+static void run_disentangled(void *d) { run_units(DISENTANGLED, d, attention_units(d)); }
 static void run_norm(void *n) { run_units(NORM, n, norm_units(n)); }
 static void run_gelu(void *g) { run_units(GELU_ALONE, g, gelu_units(g)); }
 
@@ -144,6 +145,32 @@ static void measure_attention(double peak) {
     }
 }
 
+/* With 512 buckets, of which 256 are of one distance each, and without positions. The operations are those without in both. */
+enum { REACH = 512, BUCKETS = 512 };
+static void measure_disentangled(void) {
+    const size_t shapes[][2] = {{1, 16}, {1, 128}, {8, 128}, {16, 32}, {1, 512}};
+    int64_t buckets[2 * REACH - 1];
+    for (int64_t i = 0, b = 0; i < 2 * REACH - 1; i++) /* every third of the far distances begins a bucket */
+        buckets[i] = b += i && (llabs(i - REACH) < BUCKETS / 4 || (i % 3 == 0 && b < BUCKETS - 1));
+    for (size_t t = 0; t < sizeof shapes / sizeof *shapes; t++) {
+        const size_t texts = shapes[t][0], tokens = shapes[t][1], bytes = 4 * texts * tokens * 768, columns = BUCKETS + SPARE;
+        struct disentangled d = {.attention = {.q = zeros(bytes), .k = zeros(bytes), .v = zeros(bytes), .batch = texts,
+                                               .queries = tokens, .keys = tokens, .heads = 12, .head = 64, .y8 = zeros(bytes / 4),
+                                               .rounding = {1, 128}},
+                                 .position_key = zeros(2 * 768 * columns), .position_query = zeros(2 * 768 * columns), .columns = columns};
+        struct attention *a = &d.attention, plain = *a;
+        lay_out_buckets(&d, buckets, REACH, zeros(8 * bucket_numbers(tokens)));
+        a->scratch = zeros(slots_of(a) * level->kernels[DISENTANGLED]->scratch(a));
+        plain.scratch = zeros(attention_units(a) * level->kernels[ATTENTION]->scratch(a));
+        char name[64];
+        const double operations = 4.0 * (double)(texts * tokens * tokens * 768);
+        snprintf(name, sizeof name, "attention %zux%zu, 12 heads of 64", texts, tokens);
+        rate(name, run_attention, &plain, operations, 0);
+        snprintf(name, sizeof name, "disentangled %zux%zu, its operations", texts, tokens);
+        rate(name, run_disentangled, &d, operations, 0);
+    }
+}
+
 static void measure_norm_and_gelu(void) {
     float *x = zeros(4 * 128 * 768), *y = zeros(4 * 128 * 768), *vector = zeros(4 * 768);
     struct norm n = {.x = x, .y = y, .residual = x, .factor = vector, .gamma = vector, .beta = vector, .epsilon = 1, .rows = 128,
@@ -165,6 +192,7 @@ int main(int count, char **arguments) {
     for (enum operation kind = DENSE_INT8; kind <= DENSE_BF16; kind++)
         if (level->kernels[kind]) measure_ends(kind, peaks[kind]);
     if (level_has(level, 1 << ATTENTION)) measure_attention(level->kernels[DENSE_BF16] ? peak.bf16 : peak.vnni / 2); /* else of 16 bits */
+    if (level_has(level, 1 << DISENTANGLED)) measure_disentangled();
     measure_norm_and_gelu();
     return 0;
 }
