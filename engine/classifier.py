@@ -73,8 +73,7 @@ class Classifier:
             threads: Threads of one run on the CPU; None for the cores that the process may use.
             max_length: Maximum tokens of a text; None for the model's limit.
             long_text: For longer texts: ``truncate`` cuts them, counts them in ``stats`` and warns once; ``error`` refuses
-                them; ``window`` averages the logits of overlapping windows, ``Window(stride=..., aggregate="mean"|"max")``
-                with other settings.
+                them; ``window`` averages the logits of overlapping windows, ``Window(...)`` with other settings.
             revision: Branch, tag or commit of a hub id.
             token: Access token of a private hub id.
             cache_dir: Folder to use instead of ``FUSEDBERT_CACHE`` and of the hub's cache.
@@ -272,15 +271,22 @@ class Classifier:
             return [[names[i] for i in np.flatnonzero(row)] for row in passing(self.decision_function(texts), thresholds)]
         return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
 
-    def windows(self, text: str, text_pair: str | None = None, *, function_to_apply: str | None = None) -> list[WindowScore]:
+    def windows(
+        self,
+        text: str,
+        text_pair: str | None = None,
+        *,
+        function_to_apply: str | None = None,
+        window: Window | None = None,
+    ) -> list[WindowScore]:
         """Score each window of a text by itself, to see what each passage contributes.
-
-        The windows are those of the option ``long_text``, by default ``Window()``.
 
         Args:
             text: The text.
             text_pair: The second text of a pair.
             function_to_apply: As in ``__call__``.
+            window: Other windows than those of the option ``long_text``, which are by default ``Window()``;
+                ``Window(by="sentence", sentences=1)`` scores each sentence.
 
         Returns:
             The characters and the scores of each window.
@@ -297,7 +303,7 @@ class Classifier:
             end that makes up for all of it: I loved that. 1.0
         """
         function = self.model.function_for(function_to_apply)
-        logits, segment, spans = self.model.windows(check_single(text if text_pair is None else (text, text_pair)))
+        logits, segment, spans = self.model.windows(check_single(text if text_pair is None else (text, text_pair)), window)
         names = distinct(self.model.labels)
         return [
             WindowScore(start=start, end=end, segment=segment, logits=tuple(row), scores=dict(zip(names, scores, strict=True)))

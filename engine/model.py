@@ -30,10 +30,10 @@ from .run.counters import Batch, Counters
 from .run.prefetch import prefetch
 from .run.runner import Prepared, Runner
 from .text.call import CallArguments, call_parser
-from .text.inputs import AS_LOADED, Cut, LongText, Text
+from .text.inputs import AS_LOADED, Cut, LongText, Text, Window
 from .text.outputs import CallOptions, Floats, Function
 from .text.tokenizer import Row, TextTokenizer, Tokens
-from .text.windows import check_stride, tokenize_windows, trace
+from .text.windows import Combination, check_stride, tokenize_windows, trace
 
 if TYPE_CHECKING:
     from .explain.graph import AttentionGraph
@@ -55,6 +55,7 @@ class Model:
         self.labels = loaded.manifest.labels
         self.problem_type = loaded.manifest.problem_type
         self.function = Function.choose(None, self.problem_type, len(self.labels), loaded.manifest.function_to_apply)
+        self._combine = Combination.of(options.window, self.labels, self.function)
         self.counters = Counters()
         self._call = CallOptions(function=self.function)
         self._parse = call_parser(loaded.manifest, self.function)
@@ -145,7 +146,7 @@ class Model:
             for batch in batches:
                 self._execute(runner, batch)
         for start, tokens, rows in windowed:
-            combined = tokens.gather(rows, self.options.window.aggregate)  # [texts, labels]
+            combined = self._combine(tokens, rows)  # [texts, labels]
             logits[start : start + len(combined)] = combined
         return logits
 
@@ -192,13 +193,15 @@ class Model:
             batch = self._prepare(runner, owners, tokens.rows, indices, logits)
             padded += batch.prepared.tokens
             self._execute(runner, batch)
-        return tokens.gather(logits, self.options.window.aggregate), padded
+        return self._combine(tokens, logits), padded
 
-    def windows(self, text: Text) -> tuple[Floats, int, list[tuple[int, int]]]:
+    def windows(self, text: Text, window: Window | None = None) -> tuple[Floats, int, list[tuple[int, int]]]:
         """Return the logits ``[windows, labels]`` of a text's windows, their segment (0 or 1) and their character spans."""
         self.open()
+        if window is not None:
+            check_stride(window, self.tokenizer)
         start = time.perf_counter()
-        rows, segment, spans = trace(self.tokenizer, text, self.options.window)
+        rows, segment, spans = trace(self.tokenizer, text, window or self.options.window)
         self._count_tokens(Tokens(rows=rows, starts=[0]), start)
         logits, _ = self.forward([text] * len(rows), Tokens(rows=rows))  # each window as a text
         return logits, segment, spans

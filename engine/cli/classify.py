@@ -44,7 +44,7 @@ def classify(texts: tuple[str, ...], pair: str | None, top_k: int | None, form: 
     """Classify each TEXT, or without any, each line of stdin (UTF-8) as it arrives."""
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("no TEXT: give one or more, or pipe lines into stdin")
-    options["long_text"] = read_long_text(options["long_text"], options.pop("stride"), options.pop("aggregate"))
+    options["long_text"] = read_long_text(options)
     with messages_on_stderr():
         from ..classifier import Classifier
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..text.inputs import Aggregate, LongText, Window
+from ..text.inputs import Aggregate, By, LongText, Window
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,28 +33,43 @@ _LONG_TEXT = (
         show_default=True,
         help="For texts beyond the model's length: cut them, refuse them, or read all of them in windows.",
     ),
+    click.option(
+        "--by",
+        type=click.Choice([str(each) for each in By]),
+        help="With window: where a window may end, at any token or at a sentence's end.  [default: tokens]",
+    ),
     click.option("--stride", type=click.IntRange(min=0), metavar="N", help="With window: tokens by which neighbours overlap."),
+    click.option(
+        "--sentences",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="By sentence: the most in a window, also of short texts.",
+    ),
     click.option(
         "--aggregate",
         type=click.Choice([str(each) for each in Aggregate]),
         help="With window: how logits are combined.  [default: mean]",
     ),
+    click.option("--label", metavar="LABEL", help="With max: give the logits of the window in which LABEL is likeliest."),
 )
 
 
 def long_text_options(command: F) -> F:
-    """Add ``--long-text``, ``--stride`` and ``--aggregate`` to a command."""
+    """Add ``--long-text`` and the options of windows to a command."""
     for option in reversed(_LONG_TEXT):
         command = option(command)
     return command
 
 
-def read_long_text(long_text: str, stride: int | None, aggregate: str | None) -> str | Window:
-    """Combine the three options into that of ``Classifier.from_pretrained``; click.UsageError if they contradict."""
+def read_long_text(options: dict[str, Any]) -> str | Window:
+    """Take them out of a command's options, as that of ``Classifier.from_pretrained``; click.UsageError if they contradict."""
+    long_text: str = options.pop("long_text")
+    names = [field.name for field in dataclasses.fields(Window)]
+    given = {name: value for name in names if (value := options.pop(name)) is not None}
     if long_text == LongText.WINDOW:
-        return Window(stride=stride, aggregate=aggregate or Window().aggregate)
-    if stride is not None or aggregate is not None:
-        raise click.UsageError("--stride and --aggregate go with --long-text window")
+        return Window(**given)
+    if given:
+        raise click.UsageError(f"{', '.join(f'--{name}' for name in given)} of a window: give --long-text window with it")
     return long_text
 
 

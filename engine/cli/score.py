@@ -93,7 +93,7 @@ def score(
         options["part_rows"] = part_rows
     if len(options["input"]) == 1:  # as in Python: one file is not a list of one
         options["input"] = options["input"][0]
-    options["long_text"] = read_long_text(options["long_text"], options.pop("stride"), options.pop("aggregate"))
+    options["long_text"] = read_long_text(options)
     with messages_on_stderr():
         from ..scoring import score_file
         from ..text.thresholds import threshold_option

@@ -19,7 +19,7 @@ from ..load.open import load
 from ..load.resolve import resolve_model
 from ..model import Model
 from ..run.prefetch import prefetch
-from ..text.inputs import Cut, LongText, Text
+from ..text.inputs import Cut, LongText, Text, Window
 from ..text.outputs import Floats
 from ..text.tokenizer import TextTokenizer, Tokens
 from .columns import OutputColumns
@@ -73,7 +73,10 @@ def _reading(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {} if split is None else {"split_special_tokens": split}
     if options.long_text is not LongText.TRUNCATE:
         found["long_text"] = str(options.long_text)
-    return found | (dataclasses.asdict(options.window) if options.long_text is LongText.WINDOW else {})
+    usual = dataclasses.asdict(Window())
+    window = dataclasses.asdict(options.window) if options.long_text is LongText.WINDOW else {}
+    # newer fields only where they are given, so that earlier runs can be continued
+    return found | {name: each for name, each in window.items() if name in ("stride", "aggregate") or each != usual[name]}
 
 
 def _fingerprint(folder: Path, manifest: Manifest) -> str:

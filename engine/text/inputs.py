@@ -186,26 +186,50 @@ class Aggregate(enum.StrEnum):
     MAX = "max"
 
 
+class By(enum.StrEnum):
+    """The places where a window may end: at any token, or at a sentence's end."""
+
+    TOKENS = "tokens"
+    SENTENCE = "sentence"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
-    """Sliding windows of ``max_length`` tokens over a long text, as ``long_text=Window(...)``.
+    """Windows of ``max_length`` tokens over a long text, as ``long_text=Window(...)``.
 
-    They are those of transformers' ``return_overflowing_tokens`` with the same ``stride``. Of a pair the longer text is read
+    Those by tokens are transformers' ``return_overflowing_tokens`` with the same ``stride``. Of a pair the longer text is read
     in windows; each repeats the other one, cut to half of the room (it then counts as truncated), and the overlap is at most
     half of the rest.
 
     Attributes:
-        stride: Tokens that neighbouring windows share, fewer than fit in one; None for a quarter of a window.
+        by: ``tokens``; or ``sentence`` for windows of whole sentences, which do not overlap.
+        stride: Tokens that neighbouring windows share, fewer than fit in one; None for a quarter of a window. By sentence
+            it counts only within a sentence that is longer than a window.
+        sentences: By sentence, the most in a window, so that shorter texts are cut as well; None for as many as fit.
         aggregate: ``mean`` of the windows' logits, or ``max`` per label, which suits multi-label models.
+        label: With ``max``, the label whose likeliest window gives all logits, which suits guards.
 
     Example:
-        >>> Window(stride=64, aggregate="max")
-        Window(stride=64, aggregate='max')
+        >>> Window(by="sentence", aggregate="max", label="INJECTION")
+        Window(by='sentence', stride=None, sentences=None, aggregate='max', label='INJECTION')
     """
 
+    by: str = "tokens"
     stride: int | None = None
+    sentences: int | None = None
     aggregate: str = "mean"
+    label: str | None = None
 
     def __post_init__(self) -> None:
+        check_member(By, "by", self.by)
         check_integer("stride", self.stride, 0, optional=True)
+        check_integer("sentences", self.sentences, 1, optional=True)
         check_member(Aggregate, "aggregate", self.aggregate)
+        if self.sentences is not None and self.by != By.SENTENCE:
+            raise OptionError(f"sentences is {self.sentences}, and by is {self.by!r}: give by='sentence' with it")
+        if self.label is not None and not isinstance(self.label, str):
+            raise OptionError(f"label is {shown(self.label)}: give the name of a label, or None")
+        if self.label is not None and self.aggregate != Aggregate.MAX:
+            raise OptionError(
+                f"label is {shown(self.label)}, and aggregate is {self.aggregate!r}: give aggregate='max' with it"
+            )

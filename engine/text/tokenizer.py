@@ -22,7 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from ..errors import ArtifactError, InputError, TextTooLongError, shown, without_panic
 from ..hardware.json_file import LARGE, check_regular, read_json_file
 from .encode import LONG, encode_each, encode_texts
-from .inputs import AS_LOADED, Aggregate, Cut, Side, Text, Truncation
+from .inputs import AS_LOADED, Cut, Side, Text, Truncation
 
 if TYPE_CHECKING:
     from .prefix import Shortener
@@ -67,16 +67,6 @@ class Tokens:
             return 0, 0
         counts = [len(rows) for rows in self.by_text() if len(rows) > 1]
         return len(counts), sum(counts)
-
-    def gather(self, logits: NDArray[np.float32], aggregate: str) -> NDArray[np.float32]:
-        """Combine the logits of rows, ``[rows, labels]``, into those of texts, ``[texts, labels]``."""
-        if self.starts is None:
-            return logits
-        if aggregate == Aggregate.MAX:
-            return np.maximum.reduceat(logits, self.starts, axis=0)
-        sums = np.add.reduceat(logits, self.starts, axis=0, dtype=np.float64)  # [texts, labels]
-        counts = np.diff([*self.starts, len(self.rows)])  # [texts]
-        return np.asarray(sums / counts[:, None], dtype=np.float32)
 
 
 def pad(rows: Sequence[Row], pad_id: int) -> dict[str, NDArray[np.int64]]:

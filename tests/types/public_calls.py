@@ -54,6 +54,7 @@ def load() -> None:
     )
     Classifier.from_pretrained(long_text=Window(stride=64, aggregate="max"))
     Classifier.from_pretrained(long_text=Window())
+    Classifier.from_pretrained(long_text=Window(by="sentence", sentences=1, aggregate="max", label="INJECTION"))
     Classifier.from_pretrained(device=-1, split_special_tokens=True)
     Classifier.from_pretrained(threads="two")  # type: ignore[arg-type]
     Classifier.from_pretrained(None, "cpu")  # type: ignore[call-arg]
@@ -127,12 +128,12 @@ def metrics(clf: Classifier) -> None:
 
 def long_text(clf: Classifier) -> None:
     """Windows."""
-    found = clf.windows("a long text", "and its pair", function_to_apply="softmax")
+    found = clf.windows("a long text", "and its pair", function_to_apply="softmax", window=Window(by="sentence"))
     assert_type(found, list[WindowScore])
     assert_type(found[0].start, int)
     assert_type(found[0].logits, tuple[float, ...])
     assert_type(found[0].scores["POSITIVE"], float)
-    Window(64)  # type: ignore[call-arg]
+    Window("tokens")  # type: ignore[call-arg]
 
 
 def attention(clf: Classifier) -> None:
