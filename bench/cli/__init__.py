@@ -25,25 +25,33 @@ COMMANDS = {
 }
 
 
+SIZES = (
+    *("small", "base", "large"),
+    *("modernbert-base", "modernbert-large"),
+    *("deberta-v3-small", "deberta-v3-base", "deberta-v3-large"),
+)
+
+
 @click.command(cls=LazyGroup, entries=COMMANDS)
 def bench() -> None:
     """Measure how fast a model runs on this machine, by itself or against other engines."""
 
 
 @click.command()
-@click.argument("size", metavar="SIZE", type=click.Choice(("small", "base", "large", "modernbert-base", "modernbert-large")))
+@click.argument("size", metavar="SIZE", type=click.Choice(SIZES))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FOLDER if it exists.")
 def checkpoint(size: str, folder: Path, force: bool) -> None:
-    """Write a BERT or ModernBERT with two labels and random weights into FOLDER, as transformers would save it.
+    """Write a BERT, ModernBERT or DeBERTa with two labels and random weights into FOLDER, as transformers would save it.
 
     SIZE is small (6 layers of width 384), base (12 of 768) or large (24 of 1024), with the embedded model's tokenizer;
-    modernbert-base (22 of 768) or modernbert-large (28 of 1024), with byte pairs made from its words, and [CLS] pooling. The
+    modernbert-base (22 of 768) or modernbert-large (28 of 1024), with byte pairs made from its words, and [CLS] pooling;
+    deberta-v3-small (6 of 768), deberta-v3-base (12 of 768) or deberta-v3-large (24 of 1024), with 128,000 pieces. The
     answers mean nothing; it takes the time that a trained model of that size takes.
     """
     from fusedbert.engine.load.resolve import embedded_checkpoint
 
-    from ..engines import random_models, random_modernbert
+    from ..engines import random_deberta, random_models, random_modernbert
 
     if folder.exists():
         if not force:
@@ -53,6 +61,8 @@ def checkpoint(size: str, folder: Path, force: bool) -> None:
     try:
         if size.startswith("modernbert"):
             random_modernbert.write_checkpoint(folder, getattr(random_modernbert, name), embedded / "vocab.txt")
+        elif size.startswith("deberta"):
+            random_deberta.write_checkpoint(folder, getattr(random_deberta, name), embedded / "vocab.txt")
         else:
             random_models.write_checkpoint(folder, getattr(random_models, name), embedded)
     except OSError as error:

@@ -120,6 +120,8 @@ def build_artifact(source: Path, folder: Path, *, on_cpu: bool) -> None:
         shutil.copyfile(source / name, folder / name)
     variants = []
     for lowering in (CpuFp32, CudaFp16, PackedStandIn if on_cpu else CudaFp16Packed):
+        if lowering.unsupported(a):
+            continue
         graph = build(a, weights, lowering)
         graph.write(folder / lowering.file, source.name, opset=lowering.opset, metadata={})
         nodes = graph.count_nodes()
@@ -141,7 +143,7 @@ def build_artifact(source: Path, folder: Path, *, on_cpu: bool) -> None:
         architecture=a.family,
         problem_type="single_label_classification",
         labels=("0", "1"),
-        max_length=a.max_tokens,
+        max_length=a.usual_tokens,
         variants=tuple(variants),
     )
     write_manifest(folder, manifest)

@@ -67,11 +67,15 @@ class CudaOpener:
         return session, runner, PADDED, f"padded, as {reason}; {verified}"
 
     def _open_itself(self, variant: Variant) -> tuple[Session, Runner, str]:
-        """Open a padded graph, without fixed buffers and CUDA graphs if it does not stay on the GPU."""
-        if _stays_on_gpu(variant):
-            padded, verified = self.open_padded(variant)
-            return padded.graphs.session, padded, verified
-        session = self._session(variant)
+        """Open a padded graph, without fixed buffers and CUDA graphs if ONNX Runtime refuses these."""
+        if variant.target == "cuda":
+            try:
+                padded, verified = self.open_padded(variant)
+                return padded.graphs.session, padded, verified
+            except (ArtifactError, DeviceError) as error:
+                if _stays_on_gpu(variant) or provider.REFUSED not in str(error):
+                    raise
+        session = self._open(variant, graphs=False)
         plain = PlainCudaRunner(session=session, pad_id=self.tokenizer.pad_id)
         return session, plain, self._verify(variant, plain)
 
@@ -92,8 +96,8 @@ class CudaOpener:
         return GraphCache(self.runtime, session, labels=labels, index=self.choice.index, graphs=self._wants_graphs)
 
     def _session(self, variant: Variant) -> Session:
-        if not _stays_on_gpu(variant):
-            return self._open(variant, graphs=False)
+        if not _stays_on_gpu(variant):  # sizes, which the CPU computes, are the same at every replay of a shape
+            return self._open(variant, graphs=self._wants_graphs)
         try:
             session = self._open(variant, graphs=self._wants_graphs)
         except (ArtifactError, DeviceError) as error:
@@ -112,7 +116,7 @@ class CudaOpener:
             options = provider.with_entries(options, provider.placement_record(self.runtime))
         if provider.LIMIT not in user:  # a limit applies to the arena, and should apply to the weights, too
             options = provider.with_entries(options, provider.WEIGHTS_APART)
-        with cuda_lock, flash_attention(self.choice.index, user, packed=variant.layout == PACKED):
+        with cuda_lock, flash_attention(self.choice.index, user, cudnn=_OF_CUDNN in variant.nodes):
             return open_session(
                 self.runtime,
                 self.folder / variant.file,
@@ -133,6 +137,9 @@ class CudaOpener:
         """Replay the golden texts until their shapes have been captured and replayed, with others in between."""
         results = [verify(self.manifest, variant, self.tokenizer, runner, self.choice.device) for _ in range(CAPTURE_AT + 1)]
         return results[-1]
+
+
+_OF_CUDNN = "com.microsoft:Attention"  # the operator that cuDNN computes faster than others do
 
 
 def _stays_on_gpu(variant: Variant) -> bool:

@@ -21,11 +21,15 @@ from .builder import Graph
 
 
 class RelativeScores:
-    """Parts of the scores, ``[batch, heads, queries, keys]``, of scaled queries."""
+    """Parts of the scores, ``[batch, heads, queries, keys]``, of queries times ``scale``; tables are ``dtype``."""
 
-    def __init__(self, g: Graph, a: Architecture, length: str) -> None:
-        """Slice the distances of texts of ``length`` ``[1]`` tokens."""
+    def __init__(
+        self, g: Graph, a: Architecture, length: str, *, scale: float = 1.0, dtype: type = np.float32, heads_first: bool = False
+    ) -> None:
+        """Slice the distances of texts of ``length`` ``[1]`` tokens; ``heads_first``: one product for each head."""
+        self._scale, self._dtype, self._heads_first = scale, dtype, heads_first
         assert a.relative is not None
+        self._bias = ""  # MPNet's
         self.graph, self.architecture, self.length = g, a, length
         _, index = a.relative.columns()
         reach = min(REACH, a.max_tokens)
@@ -49,40 +53,51 @@ class RelativeScores:
             return self._shared_bias(layer.position_bias)
         g, parts = self.graph, []
         if layer.position_key is not None:
-            rows = self._rows("position_key", layer.position_key, self.falling)
-            parts.append(self.skew(g.op("MatMul", self.by_head(q), rows)))
+            parts.append(self._products(q, "position_key", layer.position_key * self._scale, self.falling))
         if layer.position_query is not None:
-            rows = self._rows("position_query", self._scaled(layer.position_query), self.rising)
-            by_key = self.skew(g.op("MatMul", self.by_head(k), rows))  # [batch, heads, key, query]
+            by_key = self._products(k, "position_query", layer.position_query * self.architecture.scale, self.rising)
             parts.append(g.op("Transpose", by_key, perm=[0, 1, 3, 2]))
-        return functools.reduce(lambda x, y: g.op("Add", x, y), parts)
+        total = functools.reduce(lambda x, y: g.op("Add", x, y), parts)
+        return g.op("Transpose", total, perm=[1, 0, 2, 3]) if self._heads_first else total
+
+    def _products(self, x: str, name: str, table: NDArray[Any], index: str) -> str:
+        """Of ``x`` and the vectors of distances, by head, a column for each distance: ``[batch, heads, tokens, tokens]``."""
+        g, a = self.graph, self.architecture
+        if not self._heads_first:
+            return self.skew(g.op("MatMul", self.by_head(x), self._rows(name, table, index)))
+        split = g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64"))
+        joined = g.op("Reshape", g.op("Transpose", split, perm=[2, 0, 1, 3]), g.constant([a.heads, -1, a.head_size], "int64"))
+        return self.skew(g.op("MatMul", joined, self._rows(name, table, index)))  # [heads, batch tokens, 2 tokens]
 
     def scores_of_first(self, q: str, k: str, layer: Layer) -> str:
         """Of the first query ``[batch, 1, hidden]``."""
-        g, parts = self.graph, []
+        g, a, parts = self.graph, self.architecture, []
         if layer.position_bias is not None:
-            row = g.op(
-                "Gather", g.weight("position_bias", layer.position_bias.astype(np.float32)), self.first_query, axis=1
-            )  # [heads, tokens]
-            return g.op("Unsqueeze", row, g.constant([0, 2], "int64"))
+            table = g.weight("position_bias", layer.position_bias.astype(self._dtype))
+            return g.op("Unsqueeze", g.op("Gather", table, self.first_query, axis=1), g.constant([0, 2], "int64"))
         if layer.position_key is not None:
-            parts.append(g.op("MatMul", self.by_head(q), self._rows("position_key", layer.position_key, self.first_query)))
+            rows = self._rows("position_key", layer.position_key * self._scale, self.first_query)  # [heads, d, tokens]
+            queries = g.op("Reshape", q, g.constant([-1, a.heads, a.head_size], "int64"))
+            products = g.op("MatMul", g.op("Transpose", queries, perm=[1, 0, 2]), rows)  # [heads, batch, tokens]
+            parts.append(g.op("Unsqueeze", g.op("Transpose", products, perm=[1, 0, 2]), number(g, 2)))
         if layer.position_query is not None:
-            table = g.weight("position_query", self._scaled(layer.position_query))
+            table = g.weight("position_query", (layer.position_query * a.scale).astype(self._dtype))
             products = g.op("Mul", self.by_head(k), g.op("Gather", table, self.first_query, axis=1))
             total = g.op("ReduceSum", products, number(g, 3), keepdims=0)  # [batch, heads, key]
             parts.append(g.op("Unsqueeze", total, number(g, 2)))
         return functools.reduce(lambda x, y: g.op("Add", x, y), parts)
 
     def skew(self, x: str) -> str:
-        """Row i of ``[..., tokens, 2 tokens]`` from its place ``tokens - 1 - i`` on: ``[..., tokens, tokens]``."""
+        """Of each ``tokens`` rows of ``2 tokens``, row i from place ``tokens - 1 - i`` on: ``[..., ..., tokens, tokens]``."""
         g = self.graph
-        heads, zero, one = number(g, self.architecture.heads), number(g, 0), number(g, 1)
+        zero, one, rest = number(g, 0), number(g, 1), number(g, -1)
+        leading = number(g, self.architecture.heads) if self._heads_first else zero
+        second = rest if self._heads_first else number(g, self.architecture.heads)
         shorter = g.op("Sub", self.twice, one)
-        flat = g.op("Reshape", x, g.op("Concat", zero, heads, number(g, -1), axis=0))
+        flat = g.op("Reshape", x, g.op("Concat", leading, second, g.op("Mul", self.length, self.twice), axis=0))
         end = g.op("Add", self.first, g.op("Mul", self.length, shorter))
         rows = g.op("Slice", flat, self.first, end, number(g, 2))
-        cut = g.op("Reshape", rows, g.op("Concat", zero, heads, self.length, shorter, axis=0))
+        cut = g.op("Reshape", rows, g.op("Concat", zero, zero, self.length, shorter, axis=0))
         return g.op("Slice", cut, zero, self.length, number(g, 3))
 
     def by_head(self, x: str) -> str:
@@ -94,16 +109,17 @@ class RelativeScores:
     def _rows(self, name: str, table: NDArray[Any], index: str) -> str:
         """The rows of distances, as a right operand: ``[heads, d, distances]``."""
         g = self.graph
-        return g.op("Transpose", g.op("Gather", g.weight(name, table.astype(np.float32)), index, axis=1), perm=[0, 2, 1])
-
-    def _scaled(self, table: NDArray[Any]) -> NDArray[np.float32]:
-        return np.asarray(table * self.architecture.scale, dtype=np.float32)
+        return g.op("Transpose", g.op("Gather", g.weight(name, table.astype(self._dtype)), index, axis=1), perm=[0, 2, 1])
 
     def _shared_bias(self, table: NDArray[Any]) -> str:
         """MPNet's, made once: ``[1, heads, tokens, tokens]``."""
-        if not hasattr(self, "_bias"):
-            g, heads = self.graph, number(self.graph, self.architecture.heads)
-            row = g.op("Gather", g.weight("position_bias", table.astype(np.float32)), self.falling, axis=1)  # [heads, 2 tokens]
+        if not self._bias:
+            g = self.graph
+            row = g.op(
+                "Gather", g.weight("position_bias", table.astype(self._dtype)), self.falling, axis=1
+            )  # [heads, 2 tokens]
             row = g.op("Unsqueeze", row, g.constant([0, 2], "int64"))
-            self._bias = self.skew(g.op("Expand", row, g.op("Concat", number(g, 1), heads, self.length, self.twice, axis=0)))
+            shape = g.op("Concat", number(g, 1), number(g, self.architecture.heads), self.length, self.twice, axis=0)
+            rows = self.skew(g.op("Expand", row, shape))
+            self._bias = g.op("Transpose", rows, perm=[1, 0, 2, 3]) if self._heads_first else rows
         return self._bias

@@ -24,9 +24,9 @@ _MAJOR = 75  # cudaDevAttrComputeCapabilityMajor
 
 
 @contextlib.contextmanager
-def flash_attention(index: int, user: Mapping[str, str], *, packed: bool) -> Iterator[None]:
+def flash_attention(index: int, user: Mapping[str, str], *, cudnn: bool) -> Iterator[None]:
     """Set what the user has not chosen while a session is made on this device; the caller holds ``cuda_lock``."""
-    chosen = {VARIABLE: str(FLASH_FROM), CUDNN: "0"} if packed else {VARIABLE: str(FLASH_FROM)}
+    chosen = {VARIABLE: str(FLASH_FROM)} if cudnn else {VARIABLE: str(FLASH_FROM), CUDNN: "0"}
     chosen = {name: value for name, value in chosen.items() if name not in os.environ}
     if not chosen or _KERNELS in user or _major(index) < _LEAST_MAJOR:
         yield

@@ -19,6 +19,7 @@ from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
 from ..blocks import WindowBlocks, number
 from ..builder import MICROSOFT
 from ..lowering import count_positions
+from ..positions import RelativeScores
 from .rotary import MASKED, Blocks, RotaryFp16
 
 HEAD_MULTIPLE = 8  # of a head's width: what the fused kernels behind MultiHeadAttention and PackedAttention take
@@ -43,8 +44,8 @@ class CudaFp16(RotaryFp16):
     @classmethod
     def unsupported(cls, a: Architecture) -> str | None:
         """Refuse what the fused operators of embeddings and attention do not take."""
-        if a.relative is not None:
-            return "its attention does not take relative positions"
+        if a.relative is not None and a.head_size % HEAD_MULTIPLE:
+            return f"heads of width {a.head_size} have no fused attention under a mask, it takes multiples of {HEAD_MULTIPLE}"
         if a.thetas and a.head_size % HEAD_MULTIPLE:
             return f"heads of width {a.head_size} have no fused RoPE, it takes multiples of {HEAD_MULTIPLE}"
         return None
@@ -81,6 +82,8 @@ class CudaFp16(RotaryFp16):
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """One fused node; for only [CLS], ``MultiHeadAttention`` after three products."""
         g, a = self.graph, self.architecture
+        if a.relative is not None:
+            return self._attend_relative(x, layer, cls_only=cls_only)
         scale = a.scale
         if not cls_only:
             if a.thetas:
@@ -107,6 +110,30 @@ class CudaFp16(RotaryFp16):
         context = g.op("MultiHeadAttention", q, k, v, bias, mask, domain=MICROSOFT, num_heads=a.heads, scale=scale)
         return g.op("Squeeze", context, one)  # [batch, 1, hidden] -> [batch, hidden]
 
+    def _attend_relative(self, x: str, layer: Layer, *, cls_only: bool) -> str:
+        """Three products, and one fused node under the scores of positions and the mask."""
+        g, a, one = self.graph, self.architecture, number(self.graph, 1)
+        queries = g.op("Slice", x, number(g, 0), one, one) if cls_only else x
+        q = self.dense("query", queries, layer.query)
+        k, v = self.dense("key", x, layer.key), self.dense("value", x, layer.value)
+        positions = self._relative.scores_of_first(q, k, layer) if cls_only else self._relative.scores(q, k, layer)
+        added = g.op("Add", positions, self._padding)
+        context = g.op("MultiHeadAttention", q, k, v, "", "", added, domain=MICROSOFT, num_heads=a.heads, scale=a.scale)
+        return g.op("Squeeze", context, one) if cls_only else context
+
+    @functools.cached_property
+    def _relative(self) -> RelativeScores:
+        length = self.graph.op("Shape", self.ids, start=1)
+        scale = self.architecture.scale
+        return RelativeScores(self.graph, self.architecture, length, scale=scale, dtype=np.float16, heads_first=True)
+
+    @functools.cached_property
+    def _padding(self) -> str:
+        """The bias of each key's scores, ``[batch, 1, 1, key]``."""
+        g = self.graph
+        dropped = g.op("Sub", g.constant(1.0, "float16"), g.cast(self.mask, "float16"))  # 1 = padding
+        return g.op("Unsqueeze", g.op("Mul", dropped, g.constant(MASKED, "float16")), g.constant([1, 2], "int64"))
+
     @property
     def places(self) -> str:
         """The first position, int64: the others follow."""
@@ -123,10 +150,8 @@ class CudaFp16(RotaryFp16):
         g, blocks = self.graph, self._blocks.get(window)
         if blocks is None:
             batch, length = g.op("Shape", self.ids, end=1), g.op("Shape", self.ids, start=1)
-            dropped = g.op("Sub", g.constant(1.0, "float16"), g.cast(self.mask, "float16"))  # 1 = padding
-            padding = g.op("Unsqueeze", g.op("Mul", dropped, g.constant(MASKED, "float16")), g.constant([1, 2], "int64"))
             hidden = self.architecture.hidden_size
-            blocks = HalfBlocks(g, window, batch=batch, length=length, hidden=hidden, padding=padding)
+            blocks = HalfBlocks(g, window, batch=batch, length=length, hidden=hidden, padding=self._padding)
             self._blocks[window] = blocks
         return blocks
 

@@ -39,6 +39,8 @@ class CudaFp16Packed(CudaFp16):
         """Refuse heads for which the kernel would pad inside."""
         if reason := super().unsupported(a):
             return reason
+        if a.relative is not None:
+            return "relative positions are added to the scores of padded texts"
         if a.head_size % HEAD_MULTIPLE:
             return f"heads of width {a.head_size} have no fused kernel for packed texts, it takes multiples of {HEAD_MULTIPLE}"
         return None

@@ -40,6 +40,7 @@ class RotaryFp16(Lowering):
     """Steps that ModernBERT has in place of BERT's, or besides."""
 
     ids: str  # token ids, int32
+    types: str  # segments, int32, if the model has some
 
     def half(self, name: str, array: NDArray[np.float32]) -> str:
         """Store a weight in float16; raise ``ExportError`` if it does not fit."""
@@ -55,7 +56,10 @@ class RotaryFp16(Lowering):
 
     def embed_words(self, tables: Embeddings) -> str:
         """Look the words up, and normalize."""
-        words = self.graph.op("Gather", self.half("word", tables.word), self.ids)
+        g = self.graph
+        words = g.op("Gather", self.half("word", tables.word), self.ids)
+        if tables.token_type is not None:
+            words = g.op("Add", words, g.op("Gather", self.half("token_type", tables.token_type), self.types))
         return self.norm_rows("norm", words, tables.norm, self.architecture.norm_eps)
 
     def dense(self, name: str, x: str, weights: Dense) -> str:
