@@ -79,7 +79,8 @@ enum { SPARE = 16, SLOTS = 64 }; /* zeros behind a table's buckets; units that m
 
 struct disentangled {
     struct attention attention; /* first, as scratch() takes it; its scratch is so many bytes for each of slots_of() */
-    const bf16 *position_key, *position_query; /* K and Q, [heads, head / 2, columns, 2]; one of the two may be NULL */
+    const bf16 *position_key, *position_query; /* K and Q, [heads, head / 2, columns, 2]; may be NULL */
+    const float *position_bias; /* [heads, columns], added to the scores as it is, in place of K (Song et al. 2020); or NULL */
     size_t columns;                  /* the buckets, and SPARE */
     const int32_t *rising, *falling; /* b(i - j) is rising[middle + i - j] and falling[middle + j - i]: lay_out_buckets() */
     size_t middle;

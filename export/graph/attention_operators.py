@@ -164,8 +164,25 @@ _TERMS = {
     (True, True): f"{_OF_QUERIES}{_OF_KEYS}    positions = Add (scores_q, turned_scores)",
     (True, False): f"{_OF_QUERIES}    positions = Identity (scores_q)",
     (False, True): f"{_OF_KEYS}    positions = Identity (turned_scores)",
+    # A number for each distance and head (Song et al. 2020).
+    (False, False): """
+    rows = Squeeze (queries)
+    columns = Squeeze (tokens)
+    query_places = Range (zero, rows, one)
+    key_places = Range (zero, columns, one)
+    by_row = Unsqueeze (query_places, ones)
+    apart = Sub (by_row, key_places)
+    far = Max (apart, nearest)
+    near = Min (far, farthest)
+    places = Add (near, farthest)
+    buckets_of_pairs = Gather (buckets, places)
+    numbers_of_pairs = Gather <axis = 1> (position_bias, buckets_of_pairs)
+    of_a_text = Unsqueeze (numbers_of_pairs, zeros)
+    batch = Shape <end = 1> (q)
+    of_all = Concat <axis = 0> (batch, ones, ones, ones)
+    positions = Expand (of_a_text, of_all)""",
 }
-_TABLES = ", position_key, position_query, buckets"
+_TABLES = ", position_key, position_query, buckets, position_bias"
 
 _INT8 = """
 {name} <num_heads{window}> (q, k, v, lengths, y_scale, y_zero_point{tables}) => (y8) {{
@@ -187,7 +204,8 @@ Bf16{name} <num_heads{window}> (q16, k16, v16, lengths{tables}) => (y16) {{
 def attention_text(name: str, *, long: bool, positions: tuple[bool, bool] = (True, True)) -> str | None:
     """Return the function's text, or None if it is not attention.
 
-    ``long``: without a window in blocks, too. ``positions``: which tables disentangled attention has, of keys and of queries.
+    ``long``: without a window in blocks, too. ``positions``: which tables disentangled attention has, of keys and of queries;
+    neither if it has the numbers of ``position_bias``.
     """
     kind = name.removeprefix("Bf16")
     disentangled = kind == "DisentangledAttention"

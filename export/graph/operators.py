@@ -333,6 +333,12 @@ def embed_function(name: str, *, segments: bool, counted: bool, positioned: bool
     return parser.parse_function(HEAD + text)
 
 
+def bfloat16(array: NDArray[Any]) -> NDArray[np.uint16]:
+    """Round to bfloat16, the upper half of a float32, ties to even; NumPy has no such type, so these are its bits."""
+    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
 def to_columns(table: NDArray[Any]) -> NDArray[Any]:
     """Lay a table of positions ``[heads, buckets, head]`` out as ``[heads, head / 2, buckets + 16, 2]``, zeros behind."""
     heads, buckets, head = table.shape

@@ -95,7 +95,7 @@ static const struct custom_op OPERATORS[] = {
               1 << DENSE_BF16 | 1 << ATTENTION),
     CUSTOM_OP("Bf16WindowAttention", "hhhl", "h", window_attention, attention_kernel, attention_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << ATTENTION),
-    CUSTOM_OP("Bf16DisentangledAttention", "hhhlHHl", "h", disentangled, disentangled_kernel, attention_destroy, IDENTITY,
+    CUSTOM_OP("Bf16DisentangledAttention", "hhhlHHlF", "h", disentangled, disentangled_kernel, attention_destroy, IDENTITY,
               1 << DENSE_BF16 | 1 << DISENTANGLED),
     CUSTOM_OP("Bf16Embed", "lLeFFff", "fh", embed, embed_kernel, free, IDENTITY, 1 << EMBED_BF16),
 };

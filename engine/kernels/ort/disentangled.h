@@ -27,6 +27,17 @@ static inline OrtStatus *position_table(const OrtApi *ort, const OrtKernelInfo *
     return NULL;
 }
 
+/* Read the numbers of distances, if they are there. */
+static inline OrtStatus *position_numbers(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct disentangled_kernel *k) {
+    struct tensor numbers;
+    TRY(optional_constant(ort, info, index, &numbers));
+    if (!numbers.data) return NULL;
+    EXPECT(numbers.rank == 2 && (size_t)numbers.shape[0] == k->base.attention.heads, "position_bias has to be [heads, columns]");
+    EXPECT(!k->positions.columns, "position_bias takes the place of the tables of positions");
+    k->positions.columns = (size_t)numbers.shape[1], k->positions.position_bias = numbers.data;
+    return NULL;
+}
+
 /* Read the buckets, and check that they are what the kernel counts on: neighbours differ by 0 or 1, and all are in the tables. */
 static inline OrtStatus *position_buckets(const OrtApi *ort, const OrtKernelInfo *info, size_t index, struct disentangled_kernel *k) {
     struct tensor buckets;
@@ -48,7 +59,8 @@ static inline OrtStatus *disentangled_start(const struct custom_op *self, const 
     k->base.attend = self->level->kernels[DISENTANGLED], k->first = first;
     TRY(position_table(ort, info, first, k, &k->positions.position_key, &head));
     TRY(position_table(ort, info, first + 1, k, &k->positions.position_query, &head));
-    EXPECT(head, "disentangled attention takes a table of positions for keys, for queries, or both");
+    TRY(position_numbers(ort, info, first + 3, k));
+    EXPECT(k->positions.columns, "disentangled attention takes a table of positions for keys, for queries, or both, or position_bias");
     k->base.attention.head = head;
     return position_buckets(ort, info, first + 2, k);
 }
@@ -57,15 +69,16 @@ static inline OrtStatus *disentangled_inputs(const struct disentangled_kernel *s
                                              struct disentangled *d) {
     const OrtApi *ort = self->base.ort;
     const size_t head = self->base.attention.head;
-    const OrtValue *key = NULL, *query = NULL;
+    const OrtValue *key = NULL, *query = NULL, *numbers = NULL;
     d->attention = self->base.attention;
     TRY(attention_inputs(ort, context, &d->attention));
-    EXPECT(d->attention.head == head, "tables of positions are not as wide as the heads");
+    EXPECT(!head || d->attention.head == head, "tables of positions are not as wide as the heads");
     EXPECT(d->attention.queries == d->attention.keys || d->attention.queries == 1,
            "disentangled attention takes as many queries as keys, or the first");
     if (!d->position_key) TRY(KernelContext_GetInput(context, self->first, &key));
     if (!d->position_query) TRY(KernelContext_GetInput(context, self->first + 1, &query));
-    EXPECT(!key && !query, "tables of positions have to be constants of the model");
+    if (!d->position_bias) TRY(KernelContext_GetInput(context, self->first + 3, &numbers));
+    EXPECT(!key && !query && !numbers, "tables of positions have to be constants of the model");
     return NULL;
 }
 

@@ -140,7 +140,7 @@ static const struct custom_op OPERATORS[] = {
     CUSTOM_OP("Attention", "ffflfu", "u", attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
     CUSTOM_OP("WindowAttention", "ffflfu", "u", window_attention, attention_kernel, attention_destroy, IDENTITY, 1 << ATTENTION),
     /* the same, tables of positions for keys and for queries, buckets */
-    CUSTOM_OP("DisentangledAttention", "ffflfuHHl", "u", disentangled, disentangled_kernel, attention_destroy, IDENTITY,
+    CUSTOM_OP("DisentangledAttention", "ffflfuHHlF", "u", disentangled, disentangled_kernel, attention_destroy, IDENTITY,
               1 << DISENTANGLED),
     /* ids, segments, words, positions, vectors of the segments, gamma, beta, scales of the words; scale and zero point of y8 */
     CUSTOM_OP("Embed", "lLiFFffffu", "fu", embed, embed_kernel, free, IDENTITY, 1 << EMBED_INT8),

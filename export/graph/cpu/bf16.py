@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint.weights import Dense, Embeddings, Norm
-from ..operators import ACTIVATIONS, DOMAIN, GLUS, to_panels
+from ..operators import ACTIVATIONS, DOMAIN, GLUS, bfloat16, to_panels
 from .narrow import SIXTEEN, CpuOperators, Words, fits_float16, interleaved, rows_filled
 
 PAIR = 2  # inputs that the instruction takes at once
@@ -56,7 +56,12 @@ class CpuBf16(Bf16Products):
 
     file: ClassVar[str] = "onnx/model_bf16.onnx"
     precision: ClassVar[str] = "bf16"
-    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Bf16Attention", f"{DOMAIN}:Bf16WindowAttention", "Attention")
+    attention_ops: ClassVar[tuple[str, ...]] = (
+        f"{DOMAIN}:Bf16Attention",
+        f"{DOMAIN}:Bf16WindowAttention",
+        f"{DOMAIN}:Bf16DisentangledAttention",
+        "Attention",
+    )
     takes: ClassVar[int] = PAIR
     divided: ClassVar[tuple[str, ...]] = ("hidden_size", "intermediate_size")
 
@@ -88,7 +93,9 @@ class CpuBf16(Bf16Products):
         """RoPE by a separate node, in float32."""
         return self.graph.cast(super().turn_narrow(self.graph.cast(x, "float32"), i), "bfloat16")
 
-    def narrow_attention(self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None) -> str:
+    def narrow_attention(
+        self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None, positions: tuple[str, ...]
+    ) -> str:
         """``softmax(q k^T) v`` in bfloat16; our kernel takes heads by sixteens, ONNX Runtime all others, in fp32."""
         g, heads = self.graph, self.architecture.heads
         if self.architecture.head_size % SIXTEEN:
@@ -96,6 +103,8 @@ class CpuBf16(Bf16Products):
             wide = (g.cast(each, "float32") for each in (q, k, v))
             y = g.op("Attention", *wide, *absent, lengths, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
             return g.cast(y, "bfloat16")
+        if positions:
+            return self.operator("Bf16DisentangledAttention", 1, q, k, v, lengths, *positions, num_heads=heads)[0]
         if window is not None:
             return self.operator("Bf16WindowAttention", 1, q, k, v, lengths, num_heads=heads, window=window)[0]
         return self.operator("Bf16Attention", 1, q, k, v, lengths, num_heads=heads)[0]
@@ -129,9 +138,3 @@ class CpuBf16(Bf16Products):
 
     def _halves(self, table: NDArray[Any]) -> str:
         return self.graph.weight("word", table.astype(np.float16))
-
-
-def bfloat16(array: NDArray[Any]) -> NDArray[np.uint16]:
-    """Round to bfloat16, the upper half of a float32, ties to even; NumPy has no such type, so these are its bits."""
-    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)

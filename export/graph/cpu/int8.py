@@ -23,7 +23,12 @@ class CpuInt8(Bf16Products):
 
     file: ClassVar[str] = "onnx/model_int8.onnx"
     precision: ClassVar[str] = "int8"
-    attention_ops: ClassVar[tuple[str, ...]] = (f"{DOMAIN}:Attention", f"{DOMAIN}:WindowAttention", "Attention")
+    attention_ops: ClassVar[tuple[str, ...]] = (
+        f"{DOMAIN}:Attention",
+        f"{DOMAIN}:WindowAttention",
+        f"{DOMAIN}:DisentangledAttention",
+        "Attention",
+    )
     takes: ClassVar[int] = FOUR
     divided: ClassVar[tuple[str, ...]] = ("hidden_size",)  # the neurons are rounded up with zeros
 
@@ -56,7 +61,9 @@ class CpuInt8(Bf16Products):
         self.graph.declare(y, "float32", ["batch", "sequence", self.architecture.hidden_size])
         return y
 
-    def narrow_attention(self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None) -> str:
+    def narrow_attention(
+        self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None, positions: tuple[str, ...]
+    ) -> str:
         """``softmax(q k^T) v`` in uint8; our kernel takes heads by sixteens, ONNX Runtime all others."""
         g, heads = self.graph, self.architecture.heads
         scale, zero_point = self._constants("context", _int8(following).input)
@@ -65,6 +72,8 @@ class CpuInt8(Bf16Products):
             y = g.op("Attention", q, k, v, *absent, lengths, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
             return g.op("QuantizeLinear", y, scale, zero_point)
         operands = (q, k, v, lengths, scale, zero_point)
+        if positions:
+            return self.operator("DisentangledAttention", 1, *operands, *positions, num_heads=heads)[0]
         if window is not None:
             return self.operator("WindowAttention", 1, *operands, num_heads=heads, window=window)[0]
         return self.operator("Attention", 1, *operands, num_heads=heads)[0]

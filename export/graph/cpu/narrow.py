@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint.architecture import Architecture
+from ...checkpoint.relative import C2P, P2C, REACH
 from ...checkpoint.weights import Dense, Embeddings, Layer
 from ..blocks import number
 from ..builder import FLOAT16_MAX
-from ..operators import ACTIVATIONS, DOMAIN, PANEL, embed_function, functions
+from ..operators import ACTIVATIONS, DOMAIN, PANEL, SPARE, bfloat16, embed_function, functions, to_columns
 from .fp32 import LONG, CpuFp32
 
 SIXTEEN = 16  # numbers of a register; the attention kernels take heads of a multiple of this width
@@ -50,8 +51,11 @@ class CpuOperators(CpuFp32):
             return (
                 f"heads of width {a.head_size} are not a multiple of {SIXTEEN}, and its attention with a window takes no others"
             )
-        if a.relative is not None:
-            return "its attention does not take relative positions"
+        if a.relative is not None and a.head_size % SIXTEEN:
+            return (
+                f"heads of width {a.head_size} are not a multiple of {SIXTEEN}, and its attention with relative positions "
+                "takes no others"
+            )
         if a.activation not in ACTIVATIONS:
             return f"its operators know the activations {', '.join(ACTIVATIONS)}, and this model's is {a.activation}"
         return None
@@ -62,6 +66,8 @@ class CpuOperators(CpuFp32):
         It is -1 if padding is not on the right, which ONNX Runtime refuses by name (``nonpad_kv_seqlen``).
         """
         self.tokens = self.operator("Lengths", 1, "attention_mask")[0]
+
+    _buckets = ""  # of distances, once they are stored
 
     def embed(self, tables: Embeddings) -> str:
         """One operator, with a narrow result for the first products; before a projection as in fp32."""
@@ -106,8 +112,28 @@ class CpuOperators(CpuFp32):
         """Compute ``rope(x W + b)`` likewise, of weights with ``in_pairs``, by the tables of cos and sin."""
 
     @abc.abstractmethod
-    def narrow_attention(self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None) -> str:
-        """Compute ``softmax(q k^T) v`` in the format that the product of ``following`` takes."""
+    def narrow_attention(
+        self, q: str, k: str, v: str, lengths: str, following: Dense, window: int | None, positions: tuple[str, ...]
+    ) -> str:
+        """Compute ``softmax(q k^T) v`` in the format that the product of ``following`` takes; for ``positions`` see below."""
+
+    def position_operands(self, layer: Layer) -> tuple[str, ...]:
+        """Operands of relative positions: two tables, the bucket of each distance, a table of numbers."""
+        g, a = self.graph, self.architecture
+        if a.relative is None:
+            return ()
+        if not self._buckets:
+            reach, (_, index) = min(REACH, a.max_tokens), a.relative.columns()
+            self._buckets = g.weight("buckets", index[REACH - reach : REACH + reach - 1])  # from 1 - reach up
+        tables = ((layer.position_key, 1.0), (layer.position_query, a.scale))  # queries bring their scale with them
+        key, query = (
+            g.weight(name, to_columns(bfloat16(table * scale))) if table is not None else ""
+            for name, (table, scale) in zip(("position_key", "position_query"), tables, strict=True)
+        )
+        bias = layer.position_bias
+        spare = np.zeros((a.heads, SPARE), np.float32)
+        numbers = "" if bias is None else g.weight("position_bias", np.hstack([bias, spare]).astype(np.float32))
+        return key, query, self._buckets, numbers
 
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Three products of the narrow form of ``x``, and attention: ``[batch, seq, hidden]``, or ``[batch, hidden]``."""
@@ -123,7 +149,7 @@ class CpuOperators(CpuFp32):
         else:
             q = self._turned_product("query", narrow, query, i)
         k, v = self._turned_product("key", narrow, key, i), self.product("value", narrow, layer.value)
-        context = self.narrow_attention(q, k, v, lengths, layer.attention_output, window)
+        context = self.narrow_attention(q, k, v, lengths, layer.attention_output, window, self.position_operands(layer))
         # [batch, 1, hidden] to [batch, hidden], or [batch, seq, hidden] as it is
         return g.op("Squeeze", context, g.constant([1], "int64")) if cls_only else context
 
@@ -164,7 +190,9 @@ class CpuOperators(CpuFp32):
 
     def operator(self, name: str, outputs: int, /, *operands: str, **attributes: float) -> list[str]:
         """Add a node of one of our operators, and its definition."""
-        for function in functions(name, long=self.architecture.max_tokens > LONG):
+        a = self.architecture
+        terms = a.relative.terms if a.relative is not None else ()
+        for function in functions(name, long=a.max_tokens > LONG, positions=(C2P in terms, P2C in terms)):
             self.graph.define(function)
         return self.graph.ops(name, outputs, *operands, domain=DOMAIN, **attributes)
 

@@ -107,12 +107,18 @@ INLINE void score_by_keys(const struct disentangled *d, const struct scratch *s,
     }
 }
 
-/* Add c2p and p2c, as far as there are, to the scores of n queries; c2p begins at bucket first, and buckets are those of the
- * first query and key. The largest by lane are in top. */
-INLINE void add_positions(int n, int c2p, int p2c, const struct scratch *s, size_t block, size_t in_chunk, size_t first,
+/* What a block's queries add by bucket, from the first one on: a row each, or for all of them the same, and then width is 0. */
+struct by_query {
+    const float *products;
+    size_t width, first;
+};
+
+/* Add c2p and p2c, as far as there are, to the scores of n queries; buckets are those of the first query and
+ * key. The largest by lane are in top. */
+INLINE void add_positions(int n, int c2p, int p2c, const struct scratch *s, struct by_query of, size_t block, size_t in_chunk,
                           const int32_t *buckets, size_t length, size_t keys, __m512 *top) {
     float *scores = s->scores + block * keys;
-    const float *by_query = s->c2p + block * s->c2p_width, *by_key = s->p2c + (in_chunk + block) * s->p2c_width;
+    const float *by_query = of.products + block * of.width, *by_key = s->p2c + (in_chunk + block) * s->p2c_width;
     UNROLL(6)
     for (int i = 0; i < n; i++) top[i] = _mm512_set1_ps(-INFINITY);
     for (size_t j = 0; j < keys; j += 16)
@@ -120,7 +126,7 @@ INLINE void add_positions(int n, int c2p, int p2c, const struct scratch *s, size
         for (int i = 0; i < n; i++) {
             __m512 score = _mm512_loadu_ps(scores + i * keys + j);
             const int32_t *of_query = buckets + j - (block + i);
-            if (c2p) score = _mm512_add_ps(score, by_bucket(by_query + i * s->c2p_width, first, of_query, of_query[15]));
+            if (c2p) score = _mm512_add_ps(score, by_bucket(by_query + i * of.width, of.first, of_query, of_query[15]));
             if (p2c) score = _mm512_add_ps(score, _mm512_loadu_ps(by_key + i * s->p2c_width + j));
             _mm512_storeu_ps(scores + i * keys + j, score);
             top[i] = _mm512_mask_max_ps(top[i], lanes(length - j), top[i], score);
@@ -128,10 +134,10 @@ INLINE void add_positions(int n, int c2p, int p2c, const struct scratch *s, size
 }
 
 /* The weights of n queries. */
-INLINE void weigh(int n, int c2p, int p2c, const struct scratch *s, size_t block, size_t in_chunk, size_t first,
+INLINE void weigh(int n, int c2p, int p2c, const struct scratch *s, struct by_query of, size_t block, size_t in_chunk,
                   const int32_t *buckets, size_t length, size_t keys, float *inverse) {
     __m512 top[QUERIES];
-    add_positions(n, c2p, p2c, s, block, in_chunk, first, buckets, length, keys, top);
+    add_positions(n, c2p, p2c, s, of, block, in_chunk, buckets, length, keys, top);
     weights_of(n, s->scores + block * keys, top, length, keys, s->p + block * keys, inverse + block);
 }
 
@@ -141,6 +147,7 @@ struct work {
     struct head head;
     struct scratch scratch;
     const bf16 *position_key, *position_query; /* of the head */
+    const float *position_bias;
 };
 
 /* The queries from row up to end, of which there are at most QUERIES; begin: the first of their chunk. */
@@ -153,11 +160,13 @@ INLINE void attend_block(const struct work *w, size_t begin, size_t row, size_t 
     copy_rows(w->head.q, row, n, a->head, s->q);
     fetch_rows(w->head.q, a->head, end, QUERIES, w->head.queries);
     scores_of(n, s->q, s->k, a->head, keys, 0, keys, s->scores);
-    if (c2p) bucket_products(w->d, n, s->q, w->position_key, first, (size_t)rising[n - 1], s->c2p, s->c2p_width);
+    const struct by_query of = w->position_bias ? (struct by_query){w->position_bias, 0, 0}
+                                                : (struct by_query){s->c2p, s->c2p_width, first};
+    if (w->position_key) bucket_products(w->d, n, s->q, w->position_key, first, (size_t)rising[n - 1], s->c2p, s->c2p_width);
     float inverse[QUERIES];
     size_t i = 0;
-    for (; i + 3 <= n; i += 3) weigh(3, c2p, p2c, s, i, in_chunk, first, falling, length, keys, inverse);
-    for (; i < n; i++) weigh(1, c2p, p2c, s, i, in_chunk, first, falling, length, keys, inverse);
+    for (; i + 3 <= n; i += 3) weigh(3, c2p, p2c, s, of, i, in_chunk, falling, length, keys, inverse);
+    for (; i < n; i++) weigh(1, c2p, p2c, s, of, i, in_chunk, falling, length, keys, inverse);
     gemm(n, s->p, keys, s->v, a->head, keys / 2, s->scores); /* the scores have been read */
     store_context(a, s->scores, inverse, n, w->head.y + row * a->heads * a->head);
 }
@@ -201,6 +210,7 @@ INLINE void attend(const struct disentangled *d, const struct scratch *s, size_t
     const size_t queries = w.head.queries, chunk = chunk_of(queries, s->chunk);
     if (d->position_key) w.position_key = d->position_key + table;
     if (d->position_query) w.position_query = d->position_query + table;
+    if (d->position_bias) w.position_bias = d->position_bias + of_head * d->columns;
     if (queries) {
         const int32_t *here = d->rising + d->middle;
         const size_t first = (size_t)(here + 1)[-(ptrdiff_t)w.head.length], last = (size_t)here[queries - 1];

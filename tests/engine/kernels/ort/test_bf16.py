@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from operators_of_one_node import ATTENTIONS, FUNCTIONS, Operator, attend, levels, normalize
 
 from fusedbert.engine.kernels import Kernels
-from fusedbert.export.graph.cpu.bf16 import bfloat16
-from fusedbert.export.graph.operators import PANEL, to_panels
+from fusedbert.export.graph.operators import PANEL, bfloat16, to_panels
 
 Array = NDArray[Any]
 LEVELS = levels("dense_bf16")

@@ -14,17 +14,17 @@ from operators_of_one_node import FUNCTIONS, Operator, levels
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from fusedbert.engine.kernels import Kernels
-from fusedbert.export.graph.cpu.bf16 import bfloat16
-from fusedbert.export.graph.operators import functions, to_columns
+from fusedbert.export.graph.operators import bfloat16, functions, to_columns
 
 Array = NDArray[Any]
 SCALE, ZERO_POINT = 0.02, 128
 BOTH, KEYS, QUERIES = (True, True), (True, False), (False, True)  # tables of positions for keys and for queries
+NUMBERS = (False, False)  # a number for each distance and head instead
 NATIVE = [*(("", level) for level in levels("disentangled")), *(("Bf16", level) for level in levels("disentangled"))]
 NONE = [pytest.param("", "", marks=pytest.mark.skip(reason="no such kernel here"))]
 each = pytest.mark.parametrize(("format", "level"), [*NATIVE, ("", FUNCTIONS), ("Bf16", FUNCTIONS)])
 native = pytest.mark.parametrize(("format", "level"), NATIVE or NONE)
-terms = pytest.mark.parametrize("tables", [BOTH, KEYS, QUERIES], ids=["both", "c2p", "p2c"])
+terms = pytest.mark.parametrize("tables", [BOTH, KEYS, QUERIES, NUMBERS], ids=["both", "c2p", "p2c", "bias"])
 
 
 def log_buckets(reach: int, buckets: int) -> Array:
@@ -51,7 +51,8 @@ def attention(
         table = rng.normal(size=(heads, int(buckets[-1]) + 1, head)) * of
         positions[name] = to_columns(bfloat16(table)) if there else None
     rest: dict[str, Any] = {"lengths": np.array(lengths, dtype=np.int64)}
-    end = positions | {"buckets": buckets}
+    numbers = rng.normal(size=(heads, int(buckets[-1]) + 17)).astype(np.float32) * 3 if tables == NUMBERS else None
+    end = positions | {"buckets": buckets, "position_bias": numbers}
     common: dict[str, Any] = {"attributes": {"num_heads": heads}, "functions": ()}
     if format:
         narrow = {f"{n}16": rounded(part) for n, part in parts.items()}
@@ -94,6 +95,8 @@ def in_float64(operator: Operator, queries: int | None = None) -> Array:
                 scores += np.take_along_axis(qs @ of_keys[head].T, bucket, axis=1)
             if of_queries is not None:
                 scores += np.take_along_axis(ks[:length] @ of_queries[head].T, bucket.T, axis=1).T
+            if operator.operands["position_bias"] is not None:
+                scores += operator.operands["position_bias"][head].astype(np.float64)[bucket]
             weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
             weights /= weights.sum(axis=1, keepdims=True)
             y[text, :rows, head * qs.shape[1] : (head + 1) * qs.shape[1]] = weights @ vs[:length]

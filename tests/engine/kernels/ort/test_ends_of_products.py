@@ -13,8 +13,7 @@ from operators_of_one_node import FUNCTIONS, Operator, levels, normalize
 
 from fusedbert.engine.hardware.cpu import Int8, inspect_machine
 from fusedbert.engine.kernels import Kernels
-from fusedbert.export.graph.cpu.bf16 import bfloat16
-from fusedbert.export.graph.operators import functions, to_panels
+from fusedbert.export.graph.operators import bfloat16, functions, to_panels
 
 Array = NDArray[Any]
 LARGEST = 63 if inspect_machine().int8 is Int8.SATURATING else 127  # see test_int8.py

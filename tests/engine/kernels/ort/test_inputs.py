@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from operators_of_one_node import FUNCTIONS, Operator, levels, normalize
 
 from fusedbert.engine.kernels import Kernels
-from fusedbert.export.graph.cpu.bf16 import bfloat16
-from fusedbert.export.graph.operators import embed_function
+from fusedbert.export.graph.operators import bfloat16, embed_function
 
 Array = NDArray[Any]
 WORDS, POSITIONS, PADDING = 50, 40, 1

@@ -13,8 +13,7 @@ from operators_of_one_node import FUNCTIONS, Operator, levels
 
 from fusedbert.engine.kernels import Kernels
 from fusedbert.export.graph.attention_operators import QUERIES
-from fusedbert.export.graph.cpu.bf16 import bfloat16
-from fusedbert.export.graph.operators import functions
+from fusedbert.export.graph.operators import bfloat16, functions
 
 Array = NDArray[Any]
 INT8 = [("", level) for level in levels("attention")]
