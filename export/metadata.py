@@ -32,12 +32,12 @@ def write_metadata(
 
     Raise ``ExportError`` if the engine would read a different tokenizer than the graphs were checked with.
     """
-    checkpoint, outputs = baseline.checkpoint, baseline.outputs
+    checkpoint, outputs, shape = baseline.checkpoint, baseline.outputs, baseline.architecture
     hashes = {path.relative_to(checkpoint.folder).as_posix(): sha256_of(path) for path in baseline.files}
     manifest = Manifest(
         source=Source(id=checkpoint.id, revision=checkpoint.revision, sha256=hashes),
         created_with=dict(created_with),
-        architecture=baseline.architecture.family,
+        architecture=shape.family,
         problem_type=outputs.problem_type,
         labels=outputs.labels,
         max_length=baseline.tokens.max_length,
@@ -45,6 +45,7 @@ def write_metadata(
         golden=baseline.golden,
         function_to_apply=outputs.function_to_apply,
         thresholds=thresholds,
+        longest=shape.max_tokens if 0 < shape.usual_tokens < shape.max_tokens else None,
         requires={v.file: {"opset": v.opset, "onnxruntime": runtimes[v.file]} for v in variants},
     )
     baseline.parts.write_config(stage / "config.json")

@@ -63,7 +63,7 @@ __all__ = [
 
 MANIFEST = "fusedbert.json"
 _NO_HASH = "0" * 64
-_OPTIONAL = ("requires", "function_to_apply", "thresholds", "parity_avx2", "evaluation")
+_OPTIONAL = ("requires", "function_to_apply", "thresholds", "longest", "parity_avx2", "evaluation")
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Manifest)}

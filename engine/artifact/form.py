@@ -203,6 +203,7 @@ _MANIFEST = _object(
         "requires": _mapping(_object({"opset": _integer(1, 10_000), "onnxruntime": _VERSION}, more=True)),
         "function_to_apply": _member(None, "none", "sigmoid"),
         "thresholds": _optional(_list(_SHARE)),
+        "longest": _optional(_integer(3, 1_000_000)),
         "parity_avx2": _mapping(_PARITY),
         "evaluation": _mapping(_EVALUATION),
     },

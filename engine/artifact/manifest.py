@@ -130,6 +130,7 @@ class Manifest:
         requires: Minimum versions by graph: ``{"opset": 23, "onnxruntime": "1.23"}``; not written if empty.
         function_to_apply: ``none`` or ``sigmoid`` if ``config.json`` says so against ``problem_type``; not written if unset.
         thresholds: For a multi-label model, the least probability of each label that counts; not written if unset.
+        longest: Tokens up to which ``max_length`` may be raised; not written if unset.
     """
 
     source: Source
@@ -145,6 +146,12 @@ class Manifest:
     requires: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     function_to_apply: str | None = None
     thresholds: tuple[float, ...] | None = None
+    longest: int | None = None
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest text that the graphs take."""
+        return max(self.max_length, self.longest or 0)
 
     @property
     def verifiable(self) -> bool:

@@ -296,6 +296,6 @@ def explain_threads(threads: int, options: Options, machine: Machine) -> str:
 def _max_length(manifest: Manifest, options: Options) -> int:
     if options.max_length is None:
         return manifest.max_length
-    if options.max_length > manifest.max_length:
-        raise OptionError(f"max_length is {shown(options.max_length)}: the model takes up to {manifest.max_length} tokens")
+    if options.max_length > manifest.most_tokens:
+        raise OptionError(f"max_length is {shown(options.max_length)}: the model takes up to {manifest.most_tokens} tokens")
     return options.max_length

@@ -81,7 +81,7 @@ class CudaOpener:
 
     def open_padded(self, variant: Variant) -> tuple[PaddedCudaRunner, str]:
         """Open a padded graph; return its runner and what was verified. Raises as ``open`` does."""
-        length = self.manifest.max_length
+        length = self.manifest.most_tokens
         runner = PaddedCudaRunner(graphs=self._graph_cache(variant), pad_id=self.tokenizer.pad_id, max_length=length)
         return runner, self._verify(variant, runner)
 

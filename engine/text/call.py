@@ -104,7 +104,7 @@ def parse_call(arguments: CallArguments, manifest: Manifest, function: Function)
         function=function,
         top_k=check_top_k(given.get("top_k", UNSET)),
         thresholds=thresholds,
-        cut=AS_LOADED if given.keys().isdisjoint(_READING) else _cut(given, manifest.max_length),
+        cut=AS_LOADED if given.keys().isdisjoint(_READING) else _cut(given, manifest.most_tokens),
     )
 
 
