@@ -21,6 +21,7 @@ from .words import WordEffect, words
 _FRAME = 760  # pixels of a notebook's cell
 _PAGE, _LONG_PAGE = 2_000_000, 6_000_000  # bytes
 _LONG = 128  # tokens
+_SAME = 1e-3  # of a weight: more than rounding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,8 +169,19 @@ class Attentions:
             "query": first_query(self.segments, self.offsets, effects),
         }
         unseen = self.weights == 0
+        scores = self._divided_scores()
+        powers = np.where(unseen, 0, np.exp(scores - scores.max(axis=-1, keepdims=True)))
+        weights = powers / powers.sum(axis=-1, keepdims=True)
+        # In DeBERTa positions are a part of the scores, which only the weights tell then, but for a number for each row.
+        facts["relative"] = relative = float(np.abs(weights - self.weights).max()) > _SAME
+        if relative:
+            scores = np.log(np.where(unseen, 1, self.weights))
         hidden = unseen if unseen.any() else None
-        return render(facts, self.queries, self.keys, hidden, truncated=self.truncated, max_bytes=max_bytes)
+        return render(facts, scores, hidden, truncated=self.truncated, max_bytes=max_bytes)
+
+    def _divided_scores(self) -> Floats:
+        """``q.k / sqrt(d)``: ``[layers, heads, query, key]``."""
+        return np.asarray(self.queries @ self.keys.swapaxes(-1, -2) / np.float32(np.sqrt(self.queries.shape[-1])))
 
     def _repr_html_(self) -> str:
         """Show the page in a notebook, in a sandboxed frame."""

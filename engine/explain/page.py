@@ -44,16 +44,15 @@ class Compressed:
     share: float  # of all weight that they hold, 0 to 1
 
 
-def compress(queries: Floats, keys: Floats, budget: int, hidden: NDArray[np.bool_] | None = None) -> Compressed:
-    """Compress all weights of queries and keys ``[layers, heads, tokens, d]``, or the largest of each row that fit.
+def compress(z: Floats, budget: int, hidden: NDArray[np.bool_] | None = None) -> Compressed:
+    """Compress all weights, or the largest of each row that fit, given the scores ``[layers, heads, query, key]``.
 
-    ``hidden``, ``[layers, heads, query, key]``, says which keys a query does not see, because they are beyond a window.
+    ``hidden``, of the same shape, says which keys a query does not see, because they are beyond a window.
 
     Raises:
         OptionError: Not even a few of each row fit into ``budget`` bytes.
     """
-    n, d = queries.shape[-2:]
-    z = queries @ keys.swapaxes(-1, -2) / np.float32(np.sqrt(d))  # [layers, heads, query, key]
+    n = z.shape[-1]
     z = z if hidden is None else np.where(hidden, z.min() - _UNSEEN, z)
     z = z.reshape(-1, n)  # [rows, key]
     top = z.max(axis=-1, keepdims=True)
@@ -91,8 +90,7 @@ _SCRIPTS = ("data.js", "text.js", "heads.js", "worked.js", "grid.js", "main.js")
 
 def render(
     facts: dict[str, Any],
-    queries: Floats,
-    keys: Floats,
+    scores: Floats,
     hidden: NDArray[np.bool_] | None = None,
     *,
     truncated: bool,
@@ -103,11 +101,9 @@ def render(
     Raises:
         OptionError: Not even a few weights of each token fit into ``max_bytes``.
     """
-    layers, heads, n, _ = queries.shape
+    layers, heads, n, _ = scores.shape
     frame = len(_fill(facts).encode())
-    weights = compress(
-        queries, keys, max_bytes - frame - 1000, hidden
-    )  # 1000 for the sentence on what is kept, and the numbers below
+    weights = compress(scores, max_bytes - frame - 1000, hidden)  # 1000 for the sentence on what is kept, and the numbers below
     data = {"data": weights.data, "steps": weights.steps, "keep": weights.keep}
     return _fill(facts | {"weights": data, "kept": _kept(weights, layers * heads, n, truncated)})
 

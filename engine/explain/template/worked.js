@@ -9,7 +9,8 @@ function drawWorked(query, lit) {
   const sum = Math.exp(total(state.layer, state.head, query) - highest);
   const lines = [];
   const head = make("tr");
-  head.append(...["key", "q·k", `÷ ${root.toFixed(2)}`, "exp", "weight"].map((text) => make("th", text, { scope: "col" })));
+  const products = given.relative ? ["", "score"] : ["q·k", `÷ ${root.toFixed(2)}`];
+  head.append(...["key", ...products, "exp", "weight"].map((text) => make("th", text, { scope: "col" })));
   lines.push(head);
   const rows = everything ? found : found.slice(0, FIRST);
   for (const { key, z, weight } of rows) lines.push(line(key, z, highest, weight, key === lit));
@@ -32,7 +33,7 @@ function drawWorked(query, lit) {
 
 function tellQuery(query, highest) {
   document.querySelector("#worked h3").replaceChildren("The query ", name(query), `, layer ${state.layer + 1}, head ${state.head + 1}`);
-  document.querySelector("#worked .formula").replaceChildren(`weight = exp(q·k ÷ √${given.size}) ÷ sum. In the column exp the largest score, ${signed(highest, 2)}, is taken off first, so that nothing grows too large.`);
+  document.querySelector("#worked .formula").replaceChildren(given.relative ? "weight = exp(score) ÷ sum. A score is q·k and what the distance of both tokens adds, divided by a root. The largest score has been taken off each." : `weight = exp(q·k ÷ √${given.size}) ÷ sum. In the column exp the largest score, ${signed(highest, 2)}, is taken off first, so that nothing grows too large.`);
 }
 
 function line(key, z, highest, weight, lit) {
@@ -47,7 +48,8 @@ function line(key, z, highest, weight, lit) {
   track.append(bar);
   both.append(track, percent(weight));
   share.append(both);
-  tr.append(first, make("td", signed(z * root, 2)), make("td", signed(z, 2)), make("td", Math.exp(z - highest).toFixed(3)), share);
+  const products = given.relative ? ["", signed(z - highest, 2)] : [signed(z * root, 2), signed(z, 2)];
+  tr.append(first, ...products.map((text) => make("td", text)), make("td", Math.exp(z - highest).toFixed(3)), share);
   return tr;
 }
 

@@ -1,6 +1,7 @@
 """The page as a file: its content and size, and that no text can become markup. No browser here."""
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import re
@@ -54,6 +55,15 @@ def test_a_short_text_keeps_every_weight(shown, data_of):
     scores = (np.log(weights) + c[:, None]) * np.sqrt(data["size"])  # q.k
     assert np.abs(scores.reshape(shown.weights.shape)[1, 2] - shown.scores(1, 2)).max() < 0.01
     assert "holds all 8,100 weights" in data["kept"]
+
+
+def test_weights_that_queries_and_keys_do_not_tell_are_shown_as_they_are(shown, data_of):
+    """As DeBERTa's, whose scores have positions; the page must not give q.k as the reason."""
+    other = dataclasses.replace(shown, queries=np.zeros_like(shown.queries))
+    data = data_of(other.to_html())
+    _, _, weights = unpacked(data)
+    assert data["relative"] and not data_of(shown.to_html())["relative"]
+    assert close(weights, shown.weights.reshape(-1, len(shown.tokens)), 1e-3)
 
 
 def test_128_tokens_fit_into_two_megabytes_whole(of_length, data_of):
