@@ -93,6 +93,7 @@ class Size:
     gated: bool = False  # whether the feed-forward has a gate (GLU), one more product
     local_layers: int = 0  # of the layers, those whose attention has a window
     window: int = 0  # tokens of it, half to each side
+    terms: int = 0  # products with vectors of distances in each score (DeBERTa)
 
     @classmethod
     def read(cls, config: Path) -> Size | None:
@@ -107,7 +108,8 @@ class Size:
         intermediate = values.get("intermediate_size", values.get("hidden_dim"))
         if not (layers and hidden and intermediate):
             return None
-        more = _modernbert(values) if values.get("model_type") == "modernbert" else {}
+        kinds = {"modernbert": _modernbert, "deberta-v2": _deberta}
+        more = kinds[values["model_type"]](values) if values.get("model_type") in kinds else {}
         return cls(layers=layers, hidden=hidden, intermediate=intermediate, **more)
 
     def flops(self, shape: Shape) -> float:
@@ -115,14 +117,15 @@ class Size:
 
         For ``T`` tokens in all, ``n`` in each sequence, hidden width ``h`` and intermediate width ``i``, a layer takes
         ``8 T h^2`` for query, key, value and output, ``4 T n h`` for attention's two products, ``4 T h i`` for the
-        feed-forward, ``6 T h i`` with a gate; a layer with a window counts only the keys in it. The head adds ``2 h^2`` a
+        feed-forward, ``6 T h i`` with a gate; a layer with a window counts only the keys in it, and a product with
+        distances is ``2 T n h`` more. The head adds ``2 h^2`` a
         sequence. Embeddings, norms and activations are left out.
         """
         tokens, reach = shape.batch * shape.tokens, min(self.window // 2, shape.tokens - 1)
         products = 8 * self.hidden**2 + (6 if self.gated else 4) * self.hidden * self.intermediate
         local = shape.tokens * (2 * reach + 1) - reach * (reach + 1)  # pairs of a token and a key that it sees
         pairs = (self.layers - self.local_layers) * shape.tokens**2 + self.local_layers * local
-        attention = 4 * shape.batch * pairs * self.hidden
+        attention = (4 + 2 * self.terms) * shape.batch * pairs * self.hidden
         return float(self.layers * tokens * products + attention + 2 * shape.batch * self.hidden**2)
 
 
@@ -131,6 +134,12 @@ def _modernbert(config: Mapping[str, Any]) -> dict[str, Any]:
     every = config.get("global_attn_every_n_layers", 3)
     kinds = config.get("layer_types") or ["sliding_attention" if i % every else "" for i in range(config["num_hidden_layers"])]
     return {"gated": True, "local_layers": kinds.count("sliding_attention"), "window": config.get("local_attention", 128)}
+
+
+def _deberta(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many products with distances DeBERTa adds to each score."""
+    kinds = config.get("pos_att_type") or ()
+    return {"terms": sum(kind in kinds for kind in ("c2p", "p2c")) if config.get("relative_attention") else 0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -172,7 +172,7 @@ class Attentions:
         scores = self._divided_scores()
         powers = np.where(unseen, 0, np.exp(scores - scores.max(axis=-1, keepdims=True)))
         weights = powers / powers.sum(axis=-1, keepdims=True)
-        # In DeBERTa positions are a part of the scores, which only the weights tell then, but for a number for each row.
+        # In DeBERTa positions are a part of the scores. Then these follow from the weights, but for one number for each query.
         facts["relative"] = relative = float(np.abs(weights - self.weights).max()) > _SAME
         if relative:
             scores = np.log(np.where(unseen, 1, self.weights))

@@ -117,6 +117,16 @@ def test_flops_of_modernbert_count_its_gate_and_only_the_keys_in_the_window(tmp_
     assert size is not None and size.flops(Shape(batch=2, tokens=tokens)) == 3 * products + attention + 2 * 2 * 16**2
 
 
+@pytest.mark.parametrize(("options", "terms"), [({"pos_att_type": "p2c|c2p"}, 2), ({"pos_att_type": ["c2p"]}, 1), ({}, 0)])
+def test_flops_of_deberta_count_its_products_with_distances(tmp_path, options, terms):
+    config = {"model_type": "deberta-v2", "num_hidden_layers": 3, "hidden_size": 16, "intermediate_size": 24}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "relative_attention": True, **options}))
+    size = Size.read(tmp_path / "config.json")
+    products = 2 * 2 * 7 * (4 * 16 * 16 + 2 * 16 * 24)
+    attention = 2 * 2 * (2 + terms) * 16 * 7**2
+    assert size is not None and size.flops(Shape(batch=2, tokens=7)) == 3 * (products + attention) + 2 * 2 * 16**2
+
+
 def test_words_of_byte_pairs_are_those_that_follow_a_space():
     assert whole_words(["Ġgood", "bad", "ĠĠ", "Ġof", "Ġ!!!", "Ġfilm"]) == [" film", " good"]
     assert whole_words(["▁good", "bad", "▁", "▁of"]) == [" good"]

@@ -57,7 +57,7 @@ def test_a_short_text_keeps_every_weight(shown, data_of):
     assert "holds all 8,100 weights" in data["kept"]
 
 
-def test_weights_that_queries_and_keys_do_not_tell_are_shown_as_they_are(shown, data_of):
+def test_weights_that_do_not_follow_from_queries_and_keys_are_shown_as_they_are(shown, data_of):
     """As DeBERTa's, whose scores have positions; the page must not give q.k as the reason."""
     other = dataclasses.replace(shown, queries=np.zeros_like(shown.queries))
     data = data_of(other.to_html())

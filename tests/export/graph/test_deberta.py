@@ -132,7 +132,7 @@ def test_mpnets_buckets_are_those_of_transformers() -> None:
 
 @pytest.mark.parametrize("relative", [read_bias({}), Relative(terms=("c2p", "p2c"), rows=512, buckets=256, furthest=512)])
 def test_columns_rise_one_by_one(relative: Relative) -> None:
-    """Which is what the kernel counts on."""
+    """The kernel counts on it."""
     rows, index = relative.columns()
     np.testing.assert_array_equal(rows[index], relative.row(np.arange(1 - REACH, REACH)))
     assert set(np.diff(index)) == {0, 1} and len(set(rows)) == len(rows) <= relative.rows
