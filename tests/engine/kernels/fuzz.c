@@ -185,7 +185,7 @@ static int64_t *positions(struct disentangled *d, size_t *reach) {
     int64_t *buckets = bytes(8 * (2 * *reach - 1));
     buckets[0] = (int64_t)below(3);
     for (size_t i = 1; i < 2 * *reach - 1; i++) buckets[i] = buckets[i - 1] + (below(4) != 0);
-    const size_t used = (size_t)buckets[2 * *reach - 2] + 1, terms = 1 + below(3);
+    const size_t used = (size_t)buckets[2 * *reach - 2] + 1, terms = below(4);
     d->columns = used + SPARE;
     const size_t numbers = a->heads * a->head * d->columns;
     bf16 *key = halves(numbers, number), *query = halves(numbers, number);
@@ -193,6 +193,9 @@ static int64_t *positions(struct disentangled *d, size_t *reach) {
         const int spare = i / 2 % d->columns >= used;
         key[i] = bits16(spare ? NAN : from_bits(key[i]) / 8), query[i] = bits16(spare ? NAN : from_bits(query[i]) / 8);
     }
+    float *bias = floats(a->heads * d->columns, number);
+    for (size_t i = 0; i < a->heads * d->columns; i++) bias[i] = i % d->columns >= used ? NAN : bias[i];
+    if (!terms) d->position_bias = bias;
     if (terms & 1) d->position_key = key;
     if (terms & 2) d->position_query = query;
     return buckets;

@@ -151,11 +151,12 @@ static double step_at(const struct attention *a, const void *matrix, size_t star
     return step_of(a, matrix, start + first * a->heads * a->head, last - first, limit);
 }
 
-/* What positions add to a score (He et al. 2021): q_i K[b(i - j)] + k_j Q[b(i - j)], where q_i and k_j begin at qi and kj. */
+/* What positions add to a score (He et al. 2021): q_i K[b(i - j)] + k_j Q[b(i - j)], or a number;
+ * q_i and k_j begin at qi and kj. */
 static double position_score(const struct disentangled *d, size_t unit, size_t i, size_t j, size_t qi, size_t kj, rounding_of *rounded) {
     const struct attention *a = &d->attention;
     const size_t bucket = (size_t)d->rising[d->middle + i - j];
-    double sum = 0;
+    double sum = d->position_bias ? d->position_bias[unit % a->heads * d->columns + bucket] : 0;
     for (size_t n = 0; n < a->head; n++) {
         const size_t at = ((unit % a->heads * a->head / 2 + n / 2) * d->columns + bucket) * 2 + n % 2;
         if (d->position_key) sum += rounded(number_of(a, a->q, qi + n), 0) * from_bits(d->position_key[at]);
