@@ -107,7 +107,8 @@ def judge_of(folder: Path) -> Any:
 
 def read(folder: Path, limit: int = LIMIT, token_types: int = 2) -> Tokenization:
     family = json.loads((folder / "config.json").read_text())["model_type"]
-    model: Any = SimpleNamespace(family=family, vocab_size=2000, token_types=token_types, max_tokens=limit, heads=2)
+    sizes = {"token_types": token_types, "max_tokens": limit, "usual_tokens": 0, "heads": 2}
+    model: Any = SimpleNamespace(family=family, vocab_size=2000, **sizes)
     return Tokenization(folder, model)
 
 

@@ -91,7 +91,8 @@ def added_of(tokenizer: Tokenizer) -> list[tuple[int, Any]]:
 
 
 def read(folder: Path, limit: int = LIMIT, token_types: int = 1) -> Tokenization:
-    model: Any = SimpleNamespace(family="modernbert", vocab_size=2000, token_types=token_types, max_tokens=limit, heads=2)
+    sizes = {"token_types": token_types, "max_tokens": limit, "usual_tokens": 0, "heads": 2}
+    model: Any = SimpleNamespace(family="modernbert", vocab_size=2000, **sizes)
     return Tokenization(folder, model)
 
 

@@ -23,7 +23,8 @@ BERT = {"tokenizer_class": "BertTokenizer"}
 
 def shape(family: str = "bert", **changes: Any) -> Any:
     """Return the facts of a model that a tokenizer needs."""
-    return SimpleNamespace(**{"family": family, "vocab_size": 2000, "token_types": 2, "max_tokens": 40, "heads": 2} | changes)
+    sizes = {"vocab_size": 2000, "token_types": 2, "max_tokens": 40, "usual_tokens": 0, "heads": 2}
+    return SimpleNamespace(**{"family": family, **sizes} | changes)
 
 
 def expected(judge: Any, text: str, pair: str | None, limit: int) -> tuple[list[int], list[int]]:
