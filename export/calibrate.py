@@ -8,6 +8,7 @@ data set means something.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from fusedbert.engine.text.tokenizer import Row, pad
 
 from .checkpoint.weights import Dense, Layer, Norm
 from .graph.cpu.fp32 import CpuFp32
-from .graph.int8.weights import LayerParams, Observed, fit_layer
+from .graph.int8.weights import LayerParams, Observed, fit_layers
 from .parity.baseline import DirectBaseline
 from .parity.gates import open_scratch, run_batch
 from .parity.texts import read_pairs
@@ -93,7 +94,12 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Row]) -> tuple[LayerPara
             observer.observe(x, random)
     del session
     observed = [observer.result() for observer in observers]
-    return tuple(fit_layer(baseline.weights.layer(i), observed[4 * i : 4 * i + 4]) for i in range(a.layers))
+    by_layer = [observed[4 * i : 4 * i + 4] for i in range(a.layers)]
+    fitted: list[LayerParams] = []
+    for _, group in itertools.groupby(range(a.layers), a.group):  # layers of the same weights
+        layers = list(group)
+        fitted += fit_layers(baseline.weights.layer(layers[0]), [by_layer[i] for i in layers])
+    return tuple(fitted)
 
 
 def calibration_texts(baseline: DirectBaseline) -> list[Row]:

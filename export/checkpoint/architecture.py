@@ -116,6 +116,10 @@ class Architecture(Shape):
         """The window of the layers that have one: it is the same in all."""
         return max((window for window in self.windows if window is not None), default=None)
 
+    def group(self, layer: int) -> int:
+        """Return the number of a layer's weights: layers of a group have the same."""
+        return int(layer / (self.layers / self.groups)) if self.groups else layer
+
     def window(self, layer: int) -> int | None:
         """Return how many keys a token of a layer sees on either side; None for all."""
         return self.windows[layer] if self.windows else None

@@ -172,8 +172,8 @@ def expected_tensors(a: Architecture, layout: Layout, layers: int) -> dict[str, 
         shapes[whole] = rows, hidden
     for i in range(layers):
         for name, key in (layout.layer if i + 1 < a.layers else {**layout.layer, **layout.last}).items():
-            group = int(i / (a.layers / a.groups)) if a.groups else 0
-            parts[f"layer.{i}.{name}"] = f"^{key.format(i=i, next=i + 1, group=group)}", shapes.get(name, square)
+            place = key.format(i=i, next=i + 1, group=a.group(i))
+            parts[f"layer.{i}.{name}"] = f"^{place}", shapes.get(name, square)
     parts |= {name: (key, shapes.get(name, square)) for name, key in layout.head.items()}
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, (key, shape) in parts.items():

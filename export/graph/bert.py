@@ -25,7 +25,7 @@ from .lowering import Lowering
 
 def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[Lowering]) -> Graph:
     """Build the graph of a classifier, whose output is ``logits`` ``[batch, labels]``; weights are read layer by layer."""
-    graph = Graph()
+    graph = Graph(shared=a.groups > 0)
     low = lowering(graph, a)
     low.inputs()
     with graph.scope("embeddings"):

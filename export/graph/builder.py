@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,10 @@ class Graph:
         {'Identity': 1, 'Neg': 1}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        """Begin a graph; ``shared``: equal weights are stored once, under the name of the first."""
+        self._shared = shared
+        self._by_content: dict[Any, str] = {}  # names of the weights, if they are shared
         self._nodes: list[Any] = []
         self._weights: dict[str, NDArray[Any]] = {}
         self._declared: list[Any] = []
@@ -79,8 +83,14 @@ class Graph:
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """Add a weight under the current scope."""
+        values = np.asarray(array, order="C")
+        content = _content(values) if self._shared else None
+        if content in self._by_content:
+            return self._by_content[content]
         path = self._unique("/".join((*self._scope, name)))
-        self._weights[path] = np.asarray(array, order="C")
+        self._weights[path] = values
+        if content is not None:
+            self._by_content[content] = path
         return path
 
     def constant(self, value: int | float | Sequence[int | float], dtype: str) -> str:
@@ -182,6 +192,10 @@ def _all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
         for attribute in node.attribute:
             if attribute.name != "then_branch":
                 yield from _all_nodes(attribute.g.node)
+
+
+def _content(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()
 
 
 def _is_large(array: NDArray[Any]) -> bool:

@@ -80,63 +80,91 @@ class Observed:
     rows: Array
 
 
-def fit_layer(layer: Layer, observed: Sequence[Observed]) -> LayerParams:
-    """Fit a layer's parameters; ``observed`` has its inputs in the order of ``LayerParams``."""
-    query, context, intermediate, output = observed
+def fit_layers(layer: Layer, observed: Sequence[Sequence[Observed]]) -> list[LayerParams]:
+    """Fit the layers that have these weights; ``observed`` has the inputs of each in the order of ``LayerParams``.
+
+    What changes the weights, smoothing and split neurons, is the same in all, so that their int8 weights are equal.
+    """
+    query, context, intermediate, output = zip(*observed, strict=True)
     joint = np.concatenate([layer.query.weight, layer.key.weight, layer.value.weight], axis=1)
     inner = layer.intermediate.weight
     if layer.gate is not None:
         inner = np.concatenate([inner, layer.gate.weight], axis=1)
-    return LayerParams(
-        query=fit_smoothed(query, joint),
-        attention_output=fit_smoothed(context, layer.attention_output.weight),
-        intermediate=fit_smoothed(intermediate, inner),
-        output=fit_split(output) if layer.gate is None else fit_smoothed(output, layer.output.weight, shifted=False),
+    outputs: Sequence[SplitParams | SmoothedParams] = (
+        fit_split(output) if layer.gate is None else fit_smoothed(output, layer.output.weight, shifted=False)
     )
+    fitted = zip(
+        fit_smoothed(query, joint),
+        fit_smoothed(context, layer.attention_output.weight),
+        fit_smoothed(intermediate, inner),
+        outputs,
+        strict=True,
+    )
+    return [LayerParams(query=q, attention_output=c, intermediate=i, output=o) for q, c, i, o in fitted]
 
 
-def fit_smoothed(observed: Observed, weight: Array, *, shifted: bool = True) -> SmoothedParams:
-    """Fit the input of a product with ``weight`` ``[in, out]``, by the alpha with the smallest error."""
-    middle = ((observed.low + observed.high) / 2).astype(np.float32)  # [in]
-    shift = middle if shifted else np.zeros_like(middle)
-    low, high = np.minimum(observed.low - shift, -1e-4) * HEADROOM, np.maximum(observed.high - shift, 1e-4) * HEADROOM
-    reach = np.maximum(-low, high)
+def fit_smoothed(observed: Sequence[Observed], weight: Array, *, shifted: bool = True) -> list[SmoothedParams]:
+    """Fit the input of a product with ``weight`` ``[in, out]``, in each layer that has it, by the best of ``ALPHAS``."""
+    shifts = [((each.low + each.high) / 2).astype(np.float32) for each in observed]  # the middle, [in]
+    shifts = shifts if shifted else [np.zeros_like(shift) for shift in shifts]
+    lows = [np.minimum(each.low - shift, -1e-4) * HEADROOM for each, shift in zip(observed, shifts, strict=True)]
+    highs = [np.maximum(each.high - shift, 1e-4) * HEADROOM for each, shift in zip(observed, shifts, strict=True)]
+    reach = _joint([np.maximum(-low, high) for low, high in zip(lows, highs, strict=True)])  # [in]
     strength = np.maximum(np.abs(weight).max(axis=1), 1e-6)
     weight = weight[:, :: -(-weight.shape[1] // COLUMNS)]  # every nth output is enough to compare them
-    centred = observed.rows - shift  # [n, in]
-    exact = centred @ weight  # [n, out]
-    best: tuple[float, SmoothedParams] | None = None
+    centred = [each.rows - shift for each, shift in zip(observed, shifts, strict=True)]  # [n, in]
+    exact = [rows @ weight for rows in centred]  # [n, out]
+    powers = [max(float(np.square(rows).mean()), 1e-30) for rows in exact]  # an error counts as a share of its layer's results
+    best: tuple[float, list[SmoothedParams]] | None = None
     for alpha in ALPHAS:
         smooth = (reach**alpha / strength ** (1 - alpha)).astype(np.float32)
         smooth /= smooth.mean()
-        p = fit_range(float((low / smooth).min()), float((high / smooth).max()))
         w8, by_column = quantize_weight(weight * smooth[:, None])
-        q = np.clip(np.rint(centred / smooth / p.scale) + p.zero_point, 0, 255) - p.zero_point  # [n, in]
-        error = float(np.square((q.astype(np.float32) @ w8.astype(np.float32)) * (p.scale * by_column) - exact).mean())
+        error, fitted = 0.0, []
+        for i, shift in enumerate(shifts):
+            p = fit_range(float((lows[i] / smooth).min()), float((highs[i] / smooth).max()))
+            q = np.clip(np.rint(centred[i] / smooth / p.scale) + p.zero_point, 0, 255) - p.zero_point  # [n, in]
+            off = (q.astype(np.float32) @ w8.astype(np.float32)) * (p.scale * by_column) - exact[i]
+            error += float(np.square(off).mean()) * (powers[0] / powers[i])
+            fitted.append(SmoothedParams(scale=p.scale, zero_point=p.zero_point, shift=shift, smooth=smooth))
         if best is None or error < best[0]:
-            best = error, SmoothedParams(scale=p.scale, zero_point=p.zero_point, shift=shift, smooth=smooth)
+            best = error, fitted
     assert best is not None  # ALPHAS is not empty
     return best[1]
 
 
-def fit_split(observed: Observed) -> SplitParams:
+def _joint(ranges: Sequence[Array]) -> Array:
+    """Return the largest share that each channel has of its layer's mean range, in the first layer's unit."""
+    joint: Array = np.maximum.reduce([each * (ranges[0].mean() / each.mean()) for each in ranges])
+    return joint
+
+
+def fit_split(observed: Sequence[Observed]) -> list[SplitParams]:
     """Find the lowest ceiling C for ``SPLITS``; a neuron up to ``high`` needs ``ceil(high / C) - 1`` copies."""
-    high = np.maximum(observed.high, 0) * HEADROOM
-    budget = SPLITS * max(1, len(high) // 1024)
-    below, ceiling = 0.0, max(float(high.max()), 1e-6)
+    highs = [np.maximum(each.high, 0) * HEADROOM for each in observed]  # [intermediate]
+    tops = [max(float(high.max()), 1e-6) for high in highs]
+    joint = np.maximum.reduce([high * (tops[0] / top) for high, top in zip(highs, tops, strict=True)])
+    budget = SPLITS * max(1, len(joint) // 1024)
+    below, ceiling = 0.0, tops[0]
     for _ in range(50):
         middle = (below + ceiling) / 2
-        if middle > 0 and np.maximum(np.ceil(high / middle) - 1, 0).sum() <= budget:
+        if middle > 0 and np.maximum(np.ceil(joint / middle) - 1, 0).sum() <= budget:
             ceiling = middle
         else:
             below = middle
-    copies = np.maximum(np.ceil(high / ceiling) - 1, 0).astype(np.int64)  # [intermediate]
+    copies = np.maximum(np.ceil(joint / ceiling) - 1, 0).astype(np.int64)  # [intermediate]
+    alone = len(highs) == 1
+    ceilings = [ceiling if alone else max(float((high / (copies + 1)).max()), 1e-6) for high in highs]
+    return [_split(copies, own, float(each.low.min())) for own, each in zip(ceilings, observed, strict=True)]
+
+
+def _split(copies: NDArray[np.int64], ceiling: float, low: float) -> SplitParams:
     offsets = [ceiling * k for count in copies for k in range(1, count + 1)]
-    zero_point = fit_range(float(observed.low.min()), ceiling).zero_point
+    zero_point = fit_range(low, ceiling).zero_point
     return SplitParams(
         scale=ceiling / (255 - zero_point),  # the largest uint8 is exactly the ceiling, so that the copies join
         zero_point=zero_point,
-        neurons=np.repeat(np.arange(len(high)), copies),
+        neurons=np.repeat(np.arange(len(copies)), copies),
         offsets=np.asarray(offsets, dtype=np.float32),
     )
 
@@ -244,7 +272,7 @@ class QuantizedWeights:
             output = _quantize(layer.output, params.output, residual)
             output = dataclasses.replace(output, weight=np.pad(output.weight, ((0, -len(output.weight) % SIXTEEN), (0, 0))))
         else:
-            assert isinstance(params.output, SplitParams)  # see fit_layer
+            assert isinstance(params.output, SplitParams)  # see fit_layers
             inner = _split_outputs(inner, params.output)
             output = _split_inputs(layer.output, params.output, residual)
         return dataclasses.replace(

@@ -104,7 +104,7 @@ def test_a_text_does_not_depend_on_its_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "tolerance"), [(lambda x: np.maximum(x, 0), 1e-6), (gelu, 0.2)], ids=["relu", "gelu"])
 def test_the_copies_of_a_neuron_add_up_to_it(kind, tolerance: float) -> None:
     high = np.array([20.0, 7.0, 6.0, 6.5] + [4.0] * 60, dtype=np.float32)
-    split = fit_split(Observed(low=np.full(64, -0.17, np.float32), high=high, rows=np.zeros((1, 64), np.float32)))
+    (split,) = fit_split([Observed(low=np.full(64, -0.17, np.float32), high=high, rows=np.zeros((1, 64), np.float32))])
     ceiling = split.scale * (255 - split.zero_point)
     assert len(split.neurons) <= 16 and ceiling == pytest.approx(4.4, abs=1e-5)
     x = np.linspace(-5, 20, 501)
@@ -119,7 +119,7 @@ def test_smoothing_reduces_the_error_of_an_outlying_channel() -> None:
     rows[:, 3] = rows[:, 3] * 0.1 + 60
     rows[:, 7] *= 30
     weight = rng.normal(size=(32, 24)).astype(np.float32)
-    params = fit_smoothed(seen(rows), weight)
+    (params,) = fit_smoothed([seen(rows)], weight)
 
     def error(shift: np.ndarray, smooth: np.ndarray, scale: float, zero_point: int) -> float:
         q = np.clip(np.rint((rows - shift) / smooth / scale) + zero_point, 0, 255) - zero_point
