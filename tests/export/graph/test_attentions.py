@@ -16,7 +16,7 @@ FILE = "onnx/model_attentions.onnx"
 LENGTHS = (3, 11, 6, 8)  # as many texts as heads, so that a mask along the wrong axis would show
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])
+@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert", "mpnet", "albert"])
 def exported(request, make_checkpoint, tmp_path_factory):
     """A tiny checkpoint of a family, and its artifact."""
     checkpoint = make_checkpoint(request.param)
@@ -79,13 +79,26 @@ def test_logits_equal_those_of_the_serving_graph(exported):
 
 
 def test_queries_and_keys_give_the_weights(exported):
-    _, folder = exported
+    checkpoint, folder = exported
     found = run(folder, FILE, batch(folder))
     q, k = (found[name].astype(np.float64).reshape(3, 4, 11, 4, 12).swapaxes(2, 3) for name in ("queries", "keys"))
-    powers = np.exp(q @ k.swapaxes(-1, -2) / np.sqrt(12))  # [layers, batch, heads, query, key]
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(12)  # [layers, batch, heads, query, key]
+    powers = np.exp(scores + bias_of_positions(checkpoint))
     for row, n in enumerate(LENGTHS):
         own = powers[:, row, :, :n, :n]
         assert np.abs(own / own.sum(axis=-1, keepdims=True) - found["attentions"][:, row, :, :n, :n]).max() < 1e-5
+
+
+def bias_of_positions(checkpoint):
+    """What transformers adds to MPNet's scores ``[1, heads, query, key]``; 0 for others."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    if model.config.model_type != "mpnet":
+        return 0
+    with torch.no_grad():
+        return model.mpnet.encoder.compute_position_bias(torch.zeros(1, max(LENGTHS), 48)).double().numpy()
 
 
 def test_the_manifest_distinguishes_the_graphs(exported):
