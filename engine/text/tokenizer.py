@@ -152,6 +152,7 @@ class TextTokenizer:
     def _other_raw(self) -> Tokenizer:
         """The same tokenizer with special tokens in texts as text, if this one reads them as tokens, or the reverse."""
         other = copy.deepcopy(self.raw)
+        other.model = self.raw.model  # a copy goes through JSON, whose scores are not read exactly
         other.encode_special_tokens = not self.raw.encode_special_tokens  # a copy has the default
         return other
 

@@ -22,6 +22,7 @@ from ..checkpoint.modules import LEAST
 from .classes import ANY_CLASS, AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
 from .files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, token_text
 from .parts import Spec, differing, form_of, normal_form, to_json, without_segments
+from .scores import read_by_python, to_text
 
 TextOrPair = str | tuple[str, str]
 SEGMENTS = "token_type_ids"
@@ -170,6 +171,9 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
     if kind is None:
         return _through_transformers(files, name, segmented=segmented)
     content, spec = _stored(folder)
+    if content is not None and spec is not None and kind.steps is not None:
+        exact = read_by_python(content, spec)
+        content, spec = (content if exact == spec else None), exact
     try:
         with without_panic():
             tokenizer, model = kind.build(files, spec)
@@ -266,7 +270,7 @@ def _stored(folder: Path) -> tuple[bytes | None, Spec | None]:
 
 
 def _bytes(form: Spec) -> bytes:
-    return (json.dumps(form, indent=2, ensure_ascii=False) + "\n").encode()
+    return (to_text(form, indent=2) + "\n").encode()
 
 
 def _settings(files: TokenizerFiles, *, flattened: bool, side: str) -> dict[str, Any]:

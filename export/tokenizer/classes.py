@@ -13,7 +13,6 @@ probable pieces.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from tokenizers import AddedToken, Tokenizer, processors
 from fusedbert.engine.errors import CheckpointError
 
 from .files import CONFIG, NAMED, TOKENIZER, Token, TokenizerFiles, token_text
+from .scores import to_text
 from .sources import lacking, lines, merges, pieces, vocabulary
 
 Spec = dict[str, Any]
@@ -74,7 +74,7 @@ class TokenizerClass:
             spec = stored or lacking(files, self.names[0], TOKENIZER)
         else:
             spec = {"version": "1.0", "added_tokens": [], "post_processor": None, **self.steps(files, texts, stored)}
-        tokenizer = Tokenizer.from_str(json.dumps({**spec, "truncation": None, "padding": None}))
+        tokenizer = Tokenizer.from_str(to_text({**spec, "truncation": None, "padding": None}))
         add_tokens(tokenizer, files, special, files.extra or self.extra)
         if self.finish is not None:
             self.finish(tokenizer, files, texts)
