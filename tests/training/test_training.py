@@ -1,4 +1,4 @@
-"""The training of the small ModernBERT: its texts, and a trial of a few steps that leaves a folder transformers can read."""
+"""The training of small models: their texts, and a trial of a few steps that leaves a folder transformers can read."""
 
 import json
 import random
@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tokenizers import Tokenizer
 from training_texts import Sentence, as_typed, draw_views, plain, read_sentences
 
 SENTENCES = [
@@ -51,21 +52,39 @@ def test_a_table_is_read_with_its_quotes(tables):
     assert read_sentences(tables / "train.tsv") == SENTENCES * 3
 
 
-def test_a_few_steps_leave_a_model_that_transformers_reads(repository, tables, artifact, tmp_path):
+def trained(family, repository, tables, artifact, folder):
+    """Train for three steps; return transformers' model and tokenizer, once the accuracy that was told is found again."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    command = [sys.executable, repository / "tests" / "training" / "train_modernbert.py", tables / "train.tsv", tmp_path]
-    options = ["--teacher", artifact, "--steps", "3", "--threads", "1", "--held-out", tables / "dev.tsv"]
+    command = [sys.executable, repository / "tests" / "training" / "train_small.py", tables / "train.tsv", folder]
+    options = ["--teacher", artifact, "--steps", "3", "--threads", "1", "--held-out", tables / "dev.tsv", "--family", family]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "9 sentences, 3 left out because they are held out" in done.stdout
-    about = json.loads((tmp_path / "training.json").read_text())
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, local_files_only=True).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
-    assert type(model).__name__ == "ModernBertForSequenceClassification"
-    assert model.config.layer_types.count("full_attention") == 2 and model.config.local_attention == 32
+    about = json.loads((folder / "training.json").read_text())
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     assert len(tokenizer) == model.config.vocab_size
-    assert tokenizer.decode(tokenizer("A café, 电影!")["input_ids"]) == "[CLS]A café, 电影![SEP]"
     with torch.inference_mode():
         rows = [tokenizer(each.text, return_tensors="pt") for each in read_sentences(tables / "dev.tsv")]
         answers = [int(model(**row).logits.argmax()) for row in rows]
     assert about["accuracy"] == {"dev.tsv": answers.count(0) / 2}
+    return model, tokenizer
+
+
+def test_a_few_steps_leave_a_modernbert_that_transformers_reads(repository, tables, artifact, tmp_path):
+    model, tokenizer = trained("modernbert", repository, tables, artifact, tmp_path)
+    assert type(model).__name__ == "ModernBertForSequenceClassification"
+    assert model.config.layer_types.count("full_attention") == 2 and model.config.local_attention == 32
+    assert tokenizer.decode(tokenizer("A café, 电影!")["input_ids"]) == "[CLS]A café, 电影![SEP]"
+
+
+def test_a_few_steps_leave_a_deberta_that_transformers_reads(repository, tables, artifact, tmp_path):
+    model, tokenizer = trained("deberta", repository, tables, artifact, tmp_path)
+    assert type(model).__name__ == "DebertaV2ForSequenceClassification"
+    assert model.deberta.encoder.rel_embeddings.weight.shape == (64, 256)
+    assert type(tokenizer).__name__ == "DebertaV2Tokenizer"
+    assert tokenizer.convert_ids_to_tokens(range(4)) == ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    ids = tokenizer("a  charming journey, 电影!")["input_ids"]
+    assert tokenizer.decode(ids) == "[CLS] a charming journey, [UNK]![SEP]"
+    stored = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))  # what transformers makes of it is what is in the file
+    assert stored.encode("a  charming journey, 电影!").ids == ids

@@ -1,11 +1,11 @@
-"""Train a small ModernBERT on labelled sentences, with a fusedbert model as teacher: a trained model to prove exports with.
+"""Train a small ModernBERT or DeBERTa on labelled sentences, a fusedbert model being the teacher: to prove exports with.
 
-    python tests/training/train_modernbert.py train.tsv FOLDER --held-out dev.tsv test.tsv
+    python tests/training/train_small.py train.tsv FOLDER --family deberta --held-out dev.tsv test.tsv
 
-Random weights do not show what rounding to int8 costs; trained ones do. The model has ModernBERT's parts at a small size: local
-layers with a window of 32 tokens, a global one every third, rotary positions, GeGLU, a byte-level BPE tokenizer trained on the
-same sentences. The teacher labels parts of sentences and joined ones, so that texts longer than the window are seen too
-(distillation: Hinton et al. 2015). FOLDER is written as transformers saves it. It needs torch, transformers and fusedbert.
+Random weights do not show what rounding to int8 costs; trained ones do. The model has its family's parts at a small size
+(``small_models``). The teacher labels parts of sentences and joined ones, so that texts longer than a window, and far
+positions, are seen too (distillation: Hinton et al. 2015). FOLDER is written as transformers saves it. It needs torch,
+transformers and fusedbert.
 """
 
 from __future__ import annotations
@@ -21,20 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from training_texts import Sentence, as_typed, draw_views, plain, read_sentences
-from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedTokenizerFast
+from small_models import FAMILIES, LABELS
+from training_texts import Sentence, draw_views, plain, read_sentences
 
 from fusedbert.engine import Classifier
 
-LABELS = ("NEGATIVE", "POSITIVE")
-SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
-VOCABULARY = 4096
-POSITIONS = 1024
 MOST_TOKENS = 256  # of a training text; longer ones are cut
 BATCH_TOKENS = 2048  # of a batch, padding included
 SHUFFLED = 4096  # texts that are sorted by length together, so that batches have little padding
-RATE, WARM_UP, DECAY, CLIP = 1e-3, 0.06, 0.01, 1.0
+WARM_UP, DECAY, CLIP = 0.06, 0.01, 1.0
 TEACHER_SHARE = 0.5  # of the target of a sentence with a label; a view without one has only the teacher's
 Rows = list[tuple[list[int], np.ndarray]]  # token ids and target [labels] of each text
 
@@ -49,8 +44,9 @@ def main() -> None:
     given = read_sentences(options.data)
     sentences = [each for each in given if plain(each.text) not in hidden]
     print(f"{len(sentences)} sentences, {len(given) - len(sentences)} left out because they are held out", flush=True)
-    tokenizer = train_tokenizer([each.text for each in sentences], options.seed)
-    model = make_model(tokenizer)
+    family = FAMILIES[options.family]
+    tokenizer = family.train_tokenizer([each.text for each in sentences], options.seed)
+    model = family.make_model(tokenizer)
     print(f"{sum(each.numel() for each in model.parameters())} weights, {len(tokenizer)} tokens", flush=True)
     started = time.monotonic()
     with Classifier.from_pretrained(options.teacher, device="cpu", threads=options.threads) as teacher:
@@ -67,9 +63,10 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a small ModernBERT with a fusedbert model as teacher.")
+    parser = argparse.ArgumentParser(description="Train a small model with a fusedbert model as teacher.")
     parser.add_argument("data", type=Path, help="tsv with the columns sentence and label")
     parser.add_argument("output", type=Path, help="folder of the model")
+    parser.add_argument("--family", choices=FAMILIES, default="modernbert")
     parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="tsv files to measure on, never trained on")
     parser.add_argument("--teacher", help="model of fusedbert with the same two labels; default: the embedded one")
     parser.add_argument("--epochs", type=int, default=5)
@@ -78,53 +75,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true", help="products in bfloat16, faster where the processor has them")
     return parser.parse_args()
-
-
-def train_tokenizer(texts: Sequence[str], seed: int) -> Any:
-    """Train a byte-level BPE on the texts, split and as typed, with ModernBERT's special tokens at the end of the table."""
-    rng = random.Random(seed)
-    bpe = Tokenizer(models.BPE())
-    bpe.normalizer = normalizers.NFC()
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    size = VOCABULARY - len(SPECIAL)
-    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
-    bpe.train_from_iterator([*texts, *(as_typed(text, rng) for text in texts)], trainer)
-    bpe.add_special_tokens(list(SPECIAL.values()))
-    ends = [(name, bpe.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    bpe.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
-    )
-    names = ["input_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_input_names=names, model_max_length=POSITIONS, **SPECIAL)
-
-
-def make_model(tokenizer: Any) -> Any:
-    """Make the model with random weights: 6 layers of 256, 4 heads, a window of 32 tokens, a global layer every third."""
-    settings: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 256,
-        "intermediate_size": 384,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "local_attention": 32,
-        "global_attn_every_n_layers": 3,
-        "max_position_embeddings": POSITIONS,
-        "embedding_dropout": 0.1,
-        "mlp_dropout": 0.1,
-        "classifier_dropout": 0.1,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.cls_token_id,
-        "cls_token_id": tokenizer.cls_token_id,
-        "eos_token_id": tokenizer.sep_token_id,
-        "sep_token_id": tokenizer.sep_token_id,
-        "id2label": dict(enumerate(LABELS)),
-        "label2id": {label: index for index, label in enumerate(LABELS)},
-        "problem_type": "single_label_classification",
-        "attn_implementation": "sdpa",
-    }
-    return ModernBertForSequenceClassification(ModernBertConfig(**settings))
 
 
 def train(
@@ -136,7 +86,8 @@ def train(
     options: argparse.Namespace,
 ) -> None:
     """Train for some epochs, each on new views of the sentences; AdamW, the rate rising shortly and then falling to zero."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=DECAY)
+    rate = FAMILIES[options.family].rate
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=DECAY)
     progress = Progress(options.epochs, options.steps)
     for epoch in range(options.epochs):
         rng = random.Random(f"{options.seed} {epoch}")
@@ -145,7 +96,7 @@ def train(
         for share, (inputs, target) in batches(rows, tokenizer.pad_token_id, rng):
             done = progress.done(epoch + share)
             for group in optimizer.param_groups:
-                group["lr"] = RATE * min(1.0, done / WARM_UP, (1 - done) / (1 - WARM_UP))
+                group["lr"] = rate * min(1.0, done / WARM_UP, (1 - done) / (1 - WARM_UP))
             with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
                 logits = model(**inputs).logits.float()
             loss = -(target * logits.log_softmax(dim=-1)).sum(dim=-1).mean()  # cross entropy with soft targets
