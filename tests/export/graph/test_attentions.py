@@ -90,7 +90,7 @@ def test_queries_and_keys_give_the_weights(exported):
 
 
 def bias_of_positions(checkpoint):
-    """What transformers adds to MPNet's scores ``[1, heads, query, key]``; 0 for others."""
+    """Numbers that transformers adds to MPNet's scores, ``[1, heads, query, key]``; 0 for others."""
     import torch
     from transformers import AutoModelForSequenceClassification
 

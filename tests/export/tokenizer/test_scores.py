@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from fusedbert.engine.text.inputs import check_items
+from fusedbert.engine.text.inputs import Cut, check_items
 from fusedbert.engine.text.tokenizer import TextTokenizer
 from fusedbert.export.tokenizer import Tokenization
 from fusedbert.export.tokenizer.scores import read, spell, to_text
@@ -105,7 +105,7 @@ def test_a_copy_of_a_tokenizer_keeps_the_scores(tmp_path: Path) -> None:
     vocab = [*((token, 0.0) for token in SPECIAL["albert"]), ("▁", -9.007200000000001), ("x", -8.5)]
     write(tmp_path, "albert", vocab, CLASSES["albert"])
     raw = read_folder(tmp_path, "albert").runtime.raw
-    other = TextTokenizer(raw=raw, max_length=9, pad_id=0, cut_left=False)._other_raw
+    other = TextTokenizer(raw=raw, max_length=9, pad_id=0, cut_left=False).for_call(Cut(split_special_tokens=True)).raw
     scores = [dict(json.loads(each.model.__getstate__())["vocab"])["▁"] for each in (raw, other, copy.deepcopy(raw))]
     assert scores[:2] == [-9.007200000000001, -9.007200000000001]
     assert [token.content for token in other.get_added_tokens_decoder().values()] == SPECIAL["albert"]
