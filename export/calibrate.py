@@ -98,7 +98,7 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Row]) -> tuple[LayerPara
     fitted: list[LayerParams] = []
     for _, group in itertools.groupby(range(a.layers), a.group):  # layers of the same weights
         layers = list(group)
-        fitted += fit_layers(baseline.weights.layer(layers[0]), [by_layer[i] for i in layers])
+        fitted += fit_layers(baseline.weights.layer(layers[0]), [by_layer[i] for i in layers], a.activation)
     return tuple(fitted)
 
 

@@ -10,7 +10,7 @@ so x is transformed first, at the cost of one Mul at each residual:
 * Smoothing of a gated feed-forward's neurons is folded into the gate.
 * Outlier channel splitting (OCS, Zhao et al. 2019) of the largest neurons before the second feed-forward product. Uint8
   saturates at C, so the neuron gives min(act(x), C), and its k-th copy act(x - k C) by a lower bias. Their sum is act(x): exact
-  for ReLU, within 0.2 near the joins for GELU if C >= 3.
+  for ReLU, within 0.2 near the joins for GELU. So C is at least 3 there, beyond most neurons, or nothing is split.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ ALPHAS = (0.7, 0.8, 0.9, 1.0)  # migration strengths of SmoothQuant that are tri
 COLUMNS = 512  # outputs of a product on which they are compared
 HEADROOM = 1.1  # of the calibrated range, for texts that go beyond it
 SPLITS = 16  # copies of a layer for each 1024 neurons; a multiple of what the product's kernel takes at once
+JOIN = 3.0  # least ceiling of a split GELU: below it the joins cost more than rounding, see bench/NOTES.md
 SIXTEEN = 16  # neurons of a gated feed-forward that a panel has; their number is rounded up
 FOUR = 4  # inputs that the instruction behind a uint8 product takes at once
 
@@ -80,7 +81,7 @@ class Observed:
     rows: Array
 
 
-def fit_layers(layer: Layer, observed: Sequence[Sequence[Observed]]) -> list[LayerParams]:
+def fit_layers(layer: Layer, observed: Sequence[Sequence[Observed]], activation: str) -> list[LayerParams]:
     """Fit the layers that have these weights; ``observed`` has the inputs of each in the order of ``LayerParams``.
 
     What changes the weights, smoothing and split neurons, is the same in all, so that their int8 weights are equal.
@@ -91,7 +92,9 @@ def fit_layers(layer: Layer, observed: Sequence[Sequence[Observed]]) -> list[Lay
     if layer.gate is not None:
         inner = np.concatenate([inner, layer.gate.weight], axis=1)
     outputs: Sequence[SplitParams | SmoothedParams] = (
-        fit_split(output) if layer.gate is None else fit_smoothed(output, layer.output.weight, shifted=False)
+        fit_split(output, least=0.0 if activation == "relu" else JOIN)
+        if layer.gate is None
+        else fit_smoothed(output, layer.output.weight, shifted=False)
     )
     fitted = zip(
         fit_smoothed(query, joint),
@@ -139,13 +142,16 @@ def _joint(ranges: Sequence[Array]) -> Array:
     return joint
 
 
-def fit_split(observed: Sequence[Observed]) -> list[SplitParams]:
-    """Find the lowest ceiling C for ``SPLITS``; a neuron up to ``high`` needs ``ceil(high / C) - 1`` copies."""
+def fit_split(observed: Sequence[Observed], *, least: float) -> list[SplitParams]:
+    """Find the lowest ceiling C >= ``least`` for ``SPLITS``; a neuron up to ``high`` needs ``ceil(high / C) - 1`` copies."""
     highs = [np.maximum(each.high, 0) * HEADROOM for each in observed]  # [intermediate]
     tops = [max(float(high.max()), 1e-6) for high in highs]
-    joint = np.maximum.reduce([high * (tops[0] / top) for high, top in zip(highs, tops, strict=True)])
+    most = max(tops)  # layers that need no copies have no part in the choice
+    joint = np.maximum.reduce(
+        [high * (most / top) for high, top in zip(highs, tops, strict=True) if top > least or top == most]
+    )
     budget = SPLITS * max(1, len(joint) // 1024)
-    below, ceiling = 0.0, tops[0]
+    below, ceiling = min(least, most), most
     for _ in range(50):
         middle = (below + ceiling) / 2
         if middle > 0 and np.maximum(np.ceil(joint / middle) - 1, 0).sum() <= budget:
@@ -154,7 +160,10 @@ def fit_split(observed: Sequence[Observed]) -> list[SplitParams]:
             below = middle
     copies = np.maximum(np.ceil(joint / ceiling) - 1, 0).astype(np.int64)  # [intermediate]
     alone = len(highs) == 1
-    ceilings = [ceiling if alone else max(float((high / (copies + 1)).max()), 1e-6) for high in highs]
+    floors = [max(min(least, top), 1e-6) for top in tops]
+    ceilings = [
+        ceiling if alone else max(float((high / (copies + 1)).max()), floor) for high, floor in zip(highs, floors, strict=True)
+    ]
     return [_split(copies, own, float(each.low.min())) for own, each in zip(ceilings, observed, strict=True)]
 
 

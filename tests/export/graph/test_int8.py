@@ -104,13 +104,30 @@ def test_a_text_does_not_depend_on_its_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "tolerance"), [(lambda x: np.maximum(x, 0), 1e-6), (gelu, 0.2)], ids=["relu", "gelu"])
 def test_the_copies_of_a_neuron_add_up_to_it(kind, tolerance: float) -> None:
     high = np.array([20.0, 7.0, 6.0, 6.5] + [4.0] * 60, dtype=np.float32)
-    (split,) = fit_split([Observed(low=np.full(64, -0.17, np.float32), high=high, rows=np.zeros((1, 64), np.float32))])
+    (split,) = fit_split([_neurons(high)], least=0.0)
     ceiling = split.scale * (255 - split.zero_point)
     assert len(split.neurons) <= 16 and ceiling == pytest.approx(4.4, abs=1e-5)
     x = np.linspace(-5, 20, 501)
     steps = [0.0, *split.offsets[split.neurons == 0]]
     total = sum(np.minimum(kind(x - step), ceiling) for step in steps)
     np.testing.assert_allclose(total, kind(x), atol=tolerance)
+
+
+def test_neurons_are_not_split_below_the_least_ceiling() -> None:
+    small = np.array([2.5, 2.0, *[0.5] * 62], dtype=np.float32)
+    large = np.array([20.0, 2.0, *[0.5] * 62], dtype=np.float32)
+    (alone,) = fit_split([_neurons(small)], least=3.0)
+    assert len(alone.neurons) == 0 and alone.scale * (255 - alone.zero_point) == pytest.approx(2.75)  # 1.1 x 2.5
+    (split,) = fit_split([_neurons(large)], least=3.0)
+    assert list(split.neurons) == [0] * 7 and split.scale * (255 - split.zero_point) == pytest.approx(3.0)  # 8 x 3 >= 22
+    both = fit_split([_neurons(large), _neurons(small)], least=3.0)  # layers of the same weights
+    assert [list(each.neurons) for each in both] == [[0] * 7] * 2
+    assert both[0].scale == pytest.approx(split.scale)
+    assert both[1].scale * (255 - both[1].zero_point) == pytest.approx(2.75)
+
+
+def _neurons(high: np.ndarray) -> Observed:
+    return Observed(low=np.full(len(high), -0.17, np.float32), high=high, rows=np.zeros((1, len(high)), np.float32))
 
 
 def test_smoothing_reduces_the_error_of_an_outlying_channel() -> None:
