@@ -81,12 +81,11 @@ def make_modernbert(tokenizer: Any) -> Any:
             eos_token_id=tokenizer.sep_token_id,
             intermediate_size=384,
             local_attention=32,
-            global_attn_every_n_layers=3,
             max_position_embeddings=POSITIONS,
             embedding_dropout=0.1,
             mlp_dropout=0.1,
             classifier_dropout=0.1,
-            attn_implementation="sdpa",
+            **{"attn_implementation": "sdpa", "global_attn_every_n_layers": 3},
         )
     )
 
@@ -98,14 +97,12 @@ def make_deberta(tokenizer: Any) -> Any:
             **_common(tokenizer),
             intermediate_size=1024,
             max_position_embeddings=FAR,
-            position_buckets=32,
             relative_attention=True,
             max_relative_positions=-1,
             pos_att_type=["p2c", "c2p"],
-            share_att_key=True,
-            norm_rel_ebd="layer_norm",
             position_biased_input=False,
             type_vocab_size=0,
+            **{"position_buckets": 32, "share_att_key": True, "norm_rel_ebd": "layer_norm"},
         )
     )
 
@@ -125,7 +122,7 @@ def _common(tokenizer: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How the tokenizer and the model of a family are made: of texts and a seed, and of the tokenizer."""
+    """Makers of a family's tokenizer, from texts and a seed, and of its model, from the tokenizer."""
 
     train_tokenizer: Callable[[Sequence[str], int], Any]
     make_model: Callable[[Any], Any]

@@ -53,7 +53,7 @@ def test_a_table_is_read_with_its_quotes(tables):
 
 
 def trained(family, repository, tables, artifact, folder):
-    """Train for three steps; return transformers' model and tokenizer, once the accuracy that was told is found again."""
+    """Train for three steps; return transformers' model and tokenizer, once the accuracy that was printed is found again."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     command = [sys.executable, repository / "tests" / "training" / "train_small.py", tables / "train.tsv", folder]
     options = ["--teacher", artifact, "--steps", "3", "--threads", "1", "--held-out", tables / "dev.tsv", "--family", family]

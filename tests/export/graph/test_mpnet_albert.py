@@ -155,7 +155,7 @@ def test_layers_of_one_weight_split_the_same_neurons_each_with_its_own_ceiling()
     random = np.random.default_rng(4)
     highs = [size * np.exp(random.normal(size=64)).astype(np.float32) for size in (3, 40)]
     low = np.full(64, -0.17, np.float32)
-    splits = fit_split([Observed(low=low, high=high, rows=np.zeros((1, 64), np.float32)) for high in highs])
+    splits = fit_split([Observed(low=low, high=high, rows=np.zeros((1, 64), np.float32)) for high in highs], least=0.0)
     np.testing.assert_array_equal(splits[0].neurons, splits[1].neurons)
     assert 0 < len(splits[0].neurons) <= 16
     for high, split in zip(highs, splits, strict=True):
