@@ -24,8 +24,8 @@ def test_the_document_names_its_schema_and_what_was_measured(document, artifact)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", document["started"])
     manifest = json.loads((artifact / "fusedbert.json").read_text(encoding="utf-8"))
     assert document["model"]["source"] == manifest["source"]["sha256"]
-    modern = {"gated": False, "local_layers": 0, "window": 0}
-    assert document["model"]["size"] == {"layers": 3, "hidden": 384, "intermediate": 1536, **modern}
+    others = {"gated": False, "local_layers": 0, "window": 0, "terms": 0}
+    assert document["model"]["size"] == {"layers": 3, "hidden": 384, "intermediate": 1536, **others}
     assert document["settings"]["rounds"] == 2
     assert document["settings"]["reference"] == "fusedbert-fp32"  # only an artifact
     assert document["command"][:3] == ["fusedbert", "bench", "latency"]

@@ -76,25 +76,32 @@ def test_pairs_have_to_pass_with_those_that_were_added_and_without(
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
 def test_they_bring_the_graph_nearer_to_the_reference(make_checkpoint, tmp_path: Path, family: str) -> None:
-    baseline = baseline_of(make_checkpoint(family, seed=3))
+    """On average: in a single random model the errors of the other products may hide it."""
+    shares = [share_of_the_error(make_checkpoint(family, seed=seed), tmp_path) for seed in (3, 4, 5)]
+    assert np.log(shares).mean() < 0
+
+
+def share_of_the_error(checkpoint: Path, folder: Path) -> float:
+    """Return the squared error with two layers' feed-forward in bfloat16, as a share of that without."""
+    baseline = baseline_of(checkpoint)
     params, a = calibrate(baseline, calibration_texts(baseline)), baseline.architecture
     texts = sorted(baseline.checks.texts, key=lambda text: len(text.ids))[:40]
     expected = forward(a, baseline.weights, texts)
     errors = []
     for layers in (0, 2):
-        path = tmp_path / f"{layers}.onnx"
+        path = folder / f"{layers}.onnx"
         graph = build(a, QuantizedWeights(baseline.weights, params, layers), CpuInt8)
         nodes = graph.count_nodes()
         assert nodes.get("fusedbert:Bf16DenseAddNorm", 0) == layers == nodes.get("fusedbert:Bf16DenseGelu", 0)
         graph.write(path, "test", opset=CpuInt8.opset, metadata={})
         functions = run_batch(open_session(path), ["logits"], pad(texts, a.padding_id))[0]
-        errors.append(np.square(functions - expected).mean())
+        errors.append(float(np.square(functions - expected).mean()))
         options = onnxruntime.SessionOptions()
         register(options, None, Kernels.INT8)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         kernels = run_batch(session, ["logits"], pad(texts, a.padding_id))[0]
         assert np.abs(kernels - functions).max() < 0.05 * expected.std() + 0.02  # uint8 may round to the neighbour
-    assert errors[1] < errors[0]
+    return errors[1] / errors[0]
 
 
 def test_only_the_first_layers_are_in_bfloat16(make_checkpoint) -> None:
