@@ -74,7 +74,9 @@ def test_windows_stay_on_the_gpu_and_need_no_plans_of_cudnn(do: Do, repository: 
     export_checkpoint(tmp_path / "source", tmp_path / "a", required=True)
     result = do(SHAPES, artifact=tmp_path / "a")
     assert result["layout"] == "packed" and result["captured"] >= 2
-    for names in (do(KERNELS, artifact=tmp_path / "a")[f"packed{size}"] for size in ("", "_long", "_one")):
+    script = KERNELS.replace('parts["padded"] = open_padded(model.source)', "pass")  # which no CUDA graph can be made of
+    assert script != KERNELS
+    for names in (do(script, artifact=tmp_path / "a")[f"packed{size}"] for size in ("", "_long", "_one")):
         assert attention(names) == [FLASH, CUTLASS, CUTLASS, FLASH]  # of all tokens, and of windows
         assert not any("softmax" in name.lower() for name in names)
 
