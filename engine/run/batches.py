@@ -151,8 +151,8 @@ def pack(rows: Sequence[Row], bucket: Bucket, pad_id: int, block: int = 1) -> Ba
 def window_arrays(bounds: NDArray[np.int32], tokens: int, block: int) -> dict[str, NDArray[np.int32]]:
     """Return int32 ``window_blocks`` ``[blocks, 4]`` and ``window_texts`` ``[blocks, 2 block]``.
 
-    The first are the units of keys that a block sees: its two, one before, one behind. The second are the text's number of each
-    key, from 1, or 0 if there is no such unit, and another stands in its place.
+    The first are the units of keys that a block sees: its two, one before, one behind. The second give each key's text,
+    counted from 1, or 0 for keys beyond the first or last unit.
 
     Example:
         >>> arrays = window_arrays(np.array([0, 3, 4], dtype=np.int32), 4, 2)

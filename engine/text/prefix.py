@@ -287,7 +287,7 @@ def _writes_bytes(model: Any) -> bool:
     try:
         with without_panic():
             return any(token.value.startswith("<0x") for token in model.tokenize("\U0010ffff"))
-    except Exception:  # tokenizers raises bare Exceptions, here where there is no token for unknown characters
+    except Exception:  # tokenizers raises a bare Exception if the model has no unknown token
         return True
 
 
