@@ -14,7 +14,7 @@ from ..hardware.device import CUDA, Choice
 from ..run.cuda import provider
 from ..run.cuda.flash import flash_attention
 from ..run.cuda.graphs import CAPTURE_AT, GraphCache, cuda_lock
-from ..run.cuda.runners import PackedRunner, PaddedCudaRunner, PlainCudaRunner
+from ..run.cuda.runners import PackedRunner, PaddedCudaRunner, PaddedScoresRunner, PlainCudaRunner
 from ..run.runner import Runner
 from ..run.session import Session, open_session, release
 from ..text.tokenizer import TextTokenizer
@@ -49,7 +49,7 @@ class CudaOpener:
                 "classifier only in the child, or start processes with multiprocessing's 'spawn'"
             )
         sibling = self.manifest.variant(target=variant.target, precision=variant.precision, layout=PACKED)
-        if sibling is None or not _stays_on_gpu(sibling):
+        if sibling is None:
             session, runner, verified = self._open_itself(variant)
             return session, runner, PADDED, f"padded, as the artifact has no packed graph; {verified}"
         try:
@@ -88,7 +88,8 @@ class CudaOpener:
     def open_packed(self, variant: Variant) -> tuple[PackedRunner, str]:
         """Open a packed graph; return its runner and what was verified. Raises as ``open`` does."""
         graphs = self._graph_cache(variant)
-        runner = PackedRunner(graphs=graphs, pad_id=self.tokenizer.pad_id, block=graphs.session.block)
+        kind = PackedRunner if _stays_on_gpu(variant) else PaddedScoresRunner
+        runner = kind(graphs=graphs, pad_id=self.tokenizer.pad_id, block=graphs.session.block)
         return runner, self._verify(variant, runner)
 
     def _graph_cache(self, variant: Variant) -> GraphCache:

@@ -94,13 +94,13 @@ def round_up(number: int, least: int, fineness: int) -> int:
     return -(-number // step) * step
 
 
-def packed_bucket(lengths: Sequence[int], *, fineness: int, block: int = 1) -> Bucket:
+def packed_bucket(lengths: Sequence[int], *, fineness: int, block: int = 1, padded: bool = False) -> Bucket:
     """Return the bucket of a packed batch, in whole blocks; each dummy text takes one token.
 
     Nearly all work depends only on the tokens. So texts and longest of a captured batch are rounded up to powers of two, and
-    its shape recurs; but for a single text, whose longest is its tokens.
+    its shape recurs; but for a single text, whose longest is its tokens, and where the graph pads its scores (``padded``).
     """
-    sides = 0 if fineness == COARSE and len(lengths) > 1 else fineness
+    sides = 0 if fineness == COARSE and len(lengths) > 1 and not padded else fineness
     texts = round_up(len(lengths), 1, sides)
     longest = round_up(max(lengths), LEAST_TOKENS, sides)
     tokens = round_up(sum(lengths) + texts - len(lengths), LEAST_TOKENS, fineness)

@@ -24,15 +24,23 @@ class RelativeScores:
     """Parts of the scores, ``[batch, heads, queries, keys]``, of queries times ``scale``; tables are ``dtype``."""
 
     def __init__(
-        self, g: Graph, a: Architecture, length: str, *, scale: float = 1.0, dtype: type = np.float32, heads_first: bool = False
+        self,
+        g: Graph,
+        a: Architecture,
+        length: str,
+        *,
+        scale: float = 1.0,
+        dtype: type = np.float32,
+        heads_first: bool = False,  # one product for each head
+        most: int | None = None,  # the largest ``length``, if not the model's
     ) -> None:
-        """Slice the distances of texts of ``length`` ``[1]`` tokens; ``heads_first``: one product for each head."""
+        """Slice the distances of texts of ``length`` ``[1]`` tokens, padding included."""
         self._scale, self._dtype, self._heads_first = scale, dtype, heads_first
         assert a.relative is not None
         self._bias = ""  # MPNet's
         self.graph, self.architecture, self.length = g, a, length
         _, index = a.relative.columns()
-        reach = min(REACH, a.max_tokens)
+        reach = min(REACH, most or a.max_tokens)
         near = index[REACH - reach : REACH + reach - 1]  # of the distances from 1 - reach up
         with g.scope("distances"):
             begin = g.op("Sub", number(g, reach), length)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from fusedbert.engine.errors import ExportError
 from fusedbert.engine.text.tokenizer import Row, pad
 
 from ..checkpoint.weights import Layer
+from ..graph.blocks import number
 from ..graph.cuda.packed import CudaFp16Packed
 from .baseline import DirectBaseline, Progress
 from .gates import check_limits, compare, open_scratch, open_session, run_batch, run_graph
@@ -87,22 +88,32 @@ class PackedStandIn(CudaFp16Packed):
         by_part = g.op("Reshape", bias, g.constant([3, a.heads, a.head_size], "int64"))
         joined = g.op("Add", together, g.op("Transpose", by_part, perm=[1, 0, 2]))
         q, k, v = g.ops("Split", 3, g.op("Transpose", joined, perm=[2, 1, 0, 3]), axis=0)  # [1, heads, tokens, head]
-        return self._attend_by_head(q, k, v)
+        return self._attend_by_head((q, k, v), self.mask)
 
     def attend_to_all(self, q: str, k: str, v: str) -> str:
         """Attend in float16 operators; q, k and v are ``[1, tokens, hidden]``."""
-        g, a = self.graph, self.architecture
-        shape = g.constant([0, 0, a.heads, a.head_size], "int64")
-        parts = (g.op("Transpose", g.op("Reshape", part, shape), perm=[0, 2, 1, 3]) for part in (q, k, v))
-        return self._attend_by_head(*parts)
+        return self._attend_by_head(map(self._by_head, (q, k, v)), self.mask)
 
-    def _attend_by_head(self, q: str, k: str, v: str) -> str:
-        """Compute softmax(q k^T / sqrt(d) + mask) v of ``[1, heads, tokens, head]``: ``[tokens, hidden]``."""
+    def _by_head(self, x: str) -> str:
+        """``[batch, tokens, hidden]`` to ``[batch, heads, tokens, head]``."""
         g, a = self.graph, self.architecture
+        return g.op("Transpose", g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64")), perm=[0, 2, 1, 3])
+
+    def attend_under(self, q: str, k: str, v: str, added: str) -> str:
+        """Attend in padded texts, and take the rows of ``token_offset``."""
+        g, zero = self.graph, number(self.graph, 0)
+        heads = (self._by_head(self.by_place(part)) for part in (q, k, v))
+        context = self._attend_by_head(heads, g.op("Add", added, self.padding))
+        places = g.op("Slice", g.op("Reshape", self.offset, number(g, -1)), zero, g.op("Shape", self.ids), zero)
+        return g.op("Gather", context, places, axis=0)
+
+    def _attend_by_head(self, heads: Iterable[str], added: str) -> str:
+        """Compute softmax(scale q k^T + added) v of ``[batch, heads, tokens, head]``: ``[batch tokens, hidden]``."""
+        g, a, (q, k, v) = self.graph, self.architecture, heads
         scale = g.constant(a.scale, "float16")
-        scores = g.op("MatMul", g.op("Mul", q, scale), g.op("Transpose", k, perm=[0, 1, 3, 2]))  # [1, heads, tokens, tokens]
-        context = g.op("MatMul", g.op("Softmax", g.op("Add", scores, self.mask), axis=-1), v)  # [1, heads, tokens, head]
-        rows = g.op("Transpose", context, perm=[0, 2, 1, 3])  # [1, tokens, heads, head]
+        scores = g.op("MatMul", g.op("Mul", q, scale), g.op("Transpose", k, perm=[0, 1, 3, 2]))  # [..., tokens, tokens]
+        context = g.op("MatMul", g.op("Softmax", g.op("Add", scores, added), axis=-1), v)  # [batch, heads, tokens, head]
+        rows = g.op("Transpose", context, perm=[0, 2, 1, 3])  # [batch, tokens, heads, head]
         return g.op("Reshape", rows, g.constant([-1, a.hidden_size], "int64"))
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from fusedbert.bench.engines.random_deberta import DebertaShape
+from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
 from fusedbert.bench.engines.random_modernbert import ModernShape, write_checkpoint
 from fusedbert.bench.run.cuda_timing import PackedWhole
 from fusedbert.engine.artifact import read_manifest, write_manifest
@@ -79,6 +81,19 @@ def test_windows_stay_on_the_gpu_and_need_no_plans_of_cudnn(do: Do, repository: 
     for names in (do(script, artifact=tmp_path / "a")[f"packed{size}"] for size in ("", "_long", "_one")):
         assert attention(names) == [FLASH, CUTLASS, CUTLASS, FLASH]  # of all tokens, and of windows
         assert not any("softmax" in name.lower() for name in names)
+
+
+def test_positions_run_packed_under_a_fused_kernel_and_wait_for_nothing(do: Do, repository: Path, tmp_path: Path) -> None:
+    """``RestorePadding`` would check its places on the host, and no CUDA graph could be made."""
+    write_deberta(tmp_path / "source", DebertaShape(layers=3, heads=2, hidden=128), repository / "models/sst2-mini/vocab.txt")
+    export_checkpoint(tmp_path / "source", tmp_path / "a", required=True)
+    result = do(SHAPES, artifact=tmp_path / "a")
+    assert result["layout"] == "packed" and result["captured"] >= 2
+    launched = do(KERNELS, artifact=tmp_path / "a")
+    for names in (launched[f"{layout}{size}"] for layout in ("packed", "padded") for size in ("", "_long", "_one")):
+        assert attention(names) == [CUTLASS] * 2
+        assert sum("softmax" in name.lower() for name in names) == 1  # the last layer's one query, whose scores are few
+        assert not any("validate" in name.lower() for name in names)
 
 
 CUTLASS, TENSORRT, CUDNN, FLASH = "attention_kernel_batched_impl", "fmha_v2", "cudnn", "flash_fwd"

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,16 +95,26 @@ class PaddedCudaRunner(_GraphRunner):
 class PackedRunner(_GraphRunner):
     """Runs batches without padding: the tokens of all texts in one row. ``block``: tokens of a block (``Session.block``)."""
 
-    block: int = 1
-
     budget: Budget = PACKED_BUDGET
     chunk: int = 512
+    block: int = 1
+    padded: ClassVar[bool] = False
 
     def prepare(self, rows: Sequence[Row]) -> Batch:
         """Concatenate the rows, filled up to the next shape of the ladder."""
         lengths = [len(row.ids) for row in rows]
-        bucket = packed_bucket(lengths, fineness=_fineness(len(rows), sum(lengths)), block=self.block)
+        fineness = _fineness(len(rows), sum(lengths))
+        bucket = packed_bucket(lengths, fineness=fineness, block=self.block, padded=self.padded)
         return pack(rows, bucket, self.pad_id, self.block)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaddedScoresRunner(PackedRunner):
+    """Runs a packed graph whose scores of positions are those of padded texts: texts of similar length share a batch."""
+
+    budget: Budget = CUDA_BUDGET
+    chunk: int = 2048
+    padded: ClassVar[bool] = True
 
 
 def _fineness(texts: int, tokens: int) -> int:

@@ -112,23 +112,44 @@ class CudaFp16(RotaryFp16):
 
     def _attend_relative(self, x: str, layer: Layer, *, cls_only: bool) -> str:
         """Three products, and one fused node under the scores of positions and the mask."""
-        g, a, one = self.graph, self.architecture, number(self.graph, 1)
-        queries = g.op("Slice", x, number(g, 0), one, one) if cls_only else x
-        q = self.dense("query", queries, layer.query)
+        g, a = self.graph, self.architecture
+        q = self.dense("query", g.op("Unsqueeze", self.cls_rows(x), number(g, 1)) if cls_only else x, layer.query)
         k, v = self.dense("key", x, layer.key), self.dense("value", x, layer.value)
-        positions = self._relative.scores_of_first(q, k, layer) if cls_only else self._relative.scores(q, k, layer)
-        added = g.op("Add", positions, self._padding)
+        if not cls_only:
+            return self.attend_to_positions(q, k, v, layer)
+        k, v = self.by_place(k), self.by_place(v)
+        added = g.op("Add", self.relative.scores_of_first(q, k, layer), self.padding)
         context = g.op("MultiHeadAttention", q, k, v, "", "", added, domain=MICROSOFT, num_heads=a.heads, scale=a.scale)
-        return g.op("Squeeze", context, one) if cls_only else context
+        return g.op("Squeeze", context, number(g, 1))  # [batch, 1, hidden] -> [batch, hidden]
+
+    def attend_to_positions(self, q: str, k: str, v: str, layer: Layer) -> str:
+        """Attend with scores of positions, in one fused node."""
+        g, a = self.graph, self.architecture
+        added = g.op("Add", self.relative.scores(q, k, layer), self.padding)
+        return g.op("MultiHeadAttention", q, k, v, "", "", added, domain=MICROSOFT, num_heads=a.heads, scale=a.scale)
+
+    def by_place(self, x: str) -> str:
+        """The rows of each text, ``[batch, sequence, hidden]``."""
+        return x
 
     @functools.cached_property
-    def _relative(self) -> RelativeScores:
-        length = self.graph.op("Shape", self.ids, start=1)
-        scale = self.architecture.scale
-        return RelativeScores(self.graph, self.architecture, length, scale=scale, dtype=np.float16, heads_first=True)
+    def relative(self) -> RelativeScores:
+        """The scores of positions."""
+        a, length = self.architecture, self.longest
+        return RelativeScores(self.graph, a, length, scale=a.scale, dtype=np.float16, heads_first=True, most=self.most_places)
+
+    @property
+    def most_places(self) -> int:
+        """The most tokens of a padded text."""
+        return self.architecture.max_tokens
+
+    @property
+    def longest(self) -> str:
+        """Tokens of the padded texts, ``[1]``."""
+        return self.graph.op("Shape", self.ids, start=1)
 
     @functools.cached_property
-    def _padding(self) -> str:
+    def padding(self) -> str:
         """The bias of each key's scores, ``[batch, 1, 1, key]``."""
         g = self.graph
         dropped = g.op("Sub", g.constant(1.0, "float16"), g.cast(self.mask, "float16"))  # 1 = padding
@@ -151,7 +172,7 @@ class CudaFp16(RotaryFp16):
         if blocks is None:
             batch, length = g.op("Shape", self.ids, end=1), g.op("Shape", self.ids, start=1)
             hidden = self.architecture.hidden_size
-            blocks = HalfBlocks(g, window, batch=batch, length=length, hidden=hidden, padding=self._padding)
+            blocks = HalfBlocks(g, window, batch=batch, length=length, hidden=hidden, padding=self.padding)
             self._blocks[window] = blocks
         return blocks
 

@@ -22,8 +22,10 @@ from ...checkpoint.weights import Embeddings, Layer
 from ..blocks import number
 from ..builder import MICROSOFT
 from .fp16 import HEAD_MULTIPLE, CudaFp16
+from .rotary import MASKED
 from .windows import RowBlocks
 
+_LEAST = 16  # places of a text in the padded batch, at least (``engine.run.batches``)
 _END = 2**31 - 1  # of a slice, beyond all rows
 
 
@@ -39,8 +41,6 @@ class CudaFp16Packed(CudaFp16):
         """Refuse heads for which the kernel would pad inside."""
         if reason := super().unsupported(a):
             return reason
-        if a.relative is not None:
-            return "relative positions are added to the scores of padded texts"
         if a.head_size % HEAD_MULTIPLE:
             return f"heads of width {a.head_size} have no fused kernel for packed texts, it takes multiples of {HEAD_MULTIPLE}"
         return None
@@ -86,10 +86,62 @@ class CudaFp16Packed(CudaFp16):
 
     def attend(self, x: str, layer: Layer, i: int, *, cls_only: bool) -> str:
         """Attend for all tokens; in the last layer, take the rows of [CLS]."""
+        if self.architecture.relative is not None:
+            return self._attend_relative(x, layer, cls_only=cls_only)
         context = (
             self.attend_rotary(x, layer, i) if self.architecture.thetas else self._attend_all(x, layer)
         )  # [tokens, hidden]
         return self.cls_rows(context) if cls_only else context
+
+    def attend_to_positions(self, q: str, k: str, v: str, layer: Layer) -> str:
+        """Attend in one fused node, which takes the scores of padded texts: ``[tokens, hidden]``."""
+        by_query = self.by_place(q) if layer.position_key is not None else ""  # what no table multiplies is not laid out
+        by_key = self.by_place(k) if layer.position_query is not None else ""
+        return self.attend_under(q, k, v, self.relative.scores(by_query, by_key, layer))
+
+    def attend_under(self, q: str, k: str, v: str, added: str) -> str:
+        """Attend with ``added`` to the scores, ``[batch or 1, heads, sequence, sequence]``."""
+        a, inputs = self.architecture, (q, k, v, "", self.offset, self.ends, added)
+        return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=a.scale)
+
+    def by_place(self, x: str) -> str:
+        """``[tokens, hidden]`` to ``[batch, sequence, hidden]``; ``RestorePadding`` does so, and waits for the GPU."""
+        return self.graph.op("Gather", x, self._rows, axis=0)
+
+    @property
+    def most_places(self) -> int:
+        """A power of two, to which the host rounds up."""
+        return 1 << (max(self.architecture.max_tokens, _LEAST) - 1).bit_length()
+
+    @property
+    def longest(self) -> str:
+        """Tokens of the padded texts, ``[1]``."""
+        return self.graph.op("Shape", self.offset, start=1)
+
+    @functools.cached_property
+    def _columns(self) -> str:
+        """0, 1, and so on, int32 ``[1, sequence]``."""
+        g = self.graph
+        every = g.weight("columns", np.arange(self.most_places, dtype=np.int32)[None])
+        return g.op("Slice", every, number(g, 0), self.longest, number(g, 1))
+
+    @functools.cached_property
+    def _rows(self) -> str:
+        """The row of each place; padding has those behind, up to the last: int32 ``[batch, sequence]``."""
+        g, zero = self.graph, number(self.graph, 0)
+        starts = g.op("Unsqueeze", g.op("Slice", self.ends, zero, number(g, -1), zero), number(g, 1))
+        last = g.op("Sub", g.op("Slice", self.ends, number(g, -1), number(g, _END), zero), g.constant([1], "int32"))
+        return g.op("Min", g.op("Add", starts, self._columns), last)
+
+    @functools.cached_property
+    def padding(self) -> str:
+        """The bias of each key's scores, ``[batch, 1, 1, sequence]``."""
+        g, zero = self.graph, number(self.graph, 0)
+        ends = g.op("Slice", self.ends, number(g, 1), number(g, _END), zero)
+        lengths = g.op("Sub", ends, g.op("Slice", self.ends, zero, number(g, -1), zero))
+        beyond = g.op("GreaterOrEqual", self._columns, g.op("Unsqueeze", lengths, number(g, 1)))  # [batch, sequence]
+        mask = g.op("Mul", g.cast(beyond, "float16"), g.constant(MASKED, "float16"))
+        return g.op("Unsqueeze", mask, g.constant([1, 2], "int64"))
 
     def _attend_all(self, x: str, layer: Layer) -> str:
         g, a = self.graph, self.architecture

@@ -92,6 +92,13 @@ def test_exporter_and_engine_make_the_same_plan(lengths: list[int]) -> None:
             np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
+@given(LENGTHS, FINENESS)
+def test_padded_scores_are_no_more_than_those_of_a_padded_batch(lengths: list[int], fineness: int) -> None:
+    packed = packed_bucket(lengths, fineness=fineness, padded=True)
+    padded = padded_bucket(lengths, fineness=fineness, max_length=8192)
+    assert (packed.texts, packed.longest) == (padded.texts, padded.longest) and packed.tokens <= padded.tokens
+
+
 @given(LENGTHS, FINENESS, st.sampled_from([2, 8, 64]))
 @settings(max_examples=30, deadline=None)
 def test_the_queries_of_a_block_see_all_that_a_window_shows(lengths: list[int], fineness: int, block: int) -> None:

@@ -9,10 +9,14 @@ import pytest
 
 from fusedbert.engine import Classifier, OptionError
 from fusedbert.engine.artifact import read_manifest
+from fusedbert.engine.run.batches import Bucket, pack
+from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.relative import BIAS, REACH, Relative, read_bias, read_relative
-from fusedbert.export.parity.gates import open_session
+from fusedbert.export.checkpoint.weights import Weights
+from fusedbert.export.parity.gates import open_scratch, open_session, run_batch
+from fusedbert.export.parity.graphs import PackedStandIn
 
 SHAPE = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 72, "num_hidden_layers": 3, "num_labels": 3}
 LENGTHS = (1, 2, 15, 16, 17, 33, 40, 128)  # far buckets begin at a distance of 5
@@ -61,9 +65,32 @@ def test_near_and_far_tokens_equal_transformers(checkpoint: Path, artifact: Path
 
 def test_the_graphs_are_within_their_gates(artifact: Path) -> None:
     variants = {variant.file: variant for variant in read_manifest(artifact).variants}
-    assert {"onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_bf16.onnx", "onnx/model_attentions.onnx"} <= set(variants)
+    files = ("model", "model_fp16", "model_fp16_packed", "model_bf16", "model_attentions")
+    assert {f"onnx/{name}.onnx" for name in files} <= set(variants)
     assert variants["onnx/model_bf16.onnx"].nodes["fusedbert:Bf16DisentangledAttention"] == SHAPE["num_hidden_layers"]
-    assert "onnx/model_fp16_packed.onnx" not in variants
+    packed = variants["onnx/model_fp16_packed.onnx"].nodes  # the last layer has one query, and pads its keys
+    assert packed["com.microsoft:PackedMultiHeadAttention"] == SHAPE["num_hidden_layers"] - 1
+    assert packed["com.microsoft:MultiHeadAttention"] == 1
+
+
+@pytest.mark.parametrize("family", ["mpnet", "deberta-v2"])
+def test_packed_texts_are_padded_beyond_the_longest_of_the_model(family: str, make_checkpoint, judge, tmp_path: Path) -> None:
+    """On CUDA the places of a text are rounded up, and so are texts and rows."""
+    config = (
+        {"max_position_embeddings": 102}
+        if family == "mpnet"
+        else V3 | {"max_position_embeddings": 100, "position_biased_input": True}
+    )
+    source = make_checkpoint(family, **SHAPE, **config)
+    a, layout = describe(read_config(source))
+    graph, arrays = open_scratch(a, Weights(source, a, layout), PackedStandIn, tmp_path), batch((100, 1, 40), a.padding_id)
+    rows = [
+        Row(ids=ids[:n].tolist(), types=[0] * n, truncated=False)
+        for ids, n in zip(arrays["input_ids"], arrays["attention_mask"].sum(1), strict=True)
+    ]
+    packed = pack(rows, Bucket(texts=4, longest=128, tokens=160), a.padding_id)
+    (logits,) = run_batch(graph, ["logits"], packed.arrays)
+    np.testing.assert_allclose(logits[:3], judge(source, arrays), atol=0.02)
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusedbert.bench.engines.random_deberta import DebertaShape
+from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
 from fusedbert.bench.engines.random_models import open_padded
 from fusedbert.bench.engines.random_modernbert import ModernShape, write_checkpoint
 from fusedbert.bench.run.cuda_timing import CANDIDATES, time_candidates
@@ -19,7 +21,7 @@ from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_o
 from fusedbert.engine.run.batches import FINE, pack, packed_bucket
 from fusedbert.engine.run.cuda.buffers import cuda_runtime
 from fusedbert.engine.run.cuda.provider import off_device
-from fusedbert.engine.run.cuda.runners import PackedRunner, PaddedCudaRunner
+from fusedbert.engine.run.cuda.runners import PackedRunner, PaddedCudaRunner, PaddedScoresRunner
 from fusedbert.engine.run.runner import Runner, run
 from fusedbert.engine.text.inputs import check_items
 from fusedbert.engine.text.tokenizer import Row
@@ -104,6 +106,22 @@ def test_modernberts_windows_equal_those_of_fp32(checkpoint: Path, tmp_path: Pat
             expected = judge.decision_function(texts)
             for _ in range(3):
                 np.testing.assert_allclose(clf.decision_function(texts), expected, atol=0.02)
+
+
+def test_debertas_positions_equal_those_of_fp32(checkpoint: Path, tmp_path: Path) -> None:
+    """Packed and padded."""
+    write_deberta(tmp_path / "source", DebertaShape(layers=3, heads=4, hidden=256), checkpoint / "vocab.txt")
+    export_checkpoint(tmp_path / "source", tmp_path / "a", target="all", required=False)
+    with (
+        Classifier.from_pretrained(tmp_path / "a", device="cpu", precision="fp32") as judge,
+        Classifier.from_pretrained(tmp_path / "a", device="cuda") as clf,
+    ):
+        assert clf.runtime.layout == PACKED and isinstance(clf.model.open(), PaddedScoresRunner)
+        for texts in (CHECK_TEXTS[:1], CHECK_TEXTS, ["a long film . " * n for n in (1, 40, 120)]):
+            rows, expected = clf.model.tokenizer.encode(check_items(texts)), judge.decision_function(texts)
+            for part in (clf.model.open(), open_padded(clf.model.source)):
+                for _ in range(3):
+                    np.testing.assert_allclose(run(part, rows), expected, atol=0.02)
 
 
 def test_every_node_is_on_cuda(packed: PackedRunner, padded: PaddedCudaRunner) -> None:

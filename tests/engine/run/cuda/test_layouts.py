@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from fusedbert.bench.engines.random_deberta import DebertaShape
+from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
 from fusedbert.bench.engines.random_modernbert import ModernShape
 from fusedbert.bench.engines.random_modernbert import write_checkpoint as write_modernbert
 from fusedbert.engine import Classifier, DeviceError
@@ -34,10 +36,22 @@ def test_only_the_packed_graph_is_opened(exported: Path, cuda: Any, expected: An
     assert len(fake.sessions) == 1
 
 
-def test_windows_run_packed(checkpoint: Path, cuda: Any, tmp_path: Path, stand_in_at: Callable[..., Path]) -> None:
+def write_windows(folder: Path, vocabulary: Path) -> None:
     """ModernBERT's; blocks hold several texts, and texts several blocks."""
+    write_modernbert(folder, ModernShape(layers=4, heads=2, hidden=64, inner=32), vocabulary)
+
+
+def write_positions(folder: Path, vocabulary: Path) -> None:
+    """DeBERTa's, whose scores are those of padded texts."""
+    write_deberta(folder, DebertaShape(layers=2, heads=2, hidden=64), vocabulary)
+
+
+@pytest.mark.parametrize("write", [write_windows, write_positions])
+def test_windows_and_positions_run_packed(
+    write: Callable[[Path, Path], None], checkpoint: Path, cuda: Any, tmp_path: Path, stand_in_at: Callable[..., Path]
+) -> None:
     source, artifact = tmp_path / "source", tmp_path / "artifact"
-    write_modernbert(source, ModernShape(layers=4, heads=2, hidden=64, inner=32), checkpoint / "vocab.txt")
+    write(source, checkpoint / "vocab.txt")
     export_checkpoint(source, artifact, target="all", required=False)
     stand_in_at(source, artifact)
     cuda()
