@@ -20,7 +20,7 @@ import numpy as np
 from fusedbert.engine import Classifier
 from fusedbert.engine.hardware.device import CPU, CUDA, Choice, import_onnxruntime
 from fusedbert.engine.run.batches import Batch
-from fusedbert.engine.run.cuda.flash import flash_attention
+from fusedbert.engine.run.cuda.flash import attention_kernels
 from fusedbert.engine.run.cuda.graphs import GraphCache
 from fusedbert.engine.run.cuda.provider import provider_options
 from fusedbert.engine.run.prefetch import prefetch
@@ -158,7 +158,7 @@ def time_candidates(source: Path, batches: Mapping[str, Batch], *, seconds: floa
         for each in (lowering, PackedStandIn) if on_cpu else (lowering,):  # a dry run builds both, and times the last
             build(a, weights, each).write(path, name, opset=each.opset, metadata={})
         options = provider_options(graphs=not on_cpu, user=user)
-        with flash_attention(choice.index, user, cudnn=False):
+        with attention_kernels(choice.index, user, cudnn=False):
             session = open_session(runtime, path, choice, threads=2, provider_options=options)
         graphs = GraphCache(runtime, session, labels=2, device="cpu" if on_cpu else "cuda", graphs=True)
         times[name] = {"max_abs_difference": 0.0}

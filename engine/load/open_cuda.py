@@ -12,7 +12,7 @@ from ..artifact import PACKED, PADDED, Manifest, Variant
 from ..errors import ArtifactError, DeviceError, InferenceError
 from ..hardware.device import CUDA, Choice
 from ..run.cuda import provider
-from ..run.cuda.flash import flash_attention
+from ..run.cuda.flash import attention_kernels
 from ..run.cuda.graphs import CAPTURE_AT, GraphCache, cuda_lock
 from ..run.cuda.runners import PackedRunner, PaddedCudaRunner, PaddedScoresRunner, PlainCudaRunner
 from ..run.runner import Runner
@@ -117,7 +117,7 @@ class CudaOpener:
             options = provider.with_entries(options, provider.placement_record(self.runtime))
         if provider.LIMIT not in user:  # a limit applies to the arena, and should apply to the weights, too
             options = provider.with_entries(options, provider.WEIGHTS_APART)
-        with cuda_lock, flash_attention(self.choice.index, user, cudnn=_OF_CUDNN in variant.nodes):
+        with cuda_lock, attention_kernels(self.choice.index, user, cudnn=_OF_CUDNN in variant.nodes):
             return open_session(
                 self.runtime,
                 self.folder / variant.file,

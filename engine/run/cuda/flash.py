@@ -1,9 +1,9 @@
 """Kernels of attention: Flash Attention 2 in the packed graph, from a length on, and cuDNN's only in the padded one.
 
-ONNX Runtime takes it for ``PackedMultiHeadAttention`` from 513 tokens on, because TensorRT's kernels are faster below that. On
-compute capability 9.0 those are missing, and CUTLASS's are slower from 96 tokens on. Under a mask, for windows, cuDNN's are no
-faster and cost 150 ms at the first batch of each shape (bench/NOTES.md, "CUDA"). Both are read
-when a session's first attention node is made, and only from the environment.
+ONNX Runtime takes the first for ``PackedMultiHeadAttention`` from 513 tokens on, because TensorRT's kernels are faster below
+that. On compute capability 9.0 those are missing, and CUTLASS's are slower from 96 tokens on. Under a mask, for windows,
+cuDNN's are no faster, and cost 150 ms at the first batch of each shape (bench/NOTES.md, "CUDA"). Both settings are read when a
+session's first attention node is made, and only from the environment.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MAJOR = 75  # cudaDevAttrComputeCapabilityMajor
 
 
 @contextlib.contextmanager
-def flash_attention(index: int, user: Mapping[str, str], *, cudnn: bool) -> Iterator[None]:
-    """Set what the user has not chosen while a session is made on this device; the caller holds ``cuda_lock``."""
+def attention_kernels(index: int, user: Mapping[str, str], *, cudnn: bool) -> Iterator[None]:
+    """Choose attention kernels, as far as the user has not, while a session is made; the caller holds ``cuda_lock``."""
     chosen = {VARIABLE: str(FLASH_FROM)} if cudnn else {VARIABLE: str(FLASH_FROM), CUDNN: "0"}
     chosen = {name: value for name, value in chosen.items() if name not in os.environ}
     if not chosen or _KERNELS in user or _major(index) < _LEAST_MAJOR:

@@ -1,9 +1,7 @@
-"""A DeBERTa with random weights: transformers reads all of it, its pieces fill the table, equal calls write equal files."""
+"""A DeBERTa with random weights: its pieces fill the table, its sizes are those of the published models."""
 
-import numpy as np
 import pytest
 
-from fusedbert.bench.engines.batches import Shape, random_batch, read_vocabulary
 from fusedbert.bench.engines.random_deberta import (
     DEBERTA_V3_BASE,
     DEBERTA_V3_LARGE,
@@ -23,26 +21,6 @@ def written(checkpoint, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def transformers():
-    pytest.importorskip("torch")
-    return pytest.importorskip("transformers")
-
-
-def test_transformers_finds_every_tensor_and_no_other(written, transformers):
-    import torch
-
-    automatic = transformers.AutoModelForSequenceClassification
-    module, report = automatic.from_pretrained(written, output_loading_info=True, local_files_only=True)
-    assert type(module).__name__ == "DebertaV2ForSequenceClassification"
-    assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    batch = random_batch(Shape(batch=3, tokens=200), read_vocabulary(written), np.random.default_rng(0))
-    with torch.inference_mode():
-        arrays = batch.arrays(("input_ids", "attention_mask"))
-        logits = module.eval()(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits
-    assert logits.shape == (3, 2) and torch.isfinite(logits).all()
-
-
 def test_texts_survive_the_tokenizer(written, transformers):
     tokenizer = transformers.AutoTokenizer.from_pretrained(written, local_files_only=True)
     rows = tokenizer(TEXTS)["input_ids"]
@@ -55,10 +33,3 @@ def test_the_sizes_are_those_of_the_published_models():
     assert (DEBERTA_V3_SMALL.layers, DEBERTA_V3_SMALL.hidden) == (6, 768)
     assert (DEBERTA_V3_BASE.layers, DEBERTA_V3_BASE.heads, DEBERTA_V3_BASE.hidden) == (12, 12, 768)
     assert (DEBERTA_V3_LARGE.layers, DEBERTA_V3_LARGE.heads, DEBERTA_V3_LARGE.hidden) == (24, 16, 1024)
-
-
-def test_equal_calls_write_equal_files(written, checkpoint, tmp_path):
-    write_checkpoint(tmp_path / "again", TINY, checkpoint / "vocab.txt")
-    files = sorted(path.name for path in written.iterdir())
-    assert files == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-    assert all((tmp_path / "again" / name).read_bytes() == (written / name).read_bytes() for name in files)

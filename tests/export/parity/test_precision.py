@@ -76,9 +76,9 @@ def test_pairs_have_to_pass_with_those_that_were_added_and_without(
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
 def test_they_bring_the_graph_nearer_to_the_reference(make_checkpoint, tmp_path: Path, family: str) -> None:
-    """On average: in a single random model the errors of the other products may hide it."""
-    shares = [share_of_the_error(make_checkpoint(family, seed=seed), tmp_path) for seed in (3, 4, 5)]
-    assert np.log(shares).mean() < 0
+    """On average of random models, with many labels: with few the errors of the other products may hide it."""
+    shares = [share_of_the_error(make_checkpoint(family, seed=seed, num_labels=24), tmp_path) for seed in (3, 4, 5, 6)]
+    assert np.exp(np.log(shares).mean()) < 0.95
 
 
 def share_of_the_error(checkpoint: Path, folder: Path) -> float:

@@ -102,10 +102,10 @@ def test_flash_attention_takes_over_where_tensorrt_has_no_kernels(
     library: Library | None, index: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flash, "cuda_runtime", lambda: library)
-    with flash.flash_attention(index, {}, cudnn=False):
+    with flash.attention_kernels(index, {}, cudnn=False):
         assert os.environ.get(flash.VARIABLE) == expected
         assert os.environ.get(flash.CUDNN) == (expected and "0")
-    with flash.flash_attention(index, {}, cudnn=True):
+    with flash.attention_kernels(index, {}, cudnn=True):
         assert os.environ.get(flash.VARIABLE) == expected and flash.CUDNN not in os.environ
     assert flash.VARIABLE not in os.environ and flash.CUDNN not in os.environ
 
@@ -113,16 +113,16 @@ def test_flash_attention_takes_over_where_tensorrt_has_no_kernels(
 def test_the_environment_is_as_before_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flash, "cuda_runtime", lambda: Library(90))
     before = dict(os.environ)
-    with pytest.raises(DeviceError), flash.flash_attention(0, {}, cudnn=False):
+    with pytest.raises(DeviceError), flash.attention_kernels(0, {}, cudnn=False):
         raise DeviceError("no session")
     assert dict(os.environ) == before
 
 
 def test_a_users_choice_of_attention_kernels_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flash, "cuda_runtime", lambda: Library(90))
-    with flash.flash_attention(0, {"sdpa_kernel": "2"}, cudnn=False):
+    with flash.attention_kernels(0, {"sdpa_kernel": "2"}, cudnn=False):
         assert flash.VARIABLE not in os.environ
     monkeypatch.setenv(flash.VARIABLE, "300")
-    with flash.flash_attention(0, {}, cudnn=False):
+    with flash.attention_kernels(0, {}, cudnn=False):
         assert os.environ[flash.VARIABLE] == "300"
     assert os.environ[flash.VARIABLE] == "300"

@@ -1,0 +1,7 @@
+import pytest
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    pytest.importorskip("torch")
+    return pytest.importorskip("transformers")
