@@ -1,8 +1,8 @@
 /* Dense in float32 with AVX-512, on the weights as ONNX has them, [inputs, outputs]: so nothing is held twice.
  *
  * Of a strip of columns, a block of inputs at a time is copied to the stack, where blocks of up to 14 rows take turns at it. For few
- * rows, reading the weights from memory is the work: while a block is multiplied the next one is fetched, each of its rows in
- * one go, because memory is slow to go from row to row. Between two blocks the sums wait in y.
+ * rows, reading the weights is the work: the first rows copy what they multiply, and while they do so the next block is fetched,
+ * each of its rows in one go, because memory is slow to go from row to row. Between two blocks the sums wait in y.
  *
  * An output is one chain of multiply-adds over all inputs, for any number of rows. The bias is added last: a large one would take the
  * last digits of each step.
@@ -32,8 +32,9 @@ INLINE void fetch_row(const float *row) {
     for (int i = 0; i < STRIP; i += 16) _mm_prefetch((const char *)(row + i), _MM_HINT_T1);
 }
 
-/* Add the products of a block of weights to the sums of n rows and one panel. Rows of x are addressed in threes, as in panels.h. */
-INLINE void multiply(int n, struct strip *s, size_t row, size_t panel) {
+/* Add the products of a block of weights to the sums of n rows and one panel, and copy the panel if these rows are the first.
+ * Rows of x are addressed in threes, as in panels.h. */
+INLINE void multiply(int n, int copies, struct strip *s, size_t row, size_t panel) {
     const struct dense *d = s->d;
     const size_t column = s->column + PANEL * panel, stride = d->inputs, outputs = d->outputs, every = s->every;
     const __mmask16 some = lanes(outputs - column), more = outputs - column > 16 ? lanes(outputs - column - 16) : 0;
@@ -53,9 +54,15 @@ INLINE void multiply(int n, struct strip *s, size_t row, size_t panel) {
         for (int i = 0; i < n; i++) left[i] = right[i] = _mm512_setzero_ps();
     }
     size_t until = every, rest = s->left;
-    const float *w = s->weight + panel * s->depth * PANEL;
+    const float *matrix = (const float *)d->weight + s->from * outputs + column;
+    float *w = s->weight + panel * s->depth * PANEL;
     for (const float *const end = w + s->depth * PANEL; w < end; w += PANEL) {
-        const __m512 w0 = _mm512_load_ps(w), w1 = _mm512_load_ps(w + 16);
+        __m512 w0, w1;
+        if (copies) {
+            w0 = _mm512_maskz_loadu_ps(some, matrix), w1 = _mm512_maskz_loadu_ps(more, matrix + 16);
+            _mm512_store_ps(w, w0), _mm512_store_ps(w + 16, w1);
+            matrix += outputs;
+        } else w0 = _mm512_load_ps(w), w1 = _mm512_load_ps(w + 16);
         if (--until == 0 && rest) {
             fetch_row(next);
             next += outputs, rest--, until = every;
@@ -85,15 +92,20 @@ INLINE void multiply(int n, struct strip *s, size_t row, size_t panel) {
     }
 }
 
-/* A function for each number of rows, so that its sums stay in registers. */
+/* Functions for each number of rows, so that its sums stay in registers. */
 typedef void multiply_of(struct strip *, size_t, size_t);
-#define MULTIPLY_OF(n) \
-    static __attribute__((noinline)) void multiply_##n(struct strip *s, size_t row, size_t panel) { multiply(n, s, row, panel); }
-MULTIPLY_OF(1) MULTIPLY_OF(2) MULTIPLY_OF(3) MULTIPLY_OF(4) MULTIPLY_OF(5) MULTIPLY_OF(6) MULTIPLY_OF(7)
-MULTIPLY_OF(8) MULTIPLY_OF(9) MULTIPLY_OF(10) MULTIPLY_OF(11) MULTIPLY_OF(12) MULTIPLY_OF(13) MULTIPLY_OF(14)
+#define FUNCTION(name, n, copies) \
+    static __attribute__((noinline)) void name##_##n(struct strip *s, size_t row, size_t panel) { multiply(n, copies, s, row, panel); }
+#define MULTIPLY_OF(n) FUNCTION(multiply, n, 0) FUNCTION(copying, n, 1)
+FUNCTION(copying, 1, 1) FUNCTION(copying, 2, 1) FUNCTION(copying, 3, 1) FUNCTION(copying, 4, 1) FUNCTION(copying, 5, 1)
+FUNCTION(copying, 6, 1) MULTIPLY_OF(7) MULTIPLY_OF(8) MULTIPLY_OF(9) MULTIPLY_OF(10) MULTIPLY_OF(11) MULTIPLY_OF(12)
+MULTIPLY_OF(13) MULTIPLY_OF(14)
 static multiply_of *const MULTIPLY[ROWS + 1] = {
-    0,          multiply_1, multiply_2,  multiply_3,  multiply_4,  multiply_5,  multiply_6, multiply_7,
-    multiply_8, multiply_9, multiply_10, multiply_11, multiply_12, multiply_13, multiply_14,
+    [7] = multiply_7, multiply_8, multiply_9, multiply_10, multiply_11, multiply_12, multiply_13, multiply_14,
+}; /* of two blocks or more, none has fewer than 7 rows */
+static multiply_of *const COPYING[ROWS + 1] = {
+    0,         copying_1, copying_2,  copying_3,  copying_4,  copying_5,  copying_6, copying_7,
+    copying_8, copying_9, copying_10, copying_11, copying_12, copying_13, copying_14,
 };
 
 /* Copy a block of weights, with 0 for columns that are not there. */
@@ -123,17 +135,19 @@ static void strip_unit(void *operation, size_t unit) {
     const struct dense *d = operation;
     const size_t strips = dense_strips(d), first = unit / strips * DENSE_ROWS;
     const size_t rows = d->rows - first < DENSE_ROWS ? d->rows - first : DENSE_ROWS, blocks = (rows + ROWS - 1) / ROWS;
-    const size_t most = rows > 2 * ROWS ? DEEP : FLAT;
+    const int few = rows <= 2 * ROWS;
+    const size_t most = few ? FLAT : DEEP;
     struct strip s;
     s.d = d, s.column = unit % strips * STRIP;
     const size_t columns = d->outputs - s.column, panels = columns < STRIP ? (columns + PANEL - 1) / PANEL : PANELS;
     for (s.from = 0; s.from < d->inputs; s.from += s.depth) {
         s.depth = d->inputs - s.from < most ? d->inputs - s.from : most;
-        copy_weights(&s);
-        plan(&s, most, panels * blocks);
+        if (!few) copy_weights(&s);
+        plan(&s, most, few ? panels : panels * blocks);
         for (size_t b = 0, row = 0; b < blocks; b++) {
             const size_t end = (b + 1) * rows / blocks; /* blocks of equal size, or one row apart */
-            for (size_t panel = 0; panel < panels; panel++) MULTIPLY[end - row](&s, first + row, panel);
+            for (size_t panel = 0; panel < panels; panel++)
+                (few && !b ? COPYING : MULTIPLY)[end - row](&s, first + row, panel);
             row = end;
         }
     }

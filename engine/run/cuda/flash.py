@@ -2,7 +2,7 @@
 
 ONNX Runtime takes the first for ``PackedMultiHeadAttention`` from 513 tokens on, because TensorRT's kernels are faster below
 that. On compute capability 9.0 those are missing, and CUTLASS's are slower from 96 tokens on. Under a mask, for windows,
-cuDNN's are no faster, and cost 150 ms at the first batch of each shape (bench/NOTES.md, "CUDA"). Both settings are read when a
+cuDNN's gain nothing, and cost 150 ms at the first batch of each shape (bench/NOTES.md, "CUDA"). Both settings are read when a
 session's first attention node is made, and only from the environment.
 """
 
