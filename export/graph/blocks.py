@@ -14,11 +14,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from .builder import Graph
+from .builder import Graph, Part
 
 MASKED = -1e9  # added to a score: exp() of it is exactly 0 in fp32, and it stays finite
 SHORT = 6  # windows of a text whose attention is not in blocks; measured, see bench/NOTES.md
 ENOUGH = 1024  # tokens of such a text at most, so that large windows do not cost memory
+LONG = 1024  # tokens of a model's longest text, up to which attention is at once
 QUERIES = 512  # of a block without a window: its scores of 8,192 keys are 200 MB for 12 heads
 
 Attend = Callable[
@@ -163,7 +164,8 @@ class LongBlocks:
         def block(part: str) -> str:
             return attend(part, k, v, g.op("Expand", mask, wanted))
 
-        return first_rows(g, g.scan(queries, ["batch", "block", self.hidden], block), self.batch, self.length, self.hidden)
+        shape = ("batch", "block", self.hidden)
+        return first_rows(g, g.scan(Part(queries, shape), shape=shape, body=block), self.batch, self.length, self.hidden)
 
 
 def first_rows(g: Graph, blocks: str, batch: str, length: str, hidden: int) -> str:

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,17 @@ _TYPES: Mapping[str, int] = {
     "uint8": TensorProto.UINT8,
     "bool": TensorProto.BOOL,
 }
+
+
+Shape = Sequence[int | str]
+
+
+class Part(NamedTuple):
+    """A value that ``Graph.scan`` slices along an axis, and the shape of a slice."""
+
+    value: str
+    shape: Shape
+    axis: int = 1
 
 
 class Graph:
@@ -113,24 +124,26 @@ class Graph:
         self._nodes.append(helper.make_node(op_type, list(inputs), names, name=path, domain=domain, **attributes))
         return names
 
-    def scan(self, x: str, shape: Sequence[int | str], body: Callable[[str], str]) -> str:
-        """Put each slice of ``x`` along its second axis through ``body``, one after the other (``Scan``).
+    def scan(self, *parts: Part, shape: Shape, body: Callable[..., str]) -> str:
+        """Put slices of parts through ``body``, one after the other (``Scan``), and stack the results along the second axis.
 
-        ``body`` adds the nodes for a slice, and returns their result, both of ``shape``; it may use all other values.
+        ``body`` adds the nodes for a slice of each, and returns their result, of ``shape``; it may use all other values.
         """
-        part = self._unique("/".join((*self._scope, "part")))
-        inner = self._inner(shape, lambda: body(part), part)
-        return self.op("Scan", x, body=inner, num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1])
+        slices = [(self._unique("/".join((*self._scope, "part"))), part.shape) for part in parts]
+        inner = self._inner(shape, lambda: body(*(name for name, _ in slices)), *slices)
+        axes = [part.axis for part in parts]
+        values = (part.value for part in parts)
+        return self.op("Scan", *values, body=inner, num_scan_inputs=len(parts), scan_input_axes=axes, scan_output_axes=[1])
 
-    def either(self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], shape: Sequence[int | str]) -> str:
+    def either(self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], shape: Shape) -> str:
         """Compute only one of two values, both of ``shape`` (``If``); their functions may use all other values."""
         return self.op("If", condition, then_branch=self._inner(shape, then), else_branch=self._inner(shape, otherwise))
 
-    def _inner(self, shape: Sequence[int | str], body: Callable[[], str], *inputs: str) -> GraphProto:
-        """Put the nodes that ``body`` adds into a graph inside this one; its inputs and its output are of ``shape``."""
+    def _inner(self, shape: Shape, body: Callable[[], str], *inputs: tuple[str, Shape]) -> GraphProto:
+        """Put the nodes that ``body`` adds into a graph inside this one; its output is of ``shape``."""
         outer, self._nodes = self._nodes, []
         result = body()
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name in (*inputs, result)]
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(size)) for name, size in (*inputs, (result, shape))]
         inner, self._nodes = helper.make_graph(self._nodes, result, ends[:-1], ends[-1:]), outer
         return inner
 

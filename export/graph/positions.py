@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.relative import REACH
 from ..checkpoint.weights import Layer
-from .blocks import number
-from .builder import Graph
+from .blocks import LONG, Attend, number
+from .builder import Graph, Part
 
 
 class RelativeScores:
@@ -68,6 +68,52 @@ class RelativeScores:
         total = functools.reduce(lambda x, y: g.op("Add", x, y), parts)
         return g.op("Transpose", total, perm=[1, 0, 2, 3]) if self._heads_first else total
 
+    def attend(self, q: str, k: str, v: str, layer: Layer, padding: str, attend: Attend) -> str:
+        """Attend in one node; in long texts head by head, so that memory does not hold the scores of all.
+
+        ``padding`` is the mask of keys, ``[batch, 1, 1, tokens]``.
+        """
+        g, a = self.graph, self.architecture
+
+        def whole() -> str:
+            return attend(q, k, v, g.op("Add", self.scores(q, k, layer), padding))
+
+        if a.max_tokens <= LONG:
+            return whole()
+        heads = functools.partial(self._attend_head_by_head, q, k, v, layer, padding)
+        return g.either(self._long, heads, whole, ("batch", "sequence", a.hidden_size))
+
+    @functools.cached_property
+    def _long(self) -> str:
+        return self.graph.op("Greater", self.length, number(self.graph, LONG))
+
+    def _attend_head_by_head(self, q: str, k: str, v: str, layer: Layer, padding: str) -> str:
+        """Attend with the scores of one head at a time, ``[batch, tokens, tokens]``."""
+        g, a = self.graph, self.architecture
+        row, table = ("batch", "sequence", a.head_size), (a.head_size, "distances")
+        parts = [Part(self.by_head(x), row) for x in (q, k, v)]
+        c2p, p2c = layer.position_key, layer.position_query
+        if c2p is not None:
+            parts.append(Part(self._rows("position_key", c2p * self._scale, self.falling), table, axis=0))
+        if p2c is not None:
+            parts.append(Part(self._rows("position_query", p2c * a.scale, self.rising), table, axis=0))
+        mask = g.op("Squeeze", padding, number(g, 1))
+
+        def head(q: str, k: str, v: str, *tables: str) -> str:
+            scores = g.op("Add", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1])), mask)
+            if c2p is not None:
+                scores = g.op("Add", scores, self._skewed_head(q, tables[0]))
+            if p2c is not None:
+                scores = g.op("Add", scores, g.op("Transpose", self._skewed_head(k, tables[-1]), perm=[0, 2, 1]))
+            return g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+
+        by_head = g.scan(*parts, shape=row, body=head)  # [batch, heads, tokens, d]
+        return g.op("Reshape", g.op("Transpose", by_head, perm=[0, 2, 1, 3]), g.constant([0, 0, a.hidden_size], "int64"))
+
+    def _skewed_head(self, x: str, rows: str) -> str:
+        g = self.graph
+        return g.op("Squeeze", self.skew(g.op("Unsqueeze", g.op("MatMul", x, rows), number(g, 1)), heads=1), number(g, 1))
+
     def _products(self, x: str, name: str, table: NDArray[Any], index: str) -> str:
         """Of ``x`` and the vectors of distances, by head, a column for each distance: ``[batch, heads, tokens, tokens]``."""
         g, a = self.graph, self.architecture
@@ -95,12 +141,11 @@ class RelativeScores:
             parts.append(g.op("Unsqueeze", total, number(g, 2)))
         return functools.reduce(lambda x, y: g.op("Add", x, y), parts)
 
-    def skew(self, x: str) -> str:
+    def skew(self, x: str, heads: int | None = None) -> str:
         """Of each ``tokens`` rows of ``2 tokens``, row i from place ``tokens - 1 - i`` on: ``[..., ..., tokens, tokens]``."""
-        g = self.graph
+        g, heads = self.graph, heads or self.architecture.heads
         zero, one, rest = number(g, 0), number(g, 1), number(g, -1)
-        leading = number(g, self.architecture.heads) if self._heads_first else zero
-        second = rest if self._heads_first else number(g, self.architecture.heads)
+        leading, second = (number(g, heads), rest) if self._heads_first else (zero, number(g, heads))
         shorter = g.op("Sub", self.twice, one)
         flat = g.op("Reshape", x, g.op("Concat", leading, second, g.op("Mul", self.length, self.twice), axis=0))
         end = g.op("Add", self.first, g.op("Mul", self.length, shorter))

@@ -2,7 +2,7 @@
 
 ModernBERT: local layers with a window of 32 tokens, a global one every third, rotary positions, GeGLU, byte-level BPE.
 DeBERTa as v3: both terms of positions with the projections of queries and keys, 16 distances by themselves and 15 far buckets
-on either side, Unigram.
+on either side, Unigram. ALBERT: one layer's weights for all, embeddings half as wide, Unigram.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from training_texts import as_typed
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    AlbertTokenizer,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     DebertaV2Tokenizer,
@@ -50,19 +53,31 @@ def train_bpe(texts: Sequence[str], seed: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, model_input_names=names, model_max_length=POSITIONS, **SPECIAL)
 
 
-def train_unigram(texts: Sequence[str], seed: int) -> Any:
-    """Train a Unigram (Kudo 2018) on the texts, split and as typed, with the special tokens where DeBERTa-v3 has them."""
+def train_debertas(texts: Sequence[str], seed: int) -> Any:
+    """Train DeBERTa-v3's tokenizer, special tokens where it has them."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    pieces = train_unigram(texts, seed, special)
+    return DebertaV2Tokenizer(vocab=pieces, unk_id=special.index("[UNK]"), model_max_length=2 * FAR)
+
+
+def train_alberts(texts: Sequence[str], seed: int) -> Any:
+    """Train ALBERT's tokenizer."""
+    pieces = train_unigram(texts, seed, ["<pad>", "<unk>", "[CLS]", "[SEP]"])
+    return AlbertTokenizer(vocab=pieces, model_max_length=2 * FAR)
+
+
+def train_unigram(texts: Sequence[str], seed: int, special: list[str]) -> list[tuple[str, float]]:
+    """Train a Unigram (Kudo 2018) on the texts, split and as typed, and return its pieces; [MASK] is still to come."""
     unigram = Tokenizer(models.Unigram())
     unigram.normalizer = normalizers.NFC()
     unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
     alphabet = [chr(code) for code in range(33, 127)]
+    unknown = next(token for token in special if "unk" in token.lower())
     trainer = trainers.UnigramTrainer(
-        vocab_size=VOCABULARY - 1, special_tokens=special, initial_alphabet=alphabet, unk_token="[UNK]", show_progress=False
+        vocab_size=VOCABULARY - 1, special_tokens=special, initial_alphabet=alphabet, unk_token=unknown, show_progress=False
     )
     unigram.train_from_iterator(_both_ways(texts, seed), trainer)
-    pieces = [(piece, score) for piece, score in json.loads(unigram.to_str())["model"]["vocab"]]
-    return DebertaV2Tokenizer(vocab=pieces, unk_id=special.index("[UNK]"), model_max_length=2 * FAR)
+    return [(piece, score) for piece, score in json.loads(unigram.to_str())["model"]["vocab"]]
 
 
 def _both_ways(texts: Sequence[str], seed: int) -> list[str]:
@@ -107,6 +122,20 @@ def make_deberta(tokenizer: Any) -> Any:
     )
 
 
+def make_albert(tokenizer: Any) -> Any:
+    """Make an ALBERT with random weights; its embeddings get more weight than transformers gives them, to learn at all."""
+    return AlbertForSequenceClassification(
+        AlbertConfig(
+            **_common(tokenizer),
+            embedding_size=128,
+            intermediate_size=1024,
+            max_position_embeddings=2 * FAR,
+            classifier_dropout_prob=0.1,
+            initializer_range=0.04,
+        )
+    )
+
+
 def _common(tokenizer: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
@@ -131,5 +160,6 @@ class Family:
 
 FAMILIES = {
     "modernbert": Family(train_bpe, make_modernbert, rate=1e-3),
-    "deberta": Family(train_unigram, make_deberta, rate=4e-4),
+    "deberta": Family(train_debertas, make_deberta, rate=4e-4),
+    "albert": Family(train_alberts, make_albert, rate=2e-4),
 }

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
-from ..blocks import MASKED, LongBlocks, WindowBlocksOrWhole, concat, number
+from ..blocks import LONG, MASKED, LongBlocks, WindowBlocksOrWhole, concat, number
 from ..builder import Graph
 from ..lowering import Lowering, activate, count_positions
 from ..positions import RelativeScores
 from ..rotary import rope_tables
 
-LONG = 1024  # tokens of a text, from which attention is in blocks
 SLOWER = "up to 7 %"  # without the fused operator; bench/NOTES.md
 
 
@@ -164,7 +163,7 @@ class CpuFp32(Lowering):
             q = self._turned("query", x, query, i)
             k, v = self._turned("key", x, layer.key, i), self._by_text("value", x, layer.value)
             if self.relative is not None:
-                context = self.attention(q, k, v, g.op("Add", self.relative.scores(q, k, layer), self.cls_mask))
+                context = self.relative.attend(q, k, v, layer, self.cls_mask, self.attention)
             elif window is not None:
                 context = self.windows[window].attend(q, k, v, self.attention)
             elif self.long is not None:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ...checkpoint.architecture import Architecture
 from ...checkpoint.relative import C2P, P2C, REACH
 from ...checkpoint.weights import Dense, Embeddings, Layer
-from ..blocks import number
+from ..blocks import LONG, number
 from ..builder import FLOAT16_MAX
 from ..operators import ACTIVATIONS, DOMAIN, PANEL, SPARE, bfloat16, embed_function, functions, to_columns
-from .fp32 import LONG, CpuFp32
+from .fp32 import CpuFp32
 
 SIXTEEN = 16  # numbers of a register; the attention kernels take heads of a multiple of this width
 HALF_FROM = 4096  # numbers from which a weight in floating point is stored as float16

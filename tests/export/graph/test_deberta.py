@@ -128,6 +128,17 @@ def test_longer_texts_are_taken_if_asked_for(make_checkpoint, tmp_path: Path) ->
         np.testing.assert_allclose(clf.decision_function([text]), expected, atol=atol)
 
 
+@pytest.mark.parametrize("options", ["v3", "c2p", "p2c"])
+def test_long_texts_go_head_by_head(options: str, make_checkpoint, judge, tmp_path: Path) -> None:
+    """From 1,025 tokens on, padding included."""
+    source = make_checkpoint("deberta-v2", **SHAPE, **V3 | OPTIONS[options])
+    export_checkpoint(source, tmp_path / "a", target="fp32")
+    graph = open_session(tmp_path / "a/onnx/model.onnx")
+    for lengths in ((1025, 700), (1024, 1)):
+        arrays = batch(lengths, describe(read_config(source))[0].padding_id)
+        np.testing.assert_allclose(graph.run(["logits"], arrays)[0], judge(source, arrays), atol=1e-4, rtol=0)
+
+
 def test_biased_positions_end_where_their_table_ends(make_checkpoint, tmp_path: Path) -> None:
     source = make_checkpoint("deberta-v2", **SHAPE, **V3, position_biased_input=True)
     export_checkpoint(source, tmp_path / "a", target="fp32")
