@@ -68,7 +68,8 @@ def make_variants(
         make = functools.partial(make_variant, baseline, lowering, stage, metadata, progress)
         variants += keep_if_passing(make, stage / lowering.file, required=required or lowering.precision == "fp32")
     if not variants:
-        raise ExportError(f"this model cannot have a graph for that target: {'; '.join(reasons)}; use --for all")
+        found = "; ".join(reasons) or "each failed its check"
+        raise ExportError(f"this model cannot have a graph for that target: {found}; use --for all")
     return tuple(variants)
 
 

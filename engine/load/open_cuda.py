@@ -88,6 +88,7 @@ class CudaOpener:
     def open_packed(self, variant: Variant) -> tuple[PackedRunner, str]:
         """Open a packed graph; return its runner and what was verified. Raises as ``open`` does."""
         graphs = self._graph_cache(variant)
+        # Among packed graphs only those that lay texts out with padding, for the scores of positions, read a shape.
         kind = PackedRunner if _stays_on_gpu(variant) else PaddedScoresRunner
         runner = kind(graphs=graphs, pad_id=self.tokenizer.pad_id, block=graphs.session.block)
         return runner, self._verify(variant, runner)
@@ -122,7 +123,7 @@ class CudaOpener:
                 self.runtime,
                 self.folder / variant.file,
                 self.choice,
-                threads=1,  # nothing of a graph made for CUDA runs on the CPU
+                threads=1,  # of a graph made for CUDA at most sizes are computed on the CPU
                 session_options=options,
                 provider_options=provider.provider_options(self.choice.index, graphs=graphs, user=user),
             )

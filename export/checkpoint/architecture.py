@@ -22,7 +22,7 @@ from fusedbert.engine.load.unsupported import refuse
 from fusedbert.engine.text.outputs import names_by_id
 
 from .layouts import LAYOUTS, Layout
-from .relative import BIAS, C2P, P2C, REACH, Relative, read_bias, read_relative
+from .relative import C2P, P2C, REACH, Relative, read_bias, read_relative
 from .rotary import read_rotary
 
 KINDS = ("gelu", "gelu_new", "relu", "silu", "quick_gelu", "mish", "gelu_10", "tanh")
@@ -164,7 +164,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         known = ", ".join(name for layout in LAYOUTS for name in layout.families)
         raise CheckpointError(f"model_type is {shown(family)}, built directly are {known}: try fusedbert export --via optimum")
     _refuse_options(config, layout)
-    layout = _as_configured(config, layout) if layout.projection_first else layout
+    layout = _as_configured(config, layout) if layout.positions == "relative" else layout
     count = functools.partial(_count, config, layout)
     hidden_size, heads = count("hidden_size"), count("num_attention_heads")
     vocab_size, positions, layers = count("vocab_size"), count("max_position_embeddings"), count("num_hidden_layers")
@@ -177,7 +177,9 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
     rotary = read_rotary(config, layers, hidden_size // heads) if layout.rotary else None
     relative, products = _relative(config, layout, positions)
     layout = _with_positions(layout, relative)
-    unlimited = relative is not None and "position" not in layout.embeddings  # no table ends
+    longest, unlimited = positions - offset, relative is not None and "position" not in layout.embeddings  # no table ends
+    if not layout.rotary and (relative is not None or "position" not in layout.embeddings):
+        longest = min(longest, REACH)
     architecture = Architecture(
         family=str(family),
         layers=layers,
@@ -187,8 +189,8 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         embedding_size=count("embedding_size") if "embedding_projection" in layout.embeddings else hidden_size,  # ELECTRA
         vocab_size=vocab_size,
         positions=positions,
-        max_tokens=max(positions, REACH) if unlimited else positions - offset,
-        usual_tokens=positions - offset,
+        max_tokens=REACH if unlimited else longest,
+        usual_tokens=longest,
         relative=relative,
         products=products,
         groups=_groups(config, layers) if layout.grouped else 0,
@@ -228,8 +230,8 @@ def _head(config: Mapping[str, Any], layout: Layout) -> tuple[HeadStep, ...]:
 
 def _as_configured(config: Mapping[str, Any], layout: Layout) -> Layout:
     """Leave out DeBERTa's tables that an option leaves out; raise ``CheckpointError`` for widths that are not built."""
-    hidden = config.get("hidden_size", layout.defaults["hidden_size"])
-    for name, built in (("attention_head_size", None), ("pooler_hidden_size", hidden)):
+    hidden, heads = _count(config, layout, "hidden_size"), _count(config, layout, "num_attention_heads")
+    for name, built in (("attention_head_size", hidden // heads), ("pooler_hidden_size", hidden)):
         if config.get(name, built) not in (built, None):
             raise CheckpointError(f"config.json has {name} = {shown(config[name])}, not built directly: try --via optimum")
     biased = config.get("position_biased_input", True)
@@ -259,7 +261,7 @@ def _with_positions(layout: Layout, relative: Relative | None) -> Layout:
     there = {
         "position_key": C2P in terms and apart,
         "position_query": P2C in terms and apart,
-        "relative": BIAS in terms or relative is not None,
+        "relative": relative is not None,
         "relative_norm": relative is not None and relative.normalized,
     }
     layer = {name: key for name, key in layout.layer.items() if there.get(name, True)}

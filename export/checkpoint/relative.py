@@ -29,8 +29,8 @@ class Relative:
 
     terms: tuple[str, ...]  # of ``C2P`` and ``P2C``, or ``BIAS``
     rows: int  # of the checkpoint's table
-    buckets: int  # position_buckets; 0 if each distance has a row
-    furthest: int  # distance of the last bucket
+    buckets: int = 0  # DeBERTa's position_buckets; 0 if each distance has a row
+    furthest: int = 0  # distance of its last bucket
     shared: bool = False  # tables are projected by the layer's queries and keys, not by layers made for them
     normalized: bool = False  # the table has a normalization
 
@@ -54,9 +54,14 @@ def _log_bucket(distance: Distances, buckets: int, furthest: int) -> Distances:
     half = buckets // 2
     far = np.abs(distance) > half
     apart = np.where(far, np.abs(distance), half).astype(np.float32)  # as in transformers
-    share = np.log(apart / np.float32(half)) / np.log(np.float32((furthest - 1) / half))
+    share = _log(apart / np.float32(half)) / _log(np.float32((furthest - 1) / half))
     beyond = np.ceil(share * np.float32(half - 1)) + half
     return np.where(far, beyond * np.sign(distance), distance).astype(np.int64)
+
+
+def _log(x: Any) -> Any:
+    """The logarithm, rounded once to float32: NumPy's own is at times a unit off, and then a bucket begins elsewhere."""
+    return np.log(x.astype(np.float64)).astype(np.float32)
 
 
 def _mpnet_row(distance: Distances) -> Distances:
@@ -72,9 +77,10 @@ def read_relative(config: Mapping[str, Any], positions: int) -> tuple[Relative |
     """Return DeBERTa's relative positions, and how many products scores are the sum of; raise ``CheckpointError``."""
     kinds = config.get("pos_att_type") or ()
     if isinstance(kinds, str):
-        kinds = [kind.strip() for kind in kinds.lower().split("|")]
+        kinds = [kind.strip() for kind in kinds.lower().split("|") if kind.strip()]
     if not isinstance(kinds, list | tuple) or any(kind not in (C2P, P2C) for kind in kinds):
-        raise CheckpointError(f"config.json has pos_att_type = {shown(kinds)}, expected c2p, p2c or both: mend config.json")
+        expected = "expected c2p, p2c, both or none"
+        raise CheckpointError(f"config.json has pos_att_type = {shown(kinds)}, {expected}: mend config.json")
     terms = tuple(kind for kind in (C2P, P2C) if kind in kinds)
     products = 1 + len(terms)  # transformers counts them also where positions are not relative
     if not _flag(config, "relative_attention", False):
@@ -93,7 +99,7 @@ def read_relative(config: Mapping[str, Any], positions: int) -> tuple[Relative |
     shared, rows = _flag(config, "share_att_key", False), 2 * (buckets or furthest)
     normalized = "layer_norm" in names
     found = Relative(terms=terms, rows=rows, buckets=buckets, furthest=furthest, shared=shared, normalized=normalized)
-    return found, products
+    return found if terms else None, products  # without terms nothing is added
 
 
 def read_bias(config: Mapping[str, Any]) -> Relative:
@@ -103,7 +109,7 @@ def read_bias(config: Mapping[str, Any]) -> Relative:
         raise CheckpointError(
             f"config.json has relative_attention_num_buckets = {shown(rows)}, expected {MPNET_BUCKETS}: mend config.json"
         )
-    return Relative(terms=(BIAS,), rows=rows, buckets=MPNET_BUCKETS, furthest=_MPNET_FAR)
+    return Relative(terms=(BIAS,), rows=rows)
 
 
 def _flag(config: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -19,6 +19,7 @@ from .architecture import Architecture
 from .layouts import Layout
 
 FLOATS = ("F64", "F32", "F16", "BF16")
+MOST_LAYERS = 1000  # that share their weights: no tensor says how many there are
 # Prefixes that DataParallel, torch.compile, and Lightning or another wrapper put before every name; they may be nested.
 _WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)+")
 
@@ -90,9 +91,10 @@ def match(
     """
     outer = [name for pattern, _ in expected_tensors(a, layout, 0).values() for name in _spellings(pattern, layout.prefix)]
     refuse_wrapper(folder, tensors, outer, layout.prefix)
-    layers = a.layers if layout.grouped else min(a.layers, _count_layers(tensors, layout))
+    layers = min(a.layers, MOST_LAYERS if layout.grouped else _count_layers(tensors, layout))
     names: dict[str, str] = {}
-    faults = [f"config.json has num_hidden_layers = {a.layers}, and the tensors are those of {layers}"] * (layers < a.layers)
+    found = f"{layers} at most are built" if layout.grouped else f"the tensors are those of {layers}"
+    faults = [f"config.json has num_hidden_layers = {a.layers}, and {found}"] * (layers < a.layers)
     labels = 0
     for name, (pattern, shape) in expected_tensors(a, layout, layers).items():
         candidates = _spellings(pattern, layout.prefix)

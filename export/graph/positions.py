@@ -8,6 +8,7 @@ are joined, and cut again into rows one number shorter (``skew``).
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .builder import Graph, Part
 
 
 class RelativeScores:
-    """Parts of the scores, ``[batch, heads, queries, keys]``, of queries times ``scale``; tables are ``dtype``."""
+    """Parts of the scores, ``[batch, heads, queries, keys]``, of queries times ``scale``."""
 
     def __init__(
         self,
@@ -30,12 +31,12 @@ class RelativeScores:
         length: str,
         *,
         scale: float = 1.0,
-        dtype: type = np.float32,
+        store: Callable[[str, NDArray[np.float32]], str] | None = None,  # of a table, if not in float32
         heads_first: bool = False,  # one product for each head
         most: int | None = None,  # the largest ``length``, if not the model's
     ) -> None:
         """Slice the distances of texts of ``length`` ``[1]`` tokens, padding included."""
-        self._scale, self._dtype, self._heads_first = scale, dtype, heads_first
+        self._scale, self._store, self._heads_first = scale, store or g.weight, heads_first
         assert a.relative is not None
         self._bias = ""  # MPNet's
         self.graph, self.architecture, self.length = g, a, length
@@ -127,7 +128,7 @@ class RelativeScores:
         """Of the first query ``[batch, 1, hidden]``."""
         g, a, parts = self.graph, self.architecture, []
         if layer.position_bias is not None:
-            table = g.weight("position_bias", layer.position_bias.astype(self._dtype))
+            table = self._table("position_bias", layer.position_bias)
             return g.op("Unsqueeze", g.op("Gather", table, self.first_query, axis=1), g.constant([0, 2], "int64"))
         if layer.position_key is not None:
             rows = self._rows("position_key", layer.position_key * self._scale, self.first_query)  # [heads, d, tokens]
@@ -135,7 +136,7 @@ class RelativeScores:
             products = g.op("MatMul", g.op("Transpose", queries, perm=[1, 0, 2]), rows)  # [heads, batch, tokens]
             parts.append(g.op("Unsqueeze", g.op("Transpose", products, perm=[1, 0, 2]), number(g, 2)))
         if layer.position_query is not None:
-            table = g.weight("position_query", (layer.position_query * a.scale).astype(self._dtype))
+            table = self._table("position_query", layer.position_query * a.scale)
             products = g.op("Mul", self.by_head(k), g.op("Gather", table, self.first_query, axis=1))
             total = g.op("ReduceSum", products, number(g, 3), keepdims=0)  # [batch, heads, key]
             parts.append(g.op("Unsqueeze", total, number(g, 2)))
@@ -162,15 +163,16 @@ class RelativeScores:
     def _rows(self, name: str, table: NDArray[Any], index: str) -> str:
         """The rows of distances, as a right operand: ``[heads, d, distances]``."""
         g = self.graph
-        return g.op("Transpose", g.op("Gather", g.weight(name, table.astype(self._dtype)), index, axis=1), perm=[0, 2, 1])
+        return g.op("Transpose", g.op("Gather", self._table(name, table), index, axis=1), perm=[0, 2, 1])
+
+    def _table(self, name: str, values: NDArray[Any]) -> str:
+        return self._store(name, values.astype(np.float32))
 
     def _shared_bias(self, table: NDArray[Any]) -> str:
         """MPNet's, made once: ``[1, heads, tokens, tokens]``."""
         if not self._bias:
             g = self.graph
-            row = g.op(
-                "Gather", g.weight("position_bias", table.astype(self._dtype)), self.falling, axis=1
-            )  # [heads, 2 tokens]
+            row = g.op("Gather", self._table("position_bias", table), self.falling, axis=1)  # [heads, 2 tokens]
             row = g.op("Unsqueeze", row, g.constant([0, 2], "int64"))
             shape = g.op("Concat", number(g, 1), number(g, self.architecture.heads), self.length, self.twice, axis=0)
             rows = self.skew(g.op("Expand", row, shape))

@@ -19,6 +19,8 @@ DeBERTa (He et al. 2021) adds two products with vectors of the distance to each 
 
     score_ij = (q_i k_j + q_i K_r[i - j] + k_j Q_r[i - j]) / sqrt(3 d)                   (4), without the last term there
 
+The tables K_r and Q_r and the bucket of a distance are those of ``checkpoint``: tests compare them with transformers'.
+
 There is no padding and no mask: the tokens of all texts lie one after the other, and attention is within each text. Layers are
 read one at a time, to save memory.
 """
@@ -158,10 +160,7 @@ def relative_scores(
     relative: Relative, layer: Layer, head: int, q: Float64, k: Float64, rows: NDArray[np.int64]
 ) -> tuple[Float64, Float64]:
     """Return what positions add to the scores of some queries before and after the division, ``[queries, keys]`` each."""
-    columns, _ = relative.columns()
-    place = np.full(relative.rows, -1)
-    place[columns] = np.arange(len(columns))
-    at = place[relative.row(rows[:, None] - np.arange(len(k)))]  # of i - j
+    at = _columns(relative)[relative.row(rows[:, None] - np.arange(len(k)))]  # of i - j
     added, bias = np.zeros(at.shape, q.dtype), np.zeros(at.shape, q.dtype)
     if layer.position_key is not None:
         added += np.take_along_axis(q[rows] @ layer.position_key[head].astype(q.dtype).T, at, axis=1)
@@ -170,6 +169,15 @@ def relative_scores(
     if layer.position_bias is not None:
         bias += layer.position_bias[head].astype(q.dtype)[at]
     return added, bias
+
+
+@functools.cache
+def _columns(relative: Relative) -> NDArray[np.int64]:
+    """Return the column of the tables that each row of the checkpoint's has."""
+    columns, _ = relative.columns()
+    places = np.full(relative.rows, -1)
+    places[columns] = np.arange(len(columns))
+    return places
 
 
 def attend(

@@ -99,6 +99,7 @@ class CpuBf16(Bf16Products):
         """``softmax(q k^T) v`` in bfloat16; our kernel takes heads by sixteens, ONNX Runtime all others, in fp32."""
         g, heads = self.graph, self.architecture.heads
         if self.architecture.head_size % SIXTEEN:
+            assert not positions  # such a model is refused (``unsupported``)
             absent = ("", "", "")  # no mask, nothing past
             wide = (g.cast(each, "float32") for each in (q, k, v))
             y = g.op("Attention", *wide, *absent, lengths, q_num_heads=heads, kv_num_heads=heads, scale=1.0)

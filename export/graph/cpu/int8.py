@@ -68,6 +68,7 @@ class CpuInt8(Bf16Products):
         g, heads = self.graph, self.architecture.heads
         scale, zero_point = self._constants("context", _int8(following).input)
         if self.architecture.head_size % SIXTEEN:
+            assert not positions  # such a model is refused (``unsupported``)
             absent = ("", "", "")  # no mask, nothing past
             y = g.op("Attention", q, k, v, *absent, lengths, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
             return g.op("QuantizeLinear", y, scale, zero_point)

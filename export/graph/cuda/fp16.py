@@ -136,7 +136,7 @@ class CudaFp16(RotaryFp16):
     def relative(self) -> RelativeScores:
         """The scores of positions."""
         a, length = self.architecture, self.longest
-        return RelativeScores(self.graph, a, length, scale=a.scale, dtype=np.float16, heads_first=True, most=self.most_places)
+        return RelativeScores(self.graph, a, length, scale=a.scale, store=self.half, heads_first=True, most=self.most_places)
 
     @property
     def most_places(self) -> int:

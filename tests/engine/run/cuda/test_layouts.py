@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from fusedbert.bench.engines.random_deberta import DebertaShape
 from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
@@ -22,6 +23,7 @@ from fusedbert.engine.run.cuda.graphs import GraphCache
 from fusedbert.export import export_checkpoint
 
 MIXED = ["good", "the movie was not very good . " * 4, "bad !", "", "the movies was bad", "very " * 30]
+LONG = "a long film . " * 120
 EVEN = ["good movie"] * 40  # too many for a CUDA graph
 
 
@@ -36,21 +38,41 @@ def test_only_the_packed_graph_is_opened(exported: Path, cuda: Any, expected: An
     assert len(fake.sessions) == 1
 
 
-def write_windows(folder: Path, vocabulary: Path) -> None:
+def write_windows(folder: Path, vocabulary: Path, window: int = 128) -> None:
     """ModernBERT's; blocks hold several texts, and texts several blocks."""
     write_modernbert(folder, ModernShape(layers=4, heads=2, hidden=64, inner=32), vocabulary)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"local_attention": 128', f'"local_attention": {window}'))
+    widen(folder, "attn.Wqkv", "attn.Wo")
 
 
-def write_positions(folder: Path, vocabulary: Path) -> None:
+def write_positions(folder: Path, vocabulary: Path, wide: float = 8.0) -> None:
     """DeBERTa's, whose scores are those of padded texts."""
     write_deberta(folder, DebertaShape(layers=2, heads=2, hidden=64), vocabulary)
+    widen(folder, "_proj", "attention.output.dense", "pooler.dense", "classifier")
+    widen(folder, "rel_embeddings", factor=wide)
 
 
-@pytest.mark.parametrize("write", [write_windows, write_positions])
+def widen(folder: Path, *names: str, factor: float = 8.0) -> None:
+    """Multiply weights, so that a small model's logits show what they do."""
+    tensors = load_file(folder / "model.safetensors")
+    wider = {name: factor * array if any(part in name for part in names) else array for name, array in tensors.items()}
+    save_file(wider, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(("write", "otherwise"), [(write_windows, 16), (write_positions, 0.0)])
 def test_windows_and_positions_run_packed(
-    write: Callable[[Path, Path], None], checkpoint: Path, cuda: Any, tmp_path: Path, stand_in_at: Callable[..., Path]
+    write: Callable[..., None],
+    otherwise: float,
+    checkpoint: Path,
+    cuda: Any,
+    tmp_path: Path,
+    stand_in_at: Callable[..., Path],
 ) -> None:
-    source, artifact = tmp_path / "source", tmp_path / "artifact"
+    """With another window, and without positions, logits are far away."""
+    source, artifact, other = tmp_path / "source", tmp_path / "artifact", tmp_path / "other"
+    write(other, checkpoint / "vocab.txt", otherwise)
+    export_checkpoint(other, tmp_path / "others", target="fp32")
     write(source, checkpoint / "vocab.txt")
     export_checkpoint(source, artifact, target="all", required=False)
     stand_in_at(source, artifact)
@@ -58,10 +80,12 @@ def test_windows_and_positions_run_packed(
     with (
         Classifier.from_pretrained(artifact, device="cuda") as clf,
         Classifier.from_pretrained(artifact, device="cpu", precision="fp32") as judge,
+        Classifier.from_pretrained(tmp_path / "others", device="cpu") as wrong,
     ):
         assert clf.runtime.layout == PACKED
-        for texts in (MIXED, ["a long film . " * 120, "good"], EVEN, EVEN[:1]):
+        for texts in (MIXED, [LONG, "good"], EVEN, EVEN[:1]):
             np.testing.assert_allclose(clf.decision_function(texts), judge.decision_function(texts), atol=0.01)
+        assert np.abs(wrong.decision_function(MIXED) - judge.decision_function(MIXED)).max() > 0.05
 
 
 class Opened(GraphCache):
