@@ -12,6 +12,7 @@
 
 /* Keys are counted in blocks of so many, so that their scores fill registers. */
 enum { KEYS = 16, CHUNK = 512 }; /* CHUNK: queries of a chunk, if there is a window */
+static inline size_t longer(size_t x, size_t y) { return x > y ? x : y; }
 static inline size_t padded(size_t keys) { return (keys + KEYS - 1) / KEYS * KEYS; }
 
 /* The keys from first, a multiple of KEYS, up to last. A row of their scores has so many: last is rounded up. */

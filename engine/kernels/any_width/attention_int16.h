@@ -119,9 +119,8 @@ INLINE float round_query(const float *q, size_t head, float limit, int16_t *out)
     return step;
 }
 
-/* c = a b for n rows of a, stride apart, and m registers of columns of a panel b [pairs, columns, 2], whose pairs are step
- * numbers apart; c has rows of width numbers. */
-INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int16_t *b, size_t step, size_t pairs, float *c,
+/* c = a b for n rows of a, stride apart, and m registers of columns of b [pairs, columns, 2]; c has rows of width numbers. */
+INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int16_t *b, size_t columns, size_t pairs, float *c,
                        size_t width) {
     words sums[QUERIES][REGISTERS], right[REGISTERS]; /* all in registers: the loops below are unrolled */
     const int16_t *a3 = a + 3 * stride; /* rows 3 to 5, so that each address is a register and 0, 1 or 2 strides */
@@ -129,7 +128,7 @@ INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int1
     for (int i = 0; i < n; i++)
         UNROLL(4)
         for (int j = 0; j < m; j++) sums[i][j] = zero_words();
-    for (const int16_t *const end = a + 2 * pairs; a < end; a += 2, a3 += 2, b += step) {
+    for (const int16_t *const end = a + 2 * pairs; a < end; a += 2, a3 += 2, b += 2 * columns) {
         UNROLL(4)
         for (int j = 0; j < m; j++) right[j] = load_words(b + 2 * j * LANES);
         UNROLL(6)
@@ -152,9 +151,9 @@ INLINE void gemm_panel(int n, int m, const int16_t *a, size_t stride, const int1
 /* A function for each number of rows and registers. */
 typedef void gemm_of(const int16_t *, size_t, const int16_t *, size_t, size_t, float *, size_t);
 #define GEMM_OF(n, m)                                                                                                        \
-    static __attribute__((noinline)) void gemm_##n##_##m(const int16_t *a, size_t stride, const int16_t *b, size_t step,     \
+    static __attribute__((noinline)) void gemm_##n##_##m(const int16_t *a, size_t stride, const int16_t *b, size_t columns,  \
                                                          size_t pairs, float *c, size_t width) {                             \
-        gemm_panel(n, m, a, stride, b, step, pairs, c, width);                                                               \
+        gemm_panel(n, m, a, stride, b, columns, pairs, c, width);                                                            \
     }
 #if REGISTERS == 4
 #define GEMMS_OF(n) GEMM_OF(n, 1) GEMM_OF(n, 2) GEMM_OF(n, 3) GEMM_OF(n, 4)
@@ -181,7 +180,7 @@ static void gemm(size_t n, const int16_t *a, size_t stride, struct panels b, str
         const size_t panel = j / COLUMNS * COLUMNS, width = panel_width(panel, b.columns);
         const int16_t *from = b.data + 2 * (panel * b.pairs + part.pair * width + j - panel);
         some = (panel + width < end ? panel + width : end) - j;
-        GEMM[n][some / LANES](a, stride, from, 2 * width, part.pairs, c + j - part.column, part.columns);
+        GEMM[n][some / LANES](a, stride, from, width, part.pairs, c + j - part.column, part.columns);
     }
 }
 

@@ -13,6 +13,7 @@ INLINE vector subtract(vector a, vector b) { return _mm256_sub_ps(a, b); }
 INLINE vector multiply(vector a, vector b) { return _mm256_mul_ps(a, b); }
 INLINE vector multiply_add(vector a, vector b, vector c) { return _mm256_fmadd_ps(a, b, c); } /* c + a b */
 INLINE vector multiply_less(vector a, vector b, vector c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
+INLINE vector divide(vector a, vector b) { return _mm256_div_ps(a, b); }
 INLINE vector larger(vector a, vector b) { return _mm256_max_ps(a, b); }
 
 INLINE float sum_of(vector x) {
@@ -67,6 +68,16 @@ INLINE float largest_size(words sizes) {
     __m128i s = _mm_max_epi32(_mm256_castsi256_si128(sizes), _mm256_extracti128_si256(sizes, 1));
     s = _mm_max_epi32(s, _mm_unpackhi_epi64(s, s));
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(s, _mm_srli_epi64(s, 32))));
+}
+
+/* 2 numbers of bfloat16 in each word: the lower and the upper ones. */
+INLINE vector lower_bf16(words x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+INLINE vector upper_bf16(words x) { return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32((int)0xFFFF0000))); }
+
+/* In each lane that of x whose place is given, counted from the first on. */
+INLINE vector pick(vector x, const int32_t *places, int32_t first) {
+    const __m256i lane = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)places), _mm256_set1_epi32(first));
+    return _mm256_permutevar8x32_ps(x, lane);
 }
 
 /* Rounded to the nearest, ties to even: one after the other, pairs of neighbours, and pairs of one number of each. */

@@ -15,6 +15,7 @@ INLINE vector subtract(vector a, vector b) { return _mm512_sub_ps(a, b); }
 INLINE vector multiply(vector a, vector b) { return _mm512_mul_ps(a, b); }
 INLINE vector multiply_add(vector a, vector b, vector c) { return _mm512_fmadd_ps(a, b, c); } /* c + a b */
 INLINE vector multiply_less(vector a, vector b, vector c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
+INLINE vector divide(vector a, vector b) { return _mm512_div_ps(a, b); }
 INLINE vector larger(vector a, vector b) { return _mm512_max_ps(a, b); }
 INLINE float sum_of(vector x) { return _mm512_reduce_add_ps(x); }
 INLINE float largest_of(vector x) { return _mm512_reduce_max_ps(x); }
@@ -57,6 +58,15 @@ INLINE words size_of(vector x) { return _mm512_and_si512(_mm512_castps_si512(x),
 INLINE words larger_words(words a, words b) { return _mm512_max_epi32(a, b); }
 INLINE float largest_size(words sizes) {
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(sizes))));
+}
+
+/* 2 numbers of bfloat16 in each word: the lower and the upper ones. */
+INLINE vector lower_bf16(words x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+INLINE vector upper_bf16(words x) { return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)0xFFFF0000))); }
+
+/* In each lane that of x whose place is given, counted from the first on. */
+INLINE vector pick(vector x, const int32_t *places, int32_t first) {
+    return _mm512_permutexvar_ps(_mm512_sub_epi32(_mm512_loadu_si512(places), _mm512_set1_epi32(first)), x);
 }
 
 /* Rounded to the nearest, ties to even: one after the other, pairs of neighbours, and pairs of one number of each. */

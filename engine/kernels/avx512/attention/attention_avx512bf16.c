@@ -22,14 +22,14 @@ static struct scratch scratch_arrays(const struct attention *a, char *memory) {
     s.k = (bf16 *)memory;
     s.v = s.k + keys * a->head;
     s.scores = (float *)(s.v + keys * a->head);
-    s.p = (bf16 *)(s.scores + QUERIES * larger(row, a->head));
+    s.p = (bf16 *)(s.scores + QUERIES * longer(row, a->head));
     s.q = s.p + QUERIES * row;
     return s;
 }
 
 static size_t attention_scratch(const struct attention *a) {
     const size_t keys = most_packed(a, a->keys), row = longest_row(a, QUERIES, a->keys);
-    const size_t bytes = 2 * (2 * keys * a->head + QUERIES * row + QUERIES * a->head) + 4 * QUERIES * larger(row, a->head);
+    const size_t bytes = 2 * (2 * keys * a->head + QUERIES * row + QUERIES * a->head) + 4 * QUERIES * longer(row, a->head);
     return (bytes + 63) / 64 * 64;
 }
 

@@ -14,9 +14,8 @@
 TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
 static const float LOG2_E = 1.44269504f;
-enum { QUERIES = 6, COLUMNS = 64 }; /* rows of scores at a time, and keys: 24 of the 32 registers are sums */
+enum { QUERIES = 6, REGISTERS = 4, COLUMNS = 64 }; /* rows of scores at a time, and keys: 24 of the 32 registers are sums */
 
-INLINE size_t larger(size_t x, size_t y) { return x > y ? x : y; }
 INLINE size_t panel_width(size_t first, size_t keys) { return keys - first < COLUMNS ? keys - first : COLUMNS; }
 
 /* A head's part of a matrix [tokens, hidden] in one of the formats. */
@@ -25,8 +24,8 @@ struct rows {
     size_t stride; /* numbers from one row to the next */
     enum format format;
 };
-INLINE size_t size_of(enum format format) { return format == FLOAT32 ? 4 : 2; }
-INLINE const void *number_at(struct rows m, size_t row, size_t i) { return m.data + (row * m.stride + i) * size_of(m.format); }
+INLINE size_t bytes_of(enum format format) { return format == FLOAT32 ? 4 : 2; }
+INLINE const void *number_at(struct rows m, size_t row, size_t i) { return m.data + (row * m.stride + i) * bytes_of(m.format); }
 
 /* 16 numbers of a row from i on, as bfloat16. */
 INLINE __m256i load16(struct rows m, size_t row, size_t i) {
@@ -42,7 +41,7 @@ INLINE __m512i load32(struct rows m, size_t row, size_t i, int all) {
 }
 
 INLINE void fetch_rows(struct rows m, size_t head, size_t row, size_t rows, size_t last) {
-    fetch(m.data, m.stride * size_of(m.format), head * size_of(m.format), row, rows, last);
+    fetch(m.data, m.stride * bytes_of(m.format), head * bytes_of(m.format), row, rows, last);
 }
 
 /* Copy n rows from one on as bfloat16, [n, head]. */
@@ -192,7 +191,7 @@ static void store_padding(const struct attention *a, size_t rows, size_t at) {
 /* The parts of unit's head in its text's queries, or keys or values, of so many rows a text. */
 INLINE struct rows rows_of(const struct attention *a, const void *matrix, size_t rows, size_t unit, enum format format) {
     struct rows m = {.stride = a->heads * a->head, .format = format};
-    m.data = (const char *)matrix + (unit / a->heads * rows * m.stride + unit % a->heads * a->head) * size_of(format);
+    m.data = (const char *)matrix + (unit / a->heads * rows * m.stride + unit % a->heads * a->head) * bytes_of(format);
     return m;
 }
 
