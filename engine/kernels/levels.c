@@ -2,8 +2,9 @@
 #include "levels.h"
 
 extern const struct kernel dense_avx512vnni, dense_avx512bf16, dense_avx512, attention_avx512bf16, attention_avx512vnni, norm_avx512,
-    disentangled_avx512bf16, gelu_avx512, embed_int8_avx512, embed_bf16_avx512;
-extern const struct kernel dense_avx512vnni_256, dense_avxvnni, attention_avx512vnni_256, attention_avxvnni, norm_avx2, embed_avx2;
+    disentangled_avx512bf16, disentangled_avx512vnni, gelu_avx512, embed_int8_avx512, embed_bf16_avx512;
+extern const struct kernel dense_avx512vnni_256, dense_avxvnni, attention_avx512vnni_256, attention_avxvnni, norm_avx2, embed_avx2,
+    disentangled_avx512vnni_256, disentangled_avxvnni;
 
 /* Best first. A user forces a level by its name. The last one runs everywhere, and leaves everything to ONNX Runtime. */
 const struct level LEVELS[MAX_LEVELS] = {
@@ -13,13 +14,14 @@ const struct level LEVELS[MAX_LEVELS] = {
       [EMBED_INT8] = &embed_int8_avx512, [EMBED_BF16] = &embed_bf16_avx512, [DISENTANGLED] = &disentangled_avx512bf16}},
     {"avx512vnni", AVX512 | AVX512_VNNI,
      {[DENSE_INT8] = &dense_avx512vnni, [DENSE_FP32] = &dense_avx512, [ATTENTION] = &attention_avx512vnni, [NORM] = &norm_avx512,
-      [GELU_ALONE] = &gelu_avx512, [EMBED_INT8] = &embed_int8_avx512}},
+      [GELU_ALONE] = &gelu_avx512, [EMBED_INT8] = &embed_int8_avx512, [DISENTANGLED] = &disentangled_avx512vnni}},
     {"avx512vnni_256", AVX2 | AVX512 | AVX512_VNNI, /* nowhere the default: to try what avxvnni does */
      {[DENSE_INT8] = &dense_avx512vnni_256, [ATTENTION] = &attention_avx512vnni_256, [NORM] = &norm_avx2,
-      [EMBED_INT8] = &embed_avx2}},
+      [EMBED_INT8] = &embed_avx2, [DISENTANGLED] = &disentangled_avx512vnni_256}},
     {"avx512", AVX512, {[DENSE_FP32] = &dense_avx512, [NORM] = &norm_avx512, [GELU_ALONE] = &gelu_avx512}},
     {"avxvnni", AVX2 | AVX_VNNI,
-     {[DENSE_INT8] = &dense_avxvnni, [ATTENTION] = &attention_avxvnni, [NORM] = &norm_avx2, [EMBED_INT8] = &embed_avx2}},
+     {[DENSE_INT8] = &dense_avxvnni, [ATTENTION] = &attention_avxvnni, [NORM] = &norm_avx2, [EMBED_INT8] = &embed_avx2,
+      [DISENTANGLED] = &disentangled_avxvnni}},
     {"onnxruntime", 0, {NULL}},
 };
 

@@ -66,7 +66,7 @@ static float step_of(words sizes, float limit) {
 }
 
 /* The keys or values of a head from a span, with the step that makes their largest number so many steps. */
-static struct rows rows_of(const struct attention *a, const float *head, struct span span, float limit) {
+static __attribute__((noinline)) struct rows rows_of(const struct attention *a, const float *head, struct span span, float limit) {
     struct rows m = {.stride = a->heads * a->head, .count = span.last - span.first};
     m.data = head + span.first * m.stride;
     words sizes = zero_words();
@@ -84,7 +84,7 @@ INLINE vector steps_of(struct rows m, size_t row, size_t d, vector per_step) {
 }
 
 /* Pack the keys of one head. */
-static void pack_keys(struct rows k, size_t keys, size_t head, int16_t *out) {
+static __attribute__((noinline)) void pack_keys(struct rows k, size_t keys, size_t head, int16_t *out) {
     const vector per_step = fill(1 / k.step);
     for (size_t first = 0; first < keys; first += LANES) {
         const size_t panel = first / COLUMNS * COLUMNS, width = panel_width(panel, keys);
@@ -102,7 +102,7 @@ static void pack_keys(struct rows k, size_t keys, size_t head, int16_t *out) {
 }
 
 /* Pack the values of one head. */
-static void pack_values(struct rows v, size_t head, int16_t *out) {
+static __attribute__((noinline)) void pack_values(struct rows v, size_t head, int16_t *out) {
     const vector per_step = fill(1 / v.step);
     for (size_t first = 0; first < head; first += COLUMNS)
         for (size_t i = 0; i < v.count; i += 2)
@@ -184,21 +184,19 @@ static void gemm(size_t n, const int16_t *a, size_t stride, struct panels b, str
     }
 }
 
-/* The weights of the keys of n queries, 2^(factor (score - largest)), as steps in p; share is what a step is of their sum. There
- * are keys in a row, the first of which count, and at most so many weigh something. Queries go side by side, so that none waits
- * for the steps of another. */
-INLINE void softmax(int n, float *scores, const float *factor, size_t length, size_t keys, size_t most, int16_t *p, float *share) {
-    vector top[3], total[3];
+/* The keys from length on do not count: the power of minus infinity is 0. */
+INLINE void hide_padding(size_t n, float *scores, size_t length, size_t keys) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = length; j < keys; j++) scores[i * keys + j] = -INFINITY;
+}
+
+/* The weights of the keys of n queries, 2^(factor (score - largest)), as steps in p; share is what a step is of their sum. The
+ * largest scores by lane are in top, there are keys in a row, and at most so many weigh something. Queries go side by side, so that
+ * none waits for the steps of another. */
+INLINE void weights_of(int n, float *scores, vector *top, const float *factor, size_t keys, size_t most, int16_t *p, float *share) {
+    vector total[3];
     UNROLL(3)
-    for (int i = 0; i < n; i++) {
-        for (size_t j = length; j < keys; j++) scores[i * keys + j] = -INFINITY; /* whose power is 0 */
-        top[i] = fill(-INFINITY), total[i] = fill(0);
-    }
-    for (size_t j = 0; j < keys; j += LANES)
-        UNROLL(3)
-        for (int i = 0; i < n; i++) top[i] = larger(top[i], load(scores + i * keys + j));
-    UNROLL(3)
-    for (int i = 0; i < n; i++) top[i] = fill(-largest_of(top[i]) * factor[i]);
+    for (int i = 0; i < n; i++) top[i] = fill(-largest_of(top[i]) * factor[i]), total[i] = fill(0);
     for (size_t j = 0; j < keys; j += LANES)
         UNROLL(3)
         for (int i = 0; i < n; i++) {
@@ -218,12 +216,22 @@ INLINE void softmax(int n, float *scores, const float *factor, size_t length, si
         for (int i = 0; i < n; i++) store_int16(p + i * keys + j, multiply(load(scores + i * keys + j), weight[i]));
 }
 
+INLINE void softmax(int n, float *scores, const float *factor, size_t length, size_t keys, size_t most, int16_t *p, float *share) {
+    vector top[3];
+    hide_padding((size_t)n, scores, length, keys);
+    UNROLL(3)
+    for (int i = 0; i < n; i++) top[i] = fill(-INFINITY);
+    for (size_t j = 0; j < keys; j += LANES)
+        UNROLL(3)
+        for (int i = 0; i < n; i++) top[i] = larger(top[i], load(scores + i * keys + j));
+    weights_of(n, scores, top, factor, keys, most, p, share);
+}
+
 /* One head of one text. */
 struct head {
     const struct attention *a;
     const float *q, *k, *v;
     uint8_t *y;
-    struct scratch scratch;
     size_t queries, length, stride; /* without padding; stride: numbers from one row to the next */
     float limit;           /* the most steps of a number of a query or key: head limit^2 is a sum */
 };
@@ -235,10 +243,17 @@ struct packed {
     float k_step, v_step;
 };
 
+/* The results of n queries from row on. */
+INLINE void store_context(const struct head *h, const float *context, float v_step, const float *share, size_t row, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t d = 0; d < h->a->head; d += LANES)
+            store_rounded(h->y + (row + i) * h->stride + d, LANES,
+                          multiply(load(context + i * h->a->head + d), fill(v_step * share[i])), h->a->rounding);
+}
+
 /* The queries from row up to end, of which there are at most QUERIES. */
-INLINE void attend_block(const struct head *h, const struct packed *packed, size_t row, size_t end) {
+INLINE void attend_block(const struct head *h, const struct scratch *s, const struct packed *packed, size_t row, size_t end) {
     const struct attention *a = h->a;
-    const struct scratch *s = &h->scratch;
     const struct span span = span_of(a, row, end, h->length);
     const size_t n = end - row, first = span.first - packed->span.first, wide = span.row, seen = span.last - span.first;
     const size_t most = longest_row(a, 1, h->length); /* keys that a query sees */
@@ -252,36 +267,44 @@ INLINE void attend_block(const struct head *h, const struct packed *packed, size
     for (; i + 3 <= n; i += 3) softmax(3, s->scores + i * wide, factor + i, seen, wide, most, s->p + i * wide, share + i);
     for (; i < n; i++) softmax(1, s->scores + i * wide, factor + i, seen, wide, most, s->p + i * wide, share + i);
     gemm(n, s->p, wide, packed->v, (struct part){0, a->head, first / 2, (seen + 1) / 2}, s->context);
-    for (i = 0; i < n; i++)
-        for (size_t d = 0; d < a->head; d += LANES)
-            store_rounded(h->y + (row + i) * h->stride + d, LANES,
-                          multiply(load(s->context + i * a->head + d), fill(packed->v_step * share[i])), a->rounding);
+    store_context(h, s->context, packed->v_step, share, row, n);
 }
 
 /* The queries from begin up to end, in blocks of equal size, or one apart. */
-static void attend_chunk(const struct head *h, size_t begin, size_t end) {
+static void attend_chunk(const struct head *h, const struct scratch *s, size_t begin, size_t end) {
     const struct attention *a = h->a;
     const struct span span = span_of(a, begin, end, h->length);
     const struct rows k = rows_of(a, h->k, span, h->limit), v = rows_of(a, h->v, span, VALUE_LIMIT);
-    const struct packed packed = {{h->scratch.k, span.row, a->head / 2}, {h->scratch.v, a->head, (v.count + 1) / 2},
+    const struct packed packed = {{s->k, span.row, a->head / 2}, {s->v, a->head, (v.count + 1) / 2},
                                   span, k.step, v.step};
     const size_t queries = end - begin, blocks = (queries + QUERIES - 1) / QUERIES;
-    pack_keys(k, span.row, a->head, h->scratch.k);
-    pack_values(v, a->head, h->scratch.v);
+    pack_keys(k, span.row, a->head, s->k);
+    pack_values(v, a->head, s->v);
     for (size_t b = 0; b < blocks; b++)
-        attend_block(h, &packed, begin + b * queries / blocks, begin + (b + 1) * queries / blocks);
+        attend_block(h, s, &packed, begin + b * queries / blocks, begin + (b + 1) * queries / blocks);
 }
 
-static void attention_unit(void *operation, size_t unit) {
-    const struct attention *a = operation;
-    const size_t text = unit / a->heads, hidden = a->heads * a->head, at = unit % a->heads * a->head;
-    struct head h = {.a = a, .length = a->keys, .stride = hidden, .scratch = scratch_arrays(a, a->scratch + unit * attention_scratch(a))};
+static struct head head_of(const struct attention *a, size_t text, size_t of_head) {
+    const size_t hidden = a->heads * a->head, at = of_head * a->head;
+    struct head h = {.a = a, .length = a->keys, .stride = hidden};
     if (a->lengths && a->lengths[text] >= 0 && (size_t)a->lengths[text] < a->keys) h.length = (size_t)a->lengths[text];
     const size_t keys = text * a->keys * hidden + at;
     h.queries = a->queries == a->keys || !h.length ? h.length : a->queries;
     h.limit = (float)(int)_mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(SUM_LIMIT / (float)a->head)));
     h.q = (const float *)a->q + text * a->queries * hidden + at, h.k = (const float *)a->k + keys, h.v = (const float *)a->v + keys;
     h.y = a->y8 + text * a->queries * hidden + at;
-    for (size_t begin = 0, end; begin < h.queries; begin = end) attend_chunk(&h, begin, end = chunk_end(a, begin, h.queries));
-    for (size_t row = h.queries; row < a->queries; row++) memset(h.y + row * hidden, a->rounding.zero_point, a->head); /* padding: 0 */
+    return h;
+}
+
+/* Rows of padding: 0. */
+static void store_padding(const struct head *h) {
+    for (size_t row = h->queries; row < h->a->queries; row++) memset(h->y + row * h->stride, h->a->rounding.zero_point, h->a->head);
+}
+
+static void attention_unit(void *operation, size_t unit) {
+    const struct attention *a = operation;
+    const struct head h = head_of(a, unit / a->heads, unit % a->heads);
+    const struct scratch s = scratch_arrays(a, a->scratch + unit * attention_scratch(a));
+    for (size_t begin = 0, end; begin < h.queries; begin = end) attend_chunk(&h, &s, begin, end = chunk_end(a, begin, h.queries));
+    store_padding(&h);
 }

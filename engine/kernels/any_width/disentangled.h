@@ -1,21 +1,23 @@
-/* Disentangled attention (He et al. 2021) for registers of any width, in bfloat16 or fixed point: what positions add to the scores.
+/* Disentangled attention (He et al. 2021) for registers of any width: what positions add to the scores.
  *
  * The products of a block's queries with the buckets that it needs are a product of matrices, columns of the table being side by
- * side. Of LANES keys next to each other the buckets are at most LANES next to each other: a load and a permutation bring the products to
- * their keys. The products of keys likewise, 16 keys with the buckets of a chunk of queries, and then rows become columns.
+ * side. Of LANES keys next to each other the buckets are at most LANES next to each other: a load and a permutation bring the
+ * products to their keys. The products of keys likewise, 16 keys with the buckets of a chunk of queries, and then rows become
+ * columns.
  *
  * The file that includes this one includes vector.h of its width before, and attention with its blocks of products: GEMM, of at
  * most QUERIES rows and REGISTERS registers. It defines
  *
  *   number    what is multiplied, of 2 bytes
- *   IN_STEPS  1: columns of tables are whole steps, each column has its own step, and a term that is not there is zeros; else 0
+ *   IN_STEPS  1: columns of tables are whole steps, each column has its own step; else 0
  *
  * and includes it between TARGET and END_TARGET.
  */
 
 enum { MOST_QUERIES = 192, FEWEST_QUERIES = 48, MOST_SCORES = 96 << 10 }; /* of a chunk of queries, whose p2c is kept */
 
-/* The arrays in the scratch memory of a head: those of plain attention, and what positions need. */
+/* The arrays in the scratch memory of a head: those of plain attention, and what positions need. A term that is not there
+ * is one row of zeros. */
 struct arrays {
     number *k, *v; /* packed */
     float *scores; /* [QUERIES, keys], and then [QUERIES, head] */
@@ -60,14 +62,14 @@ static struct arrays arrays_of(const struct disentangled *d, uintptr_t memory) {
     const size_t keys = padded(a->keys), head = a->head, c2p = d->position_key != NULL, p2c = d->position_query != NULL;
     struct arrays s = {.chunk = chunk_of(a->queries, most_queries(keys)), .p2c_width = keys + KEYS};
     s.c2p_width = width_of(d, keys + QUERIES - 1), s.tile_width = width_of(d, s.chunk + KEYS - 1);
-    s.table_width = IN_STEPS * width_of(d, keys + padded(a->queries) - 1);
+    s.table_width = IN_STEPS * (width_of(d, keys + padded(a->queries) - 1) + KEYS);
     s.k = array(&memory, keys * head, sizeof *s.k), s.v = array(&memory, keys * head, sizeof *s.v);
     s.scores = array(&memory, QUERIES * longer(keys, head), sizeof *s.scores);
     s.p = array(&memory, QUERIES * keys, sizeof *s.p), s.q = array(&memory, QUERIES * head, sizeof *s.q);
-    s.c2p = array(&memory, (c2p ? QUERIES : IN_STEPS) * s.c2p_width, sizeof *s.c2p);
+    s.c2p = array(&memory, (c2p ? QUERIES : 1) * s.c2p_width, sizeof *s.c2p);
     s.rows = array(&memory, p2c * keys * head, sizeof *s.rows);
     s.tile = array(&memory, p2c * KEYS * s.tile_width, sizeof *s.tile);
-    s.p2c = array(&memory, (p2c ? s.chunk : IN_STEPS) * s.p2c_width, sizeof *s.p2c);
+    s.p2c = array(&memory, (p2c ? s.chunk : 1) * s.p2c_width, sizeof *s.p2c);
     s.by_query = array(&memory, c2p * head * s.table_width, sizeof *s.by_query);
     s.by_key = array(&memory, p2c * head * s.table_width, sizeof *s.by_key);
     s.by_query_steps = array(&memory, s.table_width, sizeof *s.by_query_steps);
@@ -78,15 +80,20 @@ static struct arrays arrays_of(const struct disentangled *d, uintptr_t memory) {
 
 static size_t disentangled_scratch(const struct attention *a) { return arrays_of((const struct disentangled *)a, 0).bytes; }
 
-/* A head's table, [head / 2, columns, 2], whose columns are those of the buckets from first on; steps: IN_STEPS alone. */
+/* A head's table, [head / 2, columns, 2], whose columns are those of the buckets from first on; steps: only if IN_STEPS. */
 struct table {
-    const number *data;
+    const number *data; /* NULL: there is none */
     size_t columns, first;
     const float *steps; /* [columns] */
 };
+struct tables {
+    struct table by_query, by_key;
+    const float *bias; /* of each bucket, or NULL */
+};
 
 /* c [n, columns from first to last, rounded up] = a [n, head] times a head's table; the last blocks are of equal width. */
-static void bucket_products(size_t head, size_t n, const number *a, struct table t, size_t first, size_t last, float *c, size_t width) {
+static void bucket_products(size_t head, size_t n, const number *a, struct table t, size_t first, size_t last, float *c,
+                            size_t width) {
     t.data += 2 * (first - t.first);
     for (size_t left = (last - first) / LANES + 1, some; left; left -= some, t.data += 2 * LANES * some, c += LANES * some) {
         const size_t blocks = (left + REGISTERS - 1) / REGISTERS;
@@ -105,6 +112,14 @@ static struct products products_with(struct table t, size_t first, const float *
     return (struct products){data, IN_STEPS ? t.steps + (first - t.first) : NULL, width, first};
 }
 
+/* What is added to the scores of a block of queries: c2p or a number of each bucket, and p2c. */
+struct positions {
+    struct products of;
+    const int32_t *buckets; /* of the first query and key; they fall */
+    const float *p2c;
+    size_t p2c_width;
+};
+
 /* The numbers of LANES neighbours, whose buckets are given and among which the smallest is one, in a row of products. */
 INLINE vector by_bucket(struct products of, size_t row, const int32_t *buckets, int32_t smallest) {
     const size_t at = (size_t)smallest - of.first;
@@ -112,10 +127,35 @@ INLINE vector by_bucket(struct products of, size_t row, const int32_t *buckets, 
     return pick(IN_STEPS ? multiply(x, load(of.steps + at)) : x, buckets, smallest);
 }
 
+/* c2p of a block's row for LANES keys from one on. */
+INLINE vector c2p_of(const struct positions *p, size_t row, size_t key) {
+    const int32_t *buckets = p->buckets + key - row;
+    return by_bucket(p->of, row, buckets, buckets[LANES - 1]);
+}
+
+/* Positions of n queries from row on, whose chunk begins at one; c2p is computed. */
+INLINE struct positions positions_of(const struct disentangled *d, const struct tables *t, const struct arrays *s, size_t begin,
+                                     size_t row, size_t n, size_t keys) {
+    const int32_t *rising = d->rising + d->middle + row;
+    const size_t first = (size_t)(rising + 1)[-(ptrdiff_t)keys], head = d->attention.head, c2p = t->by_query.data != NULL;
+    const size_t p2c_width = t->by_key.data ? s->p2c_width : 0;
+    if (c2p) bucket_products(head, n, s->q, t->by_query, first, (size_t)rising[n - 1], s->c2p, s->c2p_width);
+    return (struct positions){products_with(t->by_query, first, t->bias ? t->bias + first : s->c2p, c2p * s->c2p_width),
+                              d->falling + d->middle - row, s->p2c + (row - begin) * p2c_width, p2c_width};
+}
+
+/* Terms that are not there. */
+static void clear_absent(const struct disentangled *d, const struct arrays *s) {
+    if (!d->position_key && !d->position_bias) memset(s->c2p, 0, s->c2p_width * sizeof *s->c2p);
+    if (!d->position_query) memset(s->p2c, 0, s->p2c_width * sizeof *s->p2c);
+}
+
 /* p2c of 16 keys from one on, for the queries of a chunk: k_j Q[b(i - j)]. */
-INLINE void score_by_keys(const struct disentangled *d, const struct arrays *s, struct table t, size_t key, size_t begin, size_t queries) {
+INLINE void score_by_keys(const struct disentangled *d, const struct arrays *s, struct table t, size_t key, size_t begin,
+                          size_t queries) {
     static const size_t parts[] = {0, 6, 11, KEYS};
-    const size_t head = d->attention.head;
+    const size_t head = d->attention.head, width = s->p2c_width;
+    float *const p2c = s->p2c + key;
     const int32_t *buckets = d->rising + d->middle + begin - key; /* of the first query and key */
     const size_t first = (size_t)buckets[1 - KEYS], last = (size_t)buckets[padded(queries) - 1];
     const struct products of = products_with(t, first, s->tile, s->tile_width);
@@ -130,12 +170,21 @@ INLINE void score_by_keys(const struct disentangled *d, const struct arrays *s, 
                 rows[j] = (words)by_bucket(of, some + j, of_key, of_key[0]);
             }
             transpose(rows);
-            for (size_t j = 0; j < LANES; j++) store(s->p2c + (i + j) * s->p2c_width + key + some, (vector)rows[j]);
+            for (size_t j = 0; j < LANES; j++) store(p2c + (i + j) * width + some, (vector)rows[j]);
         }
 }
 
+/* A head's tables as they lie. */
+INLINE struct tables tables_of(const struct disentangled *d, size_t of_head) {
+    const size_t at = of_head * d->attention.head * d->columns;
+    struct tables t = {.bias = d->position_bias ? d->position_bias + of_head * d->columns : NULL};
+    if (d->position_key) t.by_query = (struct table){(const number *)d->position_key + at, d->columns, 0, NULL};
+    if (d->position_query) t.by_key = (struct table){(const number *)d->position_query + at, d->columns, 0, NULL};
+    return t;
+}
+
 /* Fetch the columns of a table that a text needs: they lie in rows far apart. */
-INLINE void fetch_columns(const struct disentangled *d, const bf16 *table, size_t first, size_t last) {
+INLINE void fetch_columns(const struct disentangled *d, const number *table, size_t first, size_t last) {
     for (size_t pair = 0; table && pair < d->attention.head / 2; pair++, table += 2 * d->columns)
         for (size_t i = 2 * first; i <= 2 * last; i += 32) __builtin_prefetch(table + i);
 }

@@ -9,8 +9,8 @@
 
 #include "../../../engine/kernels/levels.h"
 
-extern const struct kernel REFERENCE[OPERATIONS], BF16_ATTENTION, INT16_ATTENTION;
-extern const struct kernel attention_avx512bf16;
+extern const struct kernel REFERENCE[OPERATIONS], BF16_ATTENTION, INT16_ATTENTION, INT16_DISENTANGLED;
+extern const struct kernel attention_avx512bf16, disentangled_avx512bf16;
 enum { CASES = 150 };
 static const struct rounding ROUNDING = {1 / 0.031f, 99};
 
@@ -205,7 +205,9 @@ static void set_buckets(struct disentangled *d, const int64_t *buckets, size_t r
 }
 
 static void attention_case_of(const struct kernel *kernel, int disentangled) {
-    const int in_bf16 = disentangled || kernel == &attention_avx512bf16; /* they alone take and give it */
+    const int in_bf16 = kernel == &disentangled_avx512bf16 || kernel == &attention_avx512bf16; /* they alone take and give it */
+    const struct kernel *const references[] = {in_bf16 ? &BF16_ATTENTION : &INT16_ATTENTION,
+                                               in_bf16 ? &REFERENCE[DISENTANGLED] : &INT16_DISENTANGLED};
     struct attention a = {.batch = 1 + below(3), .keys = 1 + below(70), .heads = 1 + below(3), .head = 16 * (1 + below(5)),
                           .rounding = {50, 128}, .format = in_bf16 && below(2) ? BFLOAT16 : FLOAT32};
     a.queries = below(3) ? a.keys : 1;
@@ -234,7 +236,7 @@ static void attention_case_of(const struct kernel *kernel, int disentangled) {
     p_reference = p;
     struct attention *found = &p.attention, *r = &p_reference.attention, *alone = &p_alone.attention;
     attend(kernel, found, narrow);
-    attend(disentangled ? &REFERENCE[DISENTANGLED] : in_bf16 ? &BF16_ATTENTION : &INT16_ATTENTION, r, narrow);
+    attend(references[disentangled], r, narrow);
     if (narrow) close8(found->y8, r->y8, n, 0.06);
     else close16(found->y16, r->y16, n, 0.2, 0.01f); /* probabilities round the other way, too, and values cancel */
     const size_t text = below(a.batch), length = (size_t)lengths[text], queries = a.queries == a.keys ? length : a.queries;

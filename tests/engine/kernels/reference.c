@@ -151,22 +151,21 @@ static double step_at(const struct attention *a, const void *matrix, size_t star
     return step_of(a, matrix, start + first * a->heads * a->head, last - first, limit);
 }
 
-/* What positions add to a score (He et al. 2021): q_i K[b(i - j)] + k_j Q[b(i - j)], or a number;
- * q_i and k_j begin at qi and kj. */
-static double position_score(const struct disentangled *d, size_t unit, size_t i, size_t j, size_t qi, size_t kj, rounding_of *rounded) {
+/* q_i K[b], or k_j Q[b], of a head and a bucket: row begins at one of a matrix, and has a step; a bucket's is that of its largest. */
+static double product_with(const struct disentangled *d, const bf16 *table, size_t of_head, size_t bucket, const void *matrix,
+                           size_t row, double row_step, double limit, rounding_of *rounded) {
     const struct attention *a = &d->attention;
-    const size_t bucket = (size_t)d->rising[d->middle + i - j];
-    double sum = d->position_bias ? d->position_bias[unit % a->heads * d->columns + bucket] : 0;
-    for (size_t n = 0; n < a->head; n++) {
-        const size_t at = ((unit % a->heads * a->head / 2 + n / 2) * d->columns + bucket) * 2 + n % 2;
-        if (d->position_key) sum += rounded(number_of(a, a->q, qi + n), 0) * from_bits(d->position_key[at]);
-        if (d->position_query) sum += rounded(number_of(a, a->k, kj + n), 0) * from_bits(d->position_query[at]);
-    }
+    const bf16 *column = table + (of_head * a->head / 2 * d->columns + bucket) * 2;
+    double sum = 0, largest = 1e-14;
+    for (size_t n = 0; n < a->head; n++) largest = fmax(largest, fabs(from_bits(column[n / 2 * 2 * d->columns + n % 2])));
+    for (size_t n = 0; n < a->head; n++)
+        sum += rounded(number_of(a, matrix, row + n), row_step) *
+               rounded(from_bits(column[n / 2 * 2 * d->columns + n % 2]), largest / limit);
     return sum;
 }
 
 /* Attention, whose inputs and probabilities are rounded as the kernel rounds them. In 16 bits no sum of products may leave 32.
- * d: its positions, or NULL. */
+ * d: its positions, or NULL (He et al. 2021): q_i K[b(i - j)] + k_j Q[b(i - j)], or a number. */
 static void attention(const struct attention *a, const struct disentangled *d, size_t unit, rounding_of *rounded) {
     const size_t text = unit / a->heads, hidden = a->heads * a->head, start = unit % a->heads * a->head;
     const size_t length = a->lengths ? (size_t)a->lengths[text] : a->keys, keys = text * a->keys * hidden + start;
@@ -186,7 +185,11 @@ static void attention(const struct attention *a, const struct disentangled *d, s
             k_step = step_at(a, a->k, keys, i, length, limit), v_step = step_at(a, a->v, keys, i, length, v_limit);
         }
         for (size_t j = from; j < to; j++) {
-            p[j] = d ? position_score(d, unit, i, j, at, keys + j * hidden, rounded) : 0;
+            const size_t bucket = d ? (size_t)d->rising[d->middle + i - j] : 0, of_head = unit % a->heads;
+            p[j] = d && d->position_bias ? d->position_bias[of_head * d->columns + bucket] : 0;
+            if (d && d->position_key) p[j] += product_with(d, d->position_key, of_head, bucket, a->q, at, q_step, limit, rounded);
+            if (d && d->position_query)
+                p[j] += product_with(d, d->position_query, of_head, bucket, a->k, keys + j * hidden, k_step, limit, rounded);
             for (size_t n = 0; n < a->head; n++)
                 p[j] += rounded(number_of(a, a->q, at + n), q_step) * rounded(number_of(a, a->k, keys + j * hidden + n), k_step);
             if (p[j] > largest) largest = p[j];
@@ -207,11 +210,12 @@ static void attention(const struct attention *a, const struct disentangled *d, s
 static void attention_unit(void *operation, size_t unit) { attention(operation, NULL, unit, unrounded); }
 static void bf16_attention_unit(void *operation, size_t unit) { attention(operation, NULL, unit, eight_digits); }
 static void int16_attention_unit(void *operation, size_t unit) { attention(operation, NULL, unit, whole_steps); }
-static void disentangled_unit(void *operation, size_t unit) {
-    const struct disentangled *d = operation;
+static void disentangled(const struct disentangled *d, size_t unit, rounding_of *rounded) {
     const size_t batch = d->attention.batch;
-    attention(&d->attention, d, unit % batch * d->attention.heads + unit / batch, eight_digits);
+    attention(&d->attention, d, unit % batch * d->attention.heads + unit / batch, rounded);
 }
+static void disentangled_unit(void *operation, size_t unit) { disentangled(operation, unit, eight_digits); }
+static void int16_disentangled_unit(void *operation, size_t unit) { disentangled(operation, unit, whole_steps); }
 
 static size_t attention_scratch(const struct attention *a) { return (void)a, 0; }
 
@@ -290,3 +294,4 @@ const struct kernel REFERENCE[OPERATIONS] = {
 /* The same for the kernels that round to bfloat16, or to 16-bit fixed point, before they multiply. */
 const struct kernel BF16_ATTENTION = {.unit = bf16_attention_unit, .scratch = attention_scratch};
 const struct kernel INT16_ATTENTION = {.unit = int16_attention_unit, .scratch = attention_scratch};
+const struct kernel INT16_DISENTANGLED = {.unit = int16_disentangled_unit, .scratch = attention_scratch};

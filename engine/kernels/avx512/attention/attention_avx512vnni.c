@@ -10,7 +10,9 @@ TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 INLINE words add_products(words sums, words a, words b) { return _mm512_dpwssd_epi32(sums, a, b); }
 
 #include "../../any_width/attention_int16.h"
+#include "../../any_width/disentangled_int16.h"
 
 END_TARGET
 
 const struct kernel attention_avx512vnni = {.unit = attention_unit, .scratch = attention_scratch, .cost = 1 / 140.0};
+const struct kernel disentangled_avx512vnni = {.unit = disentangled_unit, .scratch = disentangled_scratch, .cost = 1 / 140.0};
