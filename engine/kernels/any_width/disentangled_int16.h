@@ -1,7 +1,7 @@
 /* Disentangled attention in 16-bit fixed point, for registers of any width: takes float32, gives eight bits.
  *
  * The tables are bfloat16, and constants. The columns that a text meets are brought to steps for each of its heads: at 128 tokens
- * that is a twentieth of the time, and steps that are kept would take as much memory as the tables. A column has a step of its own,
+ * that is a twentieth of the time, and steps that are kept would take as much memory as the tables. Each column has its own step,
  * so its bits depend on nothing else. Products are brought to float32 before they are added, as powers of 2: log2(e) is in the
  * steps.
  *
