@@ -31,7 +31,7 @@ from .variants import TARGETS
     type=click.Choice(ROUTES),
     default="direct",
     show_default=True,
-    help="direct: fusedbert's graphs, for the BERT family. optimum: any family that optimum exports.",
+    help="direct: fusedbert's graphs, for the families of BERT. optimum: any family that optimum exports.",
 )
 @click.option("--attentions", is_flag=True, help="Also make the graph with attention weights as outputs (see explain).")
 @click.option("--opset", type=int, help="Operator set of the fp32 graph, 17 to 23, for older runtimes; default: 23.")

@@ -60,7 +60,7 @@ def export_checkpoint(
         source: Folder of the checkpoint, or hub id.
         output: Folder of the artifact; it is created with its parents.
         target: ``all``, ``cpu``, ``cuda``, or ``fp32`` for the exact graph only.
-        via: ``direct``: fusedbert's graphs, for the BERT family. ``optimum``: any family that optimum exports.
+        via: ``direct``: fusedbert's graphs, for the families of BERT. ``optimum``: any family that optimum exports.
         attentions: Add the graph with attention weights as outputs, ``onnx/model_attentions.onnx``.
         opset: Operator set of the fp32 graph, 17 to 23; None for 23. Below 23 its attention is not fused.
         calibrate: Texts or pairs to fit the int8 graph to, 16 at least: a file with one a line, a table that

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 ROWS = 128100  # of the table of embeddings
 PIECES = 128000  # of the vocabulary; [MASK] follows
@@ -56,10 +56,12 @@ def make_tokenizer(words: list[str]) -> Tokenizer:
     names = dict.fromkeys(itertools.islice(itertools.chain(SPECIAL, _pieces(words)), PIECES))
     scores = [0.0 if name in SPECIAL else round(-8 - 1e-4 * i - 4 * (len(name) == 1), 4) for i, name in enumerate(names)]
     tokenizer = Tokenizer(models.Unigram(list(zip(names, scores, strict=True)), unk_id=3, byte_fallback=False))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(  # as in transformers' class
+        [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC(), normalizers.Strip(left=False, right=True)]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    spaces = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces])
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (*SPECIAL, "[MASK]")])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -27,6 +27,12 @@ split_special_tokens_option = click.option(
 )
 _LONG_TEXT = (
     click.option(
+        "--max-length",
+        type=click.IntRange(min=3),
+        metavar="N",
+        help="The most tokens of a text, special ones included.  [default: the model's]",
+    ),
+    click.option(
         "--long-text",
         type=click.Choice([str(each) for each in LongText]),
         default=str(LongText.TRUNCATE),
@@ -55,7 +61,7 @@ _LONG_TEXT = (
 
 
 def long_text_options(command: F) -> F:
-    """Add ``--long-text`` and the options of windows to a command."""
+    """Add ``--max-length``, ``--long-text`` and the options of windows to a command."""
     for option in reversed(_LONG_TEXT):
         command = option(command)
     return command
@@ -69,7 +75,7 @@ def read_long_text(options: dict[str, Any]) -> str | Window:
     if long_text == LongText.WINDOW:
         return Window(**given)
     if given:
-        raise click.UsageError(f"{', '.join(f'--{name}' for name in given)} of a window: give --long-text window with it")
+        raise click.UsageError(f"{', '.join(f'--{name}' for name in given)} needs windows: give --long-text window too")
     return long_text
 
 

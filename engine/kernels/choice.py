@@ -18,13 +18,14 @@ _OFF = "0"
 
 # For each operation of a set: its name for users, and the graph's operator that it computes. A level without the first
 # operation has no kernels for the set.
+_INT8 = {
+    "dense_int8": ("products", f"{DOMAIN}:Dense"),
+    "dense_bf16": ("products in bfloat16", f"{DOMAIN}:Bf16DenseAddNorm"),
+    "attention": ("attention", f"{DOMAIN}:Attention"),
+}
 _WORDS: Mapping[Kernels, Mapping[str, tuple[str, str]]] = {
-    Kernels.INT8: {
-        "dense_int8": ("products", f"{DOMAIN}:Dense"),
-        "dense_bf16": ("products in bfloat16", f"{DOMAIN}:Bf16DenseAddNorm"),
-        "attention": ("attention", f"{DOMAIN}:Attention"),
-        "disentangled": ("disentangled attention", f"{DOMAIN}:DisentangledAttention"),
-    },
+    Kernels.INT8: _INT8,
+    Kernels.INT8_POSITIONS: _INT8 | {"disentangled": ("disentangled attention", f"{DOMAIN}:DisentangledAttention")},
     Kernels.BF16: {
         "dense_bf16": ("products", f"{DOMAIN}:Bf16Dense"),
         "attention": ("attention", f"{DOMAIN}:Bf16Attention"),

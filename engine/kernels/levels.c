@@ -26,10 +26,12 @@ const struct level LEVELS[MAX_LEVELS] = {
 };
 
 size_t choose_level(enum operators set, unsigned features) {
-    static const unsigned worth[SETS] = {1u << DENSE_INT8, 1u << DENSE_BF16, 1u << NORM | 1u << GELU_ALONE}; /* else nothing is gained */
+    static const unsigned worth[SETS] = { /* else nothing is gained */
+        1u << DENSE_INT8, 1u << DENSE_BF16, 1u << NORM | 1u << GELU_ALONE, 1u << DENSE_INT8 | 1u << DISENTANGLED};
     size_t i = 0;
     for (; LEVELS[i].needs; i++) {
-        /* ONNX Runtime multiplies eight bits in AMX's tiles: faster for batches and long texts, see README.md. */
+        /* ONNX Runtime multiplies eight bits in AMX's tiles: faster for batches and long texts, see README.md. Disentangled
+         * attention costs more as a function than that saves. */
         if (set == INT8_OPERATORS && (features & AMX)) continue;
         if (!(LEVELS[i].needs & ~features) && level_has(&LEVELS[i], worth[set])) break;
     }

@@ -27,8 +27,8 @@ struct level {
 extern const struct level LEVELS[]; /* up to a name that is NULL */
 enum { MAX_LEVELS = 16 };
 
-/* The sets of operators: a session gets those of its graph. */
-enum operators { INT8_OPERATORS, BF16_OPERATORS, FP32_OPERATORS, SETS };
+/* The sets of operators: a session gets those of its graph. INT8_POSITIONS: of an int8 graph with disentangled attention. */
+enum operators { INT8_OPERATORS, BF16_OPERATORS, FP32_OPERATORS, INT8_POSITIONS, SETS };
 
 /* Return whether a level has all kernels that an operator needs: operations, as bits. */
 static inline int level_has(const struct level *level, unsigned operations) {

@@ -37,6 +37,7 @@ class Kernels(enum.StrEnum):
     INT8 = "int8"
     BF16 = "bf16"
     FP32 = "fp32"
+    INT8_POSITIONS = "int8 with disentangled attention"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

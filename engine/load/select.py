@@ -49,7 +49,7 @@ def select_after(manifest: Manifest, failed: Selection, reason: str) -> Selectio
 def kernels_for(variant: Variant) -> Kernels | None:
     """Return the library for a graph, or None; the fp32 one is for the exporter's direct route, which writes ``Attention``."""
     if f"{DOMAIN}:Dense" in variant.nodes:
-        return Kernels.INT8
+        return Kernels.INT8_POSITIONS if f"{DOMAIN}:DisentangledAttention" in variant.nodes else Kernels.INT8
     if f"{DOMAIN}:Bf16Dense" in variant.nodes:
         return Kernels.BF16
     direct = variant.fused_attention == variant.nodes.get("Attention")

@@ -58,6 +58,7 @@ class ModelOptions:
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    max_length: int | None = None
     long_text: str | Window = "truncate"
     split_special_tokens: bool | None = None
 

@@ -71,6 +71,8 @@ def _reading(options: Options) -> dict[str, Any]:
     """Return the options that change tokens, but for those that are as by default."""
     split = options.split_special_tokens
     found: dict[str, Any] = {} if split is None else {"split_special_tokens": split}
+    if options.max_length is not None:
+        found["max_length"] = options.max_length
     if options.long_text is not LongText.TRUNCATE:
         found["long_text"] = str(options.long_text)
     usual = dataclasses.asdict(Window())

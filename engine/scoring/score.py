@@ -47,6 +47,7 @@ def score_file(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    max_length: int | None = None,
     long_text: str | Window = "truncate",
     split_special_tokens: bool | None = None,
     on: str = "local",
@@ -86,6 +87,7 @@ def score_file(
         device: As in ``Classifier.from_pretrained``.
         precision: As there.
         threads: As there; with Ray, of each actor.
+        max_length: As there.
         long_text: As there, without a warning; with ``error`` a row whose text is too long cannot be scored.
         split_special_tokens: As there.
         on: ``local`` or ``ray``.
@@ -132,6 +134,7 @@ def score_file(
         device=device,
         precision=precision,
         threads=threads,
+        max_length=max_length,
         long_text=long_text,
         split_special_tokens=split_special_tokens,
     )

@@ -50,6 +50,7 @@ class Scorer:
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        max_length: int | None = None,
         long_text: str | Window = "truncate",
         split_special_tokens: bool | None = None,
     ) -> None:
@@ -71,6 +72,7 @@ class Scorer:
             device=device,
             precision=precision,
             threads=threads,
+            max_length=max_length,
             long_text=long_text,
             split_special_tokens=split_special_tokens,
         )

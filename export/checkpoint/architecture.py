@@ -302,8 +302,9 @@ def _count(config: Mapping[str, Any], layout: Layout, field: str) -> int:
         if name in config:
             value = config[name]
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+                expected = "0 or a positive integer" if field == "type_vocab_size" else "a positive integer"
                 raise CheckpointError(
-                    f"config.json has {name} = {shown(value)}, expected a positive integer: save the checkpoint again"
+                    f"config.json has {name} = {shown(value)}, expected {expected}: save the checkpoint again"
                 )
     return int(value)
 

@@ -51,6 +51,7 @@ ROUNDING = 2.0**-22
 # Of the sum of the classifier's products without their signs: fp32 graphs of 3 to 12 layers were off by up to 3e-7 of it, and
 # by 6e-7 if all products have one sign, so that the spread is as large.
 OF_TERMS = 2e-6
+_WAYS_OUT = {"int8": "calibrate it with your texts (--calibrate), or use --for fp32"}
 _MAGNIFIES = "the model's weights magnify rounding, so that float32 does not settle its logits; if that is not so, "
 
 
@@ -313,12 +314,13 @@ def check_limits(parity: Parity, precision: str, file: str, tolerance: float = 0
     if parity.rank_correlation is None:
         raise ExportError(
             f"{file} keeps {parity.label_agreement:.1%} of {parity.texts} labels and moves a probability by "
-            f"{parity.mean_abs_probability:.2g} on average, expected {LABEL_AGREEMENT:.0%} and at most "
-            f"{MEAN_PROBABILITY[precision]:g}: use fp32"
+            f"{parity.mean_abs_probability:.3g} on average, expected {LABEL_AGREEMENT:.0%} and at most "
+            f"{MEAN_PROBABILITY[precision]:g}: {_WAYS_OUT.get(precision, 'use --for fp32')}"
         )
     limits = ORDER[precision]
     raise ExportError(
         f"{file} keeps the order of {parity.texts} texts to a rank correlation of {parity.rank_correlation:.3f} and moves an "
         f"output by {parity.mean_of_spread:.2%} of their spread ({parity.spread:.3g}) on average, {parity.max_of_spread:.2%} "
-        f"at most; expected {limits.rank_correlation:g}, {limits.mean_of_spread:.2%} and {limits.max_of_spread:.2%}: use fp32"
+        f"at most; expected {limits.rank_correlation:g}, {limits.mean_of_spread:.2%} and {limits.max_of_spread:.2%}: "
+        f"{_WAYS_OUT.get(precision, 'use --for fp32')}"
     )

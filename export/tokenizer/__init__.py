@@ -35,7 +35,7 @@ class Tokenization:
     """A checkpoint's tokenizer, checked against its model.
 
     Attributes:
-        max_length: Longest text in tokens: the tokenizer's limit if it is valid, never above the model's.
+        max_length: Longest text in tokens: the tokenizer's limit if the model takes as many, else the model's usual one.
         notes: Warnings, a line each.
         runtime: The engine's tokenizer, with which the export encodes.
         segmented: Whether the model has a vector for each text of a pair.
@@ -51,8 +51,9 @@ class Tokenization:
         self._limited = limit is not None
         longest = reading.limit if limit is None else limit
         valid = isinstance(longest, int | float) and longest >= LEAST
-        most = shape.max_tokens if self._limited else shape.usual_tokens or shape.max_tokens
-        self.max_length = int(min(longest, most)) if valid and longest is not None else most
+        most, usual = shape.max_tokens, shape.usual_tokens or shape.max_tokens
+        beyond = most if self._limited else usual  # a number that no model takes says nothing, as transformers' 10^30
+        self.max_length = (int(longest) if longest <= most else beyond) if valid and longest is not None else usual
         self.runtime = TextTokenizer.of(reading.tokenizer, reading.config, {"vocab_size": shape.vocab_size}, self.max_length)
         self.notes = (*reading.notes, *_check_vocabulary(folder, reading.tokenizer, shape.vocab_size))
         if longest is not None and not valid:
@@ -202,7 +203,7 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
         )
     if flattened and kind.segments_before and "model_input_names" not in files.config:
         notes.append(
-            f"pairs run with segment 0 throughout, as transformers 5 runs those of a {name} if {CONFIG} has no "
+            f"pairs run with segment 0 throughout, as {name} of transformers 5 runs them if {CONFIG} has no "
             f"model_input_names (transformers 4 did not): if the model was trained with segments, put "
             f"{json.dumps(list(_INPUTS))} there"
         )

@@ -6,7 +6,8 @@
 /* The operators of each set, up to NULL; an int8 graph may have feed-forwards in bfloat16. */
 static const struct custom_ops *const CUSTOM_OPS[SETS][4] = {[INT8_OPERATORS] = {&CUSTOM_INT8, &CUSTOM_BF16, &CUSTOM_SHARED},
                                                              [BF16_OPERATORS] = {&CUSTOM_BF16, &CUSTOM_SHARED},
-                                                             [FP32_OPERATORS] = {&CUSTOM_FP32}};
+                                                             [FP32_OPERATORS] = {&CUSTOM_FP32},
+                                                             [INT8_POSITIONS] = {&CUSTOM_INT8, &CUSTOM_BF16, &CUSTOM_SHARED}};
 
 /* What RegisterCustomOps gives the next session of this thread, as it has no argument for that. */
 static _Thread_local struct {

@@ -5,6 +5,8 @@ import pytest
 
 from fusedbert.bench.engines import random_deberta, random_modernbert
 from fusedbert.bench.engines.batches import Shape, random_batch, read_vocabulary
+from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.tokenizer import Tokenization
 
 KINDS = {
     "ModernBert": (random_modernbert, random_modernbert.ModernShape(layers=4, heads=2, hidden=32, inner=48)),
@@ -31,6 +33,10 @@ def test_transformers_finds_every_tensor_and_no_other(written, transformers):
         arrays = batch.arrays(("input_ids", "attention_mask"))
         logits = module.eval()(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits
     assert logits.shape == (3, 2) and torch.isfinite(logits).all()
+
+
+def test_its_tokenizer_is_that_of_its_class(written):
+    assert Tokenization(written, describe(read_config(written))[0]).notes == ()
 
 
 def test_equal_calls_write_equal_files(written, checkpoint, tmp_path):

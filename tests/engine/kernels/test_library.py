@@ -223,6 +223,12 @@ def test_amx_leaves_feed_forwards_in_bfloat16_to_our_kernels(processor: Any, mon
     assert used == [("bf16", "avx512bf16")]
 
 
+def test_amx_leaves_disentangled_attention_to_our_kernels_and_so_the_products(processor: Any) -> None:
+    processor(63)
+    both = cpu_kernels.Kernels.INT8, cpu_kernels.Kernels.INT8_POSITIONS
+    assert [cpu_kernels.choose(each, None)[0].name for each in both] == ["onnxruntime", "avx512bf16"]
+
+
 @pytest.fixture
 def processor(build: Any, sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return a function that puts a library in place whose processor has certain instruction sets."""

@@ -348,20 +348,35 @@ def test_the_commands_take_the_options_of_sentences(artifact: Path, tmp_path: Pa
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert (row["label"], row["score"]) == (expected["label"], pytest.approx(expected["score"], abs=1e-5))
     refused = run("classify", "-m", artifact, "--by", "sentence", TEXT)
-    assert refused.returncode == 2 and "--by of a window: give --long-text window with it" in refused.stderr
+    assert refused.returncode == 2 and "--by needs windows: give --long-text window too" in refused.stderr
     refused = run("classify", "-m", artifact, "--long-text", "window", "--sentences", "1", TEXT)
     assert refused.returncode == 2 and "give by='sentence' with it" in refused.stderr
+
+
+def test_the_commands_take_a_length(artifact: Path, tmp_path: Path) -> None:
+    with Classifier.from_pretrained(artifact, max_length=5) as clf:
+        expected = clf.predict_proba([TEXT])[0].max()
+    done = run("classify", "-m", artifact, "--format", "jsonl", "--max-length", "5", TEXT)
+    assert json.loads(done.stdout)["score"] == pytest.approx(expected) and "more tokens than max_length, 5," in done.stderr
+    table, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    table.write_text(json.dumps({"text": TEXT}) + "\n")
+    assert run("score", table, "-o", out, "-m", artifact, "--max-length", "5").returncode == 0
+    row = json.loads(out.read_text())
+    assert row["truncated"] and row["score"] == pytest.approx(expected, abs=1e-5)
+    refused = run("score", table, "-o", out, "-m", artifact, "--max-length", "100000", "--force")
+    assert refused.returncode == 2 and "max_length is 100000" in refused.stderr and out.read_text() == json.dumps(row) + "\n"
 
 
 def test_a_run_of_an_earlier_version_can_be_continued_and_other_windows_are_another_run(artifact: Path) -> None:
     from fusedbert.engine.scoring.options import ModelOptions
     from fusedbert.engine.scoring.pipeline import ModelInfo
 
-    def identity(window: Window) -> dict[str, Any]:
-        return dict(ModelInfo.load(ModelOptions(model=artifact, device="cpu", long_text=window)).identity)
+    def identity(window: Window, **options: Any) -> dict[str, Any]:
+        return dict(ModelInfo.load(ModelOptions(model=artifact, device="cpu", long_text=window, **options)).identity)
 
     before = {"long_text", "stride", "aggregate"}
     plain = identity(Window(stride=3))
+    assert identity(Window(stride=3), max_length=9) == plain | {"max_length": 9}
     assert {name for name in plain if name in (*before, "by", "sentences", "label")} == before
     given = identity(Window(by="sentence", sentences=1, aggregate="max", label="NEGATIVE"))
     assert (given["by"], given["sentences"], given["label"]) == ("sentence", 1, "NEGATIVE")

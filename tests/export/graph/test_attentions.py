@@ -142,6 +142,12 @@ def test_wrong_weights_fail_the_export(make_checkpoint, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_of_a_model_that_magnifies_rounding_may_be_off_by_as_much_as_float32s(make_checkpoint, tmp_path):
+    """Scores of hundreds, whose last digits decide between two tokens."""
+    source = make_checkpoint("deberta-v2", relative_attention=True, pos_att_type=["c2p", "p2c"], spread=1.6)
+    assert [v.file for v in export_checkpoint(source, tmp_path / "out", target="fp32", attentions=True).variants][-1] == FILE
+
+
 def test_attended_padding_fails_the_export(make_checkpoint, tmp_path, monkeypatch):
     """Padding that the block of weights hides, but that gets part of the rest."""
     from fusedbert.export.parity import graphs as attention_check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_longer_texts_are_taken_if_asked_for(make_checkpoint, tmp_path: Path) ->
 
 @pytest.mark.parametrize("options", ["v3", "c2p", "p2c"])
 def test_long_texts_go_head_by_head(options: str, make_checkpoint, judge, tmp_path: Path) -> None:
-    """From 1,025 tokens on, padding included."""
+    """Texts of 1,025 tokens and more, padding included."""
     source = make_checkpoint("deberta-v2", **SHAPE, **V3 | OPTIONS[options])
     export_checkpoint(source, tmp_path / "a", target="fp32")
     graph = open_session(tmp_path / "a/onnx/model.onnx")
@@ -212,7 +213,7 @@ def test_what_is_not_built_is_refused_by_name(config: dict, says: str) -> None:
 
 
 def test_a_text_ends_where_distances_end() -> None:
-    """Whatever the config says of positions that have no table, or that the graphs have no distances for."""
+    """Sizes of positions that have no table, or for which the graphs have no distances."""
     for relative in (True, False):
         config = {"position_biased_input": False, "max_position_embeddings": 2**31 - 1, "relative_attention": relative}
         assert describe({"model_type": "deberta-v2", "pos_att_type": "c2p", **config})[0].max_tokens == REACH
@@ -220,6 +221,15 @@ def test_a_text_ends_where_distances_end() -> None:
     assert describe({"model_type": "deberta-v2", "pos_att_type": "c2p", **config})[0].max_tokens == REACH
     assert describe({"model_type": "mpnet", "max_position_embeddings": 9002})[0].max_tokens == REACH
     assert describe({"model_type": "deberta-v2", "attention_head_size": 64})[0].head_size == 64  # as it would be anyway
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(10**30, 128), (512, 512), (64, 64), (100_000, 128)])
+def test_a_length_that_the_tokenizer_names_is_the_default(limit: int, expected: int, make_checkpoint, tmp_path: Path) -> None:
+    """As in transformers, whatever max_position_embeddings says where no table ends."""
+    source = make_checkpoint("deberta-v2", **SHAPE, **V3)
+    file = source / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": limit}))
+    assert export_checkpoint(source, tmp_path / "a", target="fp32").max_length == expected
 
 
 def test_a_table_beyond_float16_is_refused_by_name(make_checkpoint, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_segments_follow_the_input_names(tmp_path: Path) -> None:
 def test_a_class_that_versions_of_transformers_read_differently_is_noted(tmp_path: Path) -> None:
     word_piece().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    assert any("segment 0 throughout, as transformers 5" in note for note in read(tmp_path).notes)
+    assert any("segment 0 throughout, as PreTrainedTokenizerFast of transformers 5" in note for note in read(tmp_path).notes)
     assert read(tmp_path, token_types=1).notes == ()  # a model without segments does not differ
 
 
