@@ -88,3 +88,11 @@ def test_a_few_steps_leave_a_deberta_that_transformers_reads(repository, tables,
     assert tokenizer.decode(ids) == "[CLS] a charming journey, [UNK]![SEP]"
     stored = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))  # what transformers makes of it is what is in the file
     assert stored.encode("a  charming journey, 电影!").ids == ids
+
+
+def test_a_few_steps_leave_an_albert_that_transformers_reads(repository, tables, artifact, tmp_path):
+    model, tokenizer = trained("albert", repository, tables, artifact, tmp_path)
+    assert type(model).__name__ == "AlbertForSequenceClassification" and type(tokenizer).__name__ == "AlbertTokenizer"
+    assert model.albert.encoder.embedding_hidden_mapping_in.weight.shape == (256, 128)
+    assert len(model.albert.encoder.albert_layer_groups) == 1 and model.config.num_hidden_layers == 6
+    assert tokenizer.convert_ids_to_tokens(range(4)) == ["<pad>", "<unk>", "[CLS]", "[SEP]"]
