@@ -79,7 +79,7 @@ class RelativeScores:
         def whole() -> str:
             return attend(q, k, v, g.op("Add", self.scores(q, k, layer), padding))
 
-        if a.max_tokens <= LONG:
+        if a.max_tokens <= LONG or layer.position_bias is not None:  # MPNet's is made once for all layers, of all heads
             return whole()
         heads = functools.partial(self._attend_head_by_head, q, k, v, layer, padding)
         return g.either(self._long, heads, whole, ("batch", "sequence", a.hidden_size))

@@ -132,10 +132,13 @@ def test_longer_texts_are_taken_if_asked_for(make_checkpoint, tmp_path: Path) ->
         np.testing.assert_allclose(clf.decision_function([text]), expected, atol=atol)
 
 
-@pytest.mark.parametrize("options", ["v3", "c2p", "p2c"])
+@pytest.mark.parametrize("options", ["v3", "c2p", "p2c", "mpnet"])
 def test_long_texts_go_head_by_head(options: str, make_checkpoint, judge, tmp_path: Path) -> None:
-    """Texts of 1,025 tokens and more, padding included."""
-    source = make_checkpoint("deberta-v2", **SHAPE, **V3 | OPTIONS[options])
+    """DeBERTa's of 1,025 tokens and more, padding included."""
+    if options == "mpnet":
+        source = make_checkpoint("mpnet", **SHAPE, max_position_embeddings=1030)
+    else:
+        source = make_checkpoint("deberta-v2", **SHAPE, **V3 | OPTIONS[options])
     export_checkpoint(source, tmp_path / "a", target="fp32")
     graph = open_session(tmp_path / "a/onnx/model.onnx")
     for lengths in ((1025, 700), (1024, 1)):
