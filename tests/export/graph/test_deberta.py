@@ -196,7 +196,10 @@ def test_columns_rise_one_by_one(relative: Relative) -> None:
         ({"relative_attention": "yes"}, "relative_attention = 'yes'"),
         ({"position_buckets": 2}, "position_buckets = 2"),
         ({"position_buckets": 2.0}, "position_buckets = 2.0"),
-        ({"position_buckets": 256, "max_relative_positions": 100}, "no far bucket"),
+        (
+            {"position_buckets": 256, "max_relative_positions": 100},
+            "built directly are 4 or more, and at most twice the positions less 2",
+        ),
         ({"attention_head_size": 32}, "attention_head_size = 32"),
         ({"pos_att_type": ["c2p", ""]}, r"pos_att_type = \['c2p', ''\]"),
         ({"pooler_hidden_size": 12}, "pooler_hidden_size = 12"),
