@@ -177,9 +177,8 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
     rotary = read_rotary(config, layers, hidden_size // heads) if layout.rotary else None
     relative, products = _relative(config, layout, positions)
     layout = _with_positions(layout, relative)
-    longest, unlimited = positions - offset, relative is not None and "position" not in layout.embeddings  # no table ends
-    if not layout.rotary and (relative is not None or "position" not in layout.embeddings):
-        longest = min(longest, REACH)
+    unlimited = not layout.rotary and "position" not in layout.embeddings  # no table ends
+    longest = min(positions - offset, REACH) if unlimited or relative is not None else positions - offset
     architecture = Architecture(
         family=str(family),
         layers=layers,
