@@ -77,8 +77,8 @@ def read_relative(config: Mapping[str, Any], positions: int) -> tuple[Relative |
     """Return DeBERTa's relative positions, and how many products scores are the sum of; raise ``CheckpointError``."""
     kinds = config.get("pos_att_type") or ()
     if isinstance(kinds, str):
-        kinds = [kind.strip() for kind in kinds.lower().split("|") if kind.strip()]
-    if not isinstance(kinds, list | tuple) or any(kind not in (C2P, P2C) for kind in kinds):
+        kinds = [kind.strip() for kind in kinds.lower().split("|")]
+    if not isinstance(kinds, list | tuple) or any(kind not in (C2P, P2C, "") for kind in kinds):  # "c2p|" is saved with ""
         expected = "expected c2p, p2c, both or none"
         raise CheckpointError(f"config.json has pos_att_type = {shown(kinds)}, {expected}: mend config.json")
     terms = tuple(kind for kind in (C2P, P2C) if kind in kinds)
