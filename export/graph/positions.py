@@ -39,6 +39,7 @@ class RelativeScores:
         self._scale, self._store, self._heads_first = scale, store or g.weight, heads_first
         assert a.relative is not None
         self._bias = ""  # MPNet's
+        self._last: tuple[Layer, str, str] | None = None
         self.graph, self.architecture, self.length = g, a, length
         _, index = a.relative.columns()
         reach = min(REACH, most or a.max_tokens)
@@ -61,11 +62,11 @@ class RelativeScores:
         if layer.position_bias is not None:
             return self._shared_bias(layer.position_bias)
         g, parts = self.graph, []
-        if layer.position_key is not None:
-            parts.append(self._products(q, "position_key", layer.position_key * self._scale, self.falling))
-        if layer.position_query is not None:
-            by_key = self._products(k, "position_query", layer.position_query * self.architecture.scale, self.rising)
-            parts.append(g.op("Transpose", by_key, perm=[0, 1, 3, 2]))
+        by_query, by_key = self._tables(layer)
+        if by_query:
+            parts.append(self._products(q, by_query, self.falling))
+        if by_key:
+            parts.append(g.op("Transpose", self._products(k, by_key, self.rising), perm=[0, 1, 3, 2]))
         total = functools.reduce(lambda x, y: g.op("Add", x, y), parts)
         return g.op("Transpose", total, perm=[1, 0, 2, 3]) if self._heads_first else total
 
@@ -81,30 +82,29 @@ class RelativeScores:
 
         if a.max_tokens <= LONG or layer.position_bias is not None:  # MPNet's is made once for all layers, of all heads
             return whole()
-        heads = functools.partial(self._attend_head_by_head, q, k, v, layer, padding)
+        heads = functools.partial(self._attend_head_by_head, q, k, v, *self._tables(layer), padding)
         return g.either(self._long, heads, whole, ("batch", "sequence", a.hidden_size))
 
     @functools.cached_property
     def _long(self) -> str:
         return self.graph.op("Greater", self.length, number(self.graph, LONG))
 
-    def _attend_head_by_head(self, q: str, k: str, v: str, layer: Layer, padding: str) -> str:
+    def _attend_head_by_head(self, q: str, k: str, v: str, by_query: str, by_key: str, padding: str) -> str:
         """Attend with the scores of one head at a time, ``[batch, tokens, tokens]``."""
         g, a = self.graph, self.architecture
         row, table = ("batch", "sequence", a.head_size), (a.head_size, "distances")
         parts = [Part(self.by_head(x), row) for x in (q, k, v)]
-        c2p, p2c = layer.position_key, layer.position_query
-        if c2p is not None:
-            parts.append(Part(self._rows("position_key", c2p * self._scale, self.falling), table, axis=0))
-        if p2c is not None:
-            parts.append(Part(self._rows("position_query", p2c * a.scale, self.rising), table, axis=0))
+        if by_query:
+            parts.append(Part(self._rows(by_query, self.falling), table, axis=0))
+        if by_key:
+            parts.append(Part(self._rows(by_key, self.rising), table, axis=0))
         mask = g.op("Squeeze", padding, number(g, 1))
 
         def head(q: str, k: str, v: str, *tables: str) -> str:
             scores = g.op("Add", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1])), mask)
-            if c2p is not None:
+            if by_query:
                 scores = g.op("Add", scores, self._skewed_head(q, tables[0]))
-            if p2c is not None:
+            if by_key:
                 scores = g.op("Add", scores, g.op("Transpose", self._skewed_head(k, tables[-1]), perm=[0, 2, 1]))
             return g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
 
@@ -115,14 +115,14 @@ class RelativeScores:
         g = self.graph
         return g.op("Squeeze", self.skew(g.op("Unsqueeze", g.op("MatMul", x, rows), number(g, 1)), heads=1), number(g, 1))
 
-    def _products(self, x: str, name: str, table: NDArray[Any], index: str) -> str:
+    def _products(self, x: str, table: str, index: str) -> str:
         """Of ``x`` and the vectors of distances, by head, a column for each distance: ``[batch, heads, tokens, tokens]``."""
         g, a = self.graph, self.architecture
         if not self._heads_first:
-            return self.skew(g.op("MatMul", self.by_head(x), self._rows(name, table, index)))
+            return self.skew(g.op("MatMul", self.by_head(x), self._rows(table, index)))
         split = g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64"))
         joined = g.op("Reshape", g.op("Transpose", split, perm=[2, 0, 1, 3]), g.constant([a.heads, -1, a.head_size], "int64"))
-        return self.skew(g.op("MatMul", joined, self._rows(name, table, index)))  # [heads, batch tokens, 2 tokens]
+        return self.skew(g.op("MatMul", joined, self._rows(table, index)))  # [heads, batch tokens, 2 tokens]
 
     def scores_of_first(self, q: str, k: str, layer: Layer) -> str:
         """Of the first query ``[batch, 1, hidden]``."""
@@ -130,14 +130,14 @@ class RelativeScores:
         if layer.position_bias is not None:
             table = self._table("position_bias", layer.position_bias)
             return g.op("Unsqueeze", g.op("Gather", table, self.first_query, axis=1), g.constant([0, 2], "int64"))
-        if layer.position_key is not None:
-            rows = self._rows("position_key", layer.position_key * self._scale, self.first_query)  # [heads, d, tokens]
+        by_query, by_key = self._tables(layer)
+        if by_query:
+            rows = self._rows(by_query, self.first_query)  # [heads, d, tokens]
             queries = g.op("Reshape", q, g.constant([-1, a.heads, a.head_size], "int64"))
             products = g.op("MatMul", g.op("Transpose", queries, perm=[1, 0, 2]), rows)  # [heads, batch, tokens]
             parts.append(g.op("Unsqueeze", g.op("Transpose", products, perm=[1, 0, 2]), number(g, 2)))
-        if layer.position_query is not None:
-            table = self._table("position_query", layer.position_query * a.scale)
-            products = g.op("Mul", self.by_head(k), g.op("Gather", table, self.first_query, axis=1))
+        if by_key:
+            products = g.op("Mul", self.by_head(k), g.op("Gather", by_key, self.first_query, axis=1))
             total = g.op("ReduceSum", products, number(g, 3), keepdims=0)  # [batch, heads, key]
             parts.append(g.op("Unsqueeze", total, number(g, 2)))
         return functools.reduce(lambda x, y: g.op("Add", x, y), parts)
@@ -160,10 +160,18 @@ class RelativeScores:
         split = g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64"))
         return g.op("Transpose", split, perm=[0, 2, 1, 3])
 
-    def _rows(self, name: str, table: NDArray[Any], index: str) -> str:
+    def _rows(self, table: str, index: str) -> str:
         """The rows of distances, as a right operand: ``[heads, d, distances]``."""
         g = self.graph
-        return g.op("Transpose", g.op("Gather", self._table(name, table), index, axis=1), perm=[0, 2, 1])
+        return g.op("Transpose", g.op("Gather", table, index, axis=1), perm=[0, 2, 1])
+
+    def _tables(self, layer: Layer) -> tuple[str, str]:
+        """The tables that queries and keys are multiplied with, stored once for each layer; ``""`` where there is none."""
+        if self._last is None or self._last[0] is not layer:
+            c2p, p2c, scale = layer.position_key, layer.position_query, self.architecture.scale
+            by_query = "" if c2p is None else self._table("position_key", c2p * self._scale)
+            self._last = layer, by_query, "" if p2c is None else self._table("position_query", p2c * scale)
+        return self._last[1:]
 
     def _table(self, name: str, values: NDArray[Any]) -> str:
         return self._store(name, values.astype(np.float32))
