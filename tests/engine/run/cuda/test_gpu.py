@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_edits import widen
 
 from fusedbert.bench.engines.random_deberta import DebertaShape
 from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
@@ -96,6 +97,7 @@ def test_logits_of_other_models_equal_those_of_fp32(
 
 def test_modernberts_windows_equal_those_of_fp32(checkpoint: Path, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "source", ModernShape(layers=4, heads=4, hidden=256, inner=192), checkpoint / "vocab.txt")
+    widen(tmp_path / "source", "attn.Wqkv", "attn.Wo", factor=4.0)
     export_checkpoint(tmp_path / "source", tmp_path / "a", target="all", required=False)
     with (
         Classifier.from_pretrained(tmp_path / "a", device="cpu", precision="fp32") as judge,
@@ -111,6 +113,7 @@ def test_modernberts_windows_equal_those_of_fp32(checkpoint: Path, tmp_path: Pat
 def test_debertas_positions_equal_those_of_fp32(checkpoint: Path, tmp_path: Path) -> None:
     """Packed and padded."""
     write_deberta(tmp_path / "source", DebertaShape(layers=3, heads=4, hidden=256), checkpoint / "vocab.txt")
+    widen(tmp_path / "source", "_proj", "attention.output.dense", "pooler.dense", "classifier", factor=2.0)
     export_checkpoint(tmp_path / "source", tmp_path / "a", target="all", required=False)
     with (
         Classifier.from_pretrained(tmp_path / "a", device="cpu", precision="fp32") as judge,

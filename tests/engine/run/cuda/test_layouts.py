@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from checkpoint_edits import widen
 
 from fusedbert.bench.engines.random_deberta import DebertaShape
 from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
@@ -43,21 +43,14 @@ def write_windows(folder: Path, vocabulary: Path, window: int = 128) -> None:
     write_modernbert(folder, ModernShape(layers=4, heads=2, hidden=64, inner=32), vocabulary)
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"local_attention": 128', f'"local_attention": {window}'))
-    widen(folder, "attn.Wqkv", "attn.Wo")
+    widen(folder, "attn.Wqkv", "attn.Wo", factor=8.0)
 
 
 def write_positions(folder: Path, vocabulary: Path, wide: float = 8.0) -> None:
     """DeBERTa's, whose scores are those of padded texts."""
     write_deberta(folder, DebertaShape(layers=2, heads=2, hidden=64), vocabulary)
-    widen(folder, "_proj", "attention.output.dense", "pooler.dense", "classifier")
+    widen(folder, "_proj", "attention.output.dense", "pooler.dense", "classifier", factor=8.0)
     widen(folder, "rel_embeddings", factor=wide)
-
-
-def widen(folder: Path, *names: str, factor: float = 8.0) -> None:
-    """Multiply weights, so that a small model's logits show what they do."""
-    tensors = load_file(folder / "model.safetensors")
-    wider = {name: factor * array if any(part in name for part in names) else array for name, array in tensors.items()}
-    save_file(wider, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize(("write", "otherwise"), [(write_windows, 16), (write_positions, 0.0)])
