@@ -72,8 +72,8 @@ struct attention {
 static inline size_t attention_units(const struct attention *a) { return a->batch * a->heads; }
 
 /* Attention with DeBERTa's disentangled scores (He et al. 2021): q_i k_j + q_i K[b(i - j)] + k_j Q[b(i - j)], where K and Q have a row
- * for each bucket of distances, and b(d + 1) is b(d) or b(d) + 1. Q is scaled as q is. There is no window, and there are as many
- * queries as keys, or one, the first. A unit is one head of one text, and texts follow each other before heads.
+ * for each bucket of distances, and b(d + 1) is b(d) or b(d) + 1. Q is scaled as q is. There is no window. Queries are all tokens, as
+ * keys are, or only the first token. A unit is one head of one text, and texts follow each other before heads.
  */
 enum { SPARE = 16, SLOTS = 64 }; /* zeros behind a table's buckets; units that may run at the same time */
 

@@ -90,8 +90,8 @@ def read_relative(config: Mapping[str, Any], positions: int) -> tuple[Relative |
     buckets = max(buckets, 0)
     if buckets and (buckets < 4 or furthest - 1 <= buckets // 2):
         raise CheckpointError(
-            f"config.json has position_buckets = {buckets} for {furthest} positions, built directly are 4 or more, and at most "
-            "twice the positions less 2: try --via optimum"
+            f"config.json has position_buckets = {buckets} for {furthest} positions, built directly are 4 or more, and fewer "
+            "than twice the positions less 2: try --via optimum"
         )
     norms = config.get("norm_rel_ebd", "none")
     names = [name.strip() for name in norms.lower().split("|")] if isinstance(norms, str) else []

@@ -51,19 +51,18 @@ def check_attentions(path: Path, baseline: DirectBaseline, progress: Progress) -
             n = expected[row].shape[-1]
             differences.append(float(np.abs(weights[:, place, :, :n, :n] - expected[row]).max()))
             padding.append(float(weights[:, place, :, :n, n:].max(initial=0.0)))
-    limit = TOLERANCE
-    if not max(differences) <= limit:  # as with logits: large weights magnify rounding
+    limit, difference, attended = TOLERANCE, np.max(differences), np.max(padding)  # NaN if one of them is
+    if not difference <= limit:  # as with logits: large weights magnify rounding
         own = _attentions(baseline, rows, np.float32)
-        limit = max(limit, OWN_ROUNDING * max(float(np.abs(own[row] - expected[row]).max()) for row in rows))
-    if not max(differences) <= min(limit, MOST_ROUNDING):
+        rounding = OWN_ROUNDING * max(float(np.abs(own[row] - expected[row]).max()) for row in rows)
+        limit = max(limit, min(rounding, MOST_ROUNDING))
+    if not difference <= limit:
         raise ExportError(
-            f"{path.name} gives an attention weight that is off by {max(differences):.2g}, at most {limit:.2g} is accepted: "
+            f"{path.name} gives an attention weight that is off by {difference:.2g}, at most {limit:.2g} is accepted: "
             "please report the checkpoint's config.json"
         )
-    if max(padding) != 0.0:
-        raise ExportError(
-            f"{path.name} gives padding an attention weight of {max(padding):.2g}, expected 0: please report this"
-        )
+    if attended != 0.0:
+        raise ExportError(f"{path.name} gives padding an attention weight of {attended:.2g}, expected 0: please report this")
 
 
 def _attentions(baseline: DirectBaseline, rows: Sequence[int], dtype: type[np.floating]) -> dict[int, Float64]:

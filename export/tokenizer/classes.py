@@ -47,7 +47,7 @@ class TokenizerClass:
     special: Mapping[str, str] = dataclasses.field(default_factory=dict)  # default of the named special tokens
     extra: tuple[str, ...] = ()  # default of the special tokens without a name
     spaced: tuple[str, ...] = ()  # special tokens that take the white space before them, unless the files say otherwise
-    model: str | None = None  # name of sentencepiece's model, read if there is no tokenizer.json
+    model: str | None = None  # file of sentencepiece's model, which is read if tokenizer.json is missing
     segments_before: bool = False  # whether pairs had segments in transformers 4, and have none in 5
     as_it_was: bool = False  # whether transformers 4 took all of tokenizer.json
     # Builds tokenizer.json without added tokens and post-processor; None if the file is used as it is.

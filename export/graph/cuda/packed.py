@@ -100,7 +100,7 @@ class CudaFp16Packed(CudaFp16):
         return self.attend_under(q, k, v, self.relative.scores(by_query, by_key, layer))
 
     def attend_under(self, q: str, k: str, v: str, added: str) -> str:
-        """Attend with ``added`` to the scores, ``[batch or 1, heads, sequence, sequence]``."""
+        """Attend with ``added`` to the scores, ``[batch or 1, heads, sequence, sequence]``, if that is not ``""``."""
         a, inputs = self.architecture, (q, k, v, "", self.offset, self.ends, added)
         return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=a.scale)
 
@@ -179,9 +179,7 @@ class CudaFp16Packed(CudaFp16):
 
     def attend_to_all(self, q: str, k: str, v: str) -> str:
         """Attend to all keys of a text, in one fused node: ``[tokens, hidden]``."""
-        a, rows = self.architecture, (self.by_row(part) for part in (q, k, v))
-        inputs, scale = (*rows, "", self.offset, self.ends), a.scale
-        return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+        return self.attend_under(self.by_row(q), self.by_row(k), self.by_row(v), "")
 
     def window_blocks(self, window: int) -> RowBlocks:
         """Those of ``inputs``: a model has one window."""

@@ -11,6 +11,7 @@ from fusedbert.engine.artifact import read_manifest
 from fusedbert.engine.errors import ArtifactError, ExportError, OptionError
 from fusedbert.export import export_checkpoint
 from fusedbert.export.graph.cpu import fp32 as attentions
+from fusedbert.export.parity import graphs
 
 FILE = "onnx/model_attentions.onnx"
 LENGTHS = (3, 11, 6, 8)  # as many texts as heads, so that a mask along the wrong axis would show
@@ -146,6 +147,21 @@ def test_weights_of_a_model_that_magnifies_rounding_may_be_off_by_as_much_as_flo
     """Scores of hundreds, whose last digits decide between two tokens."""
     source = make_checkpoint("deberta-v2", relative_attention=True, pos_att_type=["c2p", "p2c"], spread=1.6)
     assert [v.file for v in export_checkpoint(source, tmp_path / "out", target="fp32", attentions=True).variants][-1] == FILE
+
+
+def test_weights_that_are_nan_fail_the_export(make_checkpoint, tmp_path, monkeypatch):
+    """In the last text of a batch, behind others that are right."""
+    run = graphs.run_batch
+
+    def spoiled(*arguments):
+        (weights,) = run(*arguments)
+        weights[:, -1, 0, 0, 0] = np.nan
+        return [weights]
+
+    source = make_checkpoint("bert")
+    monkeypatch.setattr(graphs, "run_batch", spoiled)
+    with pytest.raises(ExportError, match="attention weight that is off by nan"):
+        export_checkpoint(source, tmp_path / "out", target="fp32", attentions=True)
 
 
 def test_attended_padding_fails_the_export(make_checkpoint, tmp_path, monkeypatch):

@@ -202,7 +202,7 @@ def test_columns_rise_one_by_one(relative: Relative) -> None:
         ({"position_buckets": 2.0}, "position_buckets = 2.0"),
         (
             {"position_buckets": 256, "max_relative_positions": 100},
-            "built directly are 4 or more, and at most twice the positions less 2",
+            "built directly are 4 or more, and fewer than twice the positions less 2",
         ),
         ({"attention_head_size": 32}, "attention_head_size = 32"),
         ({"pooler_hidden_size": 12}, "pooler_hidden_size = 12"),
