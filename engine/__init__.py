@@ -34,11 +34,11 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .batcher import Batcher, BatcherStats
-    from .classifier import Classifier
     from .load.open import Runtime
     from .run.counters import Batch, Stats
     from .run.prometheus import observe, prometheus
     from .scoring import Scorer, score_file
+    from .tasks.classifier import Classifier
     from .text.inputs import Window
     from .text.windows import WindowScore
 
@@ -85,7 +85,7 @@ _LAZY = {
     "Batch": "run.counters",
     "Batcher": "batcher",
     "BatcherStats": "batcher",
-    "Classifier": "classifier",
+    "Classifier": "tasks.classifier",
     "Runtime": "load.open",
     "Scorer": "scoring",
     "Stats": "run.counters",

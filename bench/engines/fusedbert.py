@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.hardware.device import CUDA
 from fusedbert.engine.load import Options
 from fusedbert.engine.load.open import Loaded, load
 from fusedbert.engine.model import Model
 from fusedbert.engine.run.runner import run
+from fusedbert.engine.tasks.classifier import Classifier
 from fusedbert.engine.text.tokenizer import Row
 
 from .base import Engine

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from fusedbert.engine.artifact import PACKED, PADDED, Manifest, Parity, Source, Variant, write_manifest
 from fusedbert.engine.artifact.staging import staged_folder
-from fusedbert.engine.classifier import Classifier
 from fusedbert.engine.errors import DeviceError
 from fusedbert.engine.hardware.device import CPU, CUDA, Choice, import_onnxruntime
 from fusedbert.engine.load import Options
@@ -32,6 +31,7 @@ from fusedbert.engine.run.cuda.provider import RECORD
 from fusedbert.engine.run.cuda.runners import PackedRunner, PaddedCudaRunner
 from fusedbert.engine.run.runner import Runner
 from fusedbert.engine.run.session import open_session
+from fusedbert.engine.tasks.classifier import Classifier
 from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.checkpoint.weights import Weights

@@ -12,9 +12,9 @@ import weakref
 from concurrent.futures import Future
 from typing import Any, Unpack
 
-from ..classifier import Classifier
 from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, check_integer, shown
 from ..hardware.cpu import inspect_machine
+from ..tasks.classifier import Classifier
 from ..text.call import CallArguments
 from ..text.inputs import Item, check_item
 from .queue import BatcherStats, Queue

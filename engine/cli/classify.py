@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..classifier import Classifier
+    from ..tasks.classifier import Classifier
 
 _BLOCK = 1 << 16  # bytes
 _BATCH = 256  # lines
@@ -46,7 +46,7 @@ def classify(texts: tuple[str, ...], pair: str | None, top_k: int | None, form: 
         raise click.UsageError("no TEXT: give one or more, or pipe lines into stdin")
     options["long_text"] = read_long_text(options)
     with messages_on_stderr():
-        from ..classifier import Classifier
+        from ..tasks.classifier import Classifier
 
         batches: Iterable[list[str]] = [list(texts)] if texts else read_batches(sys.stdin.buffer)
         with Classifier.from_pretrained(**options) as classifier:

@@ -24,10 +24,10 @@ def explain(text: str, output: Path | None, model: str | None, pair: str | None,
     if output is not None and output.is_dir():
         raise click.UsageError(f"{output} is a folder: name the page, {output / 'page.html'} for example")
     with messages_on_stderr():
-        from ..classifier import Classifier
         from ..hardware.storage import write_whole
         from ..load import Options
         from ..load.resolve import resolve_model
+        from ..tasks.classifier import Classifier
 
         # One export of a checkpoint for answer, weights and effects.
         folder = resolve_model(model, Options.parse(device="cpu"), "fp32", attentions=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .counters import Batch, Observer, Stats
 
 if TYPE_CHECKING:
-    from ..classifier import Classifier
+    from ..tasks.classifier import Classifier
 
 __all__ = ["CONTENT_TYPE", "Batch", "Observer", "observe", "prometheus"]
 

@@ -62,4 +62,4 @@ def test_examples_run(name: str, home: Path, clf: Classifier, monkeypatch: pytes
 
 
 def test_the_classifier_has_examples() -> None:
-    assert {"fusedbert.engine", "fusedbert.engine.classifier"} <= set(modules())
+    assert {"fusedbert.engine", "fusedbert.engine.tasks.classifier"} <= set(modules())

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from .errors import InputError, OptionError
-from .load import Options, PipelineArguments
-from .load.open import Runtime, load
-from .model import Model
-from .run.counters import Stats
-from .text.call import CallArguments
-from .text.inputs import Item, LongText, Text, Window, check_items, check_single, collection
-from .text.outputs import CallOptions, Floats, Scored, apply, distinct, passing
-from .text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
-from .text.windows import WindowScore
+from ..errors import InputError, OptionError
+from ..load import Options, PipelineArguments
+from ..load.open import Runtime, load
+from ..model import Model
+from ..run.counters import Stats
+from ..text.call import CallArguments
+from ..text.inputs import Item, LongText, Text, Window, check_items, check_single, collection
+from ..text.outputs import CallOptions, Floats, Scored, apply, distinct, passing
+from ..text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
+from ..text.windows import WindowScore
 
 if TYPE_CHECKING:
-    from .explain import Attentions
+    from ..explain import Attentions
 
 _STREAM_CHUNK = 256
 
@@ -330,7 +330,7 @@ class Classifier:
             >>> shown.tokens, shown.weights.shape
             (('[CLS]', 'action', 'gets', 'results', '[SEP]'), (3, 12, 5, 5))
         """
-        from .explain.attentions import occlude
+        from ..explain.attentions import occlude
 
         truncate = self.model.options.long_text is not LongText.ERROR
         checked = check_single(text if text_pair is None else (text, text_pair))
