@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import itertools
 import logging
 import os
 import threading
@@ -183,6 +184,15 @@ class Model:
         self._execute(runner, self._prepare(runner, texts, rows, range(len(rows)), logits))
         return logits
 
+    def token_logits(self, texts: Sequence[Text], rows: Sequence[Row]) -> list[Floats]:
+        """Compute the logits ``[tokens, labels]`` of each row of a token classifier; ``texts`` as for ``run``."""
+        runner = self.open()
+        ends = list(itertools.accumulate(len(row.ids) for row in rows))
+        logits = np.empty((ends[-1] if ends else 0, len(self.labels)), dtype=np.float32)  # [all tokens, labels]
+        for indices in self.plan(rows):
+            self._execute(runner, self._prepare(runner, texts, rows, indices, logits, ends))
+        return np.split(logits, ends[:-1]) if ends else []
+
     def forward(self, texts: Sequence[Text], tokens: Tokens) -> tuple[Floats, int]:
         """Compute the logits ``[texts, labels]`` of tokenized texts; also return the number of computed tokens."""
         runner = self.open()
@@ -241,31 +251,42 @@ class Model:
                 yield self._prepare(runner, chunk, tokens.rows, indices, out)
 
     def _prepare(
-        self, runner: Runner, texts: Sequence[Text], rows: Sequence[Row], indices: Sequence[int], out: Floats
+        self,
+        runner: Runner,
+        texts: Sequence[Text],
+        rows: Sequence[Row],
+        indices: Sequence[int],
+        out: Floats,
+        ends: Sequence[int] | None = None,  # of each row's tokens in ``out``; None if a row is one place of it
     ) -> _Batch:
         start = time.perf_counter()
         chosen = [rows[i] for i in indices]
         prepared = runner.prepare(chosen)
         tokens = sum(len(row.ids) for row in chosen)
-        return _Batch(prepared, texts, indices, tokens, time.perf_counter() - start, out)
+        owners, places = indices, indices
+        if ends is not None:
+            owners = [i for i in indices for _ in rows[i].ids]
+            places = [place for i in indices for place in range(ends[i] - len(rows[i].ids), ends[i])]
+        seconds = time.perf_counter() - start
+        return _Batch(prepared, texts, owners, places, len(chosen), tokens, seconds, out)
 
     def _execute(self, runner: Runner, batch: _Batch) -> None:
         """Run a batch, count it, check its logits and write them to ``batch.out``."""
         start = time.perf_counter()
         logits = runner.execute(batch.prepared)  # [batch, labels]
         seconds = time.perf_counter() - start
-        rows, padded = len(batch.indices), batch.prepared.tokens
+        padded = batch.prepared.tokens
         self.counters.ran(
-            Batch(rows=rows, tokens=batch.tokens, padded=padded, prepare_seconds=batch.seconds, run_seconds=seconds)
+            Batch(rows=batch.rows, tokens=batch.tokens, padded=padded, prepare_seconds=batch.seconds, run_seconds=seconds)
         )
-        expected = (rows, len(self.labels))
+        expected = (len(batch.places), len(self.labels))
         if logits.shape != expected:
             raise InferenceError(f"{runner.file} gave logits of shape {logits.shape}, expected {expected}: export it again")
         finite = np.isfinite(logits)
         if not finite.all():
-            broken = batch.texts[batch.indices[int(np.flatnonzero(~finite.all(axis=1))[0])]].index
+            broken = batch.texts[batch.owners[int(np.flatnonzero(~finite.all(axis=1))[0])]].index
             raise InferenceError(f"{runner.file} gave NaN or infinity for text {broken}: try precision='fp32'")
-        batch.out[batch.indices] = logits
+        batch.out[batch.places] = logits
 
     def _count_tokens(self, tokens: Tokens, start: float) -> list[bool]:
         """Count tokenized texts; return which of them were truncated."""
@@ -317,8 +338,10 @@ class _Batch:
     """A batch that is laid out for its run."""
 
     prepared: Prepared  # the runner's arrays
-    texts: Sequence[Text]  # of each row of ``out``, for messages
-    indices: Sequence[int]  # the batch's rows of ``out``
+    texts: Sequence[Text]  # of all rows, for messages
+    owners: Sequence[int]  # the row that each of its logits belongs to
+    places: Sequence[int]  # of its logits in ``out``
+    rows: int
     tokens: int  # of these rows, without padding
     seconds: float  # for laying them out
     out: Floats  # logits of all rows, [rows, labels]

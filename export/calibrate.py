@@ -83,7 +83,7 @@ def calibrate(baseline: DirectBaseline, texts: Sequence[Row]) -> tuple[LayerPara
     a = baseline.architecture
     tokens = sum(len(text.ids) for text in texts)
     count = 4 * a.layers
-    cls_only = range(count - 3, count) if a.pooling == "cls" else ()  # of the last layer, one row a text
+    cls_only = range(count - 3, count) if a.cls_only else ()  # of the last layer, one row a text
     observers = [Observer(ROWS / (len(texts) if i in cls_only else tokens)) for i in range(count)]
     random = np.random.default_rng(0)
     names = [f"input_{i}" for i in range(count)]

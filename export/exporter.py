@@ -17,7 +17,7 @@ from fusedbert.engine.hardware.packages import versions
 from fusedbert.engine.text.thresholds import Threshold, parse_thresholds
 
 from .checkpoint import locate
-from .checkpoint.architecture import expected_labels, read_problem_type
+from .checkpoint.architecture import classifies_tokens, expected_labels, read_problem_type
 from .checkpoint.modules import read_parts
 from .evaluation.evaluate import check_labels, refuse_unfit
 from .evaluation.evaluate import evaluate as measure_graphs
@@ -119,6 +119,8 @@ def export_checkpoint(
         if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
             raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
         parts = read_parts(checkpoint.folder)
+    if classifies_tokens(parts.config):
+        refuse_for_tokens(via=via, attentions=attentions, label_column=label_column)
     if own is not None:
         check_labels(own, *expected_labels(parts.config))
     if threshold is not None:  # before the work: the labels are known when the weights are read
@@ -148,6 +150,13 @@ def export_checkpoint(
         progress("writing the manifest")
         manifest = write_metadata(stage, baseline, variants, created_with, runtimes, thresholds_of(baseline.outputs, threshold))
         return manifest if own is None else add_evaluation(stage, manifest, own, progress)
+
+
+def refuse_for_tokens(*, via: str, attentions: bool, label_column: str | None) -> None:
+    """Raise ``OptionError`` for options that a token classifier does not have."""
+    for option, is_set in ((f"via={via!r}", via != "direct"), ("attentions", attentions), ("label_column", bool(label_column))):
+        if is_set:
+            raise OptionError(f"{option} is for classifiers of texts, and this checkpoint classifies tokens: leave it out")
 
 
 def thresholds_of(outputs: Outputs, threshold: Threshold | None) -> tuple[float, ...] | None:

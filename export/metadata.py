@@ -6,7 +6,19 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fusedbert.engine.artifact import Evaluation, Manifest, Parity, Source, Variant, sha256_of, write_manifest
+from fusedbert.engine.artifact import (
+    FORMAT,
+    NEWEST,
+    TEXTS,
+    TOKENS,
+    Evaluation,
+    Manifest,
+    Parity,
+    Source,
+    Variant,
+    sha256_of,
+    write_manifest,
+)
 
 from .checkpoint import Checkpoint
 from .parity.baseline import Baseline
@@ -45,6 +57,8 @@ def write_metadata(
         golden=baseline.golden,
         function_to_apply=outputs.function_to_apply,
         thresholds=thresholds,
+        task=TOKENS if shape.by_token else TEXTS,
+        format=NEWEST if shape.by_token else FORMAT,
         longest=shape.max_tokens if 0 < shape.usual_tokens < shape.max_tokens else None,
         requires={v.file: {"opset": v.opset, "onnxruntime": runtimes[v.file]} for v in variants},
     )
@@ -74,15 +88,17 @@ def model_card(folder: Path, manifest: Manifest) -> str:
     thresholds = ", ".join(f"{label} {threshold}" for label, threshold in stored)
     thresholds = f" Thresholds on their probabilities: {thresholds}." if thresholds else ""
     packages = ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
+    kind, variable = ("TokenClassifier", "tagger") if manifest.by_token else ("Classifier", "clf")
+    what = "token classifier" if manifest.by_token else "classifier"
     revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
     return f"""---
 library_name: onnx
-pipeline_tag: text-classification
+pipeline_tag: {manifest.task}
 ---
 
 # {manifest.source.id}, as ONNX
 
-Exported by fusedbert from `{manifest.source.id}`{revision}: a {manifest.architecture} classifier
+Exported by fusedbert from `{manifest.source.id}`{revision}: a {manifest.architecture} {what}
 ({manifest.problem_type}), texts of up to {manifest.max_length} tokens. The checkpoint's own card and licence apply.
 
 Labels: {labels}.{thresholds}
@@ -95,10 +111,10 @@ The changes are against a {manifest.variants[0].parity.reference} forward pass, 
 of one token to {manifest.max_length}. `fusedbert.json` holds the sha256 of every file. Made with {packages}.
 {_evaluations(manifest)}
 ```python
-from fusedbert.engine import Classifier
+from fusedbert.engine import {kind}
 
-clf = Classifier.from_pretrained("path/to/this/folder")
-clf("a text")
+{variable} = {kind}.from_pretrained("path/to/this/folder")
+{variable}("a text")
 ```
 {_with_optimum(manifest)}"""
 
@@ -145,13 +161,14 @@ def _with_optimum(manifest: Manifest) -> str:
     own = sorted({op.split(":")[0] for op in graph.nodes if ":" in op})
     kind = f"has ONNX Runtime's own operators ({', '.join(own)})" if own else f"is standard ONNX (opset {graph.opset})"
     runtime = manifest.requires[graph.file]["onnxruntime"]
+    kind = "ORTModelForTokenClassification" if manifest.by_token else "ORTModelForSequenceClassification"
     return f"""
 The fp32 graph for the CPU {kind} and loads with optimum too, from ONNX Runtime {runtime} on:
 
 ```python
-from optimum.onnxruntime import ORTModelForSequenceClassification
+from optimum.onnxruntime import {kind}
 
-model = ORTModelForSequenceClassification.from_pretrained("path/to/this/folder", subfolder="onnx", file_name="model.onnx")
+model = {kind}.from_pretrained("path/to/this/folder", subfolder="onnx", file_name="model.onnx")
 ```
 """
 

@@ -19,10 +19,13 @@ from ..hardware.storage import accessing, given_path, inside, sha256_of
 from .form import to_manifest
 from .manifest import (
     FORMAT,
+    NEWEST,
     NO_MANIFEST,
     PACKED,
     PADDED,
     PROBLEM_TYPES,
+    TEXTS,
+    TOKENS,
     WINDOW_BLOCKS,
     WINDOW_TEXTS,
     Evaluation,
@@ -37,10 +40,13 @@ __all__ = [
     "FORMAT",
     "LARGE",
     "MANIFEST",
+    "NEWEST",
     "NO_MANIFEST",
     "PACKED",
     "PADDED",
     "PROBLEM_TYPES",
+    "TEXTS",
+    "TOKENS",
     "WINDOW_BLOCKS",
     "WINDOW_TEXTS",
     "Evaluation",
@@ -63,7 +69,7 @@ __all__ = [
 
 MANIFEST = "fusedbert.json"
 _NO_HASH = "0" * 64
-_OPTIONAL = ("requires", "function_to_apply", "thresholds", "longest", "parity_avx2", "evaluation")
+_OPTIONAL = ("task", "requires", "function_to_apply", "thresholds", "longest", "parity_avx2", "evaluation")
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Manifest)}
@@ -94,6 +100,7 @@ def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
         if (evaluation := variant.pop("evaluation")) is not None:
             evaluated[variant["file"]] = _set(evaluation | {"parity": _set(evaluation["parity"])})
     document |= {"parity_avx2": clipped, "evaluation": evaluated}
+    document["task"] = document["task"] if document["task"] != TEXTS else None
     return {name: value for name, value in document.items() if not (name in _OPTIONAL and not value)}
 
 
@@ -126,10 +133,10 @@ def read_manifest(folder: Path) -> Manifest:
         detail = (error.strerror if isinstance(error, OSError) else None) or error
         raise ArtifactError(f"{path} cannot be read as JSON ({detail}): export the checkpoint again") from None
     version = document.get("format")
-    if type(version) is int and version > FORMAT:
-        raise ArtifactError(f"{path} has format {version}, this version reads up to {FORMAT}: upgrade fusedbert")
-    if type(version) is not int or version != FORMAT:
-        raise ArtifactError(f"{path} has format {shown(version)}, expected {FORMAT}: export the checkpoint again")
+    if type(version) is int and version > NEWEST:
+        raise ArtifactError(f"{path} has format {version}, this version reads up to {NEWEST}: upgrade fusedbert")
+    if type(version) is not int or not FORMAT <= version <= NEWEST:
+        raise ArtifactError(f"{path} has format {shown(version)}, expected {FORMAT} or {NEWEST}: export the checkpoint again")
     try:
         manifest = to_manifest(document)
     except ValueError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 from ..errors import shown
-from .manifest import PACKED, PADDED, PROBLEM_TYPES, Evaluation, Golden, Manifest, Parity, Source, Variant
+from .manifest import PACKED, PADDED, PROBLEM_TYPES, TEXTS, TOKENS, Evaluation, Golden, Manifest, Parity, Source, Variant
 
 Check: TypeAlias = Callable[[Any, str], None]  # of a value and its key; raises ValueError
 _MOST_LABELS = 1_000_000
@@ -59,7 +59,9 @@ def _check_together(manifest: Manifest) -> None:
     """Refuse values that contradict each other."""
     labels = len(manifest.labels)
     for i, golden in enumerate(manifest.golden):
-        if len(golden.logits) != labels:
+        if manifest.by_token and len(golden.logits) % labels:
+            raise ValueError(f"golden[{i}].logits has {len(golden.logits)} numbers, expected {labels} for each token")
+        if not manifest.by_token and len(golden.logits) != labels:
             raise ValueError(f"golden[{i}].logits has {len(golden.logits)} numbers, expected one for each of {labels} labels")
     if manifest.thresholds is not None and manifest.problem_type != "multi_label_classification":
         raise ValueError(f"thresholds belong to multi_label_classification, problem_type is {manifest.problem_type}")
@@ -204,6 +206,7 @@ _MANIFEST = _object(
         "function_to_apply": _member(None, "none", "sigmoid"),
         "thresholds": _optional(_list(_SHARE)),
         "longest": _optional(_integer(3, 1_000_000)),
+        "task": _member(TEXTS, TOKENS),
         "parity_avx2": _mapping(_PARITY),
         "evaluation": _mapping(_EVALUATION),
     },

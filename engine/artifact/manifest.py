@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-FORMAT = 1
+FORMAT = 1  # of one classifier of texts
+NEWEST = 2  # also of tokens, or of several heads, which the first readers would misread
+TEXTS, TOKENS = "text-classification", "token-classification"
 NO_MANIFEST = 0  # the format of a manifest that was derived from another tool's export
 PADDED, PACKED = "padded", "packed"
 WINDOW_BLOCKS, WINDOW_TEXTS = "window_blocks", "window_texts"  # inputs of a packed graph whose layers have windows
@@ -131,6 +133,7 @@ class Manifest:
         function_to_apply: ``none`` or ``sigmoid`` if ``config.json`` says so against ``problem_type``; not written if unset.
         thresholds: For a multi-label model, the least probability of each label that counts; not written if unset.
         longest: Tokens up to which ``max_length`` may be raised; not written if unset.
+        task: ``text-classification``, or ``token-classification``: logits are those of each token; the first is not written.
     """
 
     source: Source
@@ -147,6 +150,12 @@ class Manifest:
     function_to_apply: str | None = None
     thresholds: tuple[float, ...] | None = None
     longest: int | None = None
+    task: str = TEXTS
+
+    @property
+    def by_token(self) -> bool:
+        """True if each token has logits, not each text."""
+        return self.task == TOKENS
 
     @property
     def most_tokens(self) -> int:

@@ -94,8 +94,9 @@ class CudaOpener:
         return runner, self._verify(variant, runner)
 
     def _graph_cache(self, variant: Variant) -> GraphCache:
-        session, labels = self._session(variant), len(self.manifest.labels)
-        return GraphCache(self.runtime, session, labels=labels, index=self.choice.index, graphs=self._wants_graphs)
+        session, labels, by_token = self._session(variant), len(self.manifest.labels), self.manifest.by_token
+        index, graphs = self.choice.index, self._wants_graphs
+        return GraphCache(self.runtime, session, labels=labels, by_token=by_token, index=index, graphs=graphs)
 
     def _session(self, variant: Variant) -> Session:
         if not _stays_on_gpu(variant):  # sizes, which the CPU computes, are the same at every replay of a shape

@@ -82,6 +82,19 @@ class Batch:
         """Tokens to compute, dummies included."""
         return self.bucket.tokens
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The axes of all tokens: packed one, padded two."""
+        size = self.bucket
+        return (size.tokens,) if "cumulative_lengths" in self.arrays else (size.texts, size.longest)
+
+    def own_tokens(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the rows' tokens, ``[tokens, labels]``, from the logits of all places."""
+        lengths = [len(row.ids) for row in self.rows]
+        if logits.ndim == 2:  # packed
+            return logits[: sum(lengths)]
+        return np.concatenate([text[:length] for text, length in zip(logits, lengths, strict=False)])
+
 
 def round_up(number: int, least: int, fineness: int) -> int:
     """Round up to a ladder of ``2 ** fineness`` steps between powers of two, each at least ``least``.

@@ -55,7 +55,7 @@ class Runner(Protocol):
         ...
 
     def execute(self, prepared: Any) -> NDArray[np.float32]:
-        """Compute the logits ``[rows, labels]`` of a prepared batch.
+        """Compute the logits ``[rows, labels]`` of a prepared batch; of a token classifier, those of all rows' tokens.
 
         Raises:
             InferenceError: The graph failed.
@@ -64,7 +64,7 @@ class Runner(Protocol):
 
 
 def run(runner: Runner, rows: Sequence[Row]) -> NDArray[np.float32]:
-    """Compute the logits of one batch of rows, ``[rows, labels]``."""
+    """Compute the logits of one batch of rows, as ``Runner.execute``."""
     return runner.execute(runner.prepare(rows))
 
 
@@ -100,5 +100,6 @@ class PaddedRunner:
         return PaddedBatch(feeds=pad(rows, self.pad_id))
 
     def execute(self, prepared: PaddedBatch) -> NDArray[np.float32]:
-        """Run the session."""
-        return self.session.run(prepared.feeds)
+        """Run the session; of the logits of tokens, leave out those of padding."""
+        logits = self.session.run(prepared.feeds)  # [rows, labels], or [rows, longest, labels]
+        return logits if logits.ndim == 2 else logits[prepared.feeds["attention_mask"] != 0]

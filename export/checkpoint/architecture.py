@@ -39,6 +39,7 @@ ACTIVATION_NAMES: Mapping[str, str] = {
     "swish": "silu",
 }
 """Names of transformers (``ACT2FN``), each with the one of ``KINDS`` that computes the same."""
+TOKEN_CLASS = "ForTokenClassification"
 _LARGEST = 2**31 - 1  # of a number in a config; a tensor is far smaller
 _MOST_LABELS = 1_000_000
 _SIZES = ("_size", "_layers", "_dim", "_heads", "_embeddings", "dim", "d_model")  # endings of the names of sizes
@@ -60,6 +61,7 @@ class Shape:
     max_tokens: int  # longest text, with special tokens
     usual_tokens: int = 0  # longest text unless the user asks for longer ones, if not ``max_tokens``
     windows: tuple[int | None, ...] = ()  # keys that a token sees on either side, for each layer; None or empty: all
+    by_token: bool = False  # each token has logits, not each text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,11 @@ class Architecture(Shape):
     thetas: tuple[float, ...] = ()  # base of each layer's RoPE; none with a position table
     pooling: str = "cls"  # what the head reads: the vector of the first token (``cls``), or the ``mean`` of all
     unbiased: frozenset[str] = frozenset()  # our names of the weights that have no bias
+
+    @property
+    def cls_only(self) -> bool:
+        """True if nothing but each text's first vector leaves the last layer."""
+        return self.pooling == "cls" and not self.by_token
 
     @property
     def head_size(self) -> int:
@@ -164,6 +171,8 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         known = ", ".join(name for layout in LAYOUTS for name in layout.families)
         raise CheckpointError(f"model_type is {shown(family)}, built directly are {known}: try fusedbert export --via optimum")
     _refuse_options(config, layout)
+    by_token = classifies_tokens(config)
+    layout = layout.of_tokens() if by_token else layout
     layout = _as_configured(config, layout) if layout.positions == "relative" else layout
     count = functools.partial(_count, config, layout)
     hidden_size, heads = count("hidden_size"), count("num_attention_heads")
@@ -205,6 +214,7 @@ def describe(config: Mapping[str, Any]) -> tuple[Architecture, Layout]:
         windows=rotary.windows if rotary else (),
         pooling=_pooling(config) if layout.rotary else "cls",
         unbiased=_unbiased(config, layout),
+        by_token=by_token,
     )
     return architecture, layout
 
@@ -217,6 +227,12 @@ def _activation(config: Mapping[str, Any], key: str, default: str) -> str:
         known = ", ".join(ACTIVATION_NAMES)
         raise CheckpointError(f"the activation is {shown(named)}, built directly are {known}: try --via optimum")
     return activation
+
+
+def classifies_tokens(config: Mapping[str, Any]) -> bool:
+    """Return whether the class of transformers that a config names is one ``ForTokenClassification``."""
+    names = config.get("architectures")
+    return isinstance(names, list) and any(isinstance(name, str) and name.endswith(TOKEN_CLASS) for name in names)
 
 
 def _head(config: Mapping[str, Any], layout: Layout) -> tuple[HeadStep, ...]:
@@ -374,6 +390,8 @@ def expected_labels(config: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
 def read_problem_type(config: Mapping[str, Any]) -> str:
     """Return the problem type, one of transformers' three; raise ``CheckpointError`` for others."""
     problem_type = config.get("problem_type") or "single_label_classification"  # as in transformers' pipeline
+    if classifies_tokens(config):  # whose pipeline does not ask
+        return "single_label_classification"
     if problem_type not in PROBLEM_TYPES:
         known = ", ".join(PROBLEM_TYPES)
         raise CheckpointError(f"config.json has problem_type = {shown(problem_type)}, expected one of {known}")

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+POOLER = r"^(\w+\.)?pooler\."  # BERT's dense layer for texts
 _BUFFERS = (r"embeddings\.position_ids$", r"embeddings\.token_type_ids$")
 
 
@@ -41,6 +42,11 @@ class Layout:
     # A key of the config to the parts that have a bias only if it is true.
     bias_options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = _BUFFERS  # patterns of tensors that a classifier does not use: buffers and heads of pre-training
+    token_head: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"classifier": "classifier"})  # of tokens
+
+    def of_tokens(self) -> Layout:
+        """Return the layout of the family's token classifier, which has no pooler; old checkpoints hold one."""
+        return dataclasses.replace(self, head=self.token_head, ignored=(*self.ignored, POOLER))
 
 
 _EMBEDDINGS = {
@@ -157,6 +163,7 @@ MODERNBERT = Layout(
     last={"output_norm": "final_norm"},
     joined={"query_key_value": ("query", "key", "value"), "intermediate_gate": ("intermediate", "gate")},
     head={"head_dense": "head.dense", "head_norm": "head.norm", "classifier": "classifier"},
+    token_head={"head_dense": "head.dense", "head_norm": "head.norm", "classifier": "classifier"},
     head_activation=None,
     defaults={
         **{name: value for name, value in _DEFAULTS.items() if name != "type_vocab_size"},

@@ -17,14 +17,13 @@ from fusedbert.engine.load.reranker import is_reranker
 from fusedbert.engine.load.unsupported import refuse
 
 from .architecture import IDENTITY, Architecture, HeadStep, describe, read_config
-from .layouts import Layout
+from .layouts import POOLER, Layout
 from .sentence_transformers import CONFIG, Dense, LayerNorm, Modules, read_modules
 from .weights import Weights
 
 LEAST = 3  # tokens of the shortest limit that is accepted
 MULTI_LABEL = "multi_label_classification"
 _ACTIVATIONS = {"identity": "torch.nn.modules.linear.Identity", "sigmoid": "torch.nn.modules.activation.Sigmoid"}
-_POOLER = r"^(\w+\.)?pooler\."  # BERT's dense layer for classifiers, which no module runs
 _AGAIN = "save the model again"
 
 
@@ -73,7 +72,7 @@ class Parts:
             else HeadStep(name=our_name(i, step), activation=None, eps=step.eps)
             for i, step in enumerate(modules.head[:-1])
         )
-        headless = dataclasses.replace(layout, head={}, ignored=(*layout.ignored, _POOLER))
+        headless = dataclasses.replace(layout, head={}, ignored=(*layout.ignored, POOLER))
         return dataclasses.replace(architecture, head=steps, pooling=modules.pooling), headless
 
     def weights(self, architecture: Architecture, layout: Layout) -> Weights:

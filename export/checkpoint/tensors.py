@@ -120,20 +120,27 @@ def match(
     unused = [name for name in tensors if name not in used and not any(re.search(each, name) for each in layout.ignored)]
     unused.sort(key=lambda name: not name.startswith(layout.prefix))
     if faults:
-        raise CheckpointError(mismatch(folder, a.family, list(dict.fromkeys(faults)), unused, headless=not layout.head))
+        kind = "encoder" if not layout.head else "token classifier" if a.by_token else "classifier"
+        raise CheckpointError(mismatch(folder, a.family, list(dict.fromkeys(faults)), unused, kind))
     return names, labels, tuple(unused)
 
 
-def mismatch(folder: Path, family: str, faults: Sequence[str], unused: Sequence[str], *, headless: bool = False) -> str:
-    """Return the message for tensors that do not fit a classifier, or an encoder if ``headless``; it lists five."""
+def mismatch(folder: Path, family: str, faults: Sequence[str], unused: Sequence[str], kind: str = "classifier") -> str:
+    """Return the message for tensors that do not fit a ``kind`` of model; it lists five."""
     more = f"; and {len(faults) - MOST_NAMES} more" if len(faults) > MOST_NAMES else ""
     unknown = f"; unknown {listed(unused)}" if unused else ""
     shown = "; ".join(faults[:MOST_NAMES])
-    trained = "" if headless else "was it fine-tuned for sequence classification, and "
+    trained = _TRAINED.get(kind, "")
     return (
-        f"{folder} does not hold a {family} {'encoder' if headless else 'classifier'} as its config.json says: "
+        f"{folder} does not hold a {family} {kind} as its config.json says: "
         f"{shown}{more}{unknown}; {trained}is config.json the one saved with it?"
     )
+
+
+_TRAINED = {
+    "classifier": "was it fine-tuned for sequence classification, and ",
+    "token classifier": "was it fine-tuned for token classification, and ",
+}
 
 
 def ignored(folder: Path, family: str, names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fusedbert.engine.errors import CheckpointError
 
 from . import IgnoredWarning
-from .architecture import Architecture
+from .architecture import Architecture, HeadStep
 from .layouts import Layout
 from .relative import BIAS, C2P, P2C
 from .tensors import headers, ignored, match, open_tensors, weight_files
@@ -80,6 +80,20 @@ class Embeddings:
     projection: Dense | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Head:
+    """A classifier on the encoder, with the steps before it; ``name`` is empty for the only one."""
+
+    name: str
+    steps: tuple[HeadStep, ...]
+    weights: Weights
+
+    @property
+    def classifier(self) -> Dense:
+        """The dense layer that gives the logits."""
+        return self.weights.dense("classifier")
+
+
 class Weights:
     """The tensors of a checkpoint under our names, read from disk at each access.
 
@@ -98,6 +112,11 @@ class Weights:
         self._names, self.labels, unused = match(self.tensors, architecture, layout, folder)
         if unused:
             warnings.warn(ignored(folder, architecture.family, unused), IgnoredWarning, stacklevel=2)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What reads the last layer."""
+        return (Head(name="", steps=self.architecture.head, weights=self),)
 
     def find(self, name: str) -> tuple[Path, str] | None:
         """Return the file and the name there of one of our names; None for a bias that the model has not."""

@@ -129,8 +129,13 @@ def _run(model: Model, file: str, texts: Sequence[Text], progress: Progress) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of texts that are cut, as `fusedbert score` cuts them
         for start in range(0, len(texts), CHUNK):
-            parts.append(model.logits(texts[start : start + CHUNK]))
+            chunk = texts[start : start + CHUNK]
+            parts.append(_token_logits(model, chunk) if model.source.manifest.by_token else model.logits(chunk))
             if time.monotonic() - reported > _SECONDS:
-                progress(f"evaluating {file}: {start + len(parts[-1])} of {len(texts)} texts")
+                progress(f"evaluating {file}: {start + len(chunk)} of {len(texts)} texts")
                 reported = time.monotonic()
     return np.concatenate(parts)
+
+
+def _token_logits(model: Model, texts: Sequence[Text]) -> Floats:
+    return np.concatenate(model.token_logits(texts, model.tokenize(texts).rows))

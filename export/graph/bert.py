@@ -16,15 +16,15 @@ from __future__ import annotations
 import dataclasses
 
 from ..checkpoint.architecture import Architecture
-from ..checkpoint.weights import Embeddings, Weights
+from ..checkpoint.weights import Embeddings, Head, Weights
 from .biases import fold_biases
 from .builder import Graph
 from .int8.weights import QuantizedWeights
-from .lowering import Lowering
+from .lowering import Logits, Lowering
 
 
 def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[Lowering]) -> Graph:
-    """Build the graph of a classifier, whose output is ``logits`` ``[batch, labels]``; weights are read layer by layer."""
+    """Build the graph of a classifier, whose output is ``logits``, see ``Lowering.output``; weights are read layer by layer."""
     graph = Graph(shared=a.groups > 0)
     low = lowering(graph, a)
     low.inputs()
@@ -35,7 +35,7 @@ def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[L
         layer = weights.layer(i)
         layer = fold_biases(layer, keys_biased=a.keys_biased) if low.folds_biases and isinstance(weights, Weights) else layer
         last = i == a.layers - 1
-        cls_only = last and a.pooling == "cls"
+        cls_only = last and a.cls_only
         with graph.scope(f"layer.{i}"):
             with graph.scope("attention"):
                 # softmax(q k^T / sqrt(d)) v for each head, side by side
@@ -50,14 +50,21 @@ def build(a: Architecture, weights: Weights | QuantizedWeights, lowering: type[L
                 # inner: [rows, intermediate]
                 x, normed = low.dense_add_norm("output", inner, layer.output, x, layer.output_norm, final=last)
     with graph.scope("head"):
-        pooled = normed if a.pooling == "cls" else low.mean_rows(normed)  # [batch, hidden]
-        for step in a.head:
-            if step.activation is None:
-                pooled = low.norm_rows(step.name, pooled, weights.norm(step.name), a.norm_eps if step.eps is None else step.eps)
-            else:
-                pooled = low.dense_activation(short_name(step.name), pooled, weights.dense(step.name), step.activation)
-        low.classify(pooled, weights.dense("classifier"))  # [batch, labels]
+        pooled = low.token_rows(normed) if a.by_token else normed if a.cls_only else low.mean_rows(normed)  # [rows, hidden]
+    low.output([classify(graph, a, low, head, pooled) for head in weights.heads])
     return graph
+
+
+def classify(graph: Graph, a: Architecture, low: Lowering, head: Head, pooled: str) -> Logits:
+    """Add a head, which reads ``[rows, hidden]``."""
+    with graph.scope("head", *([head.name] if head.name else [])):
+        for step in head.steps:
+            if step.activation is None:
+                norm, eps = head.weights.norm(step.name), a.norm_eps if step.eps is None else step.eps
+                pooled = low.norm_rows(step.name, pooled, norm, eps)
+            else:
+                pooled = low.dense_activation(short_name(step.name), pooled, head.weights.dense(step.name), step.activation)
+        return low.classify(pooled, head.classifier)  # [rows, labels]
 
 
 def short_name(name: str) -> str:

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 from fusedbert.engine.artifact import PADDED
 
 from ..checkpoint.architecture import IDENTITY, Architecture
 from ..checkpoint.weights import Dense, Embeddings, Layer, Norm
 from .builder import IR_VERSION, Graph
+
+
+class Logits(NamedTuple):
+    """The logits of a head, and their number."""
+
+    value: str
+    labels: int
 
 
 class Lowering(abc.ABC):
@@ -84,8 +91,25 @@ class Lowering(abc.ABC):
         """Normalize ``[batch, width]`` in the head."""
 
     @abc.abstractmethod
-    def classify(self, pooled: str, weights: Dense) -> None:
-        """Compute the logits in float32, the graph's output."""
+    def token_rows(self, x: str) -> str:
+        """Take the vector of each token: ``[tokens, hidden]``, or one more axis if a product takes it."""
+
+    @abc.abstractmethod
+    def classify(self, pooled: str, weights: Dense) -> Logits:
+        """Compute the logits of a head in float32."""
+
+    def output(self, heads: Sequence[Logits]) -> None:
+        """Declare ``logits``, those of all heads side by side: ``[batch, labels]``, or by token ``[batch, seq, labels]``."""
+        g, labels = self.graph, sum(head.labels for head in heads)
+        together = heads[0].value if len(heads) == 1 else g.op("Concat", *(head.value for head in heads), axis=-1)
+        axes = self.token_axes if self.architecture.by_token else ["batch"]
+        g.output("logits", self.by_place_of_token(together, labels), "float32", [*axes, labels])
+
+    token_axes: ClassVar[Sequence[str]] = ("batch", "sequence")
+
+    def by_place_of_token(self, logits: str, labels: int) -> str:
+        """Lay out the logits of tokens as the output; those of texts are."""
+        return logits
 
 
 def count_positions(g: Graph, ids: str, padding_id: int, dtype: str) -> str:

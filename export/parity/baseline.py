@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fusedbert.engine.text.outputs import Function, apply, stated_function
 from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint import Checkpoint
-from ..checkpoint.architecture import Architecture, Shape, read_labels, read_problem_type
+from ..checkpoint.architecture import Architecture, Shape, classifies_tokens, read_labels, read_problem_type
 from ..checkpoint.modules import Parts, read_parts
 from ..checkpoint.weights import Weights
 from ..tokenizer import Tokenization
@@ -41,7 +42,8 @@ class Outputs:
     def read(cls, config: Mapping[str, Any], count: int) -> Outputs:
         """Read the config of a classifier with ``count`` logits; raise ``CheckpointError`` if it is not valid."""
         labels, problem_type = read_labels(config, count), read_problem_type(config)
-        function = stated_function(config, problem_type, len(labels), CheckpointError)
+        texts = not classifies_tokens(config)
+        function = stated_function(config, problem_type, len(labels), CheckpointError) if texts else None
         return cls(labels=labels, problem_type=problem_type, function_to_apply=function)
 
     @property
@@ -132,12 +134,13 @@ def run_reference(
     """
     tokens = Tokenization(parts.folder, shape, limit=parts.limit, lower_case=parts.lower_case)
     both = functools.partial(check_set, shape, tokens, rounded=rounded, by_order=outputs.by_order)
-    split_kinds = rounded and shape.token_types > 1 and not outputs.by_order
-    checks, other = both(pairs=None if shape.token_types > 1 else bool(pairs)), None
+    pairs = False if shape.by_token else pairs
+    split_kinds = rounded and shape.token_types > 1 and not outputs.by_order and not shape.by_token
+    checks, other = both(pairs=None if shape.token_types > 1 and not shape.by_token else bool(pairs)), None
     progress(f"computing the reference: {shape.layers} layers in float64, {len(checks.texts)} texts")
     shown = tuple(filter(tokens.accepts, GOLDEN))
     logits = model([*checks.texts, *tokens.encode_all(shown)])
-    split = len(checks.texts)
+    split = checks.starts[-1]
     reference, last = logits[:split], logits[split:]
     if split_kinds:
         kinds = {kind: _pick(checks, reference, both(pairs=kind)) for kind in (False, True)}
@@ -162,8 +165,15 @@ def run_reference(
         reference=reference,
         other=other,
         more=len(more),
-        golden=tuple(Golden(text=text, logits=tuple(row)) for text, row in zip(shown, rows, strict=True)),
+        golden=_golden(shown, rows, [len(row.ids) for row in tokens.encode_all(shown)] if shape.by_token else [1] * len(shown)),
     )
+
+
+def _golden(texts: Sequence[str], rows: Sequence[Sequence[float]], counts: Sequence[int]) -> tuple[Golden, ...]:
+    """Give each text its ``counts`` of rows of logits, one behind the other."""
+    left = iter(rows)
+    parts = ([value for row in itertools.islice(left, count) for value in row] for count in counts)
+    return tuple(Golden(text=text, logits=tuple(part)) for text, part in zip(texts, parts, strict=True))
 
 
 def _pick(checks: CheckSet, reference: Float64, part: CheckSet) -> tuple[CheckSet, Float64]:

@@ -97,7 +97,7 @@ def run_graph(
     padding_id: int,
     arrange: Callable[[Sequence[Row], int], Mapping[str, NDArray[Any]]] = pad,
 ) -> list[tuple[int, NDArray[np.float32]]]:
-    """Run every batch, laid out by ``arrange``; return the row of each text with its logits ``[labels]``."""
+    """Run every batch, laid out by ``arrange``; return the row of each text, or token, with its logits ``[labels]``."""
     results = []
     for batch in checks.batches:
         arrays = arrange([checks.texts[row] for row in batch], padding_id)
@@ -106,8 +106,21 @@ def run_graph(
         except Exception as error:  # see open_session
             shape = "x".join(map(str, arrays["input_ids"].shape))
             raise ExportError(f"the graph failed on a batch of {shape} tokens: {' '.join(str(error).split())}") from None
-        results += list(zip(batch, logits, strict=True))
+        results += by_row(checks, batch, logits)
     return results
+
+
+def by_row(checks: CheckSet, batch: Sequence[int], logits: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
+    """Return the row of each logit of a batch; those of tokens are ``[batch, tokens, labels]``, or packed."""
+    if not checks.by_token:
+        return list(zip(batch, logits, strict=True))
+    lengths = [len(checks.texts[row].ids) for row in batch]
+    if logits.ndim == 3:
+        parts = [text[:length] for text, length in zip(logits, lengths, strict=True)]
+    else:
+        parts = np.split(logits[: sum(lengths)], np.cumsum(lengths)[:-1])
+    starts = [checks.starts[row] for row in batch]
+    return [(start + i, each) for start, part in zip(starts, parts, strict=True) for i, each in enumerate(part)]
 
 
 def check_parity(path: Path, precision: str, baseline: Baseline, progress: Progress) -> Parity:
@@ -152,7 +165,7 @@ def compare(
     """
     rows = np.asarray([row for row, _ in results])
     logits, expected = np.stack([each for _, each in results]).astype(np.float64), reference[rows]
-    texts = np.unique(rows)
+    texts, place = np.unique(rows, return_inverse=True)
     parity = Parity(
         reference=REFERENCE, texts=len(texts), max_abs_logit=float(np.abs(logits - expected).max()), label_agreement=1.0
     )
@@ -164,11 +177,13 @@ def compare(
     if problem_type != "regression":
         function = Function.choose(None, problem_type, reference.shape[1])
         moved = np.abs(apply(function, logits) - apply(function, expected))  # [runs, labels]
-        kept = same_labels(logits, expected, function) | undecided(expected, function)
+        worst, kept = np.zeros(len(texts)), np.ones(len(texts), np.bool_)  # of all runs
+        np.maximum.at(worst, place, moved.mean(axis=1))
+        np.logical_and.at(kept, place, same_labels(logits, expected, function) | undecided(expected, function))
         parity = dataclasses.replace(
             parity,
-            label_agreement=float(np.mean([kept[rows == text].all() for text in texts])),
-            mean_abs_probability=float(np.mean([moved[rows == text].mean(axis=1).max() for text in texts])),
+            label_agreement=float(kept.mean()),
+            mean_abs_probability=float(worst.mean()),
             max_abs_probability=float(moved.max()),
         )
     return _rounded(parity)

@@ -68,7 +68,7 @@ def choose_bf16_layers(baseline: DirectBaseline, params: tuple[LayerParams, ...]
 def _own_texts(baseline: DirectBaseline) -> tuple[CheckSet, Any]:
     """Return the texts of ``--calibrate``, with the logits of the fp32 graph."""
     texts = baseline.tokens.encode_all([text.plain() for text in baseline.calibration])
-    checks = by_length(CheckSet(tuple(texts), ()))
+    checks = by_length(CheckSet(tuple(texts), (), baseline.architecture.by_token))
     results = run_graph(
         open_scratch(baseline.architecture, baseline.weights, CpuFp32), checks, baseline.architecture.padding_id
     )

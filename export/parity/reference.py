@@ -41,7 +41,7 @@ from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint.architecture import IDENTITY, Architecture, HeadStep
 from ..checkpoint.relative import Relative
-from ..checkpoint.weights import Dense, Embeddings, Layer, Norm, Weights
+from ..checkpoint.weights import Dense, Embeddings, Head, Layer, Norm, Weights
 
 try:
     from scipy.special import erf
@@ -74,7 +74,7 @@ def forward(
     trace: Trace | None = None,
     dtype: type[np.floating] = np.float64,
 ) -> Float64:
-    """Compute the logits ``[texts, labels]`` and fill ``trace``; float32 shows the model's rounding."""
+    """Compute the logits ``[texts, labels]``, or of all tokens, and fill ``trace``; float32 shows the model's rounding."""
     trace = trace or Trace()
     ends = np.cumsum([len(text.ids) for text in texts])
     spans = [slice(end - len(text.ids), end) for end, text in zip(ends, texts, strict=True)]
@@ -87,13 +87,19 @@ def forward(
         x, normed = add_norm(a, x, attention(a, layer, i, normed, spans, trace), layer.attention_norm, trace)
         inner = feed_forward(a, layer, normed, trace)  # [all tokens, intermediate]
         x, normed = add_norm(a, x, trace.observe(dense(inner, layer.output)), layer.output_norm, trace)
-    pooled = pool(a, normed, spans)  # [texts, hidden]
-    for step in a.head:
-        pooled = head_step(a, weights, step, pooled, trace)
-    classifier = weights.dense("classifier")
-    terms = np.asarray((np.abs(pooled) @ np.abs(classifier.weight.astype(dtype))).max(axis=0))  # [labels]
-    trace.terms = terms if trace.terms is None else np.maximum(trace.terms, terms)  # of all runs
-    return dense(pooled, classifier)
+    pooled = normed if a.by_token else pool(a, normed, spans)  # [rows, hidden]; a row is a token, or a text
+    logits, terms = zip(*(classify(a, head, pooled, trace) for head in weights.heads), strict=True)
+    largest = np.concatenate(terms)  # [labels]
+    trace.terms = largest if trace.terms is None else np.maximum(trace.terms, largest)  # of all runs
+    return np.concatenate(logits, axis=1)
+
+
+def classify(a: Architecture, head: Head, x: Float64, trace: Trace) -> tuple[Float64, Float64]:
+    """Return a head's logits ``[rows, labels]``, and each one's largest sum of products without signs, ``[labels]``."""
+    for step in head.steps:
+        x = head_step(a, head.weights, step, x, trace)
+    classifier = head.classifier
+    return dense(x, classifier), np.asarray((np.abs(x) @ np.abs(classifier.weight.astype(x.dtype))).max(axis=0))
 
 
 def add_norm(a: Architecture, x: Float64, added: Float64, norm: Norm, trace: Trace) -> tuple[Float64, Float64]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,12 +97,18 @@ class CheckSet:
 
     texts: tuple[Row, ...]
     batches: tuple[tuple[int, ...], ...]
+    by_token: bool = False  # each token has logits, not each text
+
+    @functools.cached_property
+    def starts(self) -> list[int]:
+        """The row of each text's first logits, and the number of rows."""
+        return [0, *itertools.accumulate(len(text.ids) if self.by_token else 1 for text in self.texts)]
 
     def extended(self, more: Sequence[Row]) -> CheckSet:
         """Return a set with ``more`` texts after these, the shortest first, in batches of 16."""
         texts = (*self.texts, *sorted(more, key=lambda text: len(text.ids)))
         batches = (tuple(range(i, min(i + 16, len(texts)))) for i in range(len(self.texts), len(texts), 16))
-        return CheckSet(texts, (*self.batches, *batches))
+        return dataclasses.replace(self, texts=texts, batches=(*self.batches, *batches))
 
 
 def check_set(
@@ -123,7 +131,7 @@ def check_set(
     as_many_as_heads = tuple(short[: len(short) * 3 // 4][i % (len(short) * 3 // 4)] for i in range(a.heads))
     single = [(row,) for row in (*made, short[1], short[-1])]
     batches = [tuple(short[i::3]) for i in range(3)] + [as_many_as_heads, (made[-1], made[0]), tuple(made[:-1]), *single]
-    checks = CheckSet(tuple(texts), tuple(batches))
+    checks = CheckSet(tuple(texts), tuple(batches), a.by_token)
     if rounded:
         single_texts = () if pairs else ROUNDING_TEXTS
         asked = ROUNDING_PAIRS if by_order else ()

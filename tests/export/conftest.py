@@ -162,13 +162,22 @@ def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     """Return a function that writes a tiny random checkpoint: family, then config values, then its folder."""
 
-    def make(family: str = "bert", *, dtype: str = "float32", spread: float = 0.3, seed: int = 0, **config: Any) -> Path:
+    def make(
+        family: str = "bert",
+        *,
+        dtype: str = "float32",
+        spread: float = 0.3,
+        seed: int = 0,
+        tokens: bool = False,  # make a token classifier
+        **config: Any,
+    ) -> Path:
         import torch
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
         torch.manual_seed(seed)
         settings = AutoConfig.for_model(family, **{**FAMILIES[family], **config})
-        model = AutoModelForSequenceClassification.from_config(settings).eval()
+        kind = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
+        model = kind.from_config(settings).eval()
         with torch.no_grad():
             for parameter in model.parameters():  # biases and norms too: zeros and ones would hide a swapped tensor
                 parameter.add_(torch.randn_like(parameter) * spread * (1.0 if parameter.ndim == 1 else 0.3))
@@ -187,11 +196,10 @@ def judge() -> Callable[..., np.ndarray]:
     @functools.lru_cache(maxsize=1)
     def load(folder: Path) -> Any:
         import torch
-        from transformers import AutoModelForSequenceClassification
+        import transformers
 
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
+        (kind,) = read_config(folder)["architectures"]
+        return getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
     def logits(folder: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
         import torch
@@ -218,6 +226,9 @@ def assert_logits(judge: Callable[..., np.ndarray]) -> Callable[[Path, Path], No
         for batch in checks.batches:
             arrays = pad([checks.texts[row] for row in batch], architecture.padding_id)
             found = session.run(["logits"], {name: array for name, array in arrays.items() if name in names})[0]
-            np.testing.assert_allclose(found, judge(checkpoint, arrays), atol=1e-4, rtol=0)
+            expected = judge(checkpoint, arrays)
+            if found.ndim == 3:  # of tokens, where padding has any
+                found, expected = (each[arrays["attention_mask"] == 1] for each in (found, expected))
+            np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
     return compare

@@ -11,7 +11,7 @@ import ctypes
 import math
 import mmap
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,14 +56,16 @@ class Staging:
 class IoBuffers:
     """Inputs and logits of one batch shape at fixed addresses, as a CUDA graph needs them; ``batch``: any of the shape."""
 
-    def __init__(self, runtime: Any, session: Session, batch: Batch, *, labels: int, device: str, index: int, pin: Pin) -> None:
+    def __init__(
+        self, runtime: Any, session: Session, batch: Batch, *, shape: Sequence[int], device: str, index: int, pin: Pin
+    ) -> None:
         make = runtime.OrtValue.ortvalue_from_shape_and_type
         shapes = {name: batch.arrays[name].shape for name in session.inputs}
         self._raw = session.raw
         self._runtime = runtime
         self._staging = Staging({name: (shapes[name], dtype) for name, dtype in session.inputs.items()}, pin=pin)
         self._block = make([self._staging.block.size], np.uint8, device, index)
-        self._logits = make([batch.bucket.texts, labels], np.float32, device, index)
+        self._logits = make(list(shape), np.float32, device, index)
         self._binding = session.raw.io_binding()
         for name, dtype in session.inputs.items():
             address = self._block.data_ptr() + self._staging.offsets[name]
@@ -71,7 +73,7 @@ class IoBuffers:
         self._binding.bind_ortvalue_output("logits", self._logits)
 
     def run(self, arrays: Mapping[str, NDArray[np.int32]], *, graph: int | None) -> NDArray[np.float32]:
-        """Run a batch, with the CUDA graph of this number or without one; return the logits ``[texts, labels]``."""
+        """Run a batch, with the CUDA graph of this number or without one; return the logits."""
         self._staging.fill(arrays)
         self._block.update_inplace(self._staging.block)
         options = self._runtime.RunOptions()

@@ -87,13 +87,14 @@ class GraphCache:
         *,
         labels: int,
         graphs: bool,  # whether to capture CUDA graphs
+        by_token: bool = False,  # whether each token has logits, not each text
         device: str = "cuda",  # or cpu, to test without a GPU
         index: int = 0,  # of the device
         pin: Pin | None = None,
     ) -> None:
         self.session = session
         self._runtime = runtime
-        self._labels = labels
+        self._labels, self._by_token = labels, by_token
         self._device, self._index = device, index
         self._pin = pin or functools.partial(pin_memory, index=index)
         self._graphs = graphs
@@ -118,7 +119,7 @@ class GraphCache:
         return len(self._buffers)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute the logits of a batch, ``[batch.texts, labels]``.
+        """Compute the logits of a batch, ``[batch.texts, labels]``, or those of all its tokens.
 
         Raises:
             InferenceError: The graph failed.
@@ -140,7 +141,7 @@ class GraphCache:
                 logits = self._captured_or_plain(batch, slot)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             raise self._failure(batch, error) from error
-        return logits[: batch.texts]
+        return batch.own_tokens(logits) if self._by_token else logits[: batch.texts]
 
     def _failure(self, batch: Batch, error: Exception) -> InferenceError:
         cause = diagnose(str(error))
@@ -211,6 +212,6 @@ class GraphCache:
         return sum(owner == slot and bucket.texts > 1 for owner, bucket in self._captured) >= MAX_GRAPHS
 
     def _make(self, batch: Batch) -> IoBuffers:
-        return IoBuffers(
-            self._runtime, self.session, batch, labels=self._labels, device=self._device, index=self._index, pin=self._pin
-        )
+        rows = batch.places if self._by_token else (batch.bucket.texts,)
+        shape, device, index = (*rows, self._labels), self._device, self._index
+        return IoBuffers(self._runtime, self.session, batch, shape=shape, device=device, index=index, pin=self._pin)

@@ -10,7 +10,7 @@ It is as fast or a little slower, and our kernels do not apply.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
 from ..blocks import LONG, MASKED, LongBlocks, WindowBlocksOrWhole, concat, number
 from ..builder import Graph
-from ..lowering import Lowering, activate, count_positions
+from ..lowering import Logits, Lowering, activate, count_positions
 from ..positions import RelativeScores
 from ..rotary import rope_tables
 
@@ -266,9 +266,18 @@ class CpuFp32(Lowering):
         """``Gemm``, and the activation in standard operators."""
         return activate(self.graph, self.dense(name, x, weights), kind, opset=self.opset)
 
-    def classify(self, pooled: str, weights: Dense) -> None:
-        """``logits`` ``[batch, labels]``."""
-        self.graph.output("logits", self.dense("classifier", pooled, weights), "float32", ["batch", len(weights.bias)])
+    def token_rows(self, x: str) -> str:
+        """As ``Gemm`` takes them."""
+        return x
+
+    def classify(self, pooled: str, weights: Dense) -> Logits:
+        """``Gemm``."""
+        return Logits(self.dense("classifier", pooled, weights), len(weights.bias))
+
+    def by_place_of_token(self, logits: str, labels: int) -> str:
+        """``[tokens, labels]`` to ``[batch, seq, labels]``."""
+        g = self.graph
+        return g.op("Reshape", logits, concat(g, self.batch, self.length, labels)) if self.architecture.by_token else logits
 
 
 class CpuPlain(CpuFp32):
@@ -381,9 +390,9 @@ class CpuAttentions(CpuFp32):
         rows = g.op("Reshape", context, g.constant([-1, a.hidden_size], "int64"))  # [tokens, hidden]
         return self.cls_rows(rows) if cls_only else rows
 
-    def classify(self, pooled: str, weights: Dense) -> None:
+    def output(self, heads: Sequence[Logits]) -> None:
         """``logits``, and the other outputs, stacked by layer."""
-        super().classify(pooled, weights)
+        super().output(heads)
         a = self.architecture
         for name, values in self._shown.items():
             shape = (a.heads, "sequence", "sequence") if name == "attentions" else ("sequence", a.hidden_size)

@@ -175,6 +175,10 @@ class CpuOperators(CpuFp32):
         """``[batch, seq, hidden]`` to ``[batch, hidden]``."""
         return self.graph.op("Gather", x, self.graph.constant(0, "int64"), axis=1)
 
+    def token_rows(self, x: str) -> str:
+        """``[batch, seq, hidden]`` to ``[tokens, hidden]``, as the ``Gemm`` of a head takes it."""
+        return super()._flat(x, self.architecture.hidden_size)
+
     def _flat(self, x: str, width: int) -> str:
         """Keep ``[batch, seq, hidden]``, which our products take, unlike ``Gemm``."""
         return x

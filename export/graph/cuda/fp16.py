@@ -18,7 +18,7 @@ from ...checkpoint.architecture import Architecture
 from ...checkpoint.weights import Dense, Embeddings, Layer, Norm
 from ..blocks import WindowBlocks, number
 from ..builder import MICROSOFT
-from ..lowering import count_positions
+from ..lowering import Logits, count_positions
 from ..positions import RelativeScores
 from .rotary import MASKED, Blocks, RotaryFp16
 
@@ -224,10 +224,13 @@ class CudaFp16(RotaryFp16):
         y = g.op("SkipLayerNormalization", *operands, domain=MICROSOFT, epsilon=eps)
         return y, y
 
-    def classify(self, pooled: str, weights: Dense) -> None:
-        """``logits`` ``[batch, labels]``, in float32."""
+    def token_rows(self, x: str) -> str:
+        """``[batch, seq, hidden]``, which ``MatMul`` takes."""
+        return x
+
+    def classify(self, pooled: str, weights: Dense) -> Logits:
+        """``MatMul`` in float32."""
         g = self.graph
         wide = g.cast(pooled, "float32")
         product = g.op("MatMul", wide, g.weight("classifier.weight", weights.weight))
-        logits = g.op("Add", product, g.weight("classifier.bias", weights.bias))
-        g.output("logits", logits, "float32", ["batch", len(weights.bias)])
+        return Logits(g.op("Add", product, g.weight("classifier.bias", weights.bias)), len(weights.bias))

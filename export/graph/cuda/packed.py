@@ -11,6 +11,7 @@ The host computes the inputs (``fusedbert.engine.run.batches``), all int32:
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +35,7 @@ class CudaFp16Packed(CudaFp16):
 
     file: ClassVar[str] = "onnx/model_fp16_packed.onnx"
     layout: ClassVar[str] = PACKED
+    token_axes: ClassVar[Sequence[str]] = ("tokens",)
     attention_ops: ClassVar[tuple[str, ...]] = (f"{MICROSOFT}:PackedMultiHeadAttention", f"{MICROSOFT}:MultiHeadAttention")
 
     @classmethod

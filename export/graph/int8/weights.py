@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoint.weights import Array, Dense, Embeddings, Layer, Norm, Weights
+from ...checkpoint.weights import Array, Dense, Embeddings, Head, Layer, Norm, Weights
 from ..biases import fold_biases
 
 ALPHAS = (0.7, 0.8, 0.9, 1.0)  # migration strengths of SmoothQuant that are tried
@@ -293,13 +293,10 @@ class QuantizedWeights:
             output=dataclasses.replace(output, following=following),
         )
 
-    def dense(self, name: str) -> Dense:
-        """Return a layer of the head, which stays in float32."""
-        return self.weights.dense(name)
-
-    def norm(self, name: str) -> Norm:
-        """Return a normalization of the head."""
-        return self.weights.norm(name)
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads, which stay in float32."""
+        return self.weights.heads
 
 
 def _fold(norm: Norm, p: SmoothedParams) -> Norm:

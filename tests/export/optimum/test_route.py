@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from fusedbert.engine import Classifier
 from fusedbert.engine.artifact import limits, read_manifest, sha256_of
 from fusedbert.engine.artifact.verify import FileCheck
-from fusedbert.engine.errors import CheckpointError, ExportError
+from fusedbert.engine.errors import CheckpointError, ExportError, OptionError
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint import IgnoredWarning, LeftOutWarning
 
@@ -280,3 +280,10 @@ def test_export_via_optimum_works_on_the_command_line(exported, tmp_path: Path) 
     lines = done.stderr.splitlines()
     assert "warning: onnx/model.onnx: ONNX Runtime's optimizer fused no attention (mpnet)" in lines
     assert all(line.startswith(("[", "warning: onnx/")) for line in lines), done.stderr
+
+
+def test_a_token_classifier_is_refused(copy: Path, tmp_path: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"architectures": ["RemBertForTokenClassification"]}))
+    with pytest.raises(OptionError, match="via='optimum' is for classifiers of texts, and this checkpoint classifies tokens"):
+        export_checkpoint(copy, tmp_path / "artifact", via="optimum")
