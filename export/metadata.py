@@ -161,14 +161,14 @@ def _with_optimum(manifest: Manifest) -> str:
     own = sorted({op.split(":")[0] for op in graph.nodes if ":" in op})
     kind = f"has ONNX Runtime's own operators ({', '.join(own)})" if own else f"is standard ONNX (opset {graph.opset})"
     runtime = manifest.requires[graph.file]["onnxruntime"]
-    kind = "ORTModelForTokenClassification" if manifest.by_token else "ORTModelForSequenceClassification"
+    loader = "ORTModelForTokenClassification" if manifest.by_token else "ORTModelForSequenceClassification"
     return f"""
 The fp32 graph for the CPU {kind} and loads with optimum too, from ONNX Runtime {runtime} on:
 
 ```python
-from optimum.onnxruntime import {kind}
+from optimum.onnxruntime import {loader}
 
-model = {kind}.from_pretrained("path/to/this/folder", subfolder="onnx", file_name="model.onnx")
+model = {loader}.from_pretrained("path/to/this/folder", subfolder="onnx", file_name="model.onnx")
 ```
 """
 

@@ -115,7 +115,7 @@ class Weights:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """What reads the last layer."""
+        """Classifiers that read the last layer."""
         return (Head(name="", steps=self.architecture.head, weights=self),)
 
     def find(self, name: str) -> tuple[Path, str] | None:

@@ -91,7 +91,7 @@ def test_an_artifact_link_outside_the_folder_is_refused(artifact: Path, tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "upgrade"),
+        ({"format": 3}, "upgrade"),
         ({"format": "1"}, "format"),
         ({"labels": []}, "labels"),
         ({"max_length": "long"}, "max_length"),

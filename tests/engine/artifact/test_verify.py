@@ -122,7 +122,7 @@ def test_a_damaged_hash_key_is_detected(artifact: Path) -> None:
 def test_a_newer_format_says_so(artifact: Path) -> None:
     content = (artifact / MANIFEST).read_text().replace('"format": 1', '"format": 7')
     (artifact / MANIFEST).write_text(content)
-    with pytest.raises(ArtifactError, match="has format 7, this version reads up to 1: upgrade fusedbert"):
+    with pytest.raises(ArtifactError, match="has format 7, this version reads up to 2: upgrade fusedbert"):
         Classifier.from_pretrained(artifact)
 
 
