@@ -25,6 +25,7 @@ from .encode import LONG, encode_each, encode_texts
 from .inputs import AS_LOADED, Cut, Side, Text, Truncation
 
 if TYPE_CHECKING:
+    from .pairs import PairTokenizer
     from .prefix import Shortener
 
 
@@ -148,6 +149,17 @@ class TextTokenizer:
 
         return Shortener(self.raw)
 
+    @property
+    def pairs(self) -> PairTokenizer:
+        """Makes rows of pairs that share texts."""
+        return (self.loaded or self)._pairs
+
+    @functools.cached_property
+    def _pairs(self) -> PairTokenizer:
+        from .pairs import PairTokenizer
+
+        return PairTokenizer()
+
     @functools.cached_property
     def _other_raw(self) -> Tokenizer:
         """The same tokenizer with special tokens in texts as text, if this one reads them as tokens, or the reverse."""
@@ -163,6 +175,11 @@ class TextTokenizer:
             TextTooLongError: A text has more tokens than ``max_length``, and ``truncate`` is false or ``strategy`` cannot cut
                 enough of it.
         """
+        rows = self.pairs.rows(self, texts, truncate=truncate) if texts and texts[0].pair is not None else None
+        return self.encode_whole(texts, truncate=truncate) if rows is None else rows
+
+    def encode_whole(self, texts: Sequence[Text], *, truncate: bool = True) -> list[Row]:
+        """Tokenize as ``encode``, each pair as a whole."""
         shorts = [self._short(text) for text in texts]
         plain = [short.plain() for short, _ in shorts]
         try:
@@ -189,13 +206,16 @@ class TextTokenizer:
         ids, types = encoding.ids, encoding.type_ids
         if len(ids) <= self.max_length and not shortened:
             return self.row(ids, types, text)
+        self.check_cut(text, f"more than {self.max_length}" if shortened else len(ids), truncate=truncate)
+        kept = self._kept(encoding.sequence_ids, text)
+        return self.row([ids[i] for i in kept], [types[i] for i in kept], text, truncated=True)
+
+    def check_cut(self, text: Text, count: int | str, *, truncate: bool) -> None:
+        """Raise ``TextTooLongError`` for a text of ``count`` tokens that may not be cut."""
         if not truncate:
-            count = f"more than {self.max_length}" if shortened else str(len(ids))
             raise TextTooLongError(
                 f"text {text.index} has {count} tokens, max_length is {self.max_length}: shorten it, or allow truncation"
             )
-        kept = self._kept(encoding.sequence_ids, text)
-        return self.row([ids[i] for i in kept], [types[i] for i in kept], text, truncated=True)
 
     def row(self, ids: list[int], types: list[int], text: Text, *, truncated: bool = False) -> Row:
         """Return the row of a text's ids and segments.
@@ -218,16 +238,22 @@ class TextTokenizer:
     def _kept(self, owners: list[int | None], text: Text) -> list[int]:
         """Return the positions of the special tokens and of each text's tokens that fit."""
         first, second = ([i for i, owner in enumerate(owners) if owner == segment] for segment in (0, 1))
-        room = self.max_length - (len(owners) - len(first) - len(second))
-        if room < 0:
-            raise InputError(f"text {text.index} is a pair, and max_length {self.max_length} has no room for its separators")
         dropped: set[int] = set()
-        for part, count in zip((first, second), self._share(len(first), len(second), room, text), strict=True):
+        specials = len(owners) - len(first) - len(second)
+        for part, count in zip((first, second), self.share(len(first), len(second), specials, text), strict=True):
             dropped.update(part[: len(part) - count] if self.cut_left else part[count:])
         return [i for i in range(len(owners)) if i not in dropped]
 
-    def _share(self, first: int, second: int, room: int, text: Text) -> tuple[int, int]:
-        """Return how many tokens are kept of a text's ``first`` and of its pair's ``second``."""
+    def share(self, first: int, second: int, specials: int, text: Text) -> tuple[int, int]:
+        """Return how many tokens are kept of a text's ``first`` and of its pair's ``second``, next to the special ones.
+
+        Raises:
+            InputError: The special ones leave no room.
+            TextTooLongError: As ``encode``.
+        """
+        room = self.max_length - specials
+        if room < 0:
+            raise InputError(f"text {text.index} is a pair, and max_length {self.max_length} has no room for its separators")
         if self.strategy is Truncation.LONGEST_FIRST:
             return share_room(first, second, room)
         only_first = self.strategy is Truncation.ONLY_FIRST
