@@ -19,6 +19,7 @@ from ..text.inputs import Item, LongText, Text, Window, check_items, check_singl
 from ..text.outputs import CallOptions, Floats, Scored, apply, distinct, passing
 from ..text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
 from ..text.windows import WindowScore
+from .rank import Pair, PairArguments, Ranked, predict_pairs, rank
 
 if TYPE_CHECKING:
     from ..explain import Attentions
@@ -270,6 +271,36 @@ class Classifier:
             thresholds = parse_thresholds(threshold, names, self.problem_type, manifest.thresholds)
             return [[names[i] for i in np.flatnonzero(row)] for row in passing(self.decision_function(texts), thresholds)]
         return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        *,
+        label: str | int | None = None,
+        **arguments: Unpack[PairArguments],
+    ) -> list[Ranked]:
+        """Rank documents for a query, with the result of ``CrossEncoder.rank``: the best first, equal ones in their order.
+
+        The score is that of a model's only label, or the probability of the second of two, else of ``label``.
+
+        Raises:
+            OptionError: The model has more labels, or a keyword of ``CrossEncoder`` is not taken; the message has the way out.
+
+        Example:
+            >>> [each["corpus_id"] for each in clf.rank("Was it good?", ["A waste of time.", "I loved it."])]
+            [1, 0]
+        """
+        return rank(self.model, query, documents, top_k, return_documents, label, arguments)
+
+    def predict_pairs(self, pairs: Pair | Iterable[Pair], **arguments: Unpack[PairArguments]) -> Any:
+        """Return the scores of pairs as ``CrossEncoder.predict``: float32 ``[n]``, with several labels logits ``[n, labels]``.
+
+        A single pair has a scalar or ``[labels]``. ``function_to_apply`` is as in ``__call__``. Errors are those of ``rank``.
+        """
+        return predict_pairs(self.model, pairs, arguments)
 
     def windows(
         self,

@@ -79,31 +79,37 @@ def check_item(item: Any, index: int) -> Text:
         InputError: It is neither.
     """
     if type(item) is str:  # the common case first
-        return Text(text=_check_text(item, index), index=index)
+        return Text(text=check_string(item, "text", index), index=index)
     if isinstance(item, Mapping):
         if "text" not in item or not item.keys() <= {"text", "text_pair"}:
             keys = shown(list(item))[1:-1]
             raise InputError(f"text {index} is a dict with keys {keys}: expected 'text', and 'text_pair' for a pair")
         pair = item.get("text_pair")
-        return Text(text=_check_text(item["text"], index), pair=None if pair is None else _check_text(pair, index), index=index)
+        second = None if pair is None else check_string(pair, "text", index)
+        return Text(text=check_string(item["text"], "text", index), pair=second, index=index)
     if isinstance(item, tuple):
         if len(item) != 2:
             raise InputError(f"text {index} is a tuple of {len(item)}: a pair is (text, text_pair)")
-        return Text(text=_check_text(item[0], index), pair=_check_text(item[1], index), index=index)
-    return Text(text=_check_text(item, index), index=index)
+        return Text(text=check_string(item[0], "text", index), pair=check_string(item[1], "text", index), index=index)
+    return Text(text=check_string(item, "text", index), index=index)
 
 
-def _check_text(text: Any, index: int) -> str:
+def check_string(text: Any, noun: str, index: int | None = None) -> str:
+    """Return a text that is a str of Unicode, else raise ``InputError``, which names it by ``noun`` and ``index``."""
     if not isinstance(text, str):
-        raise InputError(f"text {index} is {_describe(text)}, expected a str: {_way_out(text)}")
+        raise InputError(f"{_named(noun, index)} is {_describe(text)}, expected a str: {_way_out(text)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"text {index} has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is not "
-            "Unicode text: decode the bytes with the right encoding, or text.encode('utf-8', 'replace').decode('utf-8')"
+            f"{_named(noun, index)} has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is "
+            "not Unicode text: decode the bytes with the right encoding, or text.encode('utf-8', 'replace').decode('utf-8')"
         ) from None
     return text
+
+
+def _named(noun: str, index: int | None) -> str:
+    return noun if index is None else f"{noun} {index}"
 
 
 def _describe(value: Any) -> str:

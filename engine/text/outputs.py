@@ -99,6 +99,12 @@ def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, r
     """
     if problem_type == "regression" or labels != 1:
         return None
+    function = stated_activation(config, refusal)
+    return None if function is Function.SIGMOID or function is None else str(function)
+
+
+def stated_activation(config: Mapping[str, Any], refusal: type[FusedBertError]) -> Function | None:
+    """Return the activation that ``config.json`` names, whatever the labels; None if it names none, as ``stated_function``."""
     nested = config.get(_NESTED)
     if nested is not None and not isinstance(nested, Mapping):
         raise refusal(f"config.json has {_NESTED} = {shown(nested)}, expected an object: mend config.json")
@@ -113,7 +119,16 @@ def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, r
             f"config.json has {key} = {shown(name)}, expected one of {', '.join(_ACTIVATIONS)}: take the one that fits, or "
             "leave the key out for the sigmoid"
         )
-    return None if function is Function.SIGMOID else str(function)
+    return function
+
+
+def activation(module: object) -> Function:
+    """Return the function that a module of torch stands for; OptionError if it is not its Identity or Sigmoid."""
+    kind = module if isinstance(module, type) else type(module)
+    function = _ACTIVATIONS.get(f"{kind.__module__}.{kind.__qualname__}")
+    if function is None:
+        raise OptionError(f"activation_fn is {shown(module)}: give function_to_apply, one of {', '.join(Function)}")
+    return function
 
 
 def distinct(labels: Sequence[str]) -> tuple[str, ...]:
