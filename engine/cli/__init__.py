@@ -22,6 +22,7 @@ GROUP = "fusedbert.commands"
 SUMMARIES = {
     "export": "Convert a checkpoint to an artifact: ONNX graphs with fused attention.",
     "classify": "Classify texts from the command line or stdin.",
+    "rank": "Rank documents for a query, the best first.",
     "score": "Score files: csv, tsv, txt, json, jsonl or parquet.",
     "bench": "Measure engines side by side on this machine.",
     "explain": "Write a page that shows the attention weights of a text.",

@@ -82,10 +82,14 @@ def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: li
 
 def _row(text: str, pair: str | None, result: list[dict[str, Any]], width: int, digits: str) -> str:
     scores = "  ".join(f"{each['label']:<{width}}  {each['score']:{digits}}" for each in result)
-    shown = " ".join((text if pair is None else f"{text} | {pair}").split())
-    # A terminal would obey control characters.
+    return f"{scores}  {one_line(text if pair is None else f'{text} | {pair}')}"
+
+
+def one_line(text: str) -> str:
+    """Return a text as up to 100 characters of one line, without control characters, which a terminal would obey."""
+    shown = " ".join(text.split())
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown[: _WIDTH + 1])
-    return f"{scores}  {shown if len(shown) <= _WIDTH else shown[: _WIDTH - 1] + '…'}"
+    return shown if len(shown) <= _WIDTH else shown[: _WIDTH - 1] + "…"
 
 
 def read_batches(stream: BinaryIO) -> Iterator[list[str]]:

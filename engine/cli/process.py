@@ -64,7 +64,8 @@ def refuse_closed_stdout(command: str, arguments: Sequence[str]) -> None:
     Raises:
         StorageError: It would.
     """
-    to_stdout = {"classify": True, "doctor": True, "explain": "--json" in arguments, "score": _score_to_stdout(arguments)}
+    to_stdout = dict.fromkeys(("classify", "rank", "doctor"), True)
+    to_stdout |= {"explain": "--json" in arguments, "score": _score_to_stdout(arguments)}
     if "stdout" in _closed and to_stdout.get(command, False):
         raise StorageError(f"stdout is closed, and fusedbert {command} writes its result there: give it a file or a pipe")
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FusedBertError, InputError, OptionError, StorageError
+from .columns import find_text
 from .formats import FileFormat, open_source
 from .formats.base import ReadOptions, Rows, Source
 from .formats.files import STDIN, shown
 from .formats.input import InputFile, Stamp
 
+_ROWS = 4096  # of a file that are read together
 _OPEN_KEYS = ("jsonl", "json")  # formats whose rows may have other keys than the first ones
 
 
@@ -134,6 +136,29 @@ def open_inputs(
     file = InputFile(names[0], *stamps)
     with _closed_on_error(file):
         return open_source(file, form, chunk_rows, options)
+
+
+def read_texts(name: str, column: str | None = None, kind: str | None = None, options: ReadOptions | None = None) -> list[str]:
+    """Return the texts of a file's column, of stdin by default the lines.
+
+    Raises:
+        InputError: There are none, or a row has none.
+        FusedBertError: The file cannot be read, or lacks the column.
+    """
+    form = FileFormat.of(name, kind or ("txt" if name == STDIN else None))
+    options = dataclasses.replace(options or ReadOptions(), named=column is not None)
+    texts: list[str] = []
+    with contextlib.closing(open_inputs([name], form, _ROWS, options)) as source:
+        chosen = find_text(source.columns, column, shown(name)) if source.columns else column or "text"
+        for rows in source.chunks(chosen, None):
+            for offset in sorted(rows.errors)[:1]:
+                error = rows.errors[offset]
+                hint = error.hint or "mend it, or leave it out"
+                raise InputError(f"{shown(name)}, row {rows.first + offset + 1} has no text: {error.reason}; {hint}")
+            texts += [text or "" for text in rows.texts]
+    if not texts:
+        raise InputError(f"{shown(name)} has no rows: give a file with a text in each")
+    return texts
 
 
 def files_of(source: Source) -> tuple[InputFile, ...]:
