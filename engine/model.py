@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +169,11 @@ class Model:
         if not self._warned and any(truncated) and cut.as_loaded:
             self._warn(texts[truncated.index(True)], long_text)
         return tokens
+
+    def keep(self, texts: Iterable[str]) -> None:
+        """Keep the tokens of texts, such as a query or hypotheses, that many pairs of later calls will have."""
+        self.open()  # as in ``tokenize``
+        self.tokenizer.pairs.keep(self.tokenizer.raw, texts)
 
     def plan(self, rows: Sequence[Row], budget: Budget | None = None) -> list[list[int]]:
         """Group rows of similar length into batches within a budget, by default the runner's; return their indices."""

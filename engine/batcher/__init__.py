@@ -9,15 +9,18 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, Unpack
 
-from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, check_integer, shown
+from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, OverloadError, check_integer, shown
 from ..hardware.cpu import inspect_machine
 from ..tasks.classifier import Classifier
+from ..tasks.rank import PairArguments, Ranked, RankOptions, check_documents, check_top
 from ..text.call import CallArguments
 from ..text.inputs import Item, check_item
 from .queue import BatcherStats, Queue
+from .rank import RankingFuture
 from .request import Form, LoopRequest, Request, ThreadRequest, resolve_all
 from .worker import LATE, Worker, run_budget
 
@@ -69,7 +72,7 @@ class Batcher:
         check_integer("max_tokens", max_tokens, optional=True)
         check_integer("max_queue", max_queue)
         check_integer("workers", workers, optional=True)
-        self._classifier = clf
+        self._classifier, self._max_queue = clf, max_queue
         budget = run_budget(clf.model, max_tokens)
         count = workers or _default_workers(clf)
         max_wait = min(window_ms, _FOREVER) / 1e3
@@ -133,6 +136,39 @@ class Batcher:
                 alarm.cancel()
             if request.future.cancelled():
                 self._queue.discard(request)
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        *,
+        label: str | int | None = None,
+        timeout: float | None = None,
+        **arguments: Unpack[PairArguments],
+    ) -> Future[list[Ranked]]:
+        """Add the documents of ``clf.rank(query, documents, ...)`` to the queue, each as a text; return its future at once.
+
+        Errors are those of ``submit``; a coroutine awaits ``asyncio.wrap_future(batcher.rank(...))``.
+        """
+        model = self._classifier.model
+        form = Form(call=RankOptions.of(model, label, arguments), in_list=False)
+        top_k, texts, deadline = check_top(top_k), check_documents(query, documents), _deadline(timeout)
+        if len(texts) > self._max_queue:
+            way_out = "give Batcher a larger max_queue, or use clf.rank"
+            raise OverloadError(f"{len(texts)} documents are more than max_queue, {self._max_queue}: {way_out}")
+        model.keep([query])  # whose tokens all documents share
+        future = RankingFuture(
+            [ThreadRequest(text, form, deadline, self._queue.discard) for text in texts], top_k, return_documents
+        )
+        try:
+            for request in future.requests:
+                self._put(request)
+        except BaseException:
+            future.cancel()
+            raise
+        return future
 
     @property
     def stats(self) -> BatcherStats:

@@ -61,6 +61,7 @@ def rank(
     options = RankOptions.of(model, label, arguments)
     top_k = check_top(top_k)
     texts = check_documents(query, documents)
+    model.keep([query])
     scores = options.results(model.logits(texts), model.labels)
     return ranking(scores, texts, top_k, return_documents)
 
