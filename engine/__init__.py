@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .run.prometheus import observe, prometheus
     from .scoring import Scorer, score_file
     from .tasks.classifier import Classifier
+    from .tasks.zero_shot import ZeroShot
     from .text.inputs import Window
     from .text.windows import WindowScore
 
@@ -70,6 +71,7 @@ __all__ = [
     "TextTooLongError",
     "Window",
     "WindowScore",
+    "ZeroShot",
     "__version__",
     "observe",
     "prometheus",
@@ -91,6 +93,7 @@ _LAZY = {
     "Stats": "run.counters",
     "Window": "text.inputs",
     "WindowScore": "text.windows",
+    "ZeroShot": "tasks.zero_shot",
     "observe": "run.prometheus",
     "prometheus": "run.prometheus",
     "score_file": "scoring",

@@ -39,10 +39,10 @@ PROPERTY = settings(
 )
 
 
-def mock_pipeline(labels: tuple[str, ...], problem_type: str, tokenizer: Any, weights: Any) -> Any:
-    """The mock's equations in a class that transformers' pipeline accepts as a BERT."""
+def mock_pipeline(labels: tuple[str, ...], problem_type: str, tokenizer: Any, weights: Any, task: str | None = None) -> Any:
+    """The mock's equations in a class that transformers' pipeline accepts as a BERT; ``task`` is text classification."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, TextClassificationPipeline
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, pipeline
     from transformers.modeling_outputs import SequenceClassifierOutput
 
     class Mock(BertForSequenceClassification):
@@ -63,7 +63,8 @@ def mock_pipeline(labels: tuple[str, ...], problem_type: str, tokenizer: Any, we
         tokenizer_object=tokenizer, pad_token="[PAD]", model_max_length=32,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )  # fmt: skip
-    return TextClassificationPipeline(model=Mock(config), tokenizer=judge, device="cpu")
+    kind: Any = task or "text-classification"
+    return pipeline(kind, model=Mock(config), tokenizer=judge, device="cpu")
 
 
 def assert_same(found: Any, expected: Any) -> None:
