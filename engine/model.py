@@ -312,7 +312,7 @@ class Model:
             what = f"text {text.index} has more tokens than max_length, {self.tokenizer.max_length}, and was cut"
             way = "give long_text='window' to read all of a text, 'error' to refuse it, or truncation=True to a call"
         message = f"{what}; later ones are counted in stats.truncated without a warning: {way}"
-        warnings.warn(message, UserWarning, stacklevel=_caller_level())
+        warnings.warn(message, UserWarning, stacklevel=caller_level())
 
     def _reopen(self) -> Loaded:
         """Open the graph in a forked process."""
@@ -364,7 +364,7 @@ def _unpickle(model: str | None, folder: Path, options: Options) -> Model:
     return Model(load(folder if folder.is_dir() else model, options), options)
 
 
-def _caller_level() -> int:
+def caller_level() -> int:
     """Return the stack level, for ``warnings``, of the code that called the library."""
     level, frame = 0, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("fusedbert."):

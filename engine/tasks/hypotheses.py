@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..errors import InputError, OptionError, TextTooLongError, shown
-from ..model import Model
+from ..model import Model, caller_level
 from ..run.prefetch import prefetch
 from ..text.inputs import AS_LOADED, Cut, LongText, Text, Truncation, check_flag, collection
 from ..text.outputs import Floats, Function
@@ -140,10 +140,10 @@ class Entailment:
         """Warn if no label is called entailment."""
         if not self.named:
             message = (
-                f"none of the model's labels, {', '.join(self.labels[:10])}, begins with 'entail', so the last one is taken for "
-                "entailment and the first for contradiction, as in transformers: name them in config.json's id2label"
+                f"none of the model's labels, {', '.join(self.labels[:10])}, begins with 'entail': the last one is taken for "
+                "entailment and the first for contradiction, as in transformers; name them in config.json's id2label"
             )
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warnings.warn(message, UserWarning, stacklevel=caller_level())
 
     def logits(self, logits: Floats, hypotheses: Hypotheses) -> Floats:
         """Return the labels' logits ``[texts, labels]`` from the pairs' ``[texts x labels, classes]``.
@@ -207,6 +207,7 @@ class LabelModel:
             InputError: A text is empty or a pair, or too long and may not be cut.
         """
         pairs = [Text(text=_premise(text), pair=each, index=text.index) for text in texts for each in self.hypotheses.texts]
+        self.tokenizer.pairs.keep(self.tokenizer.raw, self.hypotheses.texts)
         cut = dataclasses.replace(cut, strategy=Truncation.ONLY_FIRST)
         try:
             tokens = self.model.tokenize(pairs, cut)
@@ -217,7 +218,7 @@ class LabelModel:
         return PairTokens(rows=tokens.rows, starts=tokens.starts, pairs=pairs, labels=len(self.hypotheses.labels))
 
     def forward(self, texts: Sequence[Text], tokens: Tokens) -> tuple[Floats, int]:
-        """Compute the labels' logits ``[texts, labels]`` of ``tokenize``'s result; also return the number of computed tokens."""
+        """Compute the labels' logits ``[texts, labels]`` of tokenized texts; also return the number of computed tokens."""
         assert isinstance(tokens, PairTokens) and len(tokens.pairs) == len(texts) * tokens.labels
         logits, padded = self.model.forward(tokens.pairs, tokens)  # [texts x labels, classes]
         return self._entailment.logits(logits, self.hypotheses), padded
@@ -232,8 +233,8 @@ class LabelModel:
                 return self.model.tokenize([pair], Cut(long_text=LongText.ERROR, max_length=most))
             except TextTooLongError:
                 raise TextTooLongError(
-                    f"text {pair.index} and the hypothesis {shown(pair.pair)} do not fit in {most} tokens, and only the text may "
-                    "be cut: shorten the label or the template"
+                    f"text {pair.index} and the hypothesis {shown(pair.pair)} do not fit in {most} tokens, and only the text "
+                    "may be cut: shorten the label or the template"
                 ) from None
 
 

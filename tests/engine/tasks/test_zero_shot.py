@@ -130,9 +130,11 @@ def test_without_an_entailment_label_it_warns_and_takes_the_last_as_the_pipeline
     labels = ("LABEL_0", "LABEL_1", "LABEL_2")
     theirs = mock_pipeline(labels, "single_label_classification", tokenizer, weights(3), "zero-shot-classification")
     with Classifier.from_pretrained(make_artifact(labels)) as clf:
-        with pytest.warns(UserWarning, match=r"LABEL_0, LABEL_1, LABEL_2, begins with 'entail'.*id2label") as caught:
+        with pytest.warns(UserWarning, match=r"LABEL_0, LABEL_1, LABEL_2, begins with 'entail': .*id2label") as caught:
             ours = ZeroShot(clf)
-        assert caught[0].filename == __file__
+        with pytest.warns(UserWarning, match="begins with") as loaded:
+            ZeroShot.from_pretrained(clf.model.source.folder).close()
+        assert caught[0].filename == loaded[0].filename == __file__
         for multi_label in (False, True):
             assert_same(ours("good", "a, b", multi_label=multi_label), theirs("good", "a, b", multi_label=multi_label))
 
