@@ -31,7 +31,7 @@ from .run.counters import Batch, Counters
 from .run.prefetch import prefetch
 from .run.runner import Prepared, Runner
 from .text.call import CallArguments, call_parser
-from .text.inputs import AS_LOADED, Cut, LongText, Text, Window
+from .text.inputs import AS_LOADED, Cut, LongText, Text, Truncation, Window
 from .text.outputs import CallOptions, Floats, Function
 from .text.tokenizer import Row, TextTokenizer, Tokens
 from .text.windows import Combination, check_stride, tokenize_windows, trace
@@ -167,7 +167,7 @@ class Model:
             tokens = Tokens(rows=tokenizer.encode(texts, truncate=long_text is LongText.TRUNCATE))
         truncated = self._count_tokens(tokens, start)
         if not self._warned and any(truncated) and cut.as_loaded:
-            self._warn(texts[truncated.index(True)], long_text)
+            self._warn(texts[truncated.index(True)], long_text, cut)
         return tokens
 
     def keep(self, texts: Iterable[str]) -> None:
@@ -301,7 +301,7 @@ class Model:
         self.counters.tokenized(texts=len(truncated), truncated=cut, windowed=windowed, windows=windows, seconds=seconds)
         return truncated
 
-    def _warn(self, text: Text, long_text: LongText) -> None:
+    def _warn(self, text: Text, long_text: LongText, cut: Cut) -> None:
         with self._lock:
             if self._warned:
                 return
@@ -310,7 +310,9 @@ class Model:
             what, way = f"text {text.index} is a pair of two long texts, and the shorter one was cut", "shorten that one"
         else:
             what = f"text {text.index} has more tokens than max_length, {self.tokenizer.max_length}, and was cut"
-            way = "give long_text='window' to read all of a text, 'error' to refuse it, or truncation=True to a call"
+            way = "give long_text='window' to read all of a text, 'error' to refuse it"
+            if cut.strategy is Truncation.LONGEST_FIRST:  # only a classifier's call can say otherwise
+                way += ", or truncation=True to a call"
         message = f"{what}; later ones are counted in stats.truncated without a warning: {way}"
         warnings.warn(message, UserWarning, stacklevel=caller_level())
 

@@ -18,6 +18,7 @@ from .options import (
     precision_option,
     read_long_text,
     split_special_tokens_option,
+    zero_shot_options,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _WIDTH = 100  # characters of a text in a table
 @model_option
 @click.option("--pair", metavar="TEXT", help="Second text of a sentence pair, for each TEXT.")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Number of labels to show for each text.")
+@zero_shot_options
 @device_option
 @precision_option
 @long_text_options
@@ -40,18 +42,36 @@ _WIDTH = 100  # characters of a text in a table
 @click.option(
     "--format", "form", type=click.Choice(["table", "jsonl"]), default="table", show_default=True, help="Format of the output."
 )
-def classify(texts: tuple[str, ...], pair: str | None, top_k: int | None, form: str, **options: Any) -> None:
+def classify(
+    texts: tuple[str, ...],
+    pair: str | None,
+    top_k: int | None,
+    form: str,
+    candidate_labels: str | None,
+    hypothesis_template: str | None,
+    multi_label: bool,
+    **options: Any,
+) -> None:
     """Classify each TEXT, or without any, each line of stdin (UTF-8) as it arrives."""
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("no TEXT: give one or more, or pipe lines into stdin")
+    if candidate_labels is not None and pair is not None:
+        raise click.UsageError("--pair gives the second texts, and --labels makes them: give one of them")
     options["long_text"] = read_long_text(options)
     with messages_on_stderr():
         from ..tasks.classifier import Classifier
+        from ..tasks.hypotheses import Hypotheses
+        from ..tasks.zero_shot import ZeroShot
 
+        hypotheses = Hypotheses.option(candidate_labels, hypothesis_template, multi_label)
         batches: Iterable[list[str]] = [list(texts)] if texts else read_batches(sys.stdin.buffer)
         with Classifier.from_pretrained(**options) as classifier:
+            zero_shot = None if hypotheses is None else ZeroShot(classifier)
             for batch in batches:
-                lines = render(classifier, batch, pair, top_k, form)
+                if zero_shot is None or hypotheses is None:
+                    lines = render(classifier, batch, pair, top_k, form)
+                else:
+                    lines = render_labels(zero_shot(batch, hypotheses.labels, hypotheses.template, multi_label), top_k, form)
                 click.echo("".join(f"{line}\n" for line in lines).encode(), nl=False)
 
 
@@ -71,6 +91,17 @@ def render(classifier: Classifier, texts: list[str], pair: str | None, top_k: in
     results = classifier(items, top_k=top_k or 1)
     digits = ".4f" if classifier.function_to_apply != "none" else ".7g"  # logits have no unit: all digits of a float32
     return (_row(text, pair, result, width, digits) for text, result in zip(texts, results, strict=True))
+
+
+def render_labels(results: list[dict[str, Any]], top_k: int | None, form: str) -> Iterator[str]:
+    """Yield the lines of zero-shot results."""
+    for result in results:
+        found = [{"label": label, "score": score} for label, score in zip(result["labels"], result["scores"], strict=True)]
+        if form == "jsonl":
+            yield _object(result["sequence"], None, found[:1], found[:top_k])
+        else:
+            width = max(map(len, result["labels"]))
+            yield _row(result["sequence"], None, found[: top_k or 1], width, ".4f")
 
 
 def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: list[dict[str, Any]]) -> str:

@@ -60,6 +60,30 @@ _LONG_TEXT = (
 )
 
 
+_ZERO_SHOT = (
+    click.option(
+        "--labels",
+        "candidate_labels",
+        metavar="A,B,...",
+        help="Zero-shot, with a model trained on natural language inference: the labels to choose from.",
+    ),
+    click.option(
+        "--template",
+        "hypothesis_template",
+        metavar="T",
+        help="With --labels: the sentence about a text, {} for the label.  [default: This example is {}.]",
+    ),
+    click.option("--multi-label", is_flag=True, help="With --labels: several labels can be true of a text."),
+)
+
+
+def zero_shot_options(command: F) -> F:
+    """Add ``--labels``, ``--template`` and ``--multi-label`` to a command."""
+    for option in reversed(_ZERO_SHOT):
+        command = option(command)
+    return command
+
+
 def long_text_options(command: F) -> F:
     """Add ``--max-length``, ``--long-text`` and the options of windows to a command."""
     for option in reversed(_LONG_TEXT):

@@ -17,6 +17,7 @@ from .options import (
     precision_option,
     read_long_text,
     split_special_tokens_option,
+    zero_shot_options,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     help="For a multi-label model: least probability of a label, or of LABEL; repeatable.  [default: the model's, else 0.5]",
 )
 @click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Give the N best labels, as lists.")
+@zero_shot_options
 @click.option("--prefix", default="", metavar="P", help="Put P before the name of each added column.")
 @click.option(
     "--on-error",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, OptionError
+from ..tasks.hypotheses import Entailment
 from ..text.outputs import Floats, Function, apply, distinct
 from ..text.thresholds import parse_thresholds
 from .formats.base import GUESSES, AddedColumns, check_names, listed
@@ -80,6 +81,10 @@ class OutputColumns:
         Raises:
             OptionError: The model has no probabilities to add, no labels to choose from, or an option is not valid.
         """
+        if columns.hypotheses is not None:
+            Entailment.of(labels, problem_type).warn()
+            labels, problem_type = columns.hypotheses.labels, columns.hypotheses.problem_type
+            stated = thresholds = None
         multi, requested = problem_type == _MULTI, columns.function_to_apply
         if columns.probabilities and problem_type == _REGRESSION:
             raise OptionError("this model is a regression and has no probabilities: its value is in score")

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from ..errors import OptionError, check_integer
 from ..load import Options
+from ..tasks.hypotheses import Hypotheses
 from ..text.inputs import Window
 from ..text.thresholds import Threshold
 from .formats.base import ReadOptions
@@ -45,9 +46,12 @@ class Columns:
     function_to_apply: str | None = None  # from logits to scores; None for the model's
     threshold: Threshold | None = None  # of a multi-label model; None for the model's
     top_k: int | None = None  # number of the best labels to give; None for one, or those above their threshold
+    hypotheses: Hypotheses | None = None  # candidate labels, for zero-shot; None for the model's own labels
 
     def __post_init__(self) -> None:
         check_integer("top_k", self.top_k, optional=True)
+        if self.hypotheses is not None and self.pair is not None:
+            raise OptionError("a column of second texts is given with candidate labels, which are the second texts: give one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,5 +99,6 @@ class ScoreOptions:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of a chunk at most."""
-        return min(CHUNK_ROWS, self.part_rows)
+        """Rows of a chunk at most; with candidate labels each is as many pairs."""
+        labels = 1 if self.columns.hypotheses is None else len(self.columns.hypotheses.labels)
+        return min(max(1, CHUNK_ROWS // labels), self.part_rows)

@@ -19,9 +19,10 @@ from ..load.open import load
 from ..load.resolve import resolve_model
 from ..model import Model
 from ..run.prefetch import prefetch
+from ..tasks.hypotheses import LabelModel
 from ..text.inputs import Cut, LongText, Text, Window
 from ..text.outputs import Floats
-from ..text.tokenizer import TextTokenizer, Tokens
+from ..text.tokenizer import Tokens
 from .columns import OutputColumns
 from .formats import FileFormat
 from .formats.base import RowError, Rows, Source, Writer
@@ -29,7 +30,7 @@ from .formats.files import shown
 from .formats.input import Stamp
 from .formats.values import dump, error_content, replace
 from .inputs import open_inputs
-from .options import ModelOptions, OnError, ScoreOptions
+from .options import Columns, ModelOptions, OnError, ScoreOptions
 from .summary import Counts
 
 T = TypeVar("T")
@@ -65,6 +66,11 @@ def load_model(options: ModelOptions) -> Model:
     """Load the model that the options describe."""
     parsed = options.parse()
     return Model(load(options.model, parsed), parsed)
+
+
+def with_labels(model: Model, columns: Columns) -> Model | LabelModel:
+    """Return a model with the candidate labels, or the model itself if none are given."""
+    return model if columns.hypotheses is None else LabelModel(model, columns.hypotheses)
 
 
 def _reading(options: Options) -> dict[str, Any]:
@@ -145,7 +151,7 @@ class Pipeline:
 
     def __init__(self, job: Job, model: Model) -> None:
         self._job = job
-        self._model = model
+        self._model = with_labels(model, job.options.columns)
 
     def run(self, chunks: Iterator[Rows]) -> Iterator[Rendered]:
         """Yield the rendered chunks; reading and each stage overlap, in threads."""
@@ -215,20 +221,20 @@ def distinct(rows: Rows) -> tuple[list[Text], list[int]]:
     return texts, places
 
 
-def tokenize(model: Model, rows: Rows, read_seconds: float = 0.0) -> Tokenized:
+def tokenize(model: Model | LabelModel, rows: Rows, read_seconds: float = 0.0) -> Tokenized:
     """Tokenize a chunk; texts that the model cannot take become errors."""
     start = time.perf_counter()
     texts, places = distinct(rows)
-    tokenizer, long_text = model.tokenizer, model.options.long_text
+    long_text = model.options.long_text
     cut = Cut(long_text=LongText.WINDOW if long_text is LongText.WINDOW else LongText.TRUNCATE)
     try:
         if long_text is LongText.ERROR:
-            texts, places = _refuse(rows, texts, places, _too_long(tokenizer, texts))
+            texts, places = _refuse(rows, texts, places, _too_long(model, texts, cut))
         tokens = model.tokenize(texts, cut)
     except InputError:  # the model cannot take one of them
-        texts, places = _refuse(rows, texts, places, _unfit(tokenizer, texts))
+        texts, places = _refuse(rows, texts, places, _unfit(model, texts, cut))
         if long_text is LongText.ERROR:
-            texts, places = _refuse(rows, texts, places, _too_long(tokenizer, texts))
+            texts, places = _refuse(rows, texts, places, _too_long(model, texts, cut))
         tokens = model.tokenize(texts, cut)
     counts = Counts(rows=len(places), errors=len(rows.errors), run=len(texts))
     counts.tokens = sum(len(row.ids) for row in tokens.rows)
@@ -236,17 +242,17 @@ def tokenize(model: Model, rows: Rows, read_seconds: float = 0.0) -> Tokenized:
     return Tokenized(rows=rows, texts=texts, tokens=tokens, places=places, counts=counts)
 
 
-def _too_long(tokenizer: TextTokenizer, texts: list[Text]) -> dict[int, str]:
-    reason = f"the text has more than max_length, {tokenizer.max_length} tokens"
-    return {place: reason for place, row in enumerate(tokenizer.encode(texts)) if row.truncated}
+def _too_long(model: Model | LabelModel, texts: list[Text], cut: Cut) -> dict[int, str]:
+    reason = f"the text has more than max_length, {model.tokenizer.max_length} tokens"
+    return {place: reason for place, long in enumerate(model.tokenize(texts, cut).truncated()) if long}
 
 
-def _unfit(tokenizer: TextTokenizer, texts: list[Text]) -> dict[int, str]:
+def _unfit(model: Model | LabelModel, texts: list[Text], cut: Cut) -> dict[int, str]:
     """Find the texts without tokens, or with tokens without a vector."""
     reasons = {}
     for place, text in enumerate(texts):
         try:
-            tokenizer.encode([text])
+            model.tokenize([text], cut)
         except InputError as error:
             reasons[place] = f"the text {str(error).removeprefix(f'text {text.index} ')}"
     return reasons
@@ -264,7 +270,7 @@ def _refuse(rows: Rows, texts: list[Text], places: list[int], reasons: Mapping[i
     return [texts[place] for place in left], [moved.get(place, -1) for place in places]
 
 
-def run(model: Model, tokenized: Tokenized) -> Floats:
+def run(model: Model | LabelModel, tokenized: Tokenized) -> Floats:
     """Return the logits ``[texts, labels]`` of a chunk, which runs in batches of similar length."""
     start = time.perf_counter()
     logits, tokenized.counts.padded = model.forward(tokenized.texts, tokenized.tokens)

@@ -20,7 +20,7 @@ from .formats.files import STDIN, check_input, shown
 from .formats.header import header_hint
 from .inputs import check_unchanged, common_format, files_of, identity, open_inputs
 from .journal import Journal, discard, error_file, join_parts, open_journal, parts_folder, unfinished, write_parts
-from .options import ModelOptions, RayOptions, ScoreOptions
+from .options import Columns, ModelOptions, RayOptions, ScoreOptions
 from .pipeline import Job, ModelInfo, Pipeline, Rendered
 from .ray import check_ray, score_on_ray
 from .summary import Counts, Progress, Summary
@@ -166,6 +166,7 @@ class Run:
             "encoding": read.encoding,
             "header": read.header,
             "part_rows": self.options.part_rows,
+            **_zero_shot(self.options.columns),
             "versions": {"fusedbert": version(), **dict(installed(_LIBRARIES))},
         }
         return {"input": identity(source), "model": info.identity, "options": options}
@@ -233,6 +234,14 @@ class Run:
     def _summary(self, errors: str | None, resumed: int) -> Summary:
         seconds = time.perf_counter() - self.started
         return Summary.of(self.counts, output=self._shown, error_file=errors, resumed=resumed, seconds=seconds)
+
+
+def _zero_shot(columns: Columns) -> dict[str, Any]:
+    """Return the candidate labels, only where they are given, so that earlier runs can be continued."""
+    given = columns.hypotheses
+    if given is None:
+        return {}
+    return {"labels": list(given.labels), "template": given.template, "multi_label": given.multi_label}
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import OptionError, StorageError, check_member
+from ..tasks.hypotheses import Hypotheses
 from ..text.inputs import Window
 from ..text.thresholds import Threshold
 from .formats import FileFormat, bare_name
@@ -34,6 +35,9 @@ def score_file(
     function_to_apply: str | None = None,
     threshold: Threshold | None = None,
     top_k: int | None = None,
+    candidate_labels: str | Iterable[str] | None = None,
+    hypothesis_template: str | None = None,
+    multi_label: bool = False,
     on_error: str = "fail",
     input_format: str | None = None,
     output_format: str | None = None,
@@ -74,6 +78,9 @@ def score_file(
         threshold: For a multi-label model the least probability of a label, or one for each label, as a sequence or by name;
             None for the artifact's, else 0.5.
         top_k: Number of labels, the best first, as lists; None for the best one, or all from ``threshold`` on.
+        candidate_labels: For zero-shot with an NLI model: the labels, as in ``ZeroShot``; None for the model's own.
+        hypothesis_template: As there.
+        multi_label: As there; then labels are lists, as those of a multi-label model.
         on_error: For a row that cannot be scored: ``fail``, ``null`` (no score) or ``skip`` (left out).
         input_format: The format, if the input's suffix does not name it.
         output_format: The format, if the output's suffix does not name it.
@@ -118,6 +125,7 @@ def score_file(
         function_to_apply=function_to_apply,
         threshold=threshold,
         top_k=top_k,
+        hypotheses=Hypotheses.option(candidate_labels, hypothesis_template, multi_label),
     )
     options = ScoreOptions(
         columns=columns,

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, OptionError, check_member
 from ..model import Model
+from ..tasks.hypotheses import Hypotheses
 from ..text.inputs import Window
 from ..text.thresholds import Threshold
 from .columns import OutputColumns, check_clash, find_named, find_text
 from .formats.base import RowError, Rows, check_texts
 from .formats.csv import CsvData
 from .options import Columns, ModelOptions, OnError
-from .pipeline import load_model, run, spread, tokenize
+from .pipeline import load_model, run, spread, tokenize, with_labels
 
 _BATCH = "the batch"
 
@@ -46,6 +47,9 @@ class Scorer:
         function_to_apply: str | None = None,
         threshold: Threshold | None = None,
         top_k: int | None = None,
+        candidate_labels: str | Iterable[str] | None = None,
+        hypothesis_template: str | None = None,
+        multi_label: bool = False,
         on_error: str = "fail",
         device: str = "auto",
         precision: str = "auto",
@@ -63,6 +67,7 @@ class Scorer:
             function_to_apply=function_to_apply,
             threshold=threshold,
             top_k=top_k,
+            hypotheses=Hypotheses.option(candidate_labels, hypothesis_template, multi_label),
         )
         self._on_error = check_member(OnError, "on_error", on_error)
         if self._on_error is OnError.SKIP:
@@ -104,9 +109,10 @@ class Scorer:
         check_clash(names, output.names, _BATCH)
         rows = _rows(batch, text, pair)
         self._check(rows)
-        tokenized = tokenize(model, rows)
+        scored = with_labels(model, self._columns)
+        tokenized = tokenize(scored, rows)
         self._check(rows)  # texts that are too long are known only now
-        columns = output.values(run(model, tokenized), tokenized.tokens.truncated())
+        columns = output.values(run(scored, tokenized), tokenized.tokens.truncated())
         values = spread(columns, tokenized.places)
         return {**batch, **dict(zip(output.names, map(_array, values, output.added.types), strict=True))}
 

@@ -52,9 +52,7 @@ class Hypotheses:
         return cls(labels=names, texts=texts, template=template, multi_label=bool(multi_label))
 
     @classmethod
-    def option(
-        cls, labels: str | Iterable[str] | None, template: str | None, multi_label: bool, name: str = "candidate_labels"
-    ) -> Hypotheses | None:
+    def option(cls, labels: str | Iterable[str] | None, template: str | None, multi_label: bool) -> Hypotheses | None:
         """Return the hypotheses of options that may be left out; None without labels.
 
         Raises:
@@ -63,7 +61,7 @@ class Hypotheses:
         if labels is not None:
             return cls.of(labels, TEMPLATE if template is None else template, multi_label)
         if template is not None or multi_label:
-            raise OptionError(f"a template, or several labels for a text, need candidate labels: give {name} too")
+            raise OptionError("hypothesis_template and multi_label belong to candidate_labels (--labels): give them too")
         return None
 
     @property
@@ -212,7 +210,7 @@ class LabelModel:
         try:
             tokens = self.model.tokenize(pairs, cut)
         except TextTooLongError:
-            if (cut.long_text or self.options.long_text) is not LongText.TRUNCATE:
+            if self.options.long_text is not LongText.TRUNCATE:
                 raise
             tokens = Tokens(rows=[row for pair in pairs for row in self._one(pair, cut).rows])
         return PairTokens(rows=tokens.rows, starts=tokens.starts, pairs=pairs, labels=len(self.hypotheses.labels))
