@@ -46,7 +46,7 @@ def pipeline_of(folder: Path, max_length: int) -> Any:
     import torch
     from transformers import pipeline
 
-    found = pipeline("zero-shot-classification", model=str(folder), device="cpu", dtype=torch.float32)
+    found: Any = pipeline("zero-shot-classification", model=str(folder), device="cpu", dtype=torch.float32)
     found.tokenizer.model_max_length = max_length
     return found
 

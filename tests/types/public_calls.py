@@ -25,6 +25,7 @@ from fusedbert.engine import (
     TextTooLongError,
     Window,
     WindowScore,
+    ZeroShot,
     __version__,
     observe,
     prometheus,
@@ -163,6 +164,20 @@ def scoring() -> None:
     assert_type(summary.rows, int)
     scorer = Scorer("artifacts/sst2", text_column="review", threads=2, long_text="window")
     assert_type(scorer({"review": ["fine"]}), dict[str, Any])
+
+
+def zero_shot(clf: Classifier) -> None:
+    """Labels chosen at the call."""
+    with ZeroShot(clf) as chosen, ZeroShot.from_pretrained("artifacts/nli", threads=1) as loaded:
+        assert_type(chosen, ZeroShot)
+        chosen("text", candidate_labels=["a", "b"], hypothesis_template="It is {}.", multi_label=True)
+        loaded(["text", "other"], "a, b")
+        assert_type(loaded.stream((text for text in ("a", "b")), ["a"]), Iterator[dict[str, Any]])
+        chosen("text")  # type: ignore[call-arg]
+        chosen("text", "a", multi_class=True)  # type: ignore[call-arg]
+        chosen(5, "a")  # type: ignore[arg-type]
+    score_file("reviews.csv", "out.csv", candidate_labels="a, b", hypothesis_template="It is {}.", multi_label=True)
+    Scorer("artifacts/nli", candidate_labels=["a", "b"])
 
 
 def errors(clf: Classifier) -> str:

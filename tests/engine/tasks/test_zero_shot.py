@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import random
 import warnings
@@ -268,7 +269,8 @@ def test_columns_generators_and_streams(nli: Callable[..., ZeroShot]) -> None:
         expected = ours(texts, "music, film")
         assert ours(np.array(texts), np.array(["music", "film"])) == expected
         assert ours(("good", "bad"), ("music", "film")) == expected
-        for lazy in (ours(iter(texts), "music, film"), ours(Dataset(), "music, film"), ours.stream(texts, ["music", "film"])):
+        dataset: Any = Dataset()
+        for lazy in (ours(iter(texts), "music, film"), ours(dataset, "music, film"), ours.stream(texts, ["music", "film"])):
             assert next(lazy) == expected[0] and list(lazy) == expected[1:]
         asked: list[int] = []
         endless = (asked.append(i) or f"good {i}" for i in range(10**9))
@@ -278,9 +280,7 @@ def test_columns_generators_and_streams(nli: Callable[..., ZeroShot]) -> None:
         assert len(asked) <= 24, "it reads as many texts ahead as make 256 pairs"
 
 
-def test_long_lists_run_in_chunks_and_hypotheses_are_tokenized_once(
-    nli: Callable[..., ZeroShot], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_lists_run_in_chunks(nli: Callable[..., ZeroShot], monkeypatch: pytest.MonkeyPatch) -> None:
     with nli() as ours:
         texts = [f"good {'very ' * (i % 7)}{i}" for i in range(1500)]
         found = ours(texts, ["music", "film", "dull"])
@@ -289,7 +289,34 @@ def test_long_lists_run_in_chunks_and_hypotheses_are_tokenized_once(
         monkeypatch.setattr(ours.classifier.model, "tokenize", lambda pairs, cut: sizes.append(len(pairs)) or real(pairs, cut))
         assert ours(texts, ["music", "film", "dull"]) == found
         assert sum(sizes) == 4500 and max(sizes) <= 2048
-        assert found[777] == ours(texts[777], ["music", "film", "dull"])
+        assert_same([found[777]], [ours(texts[777], ["music", "film", "dull"])])
+
+
+class Recorded:
+    """A tokenizer that notes what it is asked for."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.asked: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+    def encode_batch_fast(self, texts: list[Any], **options: Any) -> Any:
+        self.asked += texts
+        return self.raw.encode_batch_fast(texts, **options)
+
+
+def test_texts_and_hypotheses_are_tokenized_once(nli: Callable[..., ZeroShot]) -> None:
+    with nli() as ours:
+        model = ours.classifier.model
+        recorded: Any = Recorded(model.tokenizer.raw)
+        model.tokenizer = dataclasses.replace(model.tokenizer, raw=recorded)
+        expected = ours(["good", "bad"], "music, film", "the {}")
+        recorded.asked.clear()
+        assert ours(["good", "bad"], "music, film", "the {}") == expected
+        assert ours(["dull plot"], ["film", "music"], "the {}")[0]["sequence"] == "dull plot"
+        assert recorded.asked == ["good", "bad", "dull plot"]
 
 
 def test_pickles_closing_and_repr(nli: Callable[..., ZeroShot]) -> None:

@@ -53,7 +53,7 @@ def test_a_file_gets_the_answers_of_zero_shot(
     )
     found = rows_of(output)
     with ZeroShot.from_pretrained(artifact) as judge:
-        expected = judge(TEXTS, labels, **({} if template is None else {"hypothesis_template": template}))
+        expected = judge(TEXTS, labels, template or "This example is {}.")
     names = list(expected[0]["labels"])
     assert list(found[0])[:4] == ["id", "text", "label", "score"] and list(found[0])[-1] == "truncated"
     assert sorted(list(found[0])[4:-1]) == sorted(f"p_{name}" for name in names)
@@ -101,8 +101,8 @@ def test_a_resumed_run_has_the_same_bytes_and_the_same_labels(artifact: Path, so
     ]
     for change, said in changes:
         with pytest.raises(OptionError, match=f"the unfinished run in .* had .*{said}"):
-            score_file(source, output, resume=True, **run | change)
-    summary = score_file(source, output, resume=True, **run | {"hypothesis_template": "This example is {}."})
+            score_file(source, output, resume=True, **{**run, **change})
+    summary = score_file(source, output, resume=True, hypothesis_template="This example is {}.", **run)
     assert summary.resumed >= 20 and output.read_bytes() == whole.read_bytes()
 
 
@@ -119,7 +119,8 @@ def test_rows_that_cannot_be_premises_are_named(artifact: Path, tmp_path: Path) 
     reasons = [json.loads(line)["reason"] for line in Path(f"{output}.errors.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows_of(output)] == ["good", "bad"] and "more than max_length, 32 tokens" in reasons[-1]
     with pytest.raises(InputError, match=r"row 1 cannot be scored: the text and the hypothesis 'This example .* do not fit"):
-        score_file(source, output, **run | {"candidate_labels": ["very " * 40]})
+        run["candidate_labels"] = ["very " * 40]
+        score_file(source, output, **run)
 
 
 def test_a_scorer_gives_the_answers_of_zero_shot(artifact: Path) -> None:
