@@ -51,6 +51,16 @@ def test_several_inputs_on_ray_give_the_local_output(ray: Any, artifact: Path, t
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
+def test_candidate_labels_on_ray_give_the_local_output(ray: Any, artifact: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("id,text\n" + "".join(f"{n},good film {n % 97}\n" for n in range(3000)), encoding="utf-8")
+    more: dict[str, Any] = {"candidate_labels": "music, plot", "hypothesis_template": "It is {}.", "probabilities": True}
+    with pytest.warns(UserWarning, match="begins with 'entail'"):  # of the embedded model the last label counts
+        score_file(source, tmp_path / "local.csv", model=artifact, **more)
+        score_file(source, tmp_path / "out.csv", model=artifact, on="ray", actors=2, **more)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
 def actor_processes() -> list[int]:
     """Process ids of the actors that hold the model, as Ray titles them."""
     found = []

@@ -208,7 +208,7 @@ def test_what_the_pipeline_refuses_is_refused(both: tuple[Any, ZeroShot]) -> Non
         (["\ud83d"], "lone surrogate"),
     ],
 )
-def test_inputs_that_are_no_single_texts_are_refused(nli: Callable[..., ZeroShot], inputs: Any, said: str) -> None:
+def test_pairs_and_other_inputs_than_texts_are_refused(nli: Callable[..., ZeroShot], inputs: Any, said: str) -> None:
     with nli() as ours:
         with pytest.raises(InputError, match=said):
             ours(inputs, "a, b")
