@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .run.prometheus import observe, prometheus
     from .scoring import Scorer, score_file
     from .tasks.classifier import Classifier
+    from .tasks.token_classifier import TokenClassifier
     from .tasks.zero_shot import ZeroShot
     from .text.inputs import Window
     from .text.windows import WindowScore
@@ -69,6 +70,7 @@ __all__ = [
     "Stats",
     "StorageError",
     "TextTooLongError",
+    "TokenClassifier",
     "Window",
     "WindowScore",
     "ZeroShot",
@@ -91,6 +93,7 @@ _LAZY = {
     "Runtime": "load.open",
     "Scorer": "scoring",
     "Stats": "run.counters",
+    "TokenClassifier": "tasks.token_classifier",
     "Window": "text.inputs",
     "WindowScore": "text.windows",
     "ZeroShot": "tasks.zero_shot",

@@ -165,10 +165,14 @@ class Model:
             tokens = tokenize_windows(tokenizer, texts, self.options.window)
         else:
             tokens = Tokens(rows=tokenizer.encode(texts, truncate=long_text is LongText.TRUNCATE))
+        self.count(texts, tokens, start, cut)
+        return tokens
+
+    def count(self, texts: Sequence[Text], tokens: Tokens, start: float, cut: Cut = AS_LOADED) -> None:
+        """Count tokenized texts, which took the time since ``start``; the first one to be cut gives a warning."""
         truncated = self._count_tokens(tokens, start)
         if not self._warned and any(truncated) and cut.as_loaded:
-            self._warn(texts[truncated.index(True)], long_text, cut)
-        return tokens
+            self._warn(texts[truncated.index(True)], cut.long_text or self.options.long_text, cut)
 
     def keep(self, texts: Iterable[str]) -> None:
         """Keep the tokens of texts, such as a query or hypotheses, that many pairs of later calls will have."""

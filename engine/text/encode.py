@@ -14,20 +14,20 @@ from .inputs import Text
 LONG = 32
 
 
-def encode_texts(raw: Tokenizer, texts: Sequence[Text], *, offsets: bool = False) -> list[Encoding]:
-    """Tokenize texts, with the characters of each token only if ``offsets`` are asked for.
+def encode_texts(raw: Tokenizer, texts: Sequence[Text], *, offsets: bool = False, split: bool = False) -> list[Encoding]:
+    """Tokenize texts, or ``split`` texts of words; with the characters of each token only if ``offsets`` are asked for.
 
     Raises:
         InputError: The tokenizer fails on a text.
     """
     encode = raw.encode_batch if offsets else raw.encode_batch_fast
     try:
-        return encode([text.plain() for text in texts])
+        return encode([text.plain() for text in texts], is_pretokenized=split)
     except BaseException as error:
-        return encode_each(raw, texts, error)
+        return encode_each(raw, texts, error, split=split)
 
 
-def encode_each(raw: Tokenizer, texts: Sequence[Text], error: BaseException) -> list[Encoding]:
+def encode_each(raw: Tokenizer, texts: Sequence[Text], error: BaseException, *, split: bool = False) -> list[Encoding]:
     """Tokenize texts one by one after an ``error`` with all of them, to find the one at fault.
 
     Raises:
@@ -38,7 +38,7 @@ def encode_each(raw: Tokenizer, texts: Sequence[Text], error: BaseException) -> 
     encodings: list[Encoding] = []
     for text in texts:
         with naming(text):
-            encodings += raw.encode_batch([text.plain()])
+            encodings += raw.encode_batch([text.plain()], is_pretokenized=split)
     return encodings
 
 

@@ -22,9 +22,21 @@ class Text:
     pair: str | None = None
     index: int
 
-    def plain(self) -> str | tuple[str, str]:
+    def plain(self) -> str | tuple[str, str] | list[str]:
         """Return the tokenizer's form of it."""
         return self.text if self.pair is None else (self.text, self.pair)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Words(Text):
+    """A text that is given as words."""
+
+    words: tuple[str, ...]
+    starts: tuple[int, ...]  # the first character of each in the text
+
+    def plain(self) -> list[str]:
+        """Return the words."""
+        return list(self.words)
 
 
 def check_single(item: Any) -> Text:

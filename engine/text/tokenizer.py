@@ -92,6 +92,7 @@ class TextTokenizer:
     strategy: Truncation = Truncation.LONGEST_FIRST  # which text of a pair is cut
     segments: bool = True  # whether the second text of a pair is segment 1, or 0 like the first
     vocab_size: int | None = None  # rows of the model's embedding table, if the tokenizer has tokens beyond it
+    unknown: int | None = None  # the id of the token for unknown words that the settings name
     loaded: TextTokenizer | None = None  # the one that this one with the settings of a call comes from
 
     @classmethod
@@ -126,6 +127,7 @@ class TextTokenizer:
             cut_left=str(side).lower() == "left",
             segments="token_type_ids" in settings.get("model_input_names", ["token_type_ids"]),
             vocab_size=rows if beyond else None,
+            unknown=_named_id(raw, settings.get("unk_token")),
         )
 
     def for_call(self, cut: Cut) -> TextTokenizer:
@@ -196,11 +198,25 @@ class TextTokenizer:
         Raises:
             TextTooLongError: As ``encode``.
         """
-        short, cut = self._short(text, offsets=True)
-        encoding = encode_texts(self.raw, [short], offsets=True)[0]
-        if not self._row(encoding, text, cut, truncate).truncated:
-            return encoding, list(range(len(encoding)))
-        return encoding, self._kept(encoding.sequence_ids, text)
+        encoding, kept, _ = self.traces([text], truncate=truncate)[0]
+        return encoding, kept
+
+    def traces(
+        self, texts: Sequence[Text], *, truncate: bool = True, split: bool = False
+    ) -> list[tuple[Encoding, list[int], Row]]:
+        """Return for each text what ``trace`` does, and its row; ``split`` texts are words.
+
+        Raises:
+            TextTooLongError: As ``encode``.
+        """
+        shorts = [(text, False) if split else self._short(text, offsets=True) for text in texts]
+        encodings = encode_texts(self.raw, [short for short, _ in shorts], offsets=True, split=split)
+        found = []
+        for encoding, text, (_, cut) in zip(encodings, texts, shorts, strict=True):
+            row = self._row(encoding, text, cut, truncate)
+            kept = self._kept(encoding.sequence_ids, text) if row.truncated else list(range(len(encoding)))
+            found.append((encoding, kept, row))
+        return found
 
     def _row(self, encoding: Encoding, text: Text, shortened: bool, truncate: bool) -> Row:
         ids, types = encoding.ids, encoding.type_ids
@@ -321,8 +337,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _pad_id(raw: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any], padding: Mapping[str, Any]) -> int:
     """Return the padding id: the tokenizer's pad token, else the model's, else the tokenizer file's, else 0."""
-    token = settings.get("pad_token")
-    token = token.get("content") if isinstance(token, dict) else token
-    named = raw.token_to_id(token) if isinstance(token, str) else None
-    candidates = (named, config.get("pad_token_id"), padding.get("pad_id"))
+    candidates = (_named_id(raw, settings.get("pad_token")), config.get("pad_token_id"), padding.get("pad_id"))
     return next((each for each in candidates if type(each) is int and 0 <= each < _MOST_IDS), 0)
+
+
+def _named_id(raw: Tokenizer, token: Any) -> int | None:
+    """Return the id of a token of tokenizer_config.json, which may be an object; None if it is not in the vocabulary."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return raw.token_to_id(token) if isinstance(token, str) else None

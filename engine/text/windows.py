@@ -122,7 +122,7 @@ def _windows(
     width: int,
 ) -> _Parts:
     """Lay windows of ``width`` tokens over a text's ``own`` tokens."""
-    stride = width // _SHARE if window.stride is None else window.stride
+    stride = stride_of(window, width)
     if text.pair is not None:
         stride = min(stride, width // 2)
     if window.by != By.SENTENCE:
@@ -136,6 +136,11 @@ def _windows(
     windows = pack(np.diff([*firsts, len(own)]).tolist(), width, stride, window.sentences)
     held = [sentences[i] for i in owned]
     return _Parts(encoding=encoding, segment=segment, own=own, windows=windows, firsts=firsts, sentences=held)
+
+
+def stride_of(window: Window, width: int) -> int:
+    """Return the tokens that neighbouring windows of ``width`` tokens share."""
+    return width // _SHARE if window.stride is None else window.stride
 
 
 def spans(count: int, width: int, stride: int) -> Spans:

@@ -1,0 +1,267 @@
+"""The tagger: token classification with the call of transformers' pipeline."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Unpack
+
+from ..errors import InputError, OptionError
+from ..load import Options, PipelineArguments
+from ..load.open import Runtime, load
+from ..model import Model, caller_level
+from ..run.counters import Stats
+from ..text.inputs import By, LongText, Text, Window, Words, collection
+from ..text.outputs import Floats, Function, apply
+from ..text.tokenizer import Tokens
+from ..text.windows import check_stride, stride_of
+from .tokens.call import TagArguments, Tagging, check_ignored, check_strategy
+from .tokens.entities import Entity, Names, Spelling, Strategy, TextTokens, find_entities, join_windows
+from .tokens.reading import Reading, read_texts
+
+_STREAM_CHUNK = 256
+
+
+class TokenClassifier:
+    """A fine-tuned token classifier, made with ``from_pretrained`` and safe to share between threads.
+
+    It is pickled and forked as ``Classifier`` is.
+
+    Attributes:
+        model: The loaded model, which computes the logits.
+        defaults: What a call does without keywords.
+    """
+
+    def __init__(self, model: Model, defaults: Tagging | None = None) -> None:
+        self.model = model
+        self.defaults = defaults or Tagging()
+        self._names = Names.of(model.labels)
+        self._warned = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        aggregation_strategy: str = "none",
+        ignore_labels: Collection[str] = ("O",),
+        device: str | int = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        max_length: int | None = None,
+        long_text: str | Window = "truncate",
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        session_options: Any = None,
+        split_special_tokens: bool | None = None,
+        **pipeline: Unpack[PipelineArguments],
+    ) -> TokenClassifier:
+        """Load a model, with the arguments and errors of ``Classifier.from_pretrained``.
+
+        ``aggregation_strategy`` and ``ignore_labels`` are those of a call that gives none. ``long_text="truncate"`` cuts a
+        long text as the pipeline does, counts it in ``stats`` and warns once; ``"error"`` refuses it; ``"window"`` reads all
+        of it, ``Window(stride=...)`` with that overlap.
+        """
+        defaults = Tagging(strategy=check_strategy(aggregation_strategy), ignored=check_ignored(ignore_labels))
+        options = Options.parse(
+            device=device,
+            precision=precision,
+            threads=threads,
+            max_length=max_length,
+            long_text=long_text,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            session_options=session_options,
+            split_special_tokens=split_special_tokens,
+            **pipeline,
+        )
+        if options.window.by != By.TOKENS or options.window.label is not None:
+            raise OptionError("long_text is a Window by sentence, or with a label: a tagger takes Window(stride=...) only")
+        return cls(Model(load(model, options), options), defaults)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The chosen device, precision, graph and threads, and why."""
+        return self.model.runtime
+
+    @property
+    def classes_(self) -> list[str]:
+        """Names of the labels of a token."""
+        return list(self.model.labels)
+
+    @property
+    def max_length(self) -> int:
+        """Maximum tokens of a text or window, special tokens included."""
+        return self.model.tokenizer.max_length
+
+    @property
+    def stats(self) -> Stats:
+        """Counts since loading, as ``Classifier.stats``."""
+        return self.model.counters.snapshot()
+
+    def __call__(self, inputs: Any, **arguments: Unpack[TagArguments]) -> Any:
+        """Find entities, with the arguments and results of transformers' token classification pipeline.
+
+        Args:
+            inputs: A text, or a list, column or other collection of them; with ``is_split_into_words`` lists of words.
+            aggregation_strategy: ``none`` for single tokens; ``simple`` puts neighbours of one label together; ``first``,
+                ``average`` and ``max`` first give all tokens of a word the label of the first one, of their mean
+                probabilities, or of the surest one.
+            ignore_labels: Labels to leave out; None for those given to ``from_pretrained``, by default ``["O"]``.
+            stride: To read long texts in windows that share this number of tokens; not with ``none``.
+            is_split_into_words: Whether a text is a list of words; their characters count in the joined text.
+            delimiter: What joins them; None for a space.
+            batch_size: As in transformers; an entity does not depend on it.
+            num_workers: As ``batch_size``.
+
+        Returns:
+            For a text a list of dicts: with ``none`` of each token ``entity``, ``score``, ``index``, ``word``, ``start`` and
+            ``end``, else of each group ``entity_group``, ``score``, ``word``, ``start`` and ``end``, in characters of the text.
+            For a collection, or a text of words, a list of such lists; for an iterable without a length an iterator.
+
+        Raises:
+            InputError: An input is not a text; the message names its index.
+            OptionError: A value is not valid, or the pipeline has the keyword and a call does not; the message has the way out.
+            TextTooLongError: A text is too long, and ``long_text`` is ``error``.
+        """
+        call = self._parse(arguments)
+        words = call.delimiter is not None
+        if not words and isinstance(inputs, (str, tuple, Mapping)):
+            return self._entities(call.check([inputs]), call)[0]
+        items = collection(inputs)
+        if items is None:
+            expected = "a list of words, or of such lists" if words else "a text or a list of texts"
+            raise InputError(f"expected {expected}, found {type(inputs).__name__}")
+        if not isinstance(items, Sized):
+            return self._stream(items, call)
+        listed = list(items)
+        if words and not all(isinstance(item, (list, tuple)) for item in listed):
+            listed = [listed]  # as in the pipeline, the words of one text
+        return self._entities(call.check(listed), call)
+
+    def stream(self, inputs: Iterable[Any], **arguments: Unpack[TagArguments]) -> Iterator[list[Entity]]:
+        """Find the entities of an iterable of any length lazily: results in order, memory flat.
+
+        It reads ahead, one item at first and then up to 256. Arguments, results and errors are those of ``__call__``.
+        """
+        items = collection(inputs)
+        if items is None:
+            raise InputError(f"stream takes an iterable of texts, found {type(inputs).__name__}: give [text]")
+        return self._stream(items, self._parse(arguments))
+
+    def predict(self, texts: Iterable[Any]) -> list[list[str | None]]:
+        """Return the labels of each text: of each of its words, which that of its first token is, or of each token.
+
+        Args:
+            texts: Lists of words; or texts, whose tokens without special ones get labels. None stands for a word without
+                tokens, or one that was cut off.
+
+        Raises:
+            InputError: ``texts`` is a single text, or an item is neither.
+        """
+        items = collection(texts)
+        if items is None:
+            raise InputError(f"predict takes a list of texts, found {type(texts).__name__}: give [text]")
+        listed = list(items)
+        words = bool(listed) and not isinstance(listed[0], (str, Mapping))
+        call = Tagging(delimiter=" " if words else None)
+        found = []
+        for reading, scores in self._scored(call.check(listed), call):
+            tokens, probabilities = reading.merged(scores)
+            best = [self._names.labels[i] for i in probabilities.argmax(axis=-1)]
+            found.append(_by_word(reading.text, tokens, best) if isinstance(reading.text, Words) else list(best))
+        return found
+
+    def close(self) -> None:
+        """Free the graph; calls in progress finish, later ones raise ``ClosedError``."""
+        self.model.close()
+
+    def __enter__(self) -> TokenClassifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self.model).replace("Model", "TokenClassifier", 1)
+
+    def __reduce__(self) -> tuple[type[TokenClassifier], tuple[Model, Tagging]]:
+        return type(self), (self.model, self.defaults)
+
+    def _parse(self, arguments: TagArguments) -> Tagging:
+        return self.defaults.updated(arguments) if arguments else self.defaults
+
+    def _stream(self, items: Iterable[Any], call: Tagging) -> Iterator[list[Entity]]:
+        iterator = iter(items)
+        done, size = 0, 1
+        while chunk := list(itertools.islice(iterator, size)):
+            yield from self._entities(call.check(chunk, done), call)
+            done, size = done + len(chunk), min(2 * size, _STREAM_CHUNK)
+
+    def _entities(self, texts: Sequence[Text], call: Tagging) -> list[list[Entity]]:
+        spelling = Spelling.of(self.model.tokenizer.raw, self.model.tokenizer.unknown)
+        if call.strategy.by_word and not spelling.marked:
+            self._warn()
+        return [self._found(reading, scores, spelling, call) for reading, scores in self._scored(texts, call)]
+
+    def _found(self, reading: Reading, scores: Sequence[Floats], spelling: Spelling, call: Tagging) -> list[Entity]:
+        """Return the entities of a text from the probabilities of its rows, each ``[tokens, labels]``."""
+        if call.strategy is Strategy.NONE:
+            tokens, merged = reading.merged(scores)
+            return find_entities(tokens, merged, self._names, spelling, call.strategy, call.ignored)
+        rows = [
+            find_entities(reading.tokens(row), found[reading.own(row)], self._names, spelling, call.strategy, call.ignored)
+            for row, found in enumerate(scores)
+        ]
+        return rows[0] if len(rows) == 1 else join_windows([entity for row in rows for entity in row])
+
+    def _scored(self, texts: Sequence[Text], call: Tagging) -> Iterator[tuple[Reading, list[Floats]]]:
+        """Yield each text's rows and their probabilities."""
+        chunk = self.model.open().chunk
+        for start in range(0, len(texts), chunk):
+            readings = self._read(texts[start : start + chunk], call)
+            rows = [row for reading in readings for row in reading.rows]
+            owners = [reading.text for reading in readings for _ in reading.rows]
+            logits = iter(self.model.token_logits(owners, rows))
+            for reading in readings:
+                yield reading, [apply(Function.SOFTMAX, next(logits)) for _ in reading.rows]
+
+    def _read(self, texts: Sequence[Text], call: Tagging) -> list[Reading]:
+        start = time.perf_counter()
+        tokenizer, options = self.model.tokenizer, self.model.options
+        stride = call.stride
+        if stride is not None:
+            check_stride(Window(stride=stride), tokenizer)
+        elif options.long_text is LongText.WINDOW:
+            stride = stride_of(options.window, tokenizer.max_length - tokenizer.raw.num_special_tokens_to_add(False))
+        readings = read_texts(tokenizer, texts, stride=stride, truncate=options.long_text is LongText.TRUNCATE)
+        firsts = list(itertools.accumulate((len(reading.rows) for reading in readings), initial=0))[:-1]
+        tokens = Tokens(rows=[row for reading in readings for row in reading.rows], starts=firsts)
+        self.model.count(texts, tokens, start)
+        return readings
+
+    def _warn(self) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            "this tokenizer does not mark tokens inside a word, so words are taken to end at spaces, as in the pipeline",
+            UserWarning,
+            stacklevel=caller_level(),
+        )
+
+
+def _by_word(text: Words, tokens: TextTokens, labels: Sequence[str]) -> list[str | None]:
+    """Return the label of each word's first token."""
+    found: list[str | None] = [None] * len(text.words)
+    for word, label in zip(reversed(tokens.words), reversed(labels), strict=True):
+        if word is not None:
+            found[word] = label
+    return found

@@ -1,0 +1,1 @@
+"""Token classification: from the labels of tokens to the spans of entities."""

@@ -1,0 +1,147 @@
+"""Texts as rows whose tokens keep their characters: cut at ``max_length``, or in windows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from ...errors import InputError
+from ...text.encode import encode_texts
+from ...text.inputs import Text, Words
+from ...text.outputs import Floats
+from ...text.tokenizer import Row, TextTokenizer
+from ...text.windows import spans
+from .entities import TextTokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A text's rows."""
+
+    text: Text
+    encoding: Encoding
+    rows: list[Row]
+    kept: list[list[int]]  # the places in the encoding of each row's tokens
+    spaced: bool  # whether the first token of a row keeps the space before it, see ``keeps_space``
+
+    def own(self, row: int) -> NDArray[np.intp]:
+        """Return the places in a row of its tokens without special ones."""
+        special = self.encoding.special_tokens_mask
+        return np.flatnonzero([not special[i] for i in self.kept[row]])
+
+    def tokens(self, row: int) -> TextTokens:
+        """Return a row's tokens without special ones."""
+        places = self.own(row).tolist()
+        return self._tokens([self.kept[row][i] for i in places], places)
+
+    def merged(self, scores: Sequence[Floats]) -> tuple[TextTokens, Floats]:
+        """Return all tokens, and of rows' probabilities, each ``[tokens, labels]``, those where a token is deepest inside."""
+        if len(self.rows) == 1:
+            return self.tokens(0), scores[0][self.own(0)]
+        special = self.encoding.special_tokens_mask
+        places = np.flatnonzero([not each for each in special])  # in the encoding
+        joined = np.empty((len(special), scores[0].shape[1]), dtype=np.float32)
+        depth = np.full(len(special), -1)  # tokens to the nearer end of the window that was taken
+        for row, found in enumerate(scores):
+            own = self.own(row)
+            window = np.array(self.kept[row], dtype=np.intp)[own]
+            before = np.arange(len(window))
+            after = before[::-1]
+            # at the ends of the text a token lacks no neighbour
+            near = np.minimum(
+                before + (window[0] == places[0]) * len(special), after + (window[-1] == places[-1]) * len(special)
+            )
+            deeper = near > depth[window]
+            depth[window[deeper]] = near[deeper]
+            joined[window[deeper]] = found[own[deeper]]
+        return self._tokens(places.tolist(), places.tolist()), joined[places]
+
+    def _tokens(self, kept: list[int], places: list[int]) -> TextTokens:
+        """Return the tokens at some places of the encoding; ``places`` are those in the row."""
+        encoding = self.encoding
+        ids, offsets, names = encoding.ids, encoding.offsets, encoding.tokens
+        chosen = [offsets[i] for i in kept]
+        if self.spaced and kept and kept[0] != encoding.special_tokens_mask.index(0):
+            chosen[0] = _with_space(chosen[0], names[kept[0]])
+        words: list[int | None] = []
+        if isinstance(self.text, Words):  # offsets count from the start of each word
+            word_ids = encoding.word_ids
+            words = [word_ids[i] for i in kept]
+            first = [0 if word is None else self.text.starts[word] for word in words]
+            chosen = [(start + at, end + at) for (start, end), at in zip(chosen, first, strict=True)]
+        return TextTokens(
+            text=self.text.text,
+            ids=[ids[i] for i in kept],
+            places=places,
+            starts=[start for start, _ in chosen],
+            ends=[end for _, end in chosen],
+            words=words,
+        )
+
+
+def read_texts(tokenizer: TextTokenizer, texts: Sequence[Text], *, stride: int | None, truncate: bool) -> list[Reading]:
+    """Tokenize texts, in windows that share ``stride`` tokens if it is not None.
+
+    Raises:
+        TextTooLongError: A text is too long, and neither ``truncate`` nor ``stride`` allows it.
+    """
+    spaced = keeps_space(tokenizer.raw)
+    split = bool(texts) and isinstance(texts[0], Words)
+    if stride is None:
+        traced = tokenizer.traces(texts, truncate=truncate, split=split)
+        return [
+            Reading(text=text, encoding=encoding, rows=[row], kept=[kept], spaced=spaced)
+            for text, (encoding, kept, row) in zip(texts, traced, strict=True)
+        ]
+    readings = []
+    for text, encoding in zip(texts, encode_texts(tokenizer.raw, texts, offsets=True, split=split), strict=True):
+        kept = _windows(tokenizer, encoding, text, stride)
+        ids, types = encoding.ids, encoding.type_ids
+        rows = [tokenizer.row([ids[i] for i in places], [types[i] for i in places], text) for places in kept]
+        readings.append(Reading(text=text, encoding=encoding, rows=rows, kept=kept, spaced=spaced))
+    return readings
+
+
+def _windows(tokenizer: TextTokenizer, encoding: Encoding, text: Text, stride: int) -> list[list[int]]:
+    """Return the places of the tokens of each window, as tokenizers cuts them: from the end where texts are cut on the left."""
+    count = len(encoding)
+    if count <= tokenizer.max_length:
+        return [list(range(count))]
+    owners = encoding.sequence_ids
+    own = [i for i, owner in enumerate(owners) if owner is not None]
+    around = [i for i, owner in enumerate(owners) if owner is None]
+    width = tokenizer.max_length - len(around)
+    if width <= stride:
+        raise InputError(
+            f"text {text.index} cannot be read in windows of {width} tokens that share {stride}: give a lower stride"
+        )
+    windows = spans(len(own), width, stride)
+    if tokenizer.cut_left:
+        windows = [(len(own) - end, len(own) - start) for start, end in windows]
+    return [sorted([*around, *own[start:end]]) for start, end in windows]
+
+
+def keeps_space(raw: Tokenizer) -> bool:
+    """Return whether the first token of each row has the space before it among its characters.
+
+    Byte-level BPE leaves the space out, except at a first token, whose space it has added itself; and it does not know
+    that a window's first token may be another one.
+    """
+    spec = {} if raw.post_processor is None else json.loads(raw.post_processor.__getstate__())
+    steps = spec.get("processors", [spec] if spec else [])
+    return any(
+        step["type"] in ("ByteLevel", "RobertaProcessing") and step.get("trim_offsets") and step.get("add_prefix_space")
+        for step in steps
+    )
+
+
+def _with_space(span: tuple[int, int], token: str) -> tuple[int, int]:
+    """Return the characters of a row's first token, with one space more unless it was the first one before."""
+    spaces = len(token) - len(token.lstrip("Ġ \t\n\r\v\f"))
+    start, end = span
+    return (start - 1, end) if spaces and start > spaces - 1 else span
