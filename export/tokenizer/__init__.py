@@ -21,7 +21,7 @@ from ..checkpoint.architecture import Shape, read_json
 from ..checkpoint.modules import LEAST
 from .classes import ANY_CLASS, AS_IT_IS, CLASSES, OF_FAMILY, OWN_CODE, TokenizerClass, class_of
 from .files import CONFIG, NAMED, TOKENIZER, TokenizerFiles, read_files, token_text
-from .parts import Spec, differing, form_of, normal_form, to_json, without_segments
+from .parts import Spec, differing, form_of, normal_form, same_decoder, to_json, without_segments
 from .scores import read_by_python, to_text
 
 TextOrPair = str | tuple[str, str]
@@ -210,8 +210,10 @@ def read_tokenizer(folder: Path, family: str, *, segmented: bool = True) -> Read
     side = (spec or {}).get("truncation") or {}
     return Reading(
         tokenizer=tokenizer,
-        stored=_bytes(form) if content is None or parts else content,
-        config=_settings(files, flattened=flattened, side=side.get("direction", "right").lower()),
+        stored=_bytes(form) if content is None or parts or not same_decoder(form, spec) else content,
+        config=_settings(
+            files, flattened=flattened, side=side.get("direction", "right").lower(), unknown=kind.special.get("unk_token")
+        ),
         limit=files.config.get("model_max_length", files.config.get("max_len")),
         notes=tuple(notes),
     )
@@ -274,11 +276,13 @@ def _bytes(form: Spec) -> bytes:
     return (to_text(form, indent=2) + "\n").encode()
 
 
-def _settings(files: TokenizerFiles, *, flattened: bool, side: str) -> dict[str, Any]:
+def _settings(files: TokenizerFiles, *, flattened: bool, side: str, unknown: str | None) -> dict[str, Any]:
     """Return the artifact's tokenizer_config.json: the checkpoint's, completed from other files."""
     config = dict(files.config)
     mapped = read_json(files.folder / "special_tokens_map.json", "tokenizer") or {}
     config |= {name: token_text(token) for name in NAMED if name in mapped and (token := files.special.get(name)) is not None}
+    if unknown is not None:
+        config.setdefault("unk_token", unknown)  # that of the class, which an engine without classes needs by name
     if flattened:
         config.setdefault("model_input_names", [name for name in _INPUTS if name != SEGMENTS])
     truncation = config.get("truncation_side", side)
@@ -328,11 +332,11 @@ def _through_transformers(files: TokenizerFiles, name: str, *, segmented: bool) 
     flattened = segmented and SEGMENTS not in loaded.model_input_names and without_segments(tokenizer)
     content, spec = _stored(files.folder)
     form = json.loads(to_json(tokenizer))
-    same = spec is not None and not differing(form, spec, segmented=segmented)
+    same = spec is not None and not differing(form, spec, segmented=segmented) and same_decoder(form, spec)
     return Reading(
         tokenizer=tokenizer,
         stored=content if same and content is not None else _bytes(form),
-        config=_settings(files, flattened=flattened, side=loaded.truncation_side),
+        config=_settings(files, flattened=flattened, side=loaded.truncation_side, unknown=loaded.unk_token),
         limit=loaded.model_max_length,
         notes=(),
     )
