@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from ..artifact import TEXTS
 from ..errors import InputError, OptionError
 from ..load import Options, PipelineArguments
 from ..load.open import Runtime, load
+from ..load.task import check_task
 from ..model import Model
 from ..run.counters import Stats
 from ..text.call import CallArguments
@@ -42,6 +44,7 @@ class Classifier:
     """
 
     def __init__(self, model: Model) -> None:
+        check_task(model.source.manifest, TEXTS)
         self.model = model
 
     @classmethod

@@ -9,9 +9,11 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Unpack
 
+from ..artifact import TOKENS
 from ..errors import InputError, OptionError
 from ..load import Options, PipelineArguments
 from ..load.open import Runtime, load
+from ..load.task import check_task
 from ..model import Model, caller_level
 from ..run.counters import Stats
 from ..text.inputs import By, LongText, Text, Window, Words, collection
@@ -36,6 +38,7 @@ class TokenClassifier:
     """
 
     def __init__(self, model: Model, defaults: Tagging | None = None) -> None:
+        check_task(model.source.manifest, TOKENS)
         self.model = model
         self.defaults = defaults or Tagging()
         self._names = Names.of(model.labels)
