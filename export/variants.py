@@ -23,7 +23,8 @@ from .graph.cuda.packed import CudaFp16Packed
 from .graph.int8.weights import QuantizedWeights
 from .graph.lowering import Lowering
 from .parity.baseline import DirectBaseline, Progress
-from .parity.gates import check_activations, check_fused_attention, check_parity, keep_if_passing, three_digits
+from .parity.compare import three_digits
+from .parity.gates import check_activations, check_fused_attention, check_parity, keep_if_passing
 from .parity.graphs import check_attentions, check_packed
 from .parity.precision import choose_bf16_layers
 from .parity.saturation import check_exact, measure_saturated

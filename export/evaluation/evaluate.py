@@ -26,7 +26,7 @@ from fusedbert.engine.text.outputs import Floats, Function
 
 from ..checkpoint import ExportWarning
 from ..parity.baseline import Progress
-from ..parity.gates import compare, same_labels
+from ..parity.compare import compare, same_labels
 from ..tokenizer import Tokenization
 from .texts import UserTexts
 

@@ -25,7 +25,8 @@ from ..checkpoint.weights import Layer
 from ..graph.blocks import number
 from ..graph.cuda.packed import CudaFp16Packed
 from .baseline import DirectBaseline, Progress
-from .gates import MOST_ROUNDING, OWN_ROUNDING, check_limits, compare, open_scratch, open_session, run_batch, run_graph
+from .compare import compare
+from .gates import MOST_ROUNDING, OWN_ROUNDING, check_limits, open_scratch, open_session, run_batch, run_graph
 from .reference import Float64, Trace, forward
 
 TOLERANCE = 1e-5  # of an attention weight

@@ -22,7 +22,8 @@ from ..graph.cpu.fp32 import CpuFp32
 from ..graph.cpu.int8 import CpuInt8
 from ..graph.int8.weights import LayerParams, QuantizedWeights
 from .baseline import DirectBaseline, Progress
-from .gates import compare, open_scratch, open_session, run_graph
+from .compare import compare
+from .gates import open_scratch, open_session, run_graph
 from .saturation import by_length, open_stand_in, products_saturate
 from .texts import CheckSet
 

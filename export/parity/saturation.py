@@ -19,7 +19,8 @@ from fusedbert.engine.artifact.limits import figures, limits, passes
 
 from ..graph.int8.products import dense_stand_in
 from .baseline import DirectBaseline, Progress
-from .gates import check_limits, check_parity, compare, open_session, run_graph
+from .compare import compare
+from .gates import check_limits, check_parity, open_session, run_graph
 from .texts import CheckSet
 
 MEASURED_EXACT = "the same graph with exact products, because this processor's saturate"

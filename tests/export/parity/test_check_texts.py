@@ -14,7 +14,7 @@ from fusedbert.export.checkpoint import locate
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.parity import baseline as export_baseline
 from fusedbert.export.parity.baseline import DirectBaseline, compute_baseline
-from fusedbert.export.parity.gates import compare, undecided
+from fusedbert.export.parity.compare import compare, undecided
 from fusedbert.export.parity.reference import Trace, forward
 from fusedbert.export.parity.texts import CheckSet, check_set
 from fusedbert.export.tokenizer import Tokenization

@@ -22,7 +22,7 @@ from fusedbert.engine.load.golden import allowed
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint import LeftOutWarning
 from fusedbert.export.parity import gates as check
-from fusedbert.export.parity.gates import rank_correlation
+from fusedbert.export.parity.compare import compare, rank_correlation
 
 EMBEDDED = Path(__file__).parents[3] / "models" / "sst2-mini"
 TEXTS = ("I really loved this movie.", "The spaghetti was bland.", "It is not good, it is great!")
@@ -99,7 +99,7 @@ def test_several_outputs_each_count_on_their_own_scale(make_head: Callable[..., 
         np.testing.assert_allclose(clf.decision_function(list(TEXTS)), expected, rtol=1e-5)
     reference = RNG.normal(size=(40, 2)) * np.array([1e6, 1e-3])
     wrong = reference + np.array([0.0, 1e-4])  # only of the small one
-    parity = check.compare(list(enumerate(wrong.astype(np.float32))), reference, "regression")
+    parity = compare(list(enumerate(wrong.astype(np.float32))), reference, "regression")
     with pytest.raises(ExportError, match="differs from the reference"):
         check.check_limits(parity, "fp32", "onnx/model.onnx")
     assert manifest.variants[0].parity.scale is not None and manifest.variants[0].parity.scale > 1e6
@@ -152,43 +152,43 @@ def test_large_random_weights_are_as_exact_as_float32_and_no_less(
 @pytest.mark.parametrize("unit", [1e-6, 1e-3, 1.0, 1e6])
 def test_a_wrong_result_is_wrong_in_every_unit(unit: float) -> None:
     reference = RNG.normal(size=(100, 1)) * unit
-    exact = check.compare(results(reference), reference, "regression")
+    exact = compare(results(reference), reference, "regression")
     check.check_limits(exact, "fp32", "graph")
     for change in (reference * 1.001, reference + 0.01 * unit, np.zeros_like(reference)):
         with pytest.raises(ExportError, match="in a logit"):
-            check.check_limits(check.compare(results(change), reference, "regression"), "fp32", "graph")
+            check.check_limits(compare(results(change), reference, "regression"), "fp32", "graph")
     noisy = reference + RNG.normal(size=reference.shape) * 0.3 * unit
     for precision in ("fp16", "bf16", "int8"):
         check.check_limits(exact, precision, "graph")
         with pytest.raises(ExportError, match=r"rank correlation of 0\.9.* of their spread"):
-            check.check_limits(check.compare(results(noisy), reference, "regression"), precision, "graph")
+            check.check_limits(compare(results(noisy), reference, "regression"), precision, "graph")
 
 
 def test_a_constant_in_place_of_a_small_spread_on_a_large_bias_is_refused() -> None:
     reference = 1000.0 + RNG.normal(size=(100, 1))
     with pytest.raises(ExportError):
-        check.check_limits(check.compare(results(np.full_like(reference, 1000.0)), reference, "regression"), "fp32", "graph")
+        check.check_limits(compare(results(np.full_like(reference, 1000.0)), reference, "regression"), "fp32", "graph")
     # Float32 has steps of 0.06 at a million: they pass, and a step of 1 does not.
     million = 1e6 + RNG.normal(size=(100, 1)) * 3
     terms = np.array([5.0])  # what the reference sees of the products, without the bias
-    check.check_limits(check.compare(results(million), million, "regression", terms), "fp32", "graph")
+    check.check_limits(compare(results(million), million, "regression", terms), "fp32", "graph")
     with pytest.raises(ExportError):
-        check.check_limits(check.compare(results(million + 1.0), million, "regression", terms), "fp32", "graph")
+        check.check_limits(compare(results(million + 1.0), million, "regression", terms), "fp32", "graph")
 
 
 def test_values_that_cancel_may_keep_the_rounding_of_their_terms() -> None:
     reference = RNG.normal(size=(100, 1)) * 1e-3
     off = reference + RNG.normal(size=(100, 1)) * 3e-7  # a sum of terms of 10 in float32
     with pytest.raises(ExportError):
-        check.check_limits(check.compare(results(off), reference, "regression"), "fp32", "graph")
-    check.check_limits(check.compare(results(off), reference, "regression", terms=np.array([10.0])), "fp32", "graph")
+        check.check_limits(compare(results(off), reference, "regression"), "fp32", "graph")
+    check.check_limits(compare(results(off), reference, "regression", terms=np.array([10.0])), "fp32", "graph")
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16", "fp16"])
 def test_a_reranker_that_is_off_by_2_is_refused(precision: str) -> None:
     reference = 20.0 + RNG.uniform(-4, 4, size=(150, 1))
     for change in (2.0, -2.0, RNG.choice([-2.0, 2.0], size=reference.shape), RNG.normal(size=reference.shape) * 2):
-        parity = check.compare(results(reference + change), reference, "single_label_classification")
+        parity = compare(results(reference + change), reference, "single_label_classification")
         assert parity.max_abs_probability < 1e-4 and parity.label_agreement == 1.0  # after the sigmoid there is no difference
         with pytest.raises(ExportError, match="of their spread"):
             check.check_limits(parity, precision, "graph")
@@ -202,13 +202,13 @@ def test_nan_in_one_run_is_wrong(precision: str) -> None:
     found[7] = np.nan
     runs = [*results(reference), *results(found)]  # right in one batch, and not in another
     with pytest.raises(ExportError):
-        check.check_limits(check.compare(runs, reference, "regression"), precision, "graph")
+        check.check_limits(compare(runs, reference, "regression"), precision, "graph")
 
 
 def test_outputs_that_never_differ_have_no_order_to_lose() -> None:
     for value in (0.0, 5.0):
         reference = np.full((20, 1), value)
-        parity = check.compare(results(reference), reference, "regression")
+        parity = compare(results(reference), reference, "regression")
         for precision in ("fp32", "int8", "bf16", "fp16"):
             check.check_limits(parity, precision, "graph")
         assert parity.rank_correlation == 1.0 and parity.mean_of_spread == 0.0
