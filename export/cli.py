@@ -14,9 +14,11 @@ from typing import Any
 import click
 
 from fusedbert.engine.artifact import MANIFEST, Evaluation, Manifest
+from fusedbert.engine.errors import OptionError, shown
 from fusedbert.engine.text.thresholds import threshold_option
 
 from .checkpoint import ExportWarning
+from .checkpoint.heads import check_names
 from .exporter import ROUTES, export_checkpoint
 from .metadata import evaluated, measurements
 from .variants import TARGETS
@@ -24,7 +26,14 @@ from .variants import TARGETS
 
 @click.command()
 @click.argument("source")
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="NAME=CHECKPOINT",
+    help="Another checkpoint on the same encoder, whose head runs in the same pass; may be repeated, and take SOURCE's place.",
+)
 @click.option("--for", "target", type=click.Choice(TARGETS), default="all", show_default=True, help="Which graphs to make.")
 @click.option(
     "--via",
@@ -62,8 +71,17 @@ from .variants import TARGETS
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def export(source: str, output: Path, threshold: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Convert SOURCE, a checkpoint folder or hub id, to the artifact OUTPUT."""
+def export(
+    source: str, output: Path | None, heads: tuple[str, ...], threshold: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
+    """Convert SOURCE, a checkpoint folder or hub id, to the artifact OUTPUT.
+
+    With --head for each classifier, SOURCE may be left out: export --head NAME=CHECKPOINT --head NAME=CHECKPOINT OUTPUT.
+    """
+    if output is None and not heads:
+        raise click.UsageError("Missing argument 'OUTPUT'.")
+    place, folder = (None, Path(source)) if output is None else (source, output)
+    options["heads"] = named(heads)
     start = time.monotonic()
 
     def progress(step: str) -> None:
@@ -71,9 +89,19 @@ def export(source: str, output: Path, threshold: tuple[str, ...], as_json: bool,
 
     with shown_warnings():
         thresholds = threshold_option(threshold)
-        manifest = export_checkpoint(source, output, progress=progress, threshold=thresholds, **options)
-    progress(f"done: {output}")
+        manifest = export_checkpoint(place, folder, progress=progress, threshold=thresholds, **options)
+    progress(f"done: {folder}")
     click.echo(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False) if as_json else table(manifest))
+
+
+def named(heads: Sequence[str]) -> dict[str, str]:
+    """Split ``NAME=CHECKPOINT``; raise ``OptionError`` if that is not its form, or a name is given twice."""
+    parts = [head.partition("=") for head in heads]
+    for name, sign, place in parts:
+        if not (name and sign and place):
+            raise OptionError(f"--head {shown(name + sign + place)}: give NAME=CHECKPOINT")
+    check_names([name for name, _, _ in parts])
+    return {name: place for name, _, place in parts}
 
 
 @contextlib.contextmanager
@@ -113,7 +141,8 @@ def table(manifest: Manifest) -> str:
     ]
     lines = aligned((head, *rows))
     lines += evaluation_table(manifest)
-    return "\n".join([*lines, f"manifest: {MANIFEST}, labels: {', '.join(manifest.labels)}"])
+    labels = "; ".join(f"{head.name + ': ' if head.name else ''}{', '.join(head.labels)}" for head in manifest.outputs)
+    return "\n".join([*lines, f"manifest: {MANIFEST}, labels: {labels}"])
 
 
 def evaluation_table(manifest: Manifest) -> list[str]:

@@ -6,24 +6,29 @@ Everything is written into a temporary folder next to the output, which is renam
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from fusedbert.engine.artifact import Manifest, accessing, given_path
+from fusedbert.engine.artifact import Head, Manifest, accessing, given_path
 from fusedbert.engine.artifact.staging import staged_folder
 from fusedbert.engine.errors import OptionError, shown
 from fusedbert.engine.hardware.packages import versions
-from fusedbert.engine.text.thresholds import Threshold, parse_thresholds
+from fusedbert.engine.text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
 
-from .checkpoint import locate
+from .checkpoint import Checkpoint, locate
 from .checkpoint.architecture import classifies_tokens, expected_labels, read_problem_type
-from .checkpoint.modules import read_parts
+from .checkpoint.heads import NamedHead, check_names
+from .checkpoint.modules import Parts, read_parts
 from .evaluation.evaluate import check_labels, refuse_unfit
 from .evaluation.evaluate import evaluate as measure_graphs
 from .evaluation.texts import Given, TextColumns, UserTexts, check_columns, read_texts
-from .metadata import PACKAGES, graph_metadata, rewrite, write_metadata
-from .parity.baseline import Baseline, Outputs, Progress, compute_baseline
+from .metadata import PACKAGES, graph_metadata, rewrite, source_of, write_metadata
+from .parity.baseline import Baseline, Progress, compute_baseline
 from .parity.tokenizer import against_transformers, report_differences, show_notes
 from .variants import choose_lowerings, make_variants
 
@@ -32,9 +37,10 @@ MOST_TEXTS = 512  # for calibration; more cost time and change little
 
 
 def export_checkpoint(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None,
     output: str | os.PathLike[str],
     *,
+    heads: Mapping[str, str | os.PathLike[str]] | None = None,
     target: str = "all",
     via: str = "direct",
     attentions: bool = False,
@@ -59,6 +65,8 @@ def export_checkpoint(
     Args:
         source: Folder of the checkpoint, or hub id.
         output: Folder of the artifact; it is created with its parents.
+        heads: Other checkpoints on the same encoder, by the names of their heads; that of ``source`` has the name of its
+            folder, and may be None.
         target: ``all``, ``cpu``, ``cuda``, or ``fp32`` for the exact graph only.
         via: ``direct``: fusedbert's graphs, for the families of BERT. ``optimum``: any family that optimum exports.
         attentions: Add the graph with attention weights as outputs, ``onnx/model_attentions.onnx``.
@@ -114,18 +122,20 @@ def export_checkpoint(
         raise OptionError(f"evaluate compares graphs with the fp32 graph, and --for {target} makes none: use --for all")
     required = target != "all" if required is None else required
     folder = given_path(output, "output", OptionError)
-    with accessing(source):
-        checkpoint = locate(source, revision=revision, token=token, local_files_only=local_files_only)
-        if checkpoint.folder.resolve() == folder.resolve() or folder.resolve() in checkpoint.folder.resolve().parents:
-            raise OptionError(f"{folder} holds the checkpoint itself: choose another folder for the artifact")
-        parts = read_parts(checkpoint.folder)
-    if classifies_tokens(parts.config):
-        refuse_for_tokens(via=via, attentions=attentions, label_column=label_column)
-    if own is not None:
+    find = functools.partial(find_checkpoint, folder, revision=revision, token=token, local_files_only=local_files_only)
+    named = find_heads(source, heads or {}, find)
+    checkpoint, parts = named[0].checkpoint, named[0].parts
+    if len(named) > 1:
+        refuse_options("a single classifier", "several heads", via=via, attentions=attentions, label_column=label_column)
+    elif classifies_tokens(parts.config):
+        refuse_options("classifiers of texts", "tokens", via=via, attentions=attentions, label_column=label_column)
+    elif own is not None:
         check_labels(own, *expected_labels(parts.config))
     if threshold is not None:  # before the work: the labels are known when the weights are read
-        parse_thresholds(None, (), read_problem_type(parts.config))
-    checkpoint = checkpoint if name is None else dataclasses.replace(checkpoint, id=name)
+        check_threshold(threshold, [read_problem_type(head.parts.config) for head in named])
+    if name is not None:
+        checkpoint = dataclasses.replace(checkpoint, id=name)
+        named[0] = dataclasses.replace(named[0], checkpoint=checkpoint)
     created_with = versions((*PACKAGES, *(optimum.PACKAGES if optimum else ())))
     metadata = graph_metadata(checkpoint, created_with)
     with staged_folder(folder, replace=force) as stage:
@@ -138,8 +148,8 @@ def export_checkpoint(
                 runtimes = optimum.first_runtimes(variants)
             else:
                 rounded = any(lowering.precision != "fp32" for lowering in lowerings)
-                baseline = compute_baseline(checkpoint, progress, rounded=rounded, calibration=texts)
-                thresholds_of(baseline.outputs, threshold)
+                baseline = compute_baseline(named, progress, rounded=rounded, calibration=texts)
+                with_thresholds(baseline.outputs, threshold)
                 show_notes(baseline.tokens)
                 if own is not None:
                     refuse_unfit(own, baseline.tokens)
@@ -148,20 +158,68 @@ def export_checkpoint(
             progress("comparing the tokenizer with that of transformers, if installed")
             report_differences(differences(baseline.tokens), allowed=allow_tokenizer_difference)
         progress("writing the manifest")
-        manifest = write_metadata(stage, baseline, variants, created_with, runtimes, thresholds_of(baseline.outputs, threshold))
+        outputs = [
+            dataclasses.replace(head, source=source_of(each.checkpoint, files))
+            for head, each, files in zip(with_thresholds(baseline.outputs, threshold), named, baseline.files, strict=True)
+        ]
+        manifest = write_metadata(stage, baseline, variants, created_with, runtimes, outputs)
         return manifest if own is None else add_evaluation(stage, manifest, own, progress)
 
 
-def refuse_for_tokens(*, via: str, attentions: bool, label_column: str | None) -> None:
-    """Raise ``OptionError`` for options that a token classifier does not have."""
+def find_checkpoint(output: Path, source: str | os.PathLike[str], **options: Any) -> tuple[Checkpoint, Parts]:
+    """Find a checkpoint and read its config; raise ``OptionError`` if it lies in the ``output``."""
+    with accessing(source):
+        checkpoint = locate(source, **options)
+        if checkpoint.folder.resolve() == output.resolve() or output.resolve() in checkpoint.folder.resolve().parents:
+            raise OptionError(f"{output} holds the checkpoint itself: choose another folder for the artifact")
+        return checkpoint, read_parts(checkpoint.folder)
+
+
+def find_heads(
+    source: str | os.PathLike[str] | None,
+    heads: Mapping[str, str | os.PathLike[str]],
+    find: Callable[[str | os.PathLike[str]], tuple[Checkpoint, Parts]],
+) -> list[NamedHead]:
+    """Find the checkpoints of all heads; the name of a single one is empty."""
+    if source is None and len(heads) < 2:
+        raise OptionError(f"{len(heads)} heads and no source: give a checkpoint, or at least two heads NAME=CHECKPOINT")
+    check_names(tuple(heads))
+    named = []
+    for name, place in ([] if source is None else [("", source)]) + list(heads.items()):
+        checkpoint, parts = find(place)
+        own = name or (re.sub("[^A-Za-z0-9_.-]", "_", checkpoint.id.rpartition("/")[2])[:100] if heads else "")
+        named.append(NamedHead(name=own, checkpoint=checkpoint, parts=parts))
+    if heads:
+        check_names([head.name for head in named])
+    return named
+
+
+def refuse_options(kind: str, found: str, *, via: str, attentions: bool, label_column: str | None) -> None:
+    """Raise ``OptionError`` for options of another ``kind`` of model."""
     for option, is_set in ((f"via={via!r}", via != "direct"), ("attentions", attentions), ("label_column", bool(label_column))):
         if is_set:
-            raise OptionError(f"{option} is for classifiers of texts, and this checkpoint classifies tokens: leave it out")
+            raise OptionError(f"{option} is for {kind}, and this export is of {found}: leave it out")
 
 
-def thresholds_of(outputs: Outputs, threshold: Threshold | None) -> tuple[float, ...] | None:
-    """Return the threshold of each label, or None if none are to be stored; raise ``OptionError`` if they do not fit."""
-    return None if threshold is None else parse_thresholds(threshold, outputs.labels, outputs.problem_type)
+def check_threshold(threshold: Threshold, problem_types: Sequence[str]) -> None:
+    """Raise ``OptionError`` if no head takes thresholds, or one number is not enough for several."""
+    if len(problem_types) == 1 or MULTI_LABEL not in problem_types:
+        parse_thresholds(None, (), problem_types[0])
+    elif not isinstance(threshold, int | float):
+        raise OptionError("threshold is for each label, and there are several heads: give one number for all")
+
+
+def with_thresholds(heads: Sequence[Head], threshold: Threshold | None) -> list[Head]:
+    """Return the heads with the threshold of each label; raise ``OptionError`` if they do not fit."""
+    if threshold is None:
+        return list(heads)
+    taking = [head for head in heads if len(heads) == 1 or head.problem_type == MULTI_LABEL]
+    return [
+        dataclasses.replace(head, thresholds=parse_thresholds(threshold, head.labels, head.problem_type))
+        if head in taking
+        else head
+        for head in heads
+    ]
 
 
 def add_evaluation(stage: Path, manifest: Manifest, texts: UserTexts, progress: Progress) -> Manifest:

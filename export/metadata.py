@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fusedbert.engine.artifact import (
@@ -12,6 +12,7 @@ from fusedbert.engine.artifact import (
     TEXTS,
     TOKENS,
     Evaluation,
+    Head,
     Manifest,
     Parity,
     Source,
@@ -38,34 +39,54 @@ def write_metadata(
     variants: tuple[Variant, ...],
     created_with: Mapping[str, str],
     runtimes: Mapping[str, str],
-    thresholds: tuple[float, ...] | None = None,
+    heads: Sequence[Head],
 ) -> Manifest:
     """Write the files next to the graphs, and return the manifest; ``runtimes`` has the first ONNX Runtime for each graph.
 
+    ``heads`` have their sources.
+
     Raise ``ExportError`` if the engine would read a different tokenizer than the graphs were checked with.
     """
-    checkpoint, outputs, shape = baseline.checkpoint, baseline.outputs, baseline.architecture
-    hashes = {path.relative_to(checkpoint.folder).as_posix(): sha256_of(path) for path in baseline.files}
+    shape, only = baseline.architecture, heads[0] if len(heads) == 1 else None
+    assert heads[0].source is not None
     manifest = Manifest(
-        source=Source(id=checkpoint.id, revision=checkpoint.revision, sha256=hashes),
+        source=heads[0].source,
         created_with=dict(created_with),
         architecture=shape.family,
-        problem_type=outputs.problem_type,
-        labels=outputs.labels,
+        problem_type=heads[0].problem_type,
+        labels=sum((head.labels for head in heads), ()),
         max_length=baseline.tokens.max_length,
         variants=variants,
         golden=baseline.golden,
-        function_to_apply=outputs.function_to_apply,
-        thresholds=thresholds,
+        function_to_apply=None if only is None else only.function_to_apply,
+        thresholds=None if only is None else only.thresholds,
         task=TOKENS if shape.by_token else TEXTS,
-        format=NEWEST if shape.by_token else FORMAT,
+        heads=() if only else tuple(heads),
+        format=NEWEST if shape.by_token or not only else FORMAT,
         longest=shape.max_tokens if 0 < shape.usual_tokens < shape.max_tokens else None,
         requires={v.file: {"opset": v.opset, "onnxruntime": runtimes[v.file]} for v in variants},
     )
     baseline.parts.write_config(stage / "config.json")
+    if manifest.heads:
+        name_all_labels(stage / "config.json", manifest)
     baseline.tokens.save(stage)
     check_written(stage, baseline.tokens)
     return rewrite(stage, manifest)
+
+
+def source_of(checkpoint: Checkpoint, files: Sequence[Path]) -> Source:
+    """Return where weights come from, with their hashes."""
+    hashes = {path.relative_to(checkpoint.folder).as_posix(): sha256_of(path) for path in files}
+    return Source(id=checkpoint.id, revision=checkpoint.revision, sha256=hashes)
+
+
+def name_all_labels(path: Path, manifest: Manifest) -> None:
+    """Name the labels of all heads in a config.json, which are the graph's outputs."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    names = [f"{head.name}/{label}" for head in manifest.heads for label in head.labels]
+    kept = {key: value for key, value in config.items() if key not in ("num_labels", "problem_type")}
+    kept |= {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def rewrite(stage: Path, manifest: Manifest) -> Manifest:
@@ -83,10 +104,7 @@ def model_card(folder: Path, manifest: Manifest) -> str:
         f"| {manifest.requires[v.file]['onnxruntime']} | {' | '.join(_figures(parity).values())} |"
         for v, target, parity in measured
     ]
-    labels = ", ".join(f"{i} {label}" for i, label in enumerate(manifest.labels))
-    stored = zip(manifest.labels, manifest.thresholds or (), strict=False)
-    thresholds = ", ".join(f"{label} {threshold}" for label, threshold in stored)
-    thresholds = f" Thresholds on their probabilities: {thresholds}." if thresholds else ""
+    labels = "\n".join(map(_labels, manifest.outputs))
     packages = ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
     kind, variable = ("TokenClassifier", "tagger") if manifest.by_token else ("Classifier", "clf")
     what = "token classifier" if manifest.by_token else "classifier"
@@ -101,7 +119,7 @@ pipeline_tag: {manifest.task}
 Exported by fusedbert from `{manifest.source.id}`{revision}: a {manifest.architecture} {what}
 ({manifest.problem_type}), texts of up to {manifest.max_length} tokens. The checkpoint's own card and licence apply.
 
-Labels: {labels}.{thresholds}
+{labels}
 
 | graph | for | precision | MB | fused attention | ONNX Runtime from | {head} |
 |---|---|---|---|---|---|---|---|---|
@@ -117,6 +135,15 @@ from fusedbert.engine import {kind}
 {variable}("a text")
 ```
 {_with_optimum(manifest)}"""
+
+
+def _labels(head: Head) -> str:
+    labels = ", ".join(f"{i} {label}" for i, label in enumerate(head.labels))
+    stored = zip(head.labels, head.thresholds or (), strict=False)
+    thresholds = ", ".join(f"{label} {threshold}" for label, threshold in stored)
+    thresholds = f" Thresholds on their probabilities: {thresholds}." if thresholds else ""
+    name = f"Head {head.name} ({head.problem_type}), labels" if head.name else "Labels"
+    return f"{name}: {labels}.{thresholds}\n"[: None if head.name else -1]
 
 
 def measurements(manifest: Manifest) -> list[tuple[Variant, str, Parity]]:

@@ -19,6 +19,7 @@ from ..hardware.storage import accessing, given_path, inside, sha256_of
 from .form import to_manifest
 from .manifest import (
     FORMAT,
+    HEAD_NAME,
     NEWEST,
     NO_MANIFEST,
     PACKED,
@@ -30,14 +31,18 @@ from .manifest import (
     WINDOW_TEXTS,
     Evaluation,
     Golden,
+    Head,
     Manifest,
     Parity,
     Source,
     Variant,
+    columns_of,
+    is_head_name,
 )
 
 __all__ = [
     "FORMAT",
+    "HEAD_NAME",
     "LARGE",
     "MANIFEST",
     "NEWEST",
@@ -51,14 +56,17 @@ __all__ = [
     "WINDOW_TEXTS",
     "Evaluation",
     "Golden",
+    "Head",
     "Manifest",
     "Parity",
     "Source",
     "Variant",
     "accessing",
     "check_regular",
+    "columns_of",
     "given_path",
     "inside",
+    "is_head_name",
     "parse_object",
     "read_json_file",
     "read_manifest",
@@ -69,7 +77,7 @@ __all__ = [
 
 MANIFEST = "fusedbert.json"
 _NO_HASH = "0" * 64
-_OPTIONAL = ("task", "requires", "function_to_apply", "thresholds", "longest", "parity_avx2", "evaluation")
+_OPTIONAL = ("task", "heads", "requires", "function_to_apply", "thresholds", "longest", "parity_avx2", "evaluation")
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Manifest)}
@@ -94,14 +102,20 @@ def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
     """
     clipped, evaluated = {}, {}
     for variant in document["variants"]:
-        variant["parity"] = _set(variant["parity"])
+        variant["parity"] = _parity(variant["parity"])
         if (parity := variant.pop("parity_avx2")) is not None:
-            clipped[variant["file"]] = _set(parity)
+            clipped[variant["file"]] = _parity(parity)
         if (evaluation := variant.pop("evaluation")) is not None:
-            evaluated[variant["file"]] = _set(evaluation | {"parity": _set(evaluation["parity"])})
+            evaluated[variant["file"]] = _set(evaluation | {"parity": _parity(evaluation["parity"])})
     document |= {"parity_avx2": clipped, "evaluation": evaluated}
     document["task"] = document["task"] if document["task"] != TEXTS else None
+    document["heads"] = [_set(head) for head in document["heads"]]
     return {name: value for name, value in document.items() if not (name in _OPTIONAL and not value)}
+
+
+def _parity(fields: dict[str, Any]) -> dict[str, Any]:
+    heads = fields["heads"] or {}
+    return _set(fields | {"heads": {name: _set(head) for name, head in heads.items()} or None})
 
 
 def _set(fields: dict[str, Any]) -> dict[str, Any]:

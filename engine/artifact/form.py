@@ -11,7 +11,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 from ..errors import shown
-from .manifest import PACKED, PADDED, PROBLEM_TYPES, TEXTS, TOKENS, Evaluation, Golden, Manifest, Parity, Source, Variant
+from .manifest import (
+    HEAD_NAME,
+    PACKED,
+    PADDED,
+    PROBLEM_TYPES,
+    TEXTS,
+    TOKENS,
+    Evaluation,
+    Golden,
+    Head,
+    Manifest,
+    Parity,
+    Source,
+    Variant,
+    is_head_name,
+)
 
 Check: TypeAlias = Callable[[Any, str], None]  # of a value and its key; raises ValueError
 _MOST_LABELS = 1_000_000
@@ -33,25 +48,41 @@ def to_manifest(document: Mapping[str, Any]) -> Manifest:
         for entry in document["variants"]
     )
     golden = tuple(Golden(**{**entry, "logits": tuple(map(float, entry["logits"]))}) for entry in document["golden"])
-    thresholds = document.get("thresholds")
     known = {field.name: document[field.name] for field in dataclasses.fields(Manifest) if field.name in document}
     parsed = {
         "source": Source(**document["source"]),
         "labels": tuple(document["labels"]),
         "variants": variants,
         "golden": golden,
-        "thresholds": None if thresholds is None else tuple(map(float, thresholds)),
+        "thresholds": _thresholds(document),
+        "heads": tuple(map(_head, document.get("heads", ()))),
     }
     manifest = Manifest(**(known | parsed))
     _check_together(manifest)
     return manifest
 
 
+def _head(entry: Mapping[str, Any]) -> Head:
+    source = entry.get("source")
+    own = {"labels": tuple(entry["labels"]), "thresholds": _thresholds(entry), "source": source and Source(**source)}
+    return Head(**{**entry, **own})
+
+
+def _thresholds(document: Mapping[str, Any]) -> tuple[float, ...] | None:
+    found = document.get("thresholds")
+    return None if found is None else tuple(map(float, found))
+
+
+def _parity(entry: Mapping[str, Any]) -> Parity:
+    heads = entry.get("heads")
+    return Parity(**{**entry, "heads": None if heads is None else {name: Parity(**head) for name, head in heads.items()}})
+
+
 def _variant(entry: Mapping[str, Any]) -> Variant:
-    parities = {name: Parity(**entry[name]) for name in ("parity", "parity_avx2") if entry[name] is not None}
+    parities = {name: _parity(entry[name]) for name in ("parity", "parity_avx2") if entry[name] is not None}
     evaluation = entry["evaluation"]
     if evaluation is not None:
-        evaluation = Evaluation(**{**evaluation, "parity": Parity(**evaluation["parity"])})
+        evaluation = Evaluation(**{**evaluation, "parity": _parity(evaluation["parity"])})
     return Variant(**{**entry, "outputs": tuple(entry["outputs"]), "evaluation": evaluation, **parities})
 
 
@@ -63,16 +94,33 @@ def _check_together(manifest: Manifest) -> None:
             raise ValueError(f"golden[{i}].logits has {len(golden.logits)} numbers, expected {labels} for each token")
         if not manifest.by_token and len(golden.logits) != labels:
             raise ValueError(f"golden[{i}].logits has {len(golden.logits)} numbers, expected one for each of {labels} labels")
-    if manifest.thresholds is not None and manifest.problem_type != "multi_label_classification":
-        raise ValueError(f"thresholds belong to multi_label_classification, problem_type is {manifest.problem_type}")
-    if manifest.thresholds is not None and len(manifest.thresholds) != labels:
-        raise ValueError(f"thresholds has {len(manifest.thresholds)} numbers, expected one for each of {labels} labels")
+    for head in manifest.outputs:
+        if head.thresholds is not None and head.problem_type != "multi_label_classification":
+            raise ValueError(f"thresholds belong to multi_label_classification, problem_type is {head.problem_type}")
+        if head.thresholds is not None and len(head.thresholds) != len(head.labels):
+            found, expected = len(head.thresholds), len(head.labels)
+            raise ValueError(f"thresholds has {found} numbers, expected one for each of {expected} labels")
+    _check_heads(manifest)
     for kind, keys in (
         ("file", [variant.file for variant in manifest.variants]),
         ("kind", [(each.target, each.precision, each.outputs, each.layout) for each in manifest.variants]),
     ):
         if len(set(keys)) < len(keys):
             raise ValueError(f"two variants are of the same {kind}")
+
+
+def _check_heads(manifest: Manifest) -> None:
+    """Refuse heads that are not those of labels and figures."""
+    names = [head.name for head in manifest.heads]
+    if len(set(names)) < len(names) or len(names) == 1 or (names and manifest.by_token):
+        raise ValueError(f"heads has the names {shown(names)}, expected two or more different ones, of classifiers of texts")
+    if sum((head.labels for head in manifest.outputs), ()) != manifest.labels:
+        raise ValueError("labels are not those of all heads")
+    for variant in manifest.variants:
+        own = None if variant.evaluation is None else variant.evaluation.parity
+        measured = (variant.parity, variant.parity_avx2, own)
+        if any(each is not None and sorted(each.heads or ()) != sorted(names) for each in measured):
+            raise ValueError(f"{variant.file} has no figures of each head, or figures of others")
 
 
 def _fail(value: Any, key: str, expected: str) -> NoReturn:
@@ -160,7 +208,7 @@ _SHA256 = _one("a sha256 of 64 digits", lambda value: isinstance(value, str) and
 _VERSION = _one("a version such as 1.23", lambda value: isinstance(value, str) and _is_version(value.split(".")))
 _OUTPUTS = (["logits"], ["logits", "attentions", "queries", "keys"])
 
-_PARITY = _object(
+_FIGURES = (
     {"reference": _NAME, "texts": _integer(0), "max_abs_logit": _SIZE, "label_agreement": _SHARE},
     {
         "mean_abs_probability": _SIZE,
@@ -173,6 +221,7 @@ _PARITY = _object(
         "max_of_spread": _optional(_SIZE),
     },
 )
+_PARITY = _object(_FIGURES[0], {**_FIGURES[1], "heads": _optional(_mapping(_object(*_FIGURES)))})
 _EVALUATION = _object({"texts": _NAME, "parity": _PARITY}, {"accuracy": _optional(_SHARE)})
 _VARIANT = _object(
     {
@@ -187,11 +236,24 @@ _VARIANT = _object(
     },
     {"layout": _member(PADDED, PACKED), "parity_avx2": _optional(_PARITY), "evaluation": _optional(_EVALUATION)},
 )
+_SOURCE = _object({"id": _NAME, "revision": _optional(_NAME), "sha256": _mapping(_SHA256)})
+_HEAD = _object(
+    {
+        "name": _one(f"a name of {HEAD_NAME}", lambda value: is_head_name(value)),
+        "problem_type": _member(*PROBLEM_TYPES),
+        "labels": _list(_NAME, 1),
+    },
+    {
+        "function_to_apply": _member(None, "none", "sigmoid"),
+        "thresholds": _optional(_list(_SHARE)),
+        "source": _optional(_SOURCE),
+    },
+)
 _TEXT = _one("a text", lambda value: isinstance(value, str))
 _GOLDEN = _object({"text": _TEXT, "logits": _list(_number(-_LARGEST, _LARGEST))}, {"text_pair": _optional(_TEXT)})
 _MANIFEST = _object(
     {
-        "source": _object({"id": _NAME, "revision": _optional(_NAME), "sha256": _mapping(_SHA256)}),
+        "source": _SOURCE,
         "created_with": _mapping(_NAME),
         "architecture": _NAME,
         "problem_type": _member(*PROBLEM_TYPES),
@@ -207,6 +269,7 @@ _MANIFEST = _object(
         "thresholds": _optional(_list(_SHARE)),
         "longest": _optional(_integer(3, 1_000_000)),
         "task": _member(TEXTS, TOKENS),
+        "heads": _list(_HEAD, 0, 1000),
         "parity_avx2": _mapping(_PARITY),
         "evaluation": _mapping(_EVALUATION),
     },

@@ -49,7 +49,9 @@ def by_order(problem_type: str, labels: int) -> bool:
 
 
 def passes(parity: Parity, precision: str) -> bool:
-    """Return whether a rounded graph is close enough to the checkpoint; NaN never is."""
+    """Return whether a rounded graph is close enough to the checkpoint, for each of its heads; NaN never is."""
+    if parity.heads:
+        return all(passes(head, precision) for head in parity.heads.values())
     if parity.rank_correlation is None or parity.mean_of_spread is None or parity.max_of_spread is None:
         return parity.label_agreement >= LABEL_AGREEMENT and parity.mean_abs_probability <= MEAN_PROBABILITY[precision]
     limits = ORDER[precision]
@@ -62,6 +64,8 @@ def passes(parity: Parity, precision: str) -> bool:
 
 def figures(parity: Parity) -> str:
     """Return a rounded graph's figures for a message."""
+    if parity.heads:
+        return "; ".join(f"{name}: {figures(head)}" for name, head in parity.heads.items())
     if parity.rank_correlation is None:
         return f"labels agree in {parity.label_agreement:.1%}, mean change of p {parity.mean_abs_probability:.4f}"
     return (
@@ -72,6 +76,8 @@ def figures(parity: Parity) -> str:
 
 def limits(parity: Parity, precision: str) -> str:
     """Return the limits for a message, in the order of ``figures``."""
+    if parity.heads:
+        return " or ".join(dict.fromkeys(limits(head, precision) for head in parity.heads.values()))
     if parity.rank_correlation is None:
         return f"{LABEL_AGREEMENT:.0%} and {MEAN_PROBABILITY[precision]}"
     order = ORDER[precision]

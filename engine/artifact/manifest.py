@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 FORMAT = 1  # of one classifier of texts
@@ -13,6 +14,14 @@ NO_MANIFEST = 0  # the format of a manifest that was derived from another tool's
 PADDED, PACKED = "padded", "packed"
 WINDOW_BLOCKS, WINDOW_TEXTS = "window_blocks", "window_texts"  # inputs of a packed graph whose layers have windows
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+
+HEAD_NAME = "letters, digits, _, - and ., up to 100"
+
+
+def is_head_name(name: object) -> bool:
+    """Return whether a name fits a head: it is part of columns, keys and tensors."""
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name) is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,7 @@ class Parity:
         rank_correlation: Spearman's, with the reference's outputs; the smallest of them.
         mean_of_spread: Mean absolute change of an output, as a share of ``spread``.
         max_of_spread: Largest change, likewise.
+        heads: Of an artifact with several heads, the figures of each by its name; the others are then the worst of them.
     """
 
     reference: str
@@ -47,6 +57,7 @@ class Parity:
     rank_correlation: float | None = None
     mean_of_spread: float | None = None
     max_of_spread: float | None = None
+    heads: Mapping[str, Parity] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +126,26 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Head:
+    """A classifier on the encoder, with fields of a manifest; its name is empty if it is the only one."""
+
+    name: str
+    problem_type: str
+    labels: tuple[str, ...]
+    function_to_apply: str | None = None
+    thresholds: tuple[float, ...] | None = None
+    source: Source | None = None
+
+
+def columns_of(heads: Sequence[Head]) -> Iterator[tuple[Head, slice]]:
+    """Yield each head with its columns of the logits."""
+    start = 0
+    for head in heads:
+        yield head, slice(start, start + len(head.labels))
+        start += len(head.labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of ``fusedbert.json``.
 
@@ -133,6 +164,8 @@ class Manifest:
         function_to_apply: ``none`` or ``sigmoid`` if ``config.json`` says so against ``problem_type``; not written if unset.
         thresholds: For a multi-label model, the least probability of each label that counts; not written if unset.
         longest: Tokens up to which ``max_length`` may be raised; not written if unset.
+        heads: Several classifiers on one encoder, in the order of their logits, which are side by side; ``labels`` are then
+            those of all, and ``problem_type`` the first one's. Empty for one classifier.
         task: ``text-classification``, or ``token-classification``: logits are those of each token; the first is not written.
     """
 
@@ -151,6 +184,19 @@ class Manifest:
     thresholds: tuple[float, ...] | None = None
     longest: int | None = None
     task: str = TEXTS
+    heads: tuple[Head, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Head, ...]:
+        """The heads, also if there is only one."""
+        one = Head(
+            name="",
+            problem_type=self.problem_type,
+            labels=self.labels,
+            function_to_apply=self.function_to_apply,
+            thresholds=self.thresholds,
+        )
+        return self.heads or (one,)
 
     @property
     def by_token(self) -> bool:

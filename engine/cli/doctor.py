@@ -29,7 +29,7 @@ from ..hardware.device import CUDA, Choice, DeviceKind, choose, import_onnxrunti
 from ..hardware.packages import installed, version
 from ..hardware.storage import cache_root, why_not_writable
 from ..load import Options
-from ..load.golden import WrongResultError, allowed, replay
+from ..load.golden import WrongResultError, replay_worst
 from ..load.select import as_computed_on
 from .options import device_option, messages_on_stderr, precision_option
 
@@ -190,8 +190,10 @@ def _load(folder: Path, manifest: Manifest, options: Options, machine: Machine) 
         return
     file = loaded.runtime.file.relative_to(folder).as_posix()
     ran = next(variant for variant in manifest.variants if variant.file == file)
-    limit = allowed(as_computed_on(machine, ran))
-    difference = replay(manifest, loaded.tokenizer, loaded.runner)  # within the limit, or loading would have failed
+    judged = as_computed_on(machine, ran)
+    difference, limit = replay_worst(
+        manifest, judged, loaded.tokenizer, loaded.runner
+    )  # within the limit, or loading would have failed
     yield Finding("model_golden", golden | {"max_abs_logit": difference, "allowed": limit})
 
 

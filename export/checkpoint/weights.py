@@ -107,6 +107,7 @@ class Weights:
     def __init__(self, folder: Path, architecture: Architecture, layout: Layout) -> None:
         self.architecture = architecture
         self.layout = layout
+        self._heads: tuple[Head, ...] = ()
         self.files = weight_files(folder)
         self.tensors = headers(self.files)
         self._names, self.labels, unused = match(self.tensors, architecture, layout, folder)
@@ -116,7 +117,16 @@ class Weights:
     @property
     def heads(self) -> tuple[Head, ...]:
         """Classifiers that read the last layer."""
-        return (Head(name="", steps=self.architecture.head, weights=self),)
+        return self._heads or (Head(name="", steps=self.architecture.head, weights=self),)
+
+    @property
+    def encoder(self) -> tuple[str, ...]:
+        """Our names of all tensors but the head's."""
+        return tuple(name for name in self._names if name.rpartition(".")[0] not in self.layout.head)
+
+    def join(self, heads: tuple[Head, ...]) -> None:
+        """Put several heads in the place of the own one."""
+        self._heads = heads
 
     def find(self, name: str) -> tuple[Path, str] | None:
         """Return the file and the name there of one of our names; None for a bias that the model has not."""

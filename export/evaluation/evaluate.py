@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedbert.engine.artifact import PADDED, Evaluation, Manifest, Variant
+from fusedbert.engine.artifact import PADDED, Evaluation, Head, Manifest, Parity, Variant, columns_of
 from fusedbert.engine.artifact.limits import figures
 from fusedbert.engine.errors import DeviceError, MissingDependencyError, OptionError, shown
 from fusedbert.engine.load import Options
@@ -27,6 +27,8 @@ from fusedbert.engine.text.outputs import Floats, Function
 from ..checkpoint import ExportWarning
 from ..parity.baseline import Progress
 from ..parity.compare import compare, same_labels
+from ..parity.heads import worst
+from ..parity.reference import Float64
 from ..tokenizer import Tokenization
 from .texts import UserTexts
 
@@ -72,7 +74,7 @@ def evaluate(folder: Path, manifest: Manifest, texts: UserTexts, progress: Progr
         OptionError: A label is not one of the model's.
         InputError: The model cannot take a text.
     """
-    ids = check_labels(texts, manifest.labels, manifest.problem_type)
+    ids = None if manifest.heads else check_labels(texts, manifest.labels, manifest.problem_type)
     found: dict[str, Evaluation] = {}
     reference: Floats | None = None
     with tempfile.TemporaryDirectory(prefix="fusedbert-") as cache:
@@ -83,7 +85,7 @@ def evaluate(folder: Path, manifest: Manifest, texts: UserTexts, progress: Progr
                 break
             if logits is None:
                 continue
-            found[variant.file] = evaluation = measure(logits, reference, manifest.problem_type, texts.name, ids)
+            found[variant.file] = evaluation = measure(logits, reference, manifest.outputs, texts.name, ids)
             accuracy = "" if evaluation.accuracy is None else f", accuracy {evaluation.accuracy:.2%}"
             progress(f"{variant.file} on {texts.name}: {figures(evaluation.parity)}{accuracy}")
     return tuple(dataclasses.replace(variant, evaluation=found.get(variant.file)) for variant in manifest.variants)
@@ -95,15 +97,24 @@ def _fp32_first(manifest: Manifest) -> list[Variant]:
     return sorted(graphs, key=lambda variant: (variant.target, variant.precision) != ("cpu", "fp32"))
 
 
-def measure(logits: Floats, reference: Floats, problem_type: str, name: str, ids: Sequence[int] | None) -> Evaluation:
+def measure(logits: Floats, reference: Floats, heads: Sequence[Head], name: str, ids: Sequence[int] | None) -> Evaluation:
     """Compare logits ``[texts, labels]`` with those of the fp32 graph, and with the ``ids`` of the right labels."""
-    parity = compare(list(enumerate(logits)), reference.astype(np.float64), problem_type)
+    found = {
+        head.name: _measure(logits[:, columns], reference[:, columns].astype(np.float64), head.problem_type)
+        for head, columns in columns_of(heads)
+    }
+    parity = worst(found) if len(found) > 1 else found[heads[0].name]
+    right = None if ids is None else round(float(np.mean(logits.argmax(axis=1) == np.asarray(ids))), 4)
+    return Evaluation(texts=name, parity=parity, accuracy=right)
+
+
+def _measure(logits: Floats, reference: Float64, problem_type: str) -> Parity:
+    parity = compare(list(enumerate(logits)), reference, problem_type)
     if problem_type != "regression":  # with four digits: a thousand texts show tenths of a percent
         function = Function.choose(None, problem_type, reference.shape[1])
-        kept = same_labels(logits.astype(np.float64), reference.astype(np.float64), function)
+        kept = same_labels(logits.astype(np.float64), reference, function)
         parity = dataclasses.replace(parity, label_agreement=round(float(kept.mean()), 4))
-    right = None if ids is None else round(float(np.mean(logits.argmax(axis=1) == np.asarray(ids))), 4)
-    return Evaluation(texts=name, parity=dataclasses.replace(parity, reference=_REFERENCE), accuracy=right)
+    return dataclasses.replace(parity, reference=_REFERENCE)
 
 
 def _logits(folder: Path, variant: Variant, texts: UserTexts, cache: Path, progress: Progress) -> Floats | None:

@@ -41,7 +41,7 @@ from ..graph.cpu.fp32 import OPSETS, CpuFp32
 from ..graph.cpu.int8 import CpuInt8
 from ..graph.cuda.fp16 import CudaFp16
 from ..graph.lowering import Lowering
-from ..parity.baseline import Baseline, Outputs, Progress, run_reference
+from ..parity.baseline import Baseline, Progress, read_outputs, run_reference
 from ..parity.gates import check_parity, keep_if_passing
 from ..parity.tokenizer import show_notes
 from . import fusion, transformers_model
@@ -76,7 +76,7 @@ def make_variants(
     read_problem_type(config)
     refuse_unknown(str(config.get("model_type")))
     model = transformers_model.load(parts.folder)
-    outputs = Outputs.read(config, model.config.num_labels)
+    outputs = (read_outputs(config, model.config.num_labels),)
     with tempfile.TemporaryDirectory(dir=stage) as scratch:  # on the artifact's file system, which has room for it
         progress(f"exporting with optimum-onnx {packages['optimum-onnx']}")
         graph = Path(scratch) / "model.onnx"
@@ -86,7 +86,7 @@ def make_variants(
             functools.partial(transformers_model.forward, model, inputs),
             checkpoint,
             parts,
-            files,
+            (files,),
             transformers_model.describe(model, inputs),
             outputs,
             progress,

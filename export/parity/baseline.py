@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import Golden
+from fusedbert.engine.artifact import Golden, Head, columns_of
 from fusedbert.engine.artifact.limits import by_order
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.text.inputs import Text
@@ -21,7 +21,8 @@ from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.architecture import Architecture, Shape, classifies_tokens, read_labels, read_problem_type
-from ..checkpoint.modules import Parts, read_parts
+from ..checkpoint.heads import NamedHead, join
+from ..checkpoint.modules import Parts
 from ..checkpoint.weights import Weights
 from ..tokenizer import Tokenization
 from .reference import Float64, Trace, forward
@@ -30,26 +31,17 @@ from .texts import GOLDEN, MORE_PAIRS, CheckSet, check_set
 Progress = Callable[[str], None]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """The outputs of a classifier; ``function_to_apply`` is None if the problem type implies the function of the scores."""
+def read_outputs(config: Mapping[str, Any], count: int, name: str = "") -> Head:
+    """Read the config of a classifier with ``count`` logits; raise ``CheckpointError`` if it is not valid."""
+    labels, problem_type = read_labels(config, count), read_problem_type(config)
+    texts = not classifies_tokens(config)
+    function = stated_function(config, problem_type, len(labels), CheckpointError) if texts else None
+    return Head(name=name, labels=labels, problem_type=problem_type, function_to_apply=function)
 
-    labels: tuple[str, ...]
-    problem_type: str
-    function_to_apply: str | None
 
-    @classmethod
-    def read(cls, config: Mapping[str, Any], count: int) -> Outputs:
-        """Read the config of a classifier with ``count`` logits; raise ``CheckpointError`` if it is not valid."""
-        labels, problem_type = read_labels(config, count), read_problem_type(config)
-        texts = not classifies_tokens(config)
-        function = stated_function(config, problem_type, len(labels), CheckpointError) if texts else None
-        return cls(labels=labels, problem_type=problem_type, function_to_apply=function)
-
-    @property
-    def by_order(self) -> bool:
-        """True if a graph is judged by the order of its outputs."""
-        return by_order(self.problem_type, len(self.labels))
+def measured_by_order(heads: Sequence[Head]) -> bool:
+    """Return whether a head is judged by the order of its outputs."""
+    return any(by_order(head.problem_type, len(head.labels)) for head in heads)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,10 +50,10 @@ class Baseline:
 
     checkpoint: Checkpoint
     parts: Parts
-    files: tuple[Path, ...]  # of the weights
+    files: tuple[tuple[Path, ...], ...]  # of each head's weights
     architecture: Shape
     tokens: Tokenization
-    outputs: Outputs
+    outputs: tuple[Head, ...]  # one, or several in the order of their logits
     checks: CheckSet
     reference: Float64  # logits of the check texts ``[texts, labels]``
     golden: tuple[Golden, ...]  # texts for the manifest, with their logits
@@ -89,24 +81,27 @@ class DirectBaseline(Baseline):
 
 
 def compute_baseline(
-    checkpoint: Checkpoint, progress: Progress, *, rounded: bool, calibration: tuple[Text, ...] = ()
+    heads: Sequence[NamedHead], progress: Progress, *, rounded: bool, calibration: tuple[Text, ...] = ()
 ) -> DirectBaseline:
-    """Read a checkpoint and run the reference; graphs of less than fp32 (``rounded``) need more texts.
+    """Read checkpoints of one encoder and run the reference; graphs of less than fp32 (``rounded``) need more texts.
 
     Raises:
         CheckpointError: It is incomplete, damaged, or not supported.
     """
-    progress(f"reading {checkpoint.id}")
-    parts = read_parts(checkpoint.folder)
-    architecture, layout = parts.describe()
-    weights, trace = parts.weights(architecture, layout), Trace()
+    checkpoint, parts = heads[0].checkpoint, heads[0].parts
+    progress(f"reading {', '.join(head.checkpoint.id for head in heads)}")
+    (architecture, weights), trace = join(heads), Trace()
+    refuse_other_tokenizers(heads, architecture)
+    outputs = tuple(
+        read_outputs(each.parts.config, head.weights.labels, each.name) for each, head in zip(heads, weights.heads, strict=True)
+    )
     common = run_reference(
         lambda texts: forward(architecture, weights, texts, trace),
         checkpoint,
         parts,
-        weights.files,
+        tuple(head.weights.files for head in weights.heads),
         architecture,
-        Outputs.read(parts.config, weights.labels),
+        outputs,
         progress,
         rounded=rounded,
         pairs=any(text.pair is not None for text in calibration) if calibration else parts.takes_pairs,
@@ -115,13 +110,30 @@ def compute_baseline(
     return DirectBaseline(**vars(common), weights=weights, max_activation=trace.max_activation, calibration=calibration)
 
 
+def refuse_other_tokenizers(heads: Sequence[NamedHead], shape: Shape) -> None:
+    """Raise ``CheckpointError`` if heads do not read a text as the same tokens."""
+    facts = [tokenization(head.parts, shape).facts for head in heads] if len(heads) > 1 else []
+    for head, own in zip(heads, facts, strict=False):
+        different = [name for name, value in own.items() if value != facts[0][name]]
+        if different:
+            raise CheckpointError(
+                f"head {head.name} ({head.checkpoint.folder}) has another tokenizer than head {heads[0].name}, in "
+                f"{', '.join(different)}: use the same tokenizer files, or export it as an artifact of its own"
+            )
+
+
+def tokenization(parts: Parts, shape: Shape) -> Tokenization:
+    """Read a checkpoint's tokenizer."""
+    return Tokenization(parts.folder, shape, limit=parts.limit, lower_case=parts.lower_case)
+
+
 def run_reference(
     model: Callable[[Sequence[Row]], Float64],
     checkpoint: Checkpoint,
     parts: Parts,
-    files: tuple[Path, ...],
+    files: tuple[tuple[Path, ...], ...],
     shape: Shape,
-    outputs: Outputs,
+    outputs: tuple[Head, ...],
     progress: Progress,
     *,
     rounded: bool,
@@ -132,10 +144,11 @@ def run_reference(
     A classifier that takes pairs, because ``pairs`` says so or it is surer of them, also runs on ``MORE_PAIRS`` if ``rounded``.
     Golden logits have six decimals, or the nine digits of a float32 if outputs have no unit.
     """
-    tokens = Tokenization(parts.folder, shape, limit=parts.limit, lower_case=parts.lower_case)
-    both = functools.partial(check_set, shape, tokens, rounded=rounded, by_order=outputs.by_order)
+    tokens = tokenization(parts, shape)
+    in_order = measured_by_order(outputs)
+    both = functools.partial(check_set, shape, tokens, rounded=rounded, by_order=in_order)
     pairs = False if shape.by_token else pairs
-    split_kinds = rounded and shape.token_types > 1 and not outputs.by_order and not shape.by_token
+    split_kinds = rounded and shape.token_types > 1 and not in_order and not shape.by_token
     checks, other = both(pairs=None if shape.token_types > 1 and not shape.by_token else bool(pairs)), None
     progress(f"computing the reference: {shape.layers} layers in float64, {len(checks.texts)} texts")
     shown = tuple(filter(tokens.accepts, GOLDEN))
@@ -145,15 +158,15 @@ def run_reference(
     if split_kinds:
         kinds = {kind: _pick(checks, reference, both(pairs=kind)) for kind in (False, True)}
         if pairs is None:
-            pairs = max(kinds, key=lambda kind: sureness(kinds[kind][1], outputs.problem_type))
+            pairs = max(kinds, key=lambda kind: sureness(kinds[kind][1], outputs))
         (checks, reference), other = kinds[pairs], kinds[not pairs]
     more: Sequence[Row] = ()
-    if pairs and rounded and not outputs.by_order:
+    if pairs and rounded and not in_order:
         checks = checks.extended(tokens.encode_all(MORE_PAIRS))
         more = checks.texts[len(reference) :]
         progress(f"the model takes pairs: computing the reference of {len(more)} more texts")
         reference = np.concatenate([reference, model(more)])
-    rows = [[float(f"{value:.9g}") for value in row] for row in last.tolist()] if outputs.by_order else last.round(6).tolist()
+    rows = [[float(f"{value:.9g}") for value in row] for row in last.tolist()] if in_order else last.round(6).tolist()
     return Baseline(
         checkpoint=checkpoint,
         parts=parts,
@@ -182,11 +195,15 @@ def _pick(checks: CheckSet, reference: Float64, part: CheckSet) -> tuple[CheckSe
     return part, reference[[row[tuple(text.ids), tuple(text.types)] for text in part.texts]]
 
 
-def sureness(logits: Float64, problem_type: str) -> float:
-    """Return how sure a classifier is on average: how far apart the scores of its two best labels are, or of yes and no.
+def sureness(logits: Float64, heads: Sequence[Head]) -> float:
+    """Return how sure classifiers are on average: how far apart the scores of their two best labels are, or of yes and no.
 
-    What it was trained on, single texts or pairs, it is sure of. On the other kind it has no opinion that could be kept.
+    What they were trained on, single texts or pairs, they are sure of. On the other kind they have no opinion to keep.
     """
+    return float(np.mean([_sureness(logits[:, columns], head.problem_type) for head, columns in columns_of(heads)]))
+
+
+def _sureness(logits: Float64, problem_type: str) -> float:
     function = Function.choose(None, problem_type, logits.shape[1])
     scores = apply(function, logits)
     if function is Function.SOFTMAX:

@@ -7,12 +7,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusedbert.engine.artifact import Parity, Variant
+from fusedbert.engine.artifact import Parity, Variant, columns_of
 from fusedbert.engine.artifact.limits import (
     FP32_TOLERANCE,
     GOLDEN_TOLERANCE,
@@ -31,7 +32,8 @@ from ..graph.bert import build
 from ..graph.builder import FLOAT16_MAX
 from ..graph.lowering import Lowering
 from .baseline import Baseline, Progress
-from .compare import compare, rounded
+from .compare import rounded
+from .heads import by_head, compare_heads, worst
 from .texts import CheckSet
 
 OWN_ROUNDING = 64.0  # times the error of the reference in float32; another order of summation was off by ten times
@@ -115,13 +117,13 @@ def check_parity(path: Path, precision: str, baseline: Baseline, progress: Progr
     size = sum(part.stat().st_size for part in graph_files(path))
     progress(f"checking {file}, {size / 1e6:.1f} MB, against the reference")
     results = run_graph(open_session(path), baseline.checks, baseline.architecture.padding_id)
-    parity = compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
-    tolerance = 0.0
-    if precision == "fp32" and not parity.max_abs_logit <= _fp32_limit(parity):  # NaN is not
+    parity = compare_heads(results, baseline.reference, baseline.outputs, baseline.terms)
+    tolerance: Mapping[str, float] = {}
+    if precision == "fp32" and not all(each.max_abs_logit <= _fp32_limit(each) for each in by_head(parity).values()):  # as NaN
         progress("computing the reference in float32 too, because float32 may not settle this model's logits")
         tolerance = float32_tolerance(baseline)
     check_limits(parity, precision, file, tolerance)
-    return with_load_tolerance(parity) if tolerance else parity
+    return with_load_tolerance(parity) if any(tolerance.values()) else parity
 
 
 def keep_if_passing(make: Callable[[], Variant], path: Path, *, required: bool) -> list[Variant]:
@@ -146,20 +148,23 @@ def _fp32_limit(parity: Parity) -> float:
     return FP32_TOLERANCE * (1.0 if parity.scale is None else parity.scale)
 
 
-def float32_tolerance(baseline: Baseline) -> float:
-    """Return the error that an fp32 graph may have because the model magnifies rounding; 0 if not known.
+def float32_tolerance(baseline: Baseline) -> dict[str, float]:
+    """Return the error that each head may have in fp32 because the model magnifies rounding; none if not known.
 
     Large weights make attention choose between scores of hundreds, whose rounding becomes thousandths of a logit.
     """
     float32 = baseline.in_float32()
     if float32 is None:
-        return 0.0
-    own = compare(list(enumerate(float32)), baseline.reference, baseline.outputs.problem_type, baseline.terms).max_abs_logit
-    return min(OWN_ROUNDING * own, MOST_ROUNDING * float(np.ptp(baseline.reference, axis=0).max()))
+        return {}
+    own = by_head(compare_heads(list(enumerate(float32)), baseline.reference, baseline.outputs, baseline.terms))
+    spread = {head.name: float(np.ptp(baseline.reference[:, at], axis=0).max()) for head, at in columns_of(baseline.outputs)}
+    return {name: min(OWN_ROUNDING * each.max_abs_logit, MOST_ROUNDING * spread[name]) for name, each in own.items()}
 
 
 def with_load_tolerance(parity: Parity) -> Parity:
     """Raise ``scale`` for a model that magnifies rounding, so that the replay of golden texts has room too."""
+    if parity.heads:
+        return worst({name: with_load_tolerance(head) for name, head in parity.heads.items()})
     ordered = parity.rank_correlation is not None
     scale = LOAD_ROOM * parity.max_abs_logit / (FP32_TOLERANCE if ordered else GOLDEN_TOLERANCE["fp32"])
     return rounded(dataclasses.replace(parity, scale=max(scale, parity.scale or 1.0)))
@@ -181,8 +186,13 @@ def check_activations(largest: float, file: str) -> None:
         raise ExportError(f"{file}: an activation reaches {largest:.3g} and float16 ends at {FLOAT16_MAX:g}: use --for cpu")
 
 
-def check_limits(parity: Parity, precision: str, file: str, tolerance: float = 0.0) -> None:
-    """Raise ``ExportError`` if a figure is NaN or beyond the limits of a precision, in fp32 at least ``tolerance``."""
+def check_limits(parity: Parity, precision: str, file: str, tolerance: Mapping[str, float] = MappingProxyType({})) -> None:
+    """Raise ``ExportError`` if a head's figure is NaN or beyond the limits of a precision, in fp32 at least ``tolerance``."""
+    for name, head in by_head(parity).items():
+        _check_head(head, precision, f"{file}, head {name}," if name else file, tolerance.get(name, 0.0))
+
+
+def _check_head(parity: Parity, precision: str, file: str, tolerance: float) -> None:
     if precision == "fp32":
         limit = max(_fp32_limit(parity), tolerance)
         if not parity.max_abs_logit <= limit:

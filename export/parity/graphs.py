@@ -25,8 +25,8 @@ from ..checkpoint.weights import Layer
 from ..graph.blocks import number
 from ..graph.cuda.packed import CudaFp16Packed
 from .baseline import DirectBaseline, Progress
-from .compare import compare
 from .gates import MOST_ROUNDING, OWN_ROUNDING, check_limits, open_scratch, open_session, run_batch, run_graph
+from .heads import compare_heads
 from .reference import Float64, Trace, forward
 
 TOLERANCE = 1e-5  # of an attention weight
@@ -133,7 +133,7 @@ def check_packed(path: Path, baseline: DirectBaseline, progress: Progress) -> Pa
     inputs = {node.name: node.shape for node in stand_in.get_inputs()}
     arrays = functools.partial(packed_arrays, block=inputs[WINDOW_TEXTS][1] // 2 if WINDOW_TEXTS in inputs else 1)
     results = run_graph(stand_in, baseline.checks, baseline.architecture.padding_id, arrays)
-    parity = compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
+    parity = compare_heads(results, baseline.reference, baseline.outputs, baseline.terms)
     check_limits(parity, PackedStandIn.precision, file)
     return dataclasses.replace(parity, measured_on=MEASURED_ON)
 

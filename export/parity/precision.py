@@ -22,8 +22,8 @@ from ..graph.cpu.fp32 import CpuFp32
 from ..graph.cpu.int8 import CpuInt8
 from ..graph.int8.weights import LayerParams, QuantizedWeights
 from .baseline import DirectBaseline, Progress
-from .compare import compare
 from .gates import open_scratch, open_session, run_graph
+from .heads import compare_heads
 from .saturation import by_length, open_stand_in, products_saturate
 from .texts import CheckSet
 
@@ -85,11 +85,13 @@ def _open(baseline: DirectBaseline, weights: QuantizedWeights) -> Any:
 
 
 def _compare(baseline: DirectBaseline, results: Any, reference: Any) -> Parity:
-    return compare(results, reference, baseline.outputs.problem_type, baseline.terms)
+    return compare_heads(results, reference, baseline.outputs, baseline.terms)
 
 
 def share_of_limit(parity: Parity) -> float:
-    """Return the mean change of an int8 graph as a share of what its gate accepts."""
+    """Return the mean change of an int8 graph as a share of what its gate accepts, for the worst of its heads."""
+    if parity.heads:
+        return max(map(share_of_limit, parity.heads.values()))
     if parity.mean_of_spread is not None:
         return parity.mean_of_spread / ORDER[CpuInt8.precision].mean_of_spread
     return parity.mean_abs_probability / MEAN_PROBABILITY[CpuInt8.precision]

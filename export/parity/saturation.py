@@ -19,8 +19,8 @@ from fusedbert.engine.artifact.limits import figures, limits, passes
 
 from ..graph.int8.products import dense_stand_in
 from .baseline import DirectBaseline, Progress
-from .compare import compare
 from .gates import check_limits, check_parity, open_session, run_graph
+from .heads import compare_heads
 from .texts import CheckSet
 
 MEASURED_EXACT = "the same graph with exact products, because this processor's saturate"
@@ -103,4 +103,4 @@ def by_length(checks: CheckSet) -> CheckSet:
 
 def _measure(path: Path, baseline: DirectBaseline, checks: CheckSet, *, saturating: bool) -> Parity:
     results = run_graph(open_stand_in(path, saturating=saturating), checks, baseline.architecture.padding_id)
-    return compare(results, baseline.reference, baseline.outputs.problem_type, baseline.terms)
+    return compare_heads(results, baseline.reference, baseline.outputs, baseline.terms)

@@ -69,6 +69,19 @@ class Tokenization:
         tokens = sorted(self._reading.tokenizer.get_added_tokens_decoder().items())
         return tuple(token.content for i, token in tokens if rows is None or i < rows)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """All that decides on a text's tokens, by names for messages."""
+        runtime = self.runtime
+        return {
+            "tokenizer.json": self._reading.stored,
+            "the longest text": self.max_length,
+            "the padding token": runtime.pad_id,
+            "truncation_side": runtime.cut_left,
+            "segments": runtime.segments,
+            "split_special_tokens": runtime.raw.encode_special_tokens,
+        }
+
     def encode(self, text: str, text_pair: str | None = None) -> Row:
         """Tokenize a text, cut at ``max_length``, in segments that the model has; raise ``InputError`` if it cannot take it."""
         (row,) = self.runtime.encode([Text(text=text, pair=text_pair, index=0)])

@@ -13,7 +13,7 @@ from fusedbert.engine import CheckpointError, FusedBertError, InputError, ModelN
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config, refuse_absurd_sizes
 from fusedbert.export.checkpoint.weights import Weights
-from fusedbert.export.parity.baseline import Outputs
+from fusedbert.export.parity.baseline import read_outputs
 from fusedbert.export.tokenizer import Tokenization
 
 SETTINGS = {
@@ -36,7 +36,7 @@ def read(folder: Path) -> None:
     """Read a checkpoint as an export does before its first computation."""
     config = read_config(folder)
     architecture, layout = describe(config)
-    Outputs.read(config, Weights(folder, architecture, layout).labels)
+    read_outputs(config, Weights(folder, architecture, layout).labels)
     tokens = Tokenization(folder, architecture)
     tokens.encode("a text")
     tokens.encode("a text", "and another")
