@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .run.prometheus import observe, prometheus
     from .scoring import Scorer, score_file
     from .tasks.classifier import Classifier
+    from .tasks.heads import MultiHeadClassifier
     from .tasks.token_classifier import TokenClassifier
     from .tasks.zero_shot import ZeroShot
     from .text.inputs import Window
@@ -63,6 +64,7 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "ModelNotFoundError",
+    "MultiHeadClassifier",
     "OptionError",
     "OverloadError",
     "Runtime",
@@ -90,6 +92,7 @@ _LAZY = {
     "Batcher": "batcher",
     "BatcherStats": "batcher",
     "Classifier": "tasks.classifier",
+    "MultiHeadClassifier": "tasks.heads",
     "Runtime": "load.open",
     "Scorer": "scoring",
     "Stats": "run.counters",

@@ -25,16 +25,17 @@ import numpy as np
 from .errors import ClosedError, DeviceError, InferenceError, OptionError
 from .hardware.device import CPU
 from .load import Options
-from .load.open import Loaded, load
+from .load.open import Loaded, Runtime, Source, load
 from .run.batches import Budget, plan
 from .run.counters import Batch, Counters
 from .run.prefetch import prefetch
 from .run.runner import Prepared, Runner
 from .text.call import CallArguments, call_parser
+from .text.heads import Combinations, function_of, heads_parser
 from .text.inputs import AS_LOADED, Cut, LongText, Text, Truncation, Window
 from .text.outputs import CallOptions, Floats, Function
 from .text.tokenizer import Row, TextTokenizer, Tokens
-from .text.windows import Combination, check_stride, tokenize_windows, trace
+from .text.windows import check_stride, tokenize_windows, trace
 
 if TYPE_CHECKING:
     from .explain.graph import AttentionGraph
@@ -49,17 +50,8 @@ class Model:
     def __init__(self, loaded: Loaded, options: Options) -> None:
         if options.long_text is LongText.WINDOW:
             check_stride(options.window, loaded.tokenizer)
-        self.source = loaded.without_graph()
-        self.options = options
-        self.runtime = loaded.runtime
-        self.tokenizer = _with_special_tokens(loaded.tokenizer, options)
-        self.labels = loaded.manifest.labels
-        self.problem_type = loaded.manifest.problem_type
-        self.function = Function.choose(None, self.problem_type, len(self.labels), loaded.manifest.function_to_apply)
-        self._combine = Combination.of(options.window, self.labels, self.function)
+        self._describe(loaded.without_graph(), options, loaded.runtime, _with_special_tokens(loaded.tokenizer, options))
         self.counters = Counters()
-        self._call = CallOptions(function=self.function)
-        self._parse = call_parser(loaded.manifest, self.function)
         self._folder = loaded.folder.absolute()  # the working directory may change
         self._runner: Runner | None = loaded.runner
         self._attentions: AttentionGraph | None = None
@@ -70,6 +62,18 @@ class Model:
             reference = weakref.WeakMethod(self._restart)
             os.register_at_fork(after_in_child=lambda: (restart := reference()) and restart())
         _log.debug("loaded %s: %s", self._folder, self.runtime.why)
+
+    def _describe(self, source: Source, options: Options, runtime: Runtime, tokenizer: TextTokenizer) -> None:
+        """Set what is known without the graph."""
+        manifest = source.manifest
+        self.source, self.options, self.runtime, self.tokenizer = source, options, runtime, tokenizer
+        self.labels, self.problem_type = manifest.labels, manifest.problem_type
+        self.function = function_of(manifest.outputs[0])
+        self._combine = Combinations.of(options.window, manifest.outputs)
+        self._parse: Callable[[CallArguments], CallOptions] = (
+            heads_parser(manifest) if manifest.heads else call_parser(manifest, self.function)
+        )
+        self._call = self._parse({})
 
     def open(self) -> Runner:
         """Return the runner of the open graph, which a forked child opens again.

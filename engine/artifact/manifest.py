@@ -198,6 +198,18 @@ class Manifest:
         )
         return self.heads or (one,)
 
+    def of(self, head: Head) -> Manifest:
+        """Return the manifest of one of the heads, as if it were the only one."""
+        return dataclasses.replace(
+            self,
+            heads=(),
+            golden=(),
+            labels=head.labels,
+            problem_type=head.problem_type,
+            function_to_apply=head.function_to_apply,
+            thresholds=head.thresholds,
+        )
+
     @property
     def by_token(self) -> bool:
         """True if each token has logits, not each text."""

@@ -65,7 +65,9 @@ def replay(manifest: Manifest, tokenizer: TextTokenizer, runner: Runner) -> NDAr
     if batch.shape != expected.shape:
         shapes = f"{list(batch.shape)}, the manifest's golden logits are {list(expected.shape)}"
         raise ArtifactError(f"{runner.file} gives logits {shapes}: export the checkpoint again")
-    return np.maximum(np.abs(batch - expected).max(axis=0), np.abs(single - expected[: len(single)]).max(axis=0))
+    together, alone = np.abs(batch - expected).max(axis=0), np.abs(single - expected[: len(single)]).max(axis=0)
+    worst: NDArray[np.float64] = np.maximum(together, alone)
+    return worst
 
 
 def replay_worst(manifest: Manifest, variant: Variant, tokenizer: TextTokenizer, runner: Runner) -> tuple[float, float]:

@@ -1,8 +1,8 @@
-"""The task of a model: labels of texts, or of tokens."""
+"""The task of a model: labels of texts or of tokens, by one head or several."""
 
 from __future__ import annotations
 
-from ..artifact import TOKENS, Manifest
+from ..artifact import TOKENS, Head, Manifest
 from ..errors import OptionError
 
 _OTHER = {
@@ -12,6 +12,16 @@ _OTHER = {
 
 
 def check_task(manifest: Manifest, task: str) -> None:
-    """Raise ``OptionError`` for a model of another task; the message names the class that it is for."""
+    """Raise ``OptionError`` for a model of another task, or of several heads; the message names the class that it is for."""
     if manifest.task != task:
         raise OptionError(f"{manifest.source.id} {_OTHER[manifest.task == TOKENS]}")
+    if manifest.heads:
+        names = ", ".join(head.name for head in manifest.heads)
+        raise OptionError(f"the artifact has several heads ({names}): use MultiHeadClassifier.from_pretrained")
+
+
+def check_heads(manifest: Manifest) -> tuple[Head, ...]:
+    """Return the heads of a manifest; raise ``OptionError`` if it has one."""
+    if not manifest.heads:
+        raise OptionError(f"{manifest.source.id} has one head: use Classifier.from_pretrained")
+    return manifest.heads

@@ -12,15 +12,15 @@ import numpy as np
 from ..artifact import TEXTS
 from ..errors import InputError, OptionError
 from ..load import Options, PipelineArguments
-from ..load.open import Runtime, load
+from ..load.open import load
 from ..load.task import check_task
 from ..model import Model
-from ..run.counters import Stats
 from ..text.call import CallArguments
 from ..text.inputs import Item, LongText, Text, Window, check_items, check_single, collection
 from ..text.outputs import CallOptions, Floats, Scored, apply, distinct, passing
 from ..text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
 from ..text.windows import WindowScore
+from .loaded import Loaded
 from .rank import Pair, PairArguments, Ranked, predict_pairs, rank
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _STREAM_CHUNK = 256
 
 
-class Classifier:
+class Classifier(Loaded):
     """A fine-tuned classifier, made with ``from_pretrained`` and safe to share between threads.
 
     A pickle holds its path, from which it is loaded again. In a forked process the first call opens the graph again.
@@ -45,7 +45,7 @@ class Classifier:
 
     def __init__(self, model: Model) -> None:
         check_task(model.source.manifest, TEXTS)
-        self.model = model
+        super().__init__(model)
 
     @classmethod
     def from_pretrained(
@@ -121,11 +121,6 @@ class Classifier:
         return cls(Model(load(model, options), options))
 
     @property
-    def runtime(self) -> Runtime:
-        """The chosen device, precision, graph and threads, and why."""
-        return self.model.runtime
-
-    @property
     def classes_(self) -> list[str]:
         """Names of the labels, in the order of the columns of ``predict_proba``."""
         return list(self.model.labels)
@@ -147,29 +142,6 @@ class Classifier:
         if self.problem_type != MULTI_LABEL:
             return None
         return parse_thresholds(None, manifest.labels, manifest.problem_type, manifest.thresholds)
-
-    @property
-    def max_length(self) -> int:
-        """Maximum tokens of a text, special tokens included."""
-        return self.model.tokenizer.max_length
-
-    @property
-    def stats(self) -> Stats:
-        """Counts since loading: texts, tokens, padding, truncations, windows, batches, seconds by stage.
-
-        Example:
-            >>> clf = Classifier.from_pretrained()
-            >>> clf.predict(["fine", "awful"])
-            ['POSITIVE', 'NEGATIVE']
-            >>> clf.stats.texts, clf.stats.batches, clf.stats.truncated
-            (2, 1, 0)
-        """
-        return self.model.counters.snapshot()
-
-    @property
-    def truncated(self) -> int:
-        """Number of texts that were cut at ``max_length``; also in ``stats``."""
-        return self.model.counters.truncated
 
     def __call__(self, inputs: Item | Iterable[Item], **arguments: Unpack[CallArguments]) -> Any:
         """Classify, with the arguments and results of transformers' text classification pipeline.
@@ -249,7 +221,11 @@ class Classifier:
 
         Argument and errors are those of ``decision_function``.
         """
-        return apply(self.model.function, self.decision_function(texts))
+        return self.probabilities(self.decision_function(texts))
+
+    def probabilities(self, logits: Floats) -> Floats:
+        """Return the probabilities of logits ``[n, labels]``, as ``predict_proba``."""
+        return apply(self.model.function, logits)
 
     def predict(self, texts: Iterable[Item], *, threshold: Threshold | None = None) -> list[str] | list[list[str]]:
         """Return the label of each text; for a multi-label model, the list of those whose probability reaches their threshold.
@@ -267,13 +243,17 @@ class Classifier:
             >>> clf.predict(["A waste of time."])
             ['NEGATIVE']
         """
+        return self.labels_of(self.decision_function(texts), threshold=threshold)
+
+    def labels_of(self, logits: Floats, *, threshold: Threshold | None = None) -> list[str] | list[list[str]]:
+        """Return the labels of logits ``[n, labels]``, as ``predict``."""
         if self.problem_type == "regression":
             raise OptionError("this model is a regression and has no classes to predict: use decision_function for its values")
         manifest, names = self.model.source.manifest, self.model.labels
         if self.problem_type == MULTI_LABEL or threshold is not None:
             thresholds = parse_thresholds(threshold, names, self.problem_type, manifest.thresholds)
-            return [[names[i] for i in np.flatnonzero(row)] for row in passing(self.decision_function(texts), thresholds)]
-        return [names[i] for i in self.decision_function(texts).argmax(axis=-1)]
+            return [[names[i] for i in np.flatnonzero(row)] for row in passing(logits, thresholds)]
+        return [names[i] for i in logits.argmax(axis=-1)]
 
     def rank(
         self,
@@ -370,22 +350,6 @@ class Classifier:
         checked = check_single(text if text_pair is None else (text, text_pair))
         shown = self.model.attention_graph().show(checked, truncate=truncate)
         return occlude(shown, self.predict_proba) if occlusion else shown
-
-    def close(self) -> None:
-        """Free the graph; calls in progress finish, later ones raise ``ClosedError``."""
-        self.model.close()
-
-    def __enter__(self) -> Classifier:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return repr(self.model).replace("Model", "Classifier", 1)
-
-    def __reduce__(self) -> tuple[type[Classifier], tuple[Model]]:
-        return type(self), (self.model,)
 
     def _stream(self, inputs: Iterable[Item], call: CallOptions) -> Iterator[Scored | list[Scored]]:
         iterator = iter(inputs)
