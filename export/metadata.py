@@ -106,8 +106,10 @@ def model_card(folder: Path, manifest: Manifest) -> str:
     ]
     labels = "\n".join(map(_labels, manifest.outputs))
     packages = ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
-    kind, variable = ("TokenClassifier", "tagger") if manifest.by_token else ("Classifier", "clf")
+    one = "MultiHeadClassifier" if manifest.heads else "Classifier"
+    kind, variable = ("TokenClassifier", "tagger") if manifest.by_token else (one, "clf")
     what = "token classifier" if manifest.by_token else "classifier"
+    others = "".join(f" and `{head.source.id}`" for head in manifest.heads[1:] if head.source)
     revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
     return f"""---
 library_name: onnx
@@ -116,7 +118,7 @@ pipeline_tag: {manifest.task}
 
 # {manifest.source.id}, as ONNX
 
-Exported by fusedbert from `{manifest.source.id}`{revision}: a {manifest.architecture} {what}
+Exported by fusedbert from `{manifest.source.id}`{revision}{others}: a {manifest.architecture} {what}
 ({manifest.problem_type}), texts of up to {manifest.max_length} tokens. The checkpoint's own card and licence apply.
 
 {labels}
@@ -183,7 +185,7 @@ On {first.parity.texts} texts of `{first.texts}`, against the fp32 graph:
 
 def _with_optimum(manifest: Manifest) -> str:
     graph = manifest.variant(target="cpu", precision="fp32")
-    if graph is None:
+    if graph is None or manifest.heads:  # a model of optimum has one head
         return ""
     own = sorted({op.split(":")[0] for op in graph.nodes if ":" in op})
     kind = f"has ONNX Runtime's own operators ({', '.join(own)})" if own else f"is standard ONNX (opset {graph.opset})"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, OptionError
 from .options import (
     device_option,
     long_text_options,
@@ -23,6 +23,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..tasks.classifier import Classifier
+    from ..tasks.heads import MultiHeadClassifier
 
 _BLOCK = 1 << 16  # bytes
 _BATCH = 256  # lines
@@ -59,19 +60,23 @@ def classify(
         raise click.UsageError("--pair gives the second texts, and --labels makes them: give one of them")
     options["long_text"] = read_long_text(options)
     with messages_on_stderr():
-        from ..tasks.classifier import Classifier
+        from ..tasks.heads import MultiHeadClassifier, load_classifier
         from ..tasks.hypotheses import Hypotheses
         from ..tasks.zero_shot import ZeroShot
 
         hypotheses = Hypotheses.option(candidate_labels, hypothesis_template, multi_label)
         batches: Iterable[list[str]] = [list(texts)] if texts else read_batches(sys.stdin.buffer)
-        with Classifier.from_pretrained(**options) as classifier:
-            zero_shot = None if hypotheses is None else ZeroShot(classifier)
-            for batch in batches:
-                if zero_shot is None or hypotheses is None:
-                    lines = render(classifier, batch, pair, top_k, form)
-                else:
-                    lines = render_labels(zero_shot(batch, hypotheses.labels, hypotheses.template, multi_label), top_k, form)
+        with load_classifier(**options) as classifier:
+            if isinstance(classifier, MultiHeadClassifier):
+                if hypotheses is not None:
+                    raise OptionError("--labels needs a model of one head, trained on natural language inference")
+                rendered = (render_heads(classifier, batch, pair, top_k, form) for batch in batches)
+            elif hypotheses is None:
+                rendered = (render(classifier, batch, pair, top_k, form) for batch in batches)
+            else:
+                zero_shot, labels, template = ZeroShot(classifier), hypotheses.labels, hypotheses.template
+                rendered = (render_labels(zero_shot(batch, labels, template, multi_label), top_k, form) for batch in batches)
+            for lines in rendered:
                 click.echo("".join(f"{line}\n" for line in lines).encode(), nl=False)
 
 
@@ -93,6 +98,25 @@ def render(classifier: Classifier, texts: list[str], pair: str | None, top_k: in
     return (_row(text, pair, result, width, digits) for text, result in zip(texts, results, strict=True))
 
 
+def render_heads(
+    classifier: MultiHeadClassifier, texts: list[str], pair: str | None, top_k: int | None, form: str
+) -> Iterator[str]:
+    """Classify a batch by all heads and yield its lines."""
+    from ..text.outputs import distinct, scored
+
+    items: list[Any] = [text if pair is None else (text, pair) for text in texts]
+    scores = classifier.predict_proba(items)
+    labels = {name: distinct(head.classes_) for name, head in classifier.heads.items()}
+    for i, text in enumerate(texts):
+        found: dict[str, list[dict[str, Any]]] = {name: scored(scores[name][i], labels[name], None) for name in labels}  # type: ignore[misc]
+        if form == "jsonl":
+            heads = {name: best[0] | {"scores": _by_label(best[:top_k])} for name, best in found.items()}
+            yield json.dumps(_texts(text, pair) | {"heads": heads}, ensure_ascii=False)
+        else:
+            cells = (f"{name}: {'  '.join(_cells(best[: top_k or 1]))}" for name, best in found.items())
+            yield f"{'  '.join(cells)}  {one_line(text if pair is None else f'{text} | {pair}')}"
+
+
 def render_labels(results: list[dict[str, Any]], top_k: int | None, form: str) -> Iterator[str]:
     """Yield the lines of zero-shot results."""
     for result in results:
@@ -105,15 +129,24 @@ def render_labels(results: list[dict[str, Any]], top_k: int | None, form: str) -
 
 
 def _object(text: str, pair: str | None, result: list[dict[str, Any]], named: list[dict[str, Any]]) -> str:
-    entry: dict[str, Any] = {"text": text} if pair is None else {"text": text, "text_pair": pair}
-    entry |= result[0]
-    entry["scores"] = {each["label"]: each["score"] for each in named}
-    return json.dumps(entry, ensure_ascii=False)
+    return json.dumps(_texts(text, pair) | result[0] | {"scores": _by_label(named)}, ensure_ascii=False)
+
+
+def _texts(text: str, pair: str | None) -> dict[str, Any]:
+    return {"text": text} if pair is None else {"text": text, "text_pair": pair}
+
+
+def _by_label(found: list[dict[str, Any]]) -> dict[str, float]:
+    return {each["label"]: each["score"] for each in found}
 
 
 def _row(text: str, pair: str | None, result: list[dict[str, Any]], width: int, digits: str) -> str:
-    scores = "  ".join(f"{each['label']:<{width}}  {each['score']:{digits}}" for each in result)
+    scores = "  ".join(_cells(result, width, digits))
     return f"{scores}  {one_line(text if pair is None else f'{text} | {pair}')}"
+
+
+def _cells(found: list[dict[str, Any]], width: int = 0, digits: str = ".4f") -> list[str]:
+    return [f"{each['label']:<{width}}  {each['score']:{digits}}" for each in found]
 
 
 def one_line(text: str) -> str:

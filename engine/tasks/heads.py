@@ -129,6 +129,13 @@ class MultiHeadClassifier(Loaded):
         return call.results(self.model.logits(texts, call.cut), self.model.labels)
 
 
+def load_classifier(model: str | os.PathLike[str] | None = None, **options: Any) -> Classifier | MultiHeadClassifier:
+    """Load a model of one head or of several, with the arguments and errors of ``Classifier.from_pretrained``."""
+    parsed = Options.parse(**options)
+    loaded = Model(load(model, parsed), parsed)
+    return MultiHeadClassifier(loaded) if loaded.source.manifest.heads else Classifier(loaded)
+
+
 class HeadModel(Model):
     """One head of a loaded model, as a model of its own: its labels, and its columns of the logits."""
 

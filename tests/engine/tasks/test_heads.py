@@ -1,0 +1,164 @@
+"""Several heads in the engine: answers by name, each head as a classifier, one tokenization and one run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_edits import edit_config, edit_tensors
+
+from fusedbert.engine import Batcher, Classifier, ClosedError, InputError, MultiHeadClassifier, OptionError, Window
+from fusedbert.export import export_checkpoint
+
+TEXTS = ["I loved it.", "A waste of time.", "", "The plot was dull, but the music was bright. " * 9, "fine"]
+TOPICS = {"plot": 0, "music": 1, "price": 2}
+
+
+@pytest.fixture(scope="module")
+def sources(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The embedded checkpoint, and two others on its encoder: a multi-label one, and one that gives a number."""
+    folder = tmp_path_factory.mktemp("heads")
+    random = np.random.default_rng(0)
+    found = {}
+    for name, labels, values in (
+        ("mood", ["NEGATIVE", "POSITIVE"], {}),
+        ("topics", list(TOPICS), {"problem_type": "multi_label_classification"}),
+        ("stars", ["stars"], {"problem_type": "regression"}),
+    ):
+        found[name] = shutil.copytree(checkpoint, folder / name)
+        edit_config(found[name], id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)}, **values)
+        if name != "mood":
+
+            def change(tensors, count=len(labels)):
+                hidden = tensors["classifier.weight"].shape[1]
+                weight = random.standard_normal((count, hidden)).astype(np.float32) * 0.3
+                return tensors | {"classifier.weight": weight, "classifier.bias": np.zeros(count, np.float32)}
+
+            edit_tensors(found[name], change)
+    return found
+
+
+@pytest.fixture(scope="module")
+def both(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heads") / "both"
+    export_checkpoint(None, folder, heads=sources, target="cpu", threshold=0.6)
+    return folder
+
+
+@pytest.fixture
+def clf(both: Path) -> Iterator[MultiHeadClassifier]:
+    with MultiHeadClassifier.from_pretrained(both, threads=1) as clf:
+        yield clf
+
+
+@pytest.fixture(scope="module")
+def alone(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Classifier]:
+    """Each head's own artifact, loaded."""
+    folder = tmp_path_factory.mktemp("alone")
+    found = {}
+    for name, source in sources.items():
+        threshold = 0.6 if name == "topics" else None
+        export_checkpoint(source, folder / name, target="cpu", threshold=threshold)
+        found[name] = Classifier.from_pretrained(folder / name, threads=1)
+    return found
+
+
+def test_answers_are_those_of_each_head_alone_by_name(clf: MultiHeadClassifier, alone: dict[str, Classifier]) -> None:
+    assert list(clf.heads) == list(alone)
+    assert clf(TEXTS) == [{name: one(TEXTS)[i] for name, one in alone.items()} for i in range(len(TEXTS))]
+    assert clf(TEXTS[0], top_k=None) == {name: one(TEXTS[0], top_k=None) for name, one in alone.items()}
+    assert clf((TEXTS[0], TEXTS[1])) == {name: one((TEXTS[0], TEXTS[1])) for name, one in alone.items()}
+    assert clf([]) == []
+    assert list(clf.stream(iter(TEXTS))) == clf(TEXTS) == list(clf(text for text in TEXTS))
+    for name, one in alone.items():
+        np.testing.assert_array_equal(clf.decision_function(TEXTS)[name], one.decision_function(TEXTS))
+        np.testing.assert_array_equal(clf.predict_proba(TEXTS)[name], one.predict_proba(TEXTS))
+
+
+def test_a_head_is_a_classifier(clf: MultiHeadClassifier, alone: dict[str, Classifier]) -> None:
+    for name, one in alone.items():
+        head = clf.heads[name]
+        assert head(TEXTS, top_k=None) == one(TEXTS, top_k=None)
+        assert (head.classes_, head.problem_type, head.thresholds) == (one.classes_, one.problem_type, one.thresholds)
+        assert head.windows(TEXTS[3], window=Window(stride=3)) == one.windows(TEXTS[3], window=Window(stride=3))
+        if name != "stars":
+            assert head.predict(TEXTS) == one.predict(TEXTS)
+    assert clf.heads["stars"].rank("q", TEXTS) == alone["stars"].rank("q", TEXTS)
+
+
+def test_long_texts_are_read_in_windows_by_every_head(
+    both: Path, sources: dict[str, Path], alone: dict[str, Classifier]
+) -> None:
+    for window in ("window", Window(stride=4, aggregate="max")):
+        options = {"max_length": 16, "long_text": window, "threads": 1}
+        with MultiHeadClassifier.from_pretrained(both, **options) as several:
+            found = several.decision_function(TEXTS)
+            assert several.stats.windowed > 0
+            for name, one in alone.items():
+                with Classifier.from_pretrained(one.model.source.folder, **options) as own:
+                    np.testing.assert_array_equal(found[name], own.decision_function(TEXTS))
+
+
+def test_one_text_is_tokenized_and_run_once(clf: MultiHeadClassifier) -> None:
+    clf(TEXTS)
+    assert (clf.stats.texts, clf.heads["mood"].stats.texts) == (len(TEXTS), len(TEXTS))
+
+
+def test_a_threshold_counts_for_heads_of_many_labels(clf: MultiHeadClassifier, alone: dict[str, Classifier]) -> None:
+    found = clf(TEXTS[:2], threshold=0.1)
+    assert [each["topics"] for each in found] == alone["topics"](TEXTS[:2], threshold=0.1)
+    assert [each["mood"] for each in found] == alone["mood"](TEXTS[:2])
+    for threshold in ({"plot": 0.5}, [0.5, 0.5, 0.5]):
+        with pytest.raises(OptionError, match="with several heads give one number"):
+            clf(TEXTS, threshold=threshold)
+
+
+def test_a_batcher_answers_by_name(clf: MultiHeadClassifier) -> None:
+    with Batcher(clf) as batcher:
+        futures = [batcher.submit(text, top_k=None) for text in TEXTS * 4]
+        assert [future.result() for future in futures] == clf(TEXTS, top_k=None) * 4
+
+
+def test_what_only_one_head_has_is_refused_with_the_way_out(clf: MultiHeadClassifier, both: Path, alone) -> None:
+    with pytest.raises(OptionError, match=r"several heads \(mood, topics, stars\): use MultiHeadClassifier\.from_pretrained"):
+        Classifier.from_pretrained(both)
+    with pytest.raises(OptionError, match=r"has one head: use Classifier\.from_pretrained"):
+        MultiHeadClassifier.from_pretrained(alone["mood"].model.source.folder)
+    with pytest.raises(OptionError, match="this model is a regression"):
+        clf.predict(TEXTS)
+    with pytest.raises(OptionError, match="attentions are those of an artifact with one head"):
+        clf.heads["mood"].attentions("fine")
+    with pytest.raises(OptionError, match="label is 'POSITIVE', and several heads have labels"):
+        MultiHeadClassifier.from_pretrained(both, long_text=Window(aggregate="max", label="POSITIVE"))
+    with pytest.raises(InputError, match="text 1 is None"):
+        clf(["a", None])
+
+
+def test_a_copy_by_pickle_answers_and_a_closed_one_says_so(both: Path) -> None:
+    clf = MultiHeadClassifier.from_pretrained(both, threads=1)
+    copy = pickle.loads(pickle.dumps(clf))
+    head = pickle.loads(pickle.dumps(clf.heads["topics"]))
+    assert (copy(TEXTS), head(TEXTS)) == (clf(TEXTS), clf.heads["topics"](TEXTS))
+    clf.close()
+    for call in (clf, clf.heads["mood"]):
+        with pytest.raises(ClosedError):
+            call("fine")
+
+
+def test_the_command_shows_every_head(both: Path, clf: MultiHeadClassifier, fusedbert) -> None:
+    table = fusedbert("classify", "-m", both, "I loved it.", check=True).stdout
+    assert table.startswith("mood: POSITIVE  0.9") and "  topics: " in table and table.endswith("  I loved it.\n")
+    done = fusedbert("classify", "-m", both, "--format", "jsonl", "I loved it.", check=True)
+    found = json.loads(done.stdout)
+    expected = clf("I loved it.")
+    assert {name: {"label": head["label"], "score": head["score"]} for name, head in found["heads"].items()} == {
+        name: {"label": each["label"], "score": pytest.approx(each["score"], abs=1e-6)} for name, each in expected.items()
+    }
+    assert list(found["heads"]["topics"]["scores"]) == [each["label"] for each in clf("I loved it.", top_k=None)["topics"]]
+    refused = fusedbert("classify", "-m", both, "--labels", "a,b", "x")
+    assert refused.returncode == 2 and "--labels needs a model of one head" in refused.stderr
