@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +14,32 @@ from checkpoint_edits import edit_config, edit_tensors
 from fusedbert.engine import Batcher, Classifier, ClosedError, InputError, MultiHeadClassifier, OptionError, Window
 from fusedbert.export import export_checkpoint
 
-TEXTS = ["I loved it.", "A waste of time.", "", "The plot was dull, but the music was bright. " * 9, "fine"]
-TOPICS = {"plot": 0, "music": 1, "price": 2}
+TEXTS = ["good movie", "bad !", "", "the movie was not very good , but the movies was not bad . " * 2, "very"]
 
 
 @pytest.fixture(scope="module")
-def sources(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The embedded checkpoint, and two others on its encoder: a multi-label one, and one that gives a number."""
+def sources(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three checkpoints on one encoder: one label of a text, several labels, and a number."""
     folder = tmp_path_factory.mktemp("heads")
     random = np.random.default_rng(0)
     found = {}
     for name, labels, values in (
         ("mood", ["NEGATIVE", "POSITIVE"], {}),
-        ("topics", list(TOPICS), {"problem_type": "multi_label_classification"}),
+        ("topics", ["plot", "music", "price"], {"problem_type": "multi_label_classification"}),
         ("stars", ["stars"], {"problem_type": "regression"}),
     ):
-        found[name] = shutil.copytree(checkpoint, folder / name)
-        edit_config(found[name], id2label=dict(enumerate(labels)), label2id={n: i for i, n in enumerate(labels)}, **values)
-        if name != "mood":
-
-            def change(tensors, count=len(labels)):
-                hidden = tensors["classifier.weight"].shape[1]
-                weight = random.standard_normal((count, hidden)).astype(np.float32) * 0.3
-                return tensors | {"classifier.weight": weight, "classifier.bias": np.zeros(count, np.float32)}
-
-            edit_tensors(found[name], change)
+        found[name] = checkpoint_at(folder / name)
+        edit_config(found[name], id2label=dict(enumerate(labels)), **values)
+        weight = random.standard_normal((len(labels), 32)).astype(np.float32)
+        own = {"classifier.weight": weight, "classifier.bias": np.zeros(len(labels), np.float32)}
+        edit_tensors(found[name], lambda tensors, own=own: tensors | own)
     return found
 
 
 @pytest.fixture(scope="module")
 def both(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads") / "both"
-    export_checkpoint(None, folder, heads=sources, target="cpu", threshold=0.6)
+    export_checkpoint(None, folder, heads=sources, target="fp32", threshold=0.6, required=False)
     return folder
 
 
@@ -63,7 +56,7 @@ def alone(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     found = {}
     for name, source in sources.items():
         threshold = 0.6 if name == "topics" else None
-        export_checkpoint(source, folder / name, target="cpu", threshold=threshold)
+        export_checkpoint(source, folder / name, target="fp32", threshold=threshold, required=False)
         found[name] = Classifier.from_pretrained(folder / name, threads=1)
     return found
 
@@ -91,9 +84,7 @@ def test_a_head_is_a_classifier(clf: MultiHeadClassifier, alone: dict[str, Class
     assert clf.heads["stars"].rank("q", TEXTS) == alone["stars"].rank("q", TEXTS)
 
 
-def test_long_texts_are_read_in_windows_by_every_head(
-    both: Path, sources: dict[str, Path], alone: dict[str, Classifier]
-) -> None:
+def test_long_texts_are_read_in_windows_by_every_head(both: Path, alone: dict[str, Classifier]) -> None:
     for window in ("window", Window(stride=4, aggregate="max")):
         options = {"max_length": 16, "long_text": window, "threads": 1}
         with MultiHeadClassifier.from_pretrained(both, **options) as several:
@@ -151,14 +142,14 @@ def test_a_copy_by_pickle_answers_and_a_closed_one_says_so(both: Path) -> None:
 
 
 def test_the_command_shows_every_head(both: Path, clf: MultiHeadClassifier, fusedbert) -> None:
-    table = fusedbert("classify", "-m", both, "I loved it.", check=True).stdout
-    assert table.startswith("mood: POSITIVE  0.9") and "  topics: " in table and table.endswith("  I loved it.\n")
-    done = fusedbert("classify", "-m", both, "--format", "jsonl", "I loved it.", check=True)
+    table = fusedbert("classify", "-m", both, "good movie !", check=True).stdout
+    assert table.startswith("mood: ") and "  topics: " in table and table.endswith("  good movie !\n")
+    done = fusedbert("classify", "-m", both, "--format", "jsonl", "good movie !", check=True)
     found = json.loads(done.stdout)
-    expected = clf("I loved it.")
+    expected = clf("good movie !")
     assert {name: {"label": head["label"], "score": head["score"]} for name, head in found["heads"].items()} == {
         name: {"label": each["label"], "score": pytest.approx(each["score"], abs=1e-6)} for name, each in expected.items()
     }
-    assert list(found["heads"]["topics"]["scores"]) == [each["label"] for each in clf("I loved it.", top_k=None)["topics"]]
+    assert list(found["heads"]["topics"]["scores"]) == [each["label"] for each in clf("good movie !", top_k=None)["topics"]]
     refused = fusedbert("classify", "-m", both, "--labels", "a,b", "x")
     assert refused.returncode == 2 and "--labels needs a model of one head" in refused.stderr
