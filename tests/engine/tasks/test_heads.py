@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,13 +62,26 @@ def alone(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return found
 
 
+def same(found: Any, expected: Any) -> None:
+    """Compare results of other batches, which in fp32 may differ by rounding."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        found, expected = list(found.values()), list(expected.values())
+    if isinstance(expected, list):
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+    else:
+        assert found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
+
+
 def test_answers_are_those_of_each_head_alone_by_name(clf: MultiHeadClassifier, alone: dict[str, Classifier]) -> None:
     assert list(clf.heads) == list(alone)
     assert clf(TEXTS) == [{name: one(TEXTS)[i] for name, one in alone.items()} for i in range(len(TEXTS))]
     assert clf(TEXTS[0], top_k=None) == {name: one(TEXTS[0], top_k=None) for name, one in alone.items()}
     assert clf((TEXTS[0], TEXTS[1])) == {name: one((TEXTS[0], TEXTS[1])) for name, one in alone.items()}
     assert clf([]) == []
-    assert list(clf.stream(iter(TEXTS))) == clf(TEXTS) == list(clf(text for text in TEXTS))
+    for found in (list(clf.stream(iter(TEXTS))), list(clf(text for text in TEXTS))):
+        same(found, clf(TEXTS))
     for name, one in alone.items():
         np.testing.assert_array_equal(clf.decision_function(TEXTS)[name], one.decision_function(TEXTS))
         np.testing.assert_array_equal(clf.predict_proba(TEXTS)[name], one.predict_proba(TEXTS))
@@ -112,7 +126,7 @@ def test_a_threshold_counts_for_heads_of_many_labels(clf: MultiHeadClassifier, a
 def test_a_batcher_answers_by_name(clf: MultiHeadClassifier) -> None:
     with Batcher(clf) as batcher:
         futures = [batcher.submit(text, top_k=None) for text in TEXTS * 4]
-        assert [future.result() for future in futures] == clf(TEXTS, top_k=None) * 4
+        same([future.result() for future in futures], clf(TEXTS, top_k=None) * 4)
 
 
 def test_what_only_one_head_has_is_refused_with_the_way_out(clf: MultiHeadClassifier, both: Path, alone) -> None:
