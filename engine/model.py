@@ -199,12 +199,19 @@ class Model:
 
     def token_logits(self, texts: Sequence[Text], rows: Sequence[Row]) -> list[Floats]:
         """Compute the logits ``[tokens, labels]`` of each row of a token classifier; ``texts`` as for ``run``."""
+        return self.forward_tokens(texts, rows)[0]
+
+    def forward_tokens(self, texts: Sequence[Text], rows: Sequence[Row]) -> tuple[list[Floats], int]:
+        """Return what ``token_logits`` does, and the number of computed tokens."""
         runner = self.open()
         ends = list(itertools.accumulate(len(row.ids) for row in rows))
         logits = np.empty((ends[-1] if ends else 0, len(self.labels)), dtype=np.float32)  # [all tokens, labels]
+        padded = 0
         for indices in self.plan(rows):
-            self._execute(runner, self._prepare(runner, texts, rows, indices, logits, ends))
-        return np.split(logits, ends[:-1]) if ends else []
+            batch = self._prepare(runner, texts, rows, indices, logits, ends)
+            padded += batch.prepared.tokens
+            self._execute(runner, batch)
+        return (np.split(logits, ends[:-1]) if ends else []), padded
 
     def forward(self, texts: Sequence[Text], tokens: Tokens) -> tuple[Floats, int]:
         """Compute the logits ``[texts, labels]`` of tokenized texts; also return the number of computed tokens."""
@@ -319,7 +326,7 @@ class Model:
         else:
             what = f"text {text.index} has more tokens than max_length, {self.tokenizer.max_length}, and was cut"
             way = "give long_text='window' to read all of a text, 'error' to refuse it"
-            if cut.strategy is Truncation.LONGEST_FIRST:  # only a classifier's call can say otherwise
+            if cut.strategy is Truncation.LONGEST_FIRST and not self.source.manifest.by_token:  # only a classifier's call
                 way += ", or truncation=True to a call"
         message = f"{what}; later ones are counted in stats.truncated without a warning: {way}"
         warnings.warn(message, UserWarning, stacklevel=caller_level())

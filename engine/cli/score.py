@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 )
 @click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Give the N best labels, as lists.")
 @zero_shot_options
+@click.option(
+    "--strategy",
+    "aggregation_strategy",
+    metavar="S",
+    help="For a token classifier: none, simple, first, average or max.  [default: simple]",
+)
 @click.option("--prefix", default="", metavar="P", help="Put P before the name of each added column.")
 @click.option(
     "--on-error",
@@ -86,8 +92,8 @@ def score(
     """Score INPUT into OUTPUT: csv, tsv, txt, jsonl, json, parquet; text formats also .gz, .zst, .bz2, .xz and .zip.
 
     INPUT is a file, a folder of parts, a pattern ('parts/*.csv'), several of these, or - for stdin. OUTPUT has its columns and
-    rows in their order, plus label, score and truncated. A run that was killed leaves OUTPUT.parts; the same call with --resume
-    continues it and ends with the same bytes.
+    rows in their order, plus label, score and truncated; of a token classifier plus entities and truncated. A run that was
+    killed leaves OUTPUT.parts; the same call with --resume continues it and ends with the same bytes.
     """
     if as_json and output in ("-", "/dev/stdout"):
         raise click.UsageError(f"--json writes its summary to stdout, where -o {output} writes the rows: give one of them")

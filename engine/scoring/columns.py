@@ -9,8 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..artifact import Manifest
 from ..errors import InputError, OptionError
 from ..tasks.hypotheses import Entailment
+from ..tasks.tokens.call import Tagging, check_strategy
+from ..tasks.tokens.entities import Entity, Strategy
 from ..text.outputs import Floats, Function, apply, distinct
 from ..text.thresholds import parse_thresholds
 from .formats.base import GUESSES, AddedColumns, check_names, listed
@@ -48,6 +51,68 @@ def check_clash(names: Sequence[str], added: Sequence[str], source: str) -> None
     clash = [repr(name) for name in added if name in names]
     if clash:
         raise InputError(f"{source} has a column {', '.join(clash)} already: give --prefix, for names like 'model_label'")
+
+
+def output_columns(manifest: Manifest, columns: Columns) -> OutputColumns | EntityColumns:
+    """Return the columns for a model.
+
+    Raises:
+        OptionError: An option is not valid for it.
+    """
+    if manifest.by_token:
+        return EntityColumns.of(columns)
+    if columns.aggregation_strategy is not None:
+        raise OptionError("aggregation_strategy is for a token classifier, and this model labels texts: leave it out")
+    return OutputColumns.of(manifest.labels, manifest.problem_type, columns, manifest.function_to_apply, manifest.thresholds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EntityColumns:
+    """The added columns of a token classifier: ``entities``, a list of objects, and ``truncated``. Picklable."""
+
+    tagging: Tagging
+    prefix: str = ""  # of the names
+
+    @classmethod
+    def of(cls, columns: Columns) -> EntityColumns:
+        """Return the columns; raise ``OptionError`` for options of a classifier of texts."""
+        given = {
+            "pair_column": columns.pair is not None,
+            "probabilities": columns.probabilities,
+            "function_to_apply": columns.function_to_apply is not None,
+            "threshold": columns.threshold is not None,
+            "top_k": columns.top_k is not None,
+            "candidate_labels": columns.hypotheses is not None,
+        }
+        for name in (name for name, is_set in given.items() if is_set):
+            raise OptionError(f"{name} is for a classifier of texts, and this model labels tokens: leave it out")
+        strategy = columns.aggregation_strategy
+        return cls(tagging=Tagging(strategy=check_strategy(strategy or Strategy.SIMPLE)), prefix=columns.prefix)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What the values depend on, for the journal."""
+        return {"aggregation_strategy": str(self.tagging.strategy)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the added columns, in order."""
+        return self.added.names
+
+    @property
+    def added(self) -> AddedColumns:
+        """Names and types for a writer."""
+        kind = "list[token]" if self.tagging.strategy is Strategy.NONE else "list[entity]"
+        return AddedColumns(names=(f"{self.prefix}entities", f"{self.prefix}truncated"), types=(kind, "bool"))
+
+    def values(self, entities: Sequence[Sequence[Entity]], truncated: Sequence[bool]) -> list[list[object]]:
+        """Return the values, a list for each of ``names``, from the entities of each text and ``truncated`` ``[n]``."""
+        return [list(entities), list(truncated)]
+
+    def count(self, columns: Sequence[Sequence[object]]) -> Counter[str]:
+        """Count the labels in values."""
+        key = "entity" if self.tagging.strategy is Strategy.NONE else "entity_group"
+        return Counter(entity[key] for row in columns[0] if isinstance(row, list) for entity in row)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +172,12 @@ class OutputColumns:
         )
         check_names(output.names, "the output")
         return output
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What the values depend on, for the journal."""
+        thresholds = None if self.thresholds is None else list(self.thresholds)
+        return {"function": str(self.function), "thresholds": thresholds, "top_k": self.top_k}
 
     @property
     def unbounded(self) -> bool:

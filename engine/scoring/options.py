@@ -10,6 +10,7 @@ from typing import TypeAlias
 from ..errors import OptionError, check_integer
 from ..load import Options
 from ..tasks.hypotheses import Hypotheses
+from ..tasks.tokens.call import check_strategy
 from ..text.inputs import Window
 from ..text.thresholds import Threshold
 from .formats.base import ReadOptions
@@ -47,11 +48,14 @@ class Columns:
     threshold: Threshold | None = None  # of a multi-label model; None for the model's
     top_k: int | None = None  # number of the best labels to give; None for one, or those above their threshold
     hypotheses: Hypotheses | None = None  # candidate labels, for zero-shot; None for the model's own labels
+    aggregation_strategy: str | None = None  # of a token classifier; None for simple
 
     def __post_init__(self) -> None:
         check_integer("top_k", self.top_k, optional=True)
         if self.hypotheses is not None and self.pair is not None:
             raise OptionError("a column of second texts is given with candidate labels, which are the second texts: give one")
+        if self.aggregation_strategy is not None:
+            check_strategy(self.aggregation_strategy)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from ..load.resolve import resolve_model
 from ..model import Model
 from ..run.prefetch import prefetch
 from ..tasks.hypotheses import LabelModel
+from ..tasks.tokens.tagger import EntityModel, check_window
 from ..text.inputs import Cut, LongText, Text, Window
-from ..text.outputs import Floats
 from ..text.tokenizer import Tokens
-from .columns import OutputColumns
+from .columns import EntityColumns, OutputColumns
 from .formats import FileFormat
 from .formats.base import RowError, Rows, Source, Writer
 from .formats.files import shown
@@ -65,11 +65,16 @@ class ModelInfo:
 def load_model(options: ModelOptions) -> Model:
     """Load the model that the options describe."""
     parsed = options.parse()
-    return Model(load(options.model, parsed), parsed)
+    model = Model(load(options.model, parsed), parsed)
+    if model.source.manifest.by_token:
+        check_window(parsed.window)
+    return model
 
 
-def with_labels(model: Model, columns: Columns) -> Model | LabelModel:
-    """Return a model with the candidate labels, or the model itself if none are given."""
+def as_asked(model: Model, columns: Columns) -> Model | LabelModel | EntityModel:
+    """Return a model with the candidate labels, one that finds entities, or the model itself."""
+    if model.source.manifest.by_token:
+        return EntityModel(model, EntityColumns.of(columns).tagging)
     return model if columns.hypotheses is None else LabelModel(model, columns.hypotheses)
 
 
@@ -105,7 +110,7 @@ class Job:
     form: FileFormat  # of the inputs
     text: str  # column of the texts
     pair: str | None  # column of the second texts
-    output_columns: OutputColumns
+    output_columns: OutputColumns | EntityColumns
     writer: Writer
     options: ScoreOptions
     model: ModelOptions
@@ -151,7 +156,7 @@ class Pipeline:
 
     def __init__(self, job: Job, model: Model) -> None:
         self._job = job
-        self._model = with_labels(model, job.options.columns)
+        self._model = as_asked(model, job.options.columns)
 
     def run(self, chunks: Iterator[Rows]) -> Iterator[Rendered]:
         """Yield the rendered chunks; reading and each stage overlap, in threads."""
@@ -165,11 +170,11 @@ class Pipeline:
         tokenized = tokenize(self._model, rows)
         return self._render(tokenized, run(self._model, tokenized))
 
-    def _render(self, tokenized: Tokenized, logits: Floats) -> Rendered:
+    def _render(self, tokenized: Tokenized, results: Any) -> Rendered:
         start = time.perf_counter()
         job, rows, counts, places = self._job, tokenized.rows, tokenized.counts, tokenized.places
         failure = self._failure(rows)
-        columns = job.output_columns.values(logits, tokenized.tokens.truncated())
+        columns = job.output_columns.values(results, tokenized.tokens.truncated())
         keep = list(range(len(places)))
         if rows.errors and job.options.on_error is OnError.SKIP:
             keep = [offset for offset in keep if places[offset] >= 0]
@@ -221,7 +226,7 @@ def distinct(rows: Rows) -> tuple[list[Text], list[int]]:
     return texts, places
 
 
-def tokenize(model: Model | LabelModel, rows: Rows, read_seconds: float = 0.0) -> Tokenized:
+def tokenize(model: Model | LabelModel | EntityModel, rows: Rows, read_seconds: float = 0.0) -> Tokenized:
     """Tokenize a chunk; texts that the model cannot take become errors."""
     start = time.perf_counter()
     texts, places = distinct(rows)
@@ -242,12 +247,12 @@ def tokenize(model: Model | LabelModel, rows: Rows, read_seconds: float = 0.0) -
     return Tokenized(rows=rows, texts=texts, tokens=tokens, places=places, counts=counts)
 
 
-def _too_long(model: Model | LabelModel, texts: list[Text], cut: Cut) -> dict[int, str]:
+def _too_long(model: Model | LabelModel | EntityModel, texts: list[Text], cut: Cut) -> dict[int, str]:
     reason = f"the text has more than max_length, {model.tokenizer.max_length} tokens"
     return {place: reason for place, long in enumerate(model.tokenize(texts, cut).truncated()) if long}
 
 
-def _unfit(model: Model | LabelModel, texts: list[Text], cut: Cut) -> dict[int, str]:
+def _unfit(model: Model | LabelModel | EntityModel, texts: list[Text], cut: Cut) -> dict[int, str]:
     """Find the texts without tokens, or with tokens without a vector."""
     reasons = {}
     for place, text in enumerate(texts):
@@ -270,12 +275,12 @@ def _refuse(rows: Rows, texts: list[Text], places: list[int], reasons: Mapping[i
     return [texts[place] for place in left], [moved.get(place, -1) for place in places]
 
 
-def run(model: Model | LabelModel, tokenized: Tokenized) -> Floats:
-    """Return the logits ``[texts, labels]`` of a chunk, which runs in batches of similar length."""
+def run(model: Model | LabelModel | EntityModel, tokenized: Tokenized) -> Any:
+    """Return the logits ``[texts, labels]`` of a chunk, or its entities; it runs in batches of similar length."""
     start = time.perf_counter()
-    logits, tokenized.counts.padded = model.forward(tokenized.texts, tokenized.tokens)
+    results, tokenized.counts.padded = model.forward(tokenized.texts, tokenized.tokens)
     tokenized.counts.seconds["run"] = time.perf_counter() - start
-    return logits
+    return results
 
 
 def spread(columns: list[list[object]], places: list[int]) -> list[list[object]]:

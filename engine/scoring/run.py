@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from ..errors import OptionError, StorageError
 from ..hardware.packages import installed, version
-from .columns import OutputColumns, check_clash, find_named, find_text
+from .columns import check_clash, find_named, find_text, output_columns
 from .formats import FileFormat, open_writer
 from .formats.base import Source
 from .formats.files import STDIN, check_input, shown
@@ -121,11 +121,8 @@ class Run:
         name = shown(self.names[0])
         text, pair = self._columns(source, form, name)
         info = self.load()
-        manifest = info.manifest
-        output_columns = OutputColumns.of(
-            manifest.labels, manifest.problem_type, self.options.columns, manifest.function_to_apply, manifest.thresholds
-        )
-        check_clash(source.columns, output_columns.names, name)
+        columns = output_columns(info.manifest, self.options.columns)
+        check_clash(source.columns, columns.names, name)
         quotes = self.options.read.quotes
         job = Job(
             names=self.names,
@@ -133,8 +130,8 @@ class Run:
             form=form,
             text=text,
             pair=pair,
-            output_columns=output_columns,
-            writer=open_writer(output_form, source, output_columns.added, (text, pair), quotes=quotes),
+            output_columns=columns,
+            writer=open_writer(output_form, source, columns.added, (text, pair), quotes=quotes),
             options=self.options,
             model=self.model,
         )
@@ -157,9 +154,7 @@ class Run:
             "text_column": job.text,
             "pair_column": job.pair,
             "columns": list(columns.names),
-            "function": str(columns.function),
-            "thresholds": None if columns.thresholds is None else list(columns.thresholds),
-            "top_k": columns.top_k,
+            **columns.identity,
             "formats": [str(job.form), str(output_form)],
             "quotes": read.quotes,
             "delimiter": read.delimiter,

@@ -38,6 +38,7 @@ def score_file(
     candidate_labels: str | Iterable[str] | None = None,
     hypothesis_template: str | None = None,
     multi_label: bool = False,
+    aggregation_strategy: str | None = None,
     on_error: str = "fail",
     input_format: str | None = None,
     output_format: str | None = None,
@@ -62,7 +63,8 @@ def score_file(
     """Score tables (csv, tsv, txt, jsonl, json, parquet) into another, in memory that does not grow with them.
 
     The output has the input's columns and rows in order, plus ``label``, ``score``, with ``probabilities`` ``p_<label>`` for
-    each label, and ``truncated``. It appears complete, by rename.
+    each label, and ``truncated``; of a token classifier ``entities``, a list of objects, and ``truncated``. It appears
+    complete, by rename.
 
     Args:
         input: A file, its format by suffix; a folder of files or a pattern; several of these, read one after the other; or
@@ -81,6 +83,7 @@ def score_file(
         candidate_labels: For zero-shot with an NLI model: the labels, as in ``ZeroShot``; None for the model's own.
         hypothesis_template: As there.
         multi_label: As there; then labels are lists, as those of a multi-label model.
+        aggregation_strategy: For a token classifier, as in ``TokenClassifier``; None for ``simple``.
         on_error: For a row that cannot be scored: ``fail``, ``null`` (no score) or ``skip`` (left out).
         input_format: The format, if the input's suffix does not name it.
         output_format: The format, if the output's suffix does not name it.
@@ -126,6 +129,7 @@ def score_file(
         threshold=threshold,
         top_k=top_k,
         hypotheses=Hypotheses.option(candidate_labels, hypothesis_template, multi_label),
+        aggregation_strategy=aggregation_strategy,
     )
     options = ScoreOptions(
         columns=columns,

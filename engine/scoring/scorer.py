@@ -15,17 +15,19 @@ from ..model import Model
 from ..tasks.hypotheses import Hypotheses
 from ..text.inputs import Window
 from ..text.thresholds import Threshold
-from .columns import OutputColumns, check_clash, find_named, find_text
+from .columns import check_clash, find_named, find_text, output_columns
 from .formats.base import RowError, Rows, check_texts
 from .formats.csv import CsvData
 from .options import Columns, ModelOptions, OnError
-from .pipeline import load_model, run, spread, tokenize, with_labels
+from .pipeline import as_asked, load_model, run, spread, tokenize
 
 _BATCH = "the batch"
 
 
 class Scorer:
     """A picklable, thread-safe callable that adds ``label``, ``score`` and ``truncated`` to a batch of columns.
+
+    A token classifier adds ``entities`` in place of the first two.
 
     Each process loads the model once, at the first call; a pickle holds only the options. With Ray Data:
     ``dataset.map_batches(Scorer, fn_constructor_kwargs={"model": ...}, concurrency=2)``.
@@ -50,6 +52,7 @@ class Scorer:
         candidate_labels: str | Iterable[str] | None = None,
         hypothesis_template: str | None = None,
         multi_label: bool = False,
+        aggregation_strategy: str | None = None,
         on_error: str = "fail",
         device: str = "auto",
         precision: str = "auto",
@@ -68,6 +71,7 @@ class Scorer:
             threshold=threshold,
             top_k=top_k,
             hypotheses=Hypotheses.option(candidate_labels, hypothesis_template, multi_label),
+            aggregation_strategy=aggregation_strategy,
         )
         self._on_error = check_member(OnError, "on_error", on_error)
         if self._on_error is OnError.SKIP:
@@ -104,12 +108,11 @@ class Scorer:
         pair = None if self._columns.pair is None else find_named(names, self._columns.pair, _BATCH)
         text = find_text([name for name in names if name != pair], self._columns.text, _BATCH)
         model = self._load()
-        stored = model.source.manifest.thresholds
-        output = OutputColumns.of(model.labels, model.problem_type, self._columns, str(model.function), stored)
+        output = output_columns(model.source.manifest, self._columns)
         check_clash(names, output.names, _BATCH)
         rows = _rows(batch, text, pair)
         self._check(rows)
-        scored = with_labels(model, self._columns)
+        scored = as_asked(model, self._columns)
         tokenized = tokenize(scored, rows)
         self._check(rows)  # texts that are too long are known only now
         columns = output.values(run(scored, tokenized), tokenized.tokens.truncated())

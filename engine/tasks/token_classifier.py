@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Unpack
 
 from ..artifact import TOKENS
-from ..errors import InputError, OptionError
+from ..errors import InputError
 from ..load import Options, PipelineArguments
 from ..load.open import Runtime, load
 from ..load.task import check_task
-from ..model import Model, caller_level
+from ..model import Model
 from ..run.counters import Stats
-from ..text.inputs import By, LongText, Text, Window, Words, collection
-from ..text.outputs import Floats, Function, apply
-from ..text.tokenizer import Tokens
-from ..text.windows import check_stride, stride_of
+from ..text.inputs import Text, Window, Words, collection
+from ..text.outputs import Floats
 from .tokens.call import TagArguments, Tagging, check_ignored, check_strategy
-from .tokens.entities import Entity, Names, Spelling, Strategy, TextTokens, find_entities, join_windows
-from .tokens.reading import Reading, read_texts
+from .tokens.entities import Entity, TextTokens
+from .tokens.reading import Reading
+from .tokens.tagger import Tagger, check_window
 
 _STREAM_CHUNK = 256
 
@@ -35,14 +32,14 @@ class TokenClassifier:
     Attributes:
         model: The loaded model, which computes the logits.
         defaults: What a call does without keywords.
+        tagger: The steps of a call.
     """
 
     def __init__(self, model: Model, defaults: Tagging | None = None) -> None:
         check_task(model.source.manifest, TOKENS)
         self.model = model
         self.defaults = defaults or Tagging()
-        self._names = Names.of(model.labels)
-        self._warned = False
+        self.tagger = Tagger(model)
 
     @classmethod
     def from_pretrained(
@@ -85,8 +82,7 @@ class TokenClassifier:
             split_special_tokens=split_special_tokens,
             **pipeline,
         )
-        if options.window.by != By.TOKENS or options.window.label is not None:
-            raise OptionError("long_text is a Window by sentence, or with a label: a tagger takes Window(stride=...) only")
+        check_window(options.window)
         return cls(Model(load(model, options), options), defaults)
 
     @property
@@ -134,7 +130,7 @@ class TokenClassifier:
             OptionError: A value is not valid, or the pipeline has the keyword and a call does not; the message has the way out.
             TextTooLongError: A text is too long, and ``long_text`` is ``error``.
         """
-        call = self._parse(arguments)
+        call = self.parse(arguments)
         words = call.delimiter is not None
         if not words and isinstance(inputs, (str, tuple, Mapping)):
             return self._entities(call.check([inputs]), call)[0]
@@ -157,7 +153,7 @@ class TokenClassifier:
         items = collection(inputs)
         if items is None:
             raise InputError(f"stream takes an iterable of texts, found {type(inputs).__name__}: give [text]")
-        return self._stream(items, self._parse(arguments))
+        return self._stream(items, self.parse(arguments))
 
     def predict(self, texts: Iterable[Any]) -> list[list[str | None]]:
         """Return the labels of each text: of each of its words, which that of its first token is, or of each token.
@@ -178,9 +174,13 @@ class TokenClassifier:
         found = []
         for reading, scores in self._scored(call.check(listed), call):
             tokens, probabilities = reading.merged(scores)
-            best = [self._names.labels[i] for i in probabilities.argmax(axis=-1)]
+            best = [self.model.labels[i] for i in probabilities.argmax(axis=-1)]
             found.append(_by_word(reading.text, tokens, best) if isinstance(reading.text, Words) else list(best))
         return found
+
+    def parse(self, arguments: TagArguments) -> Tagging:
+        """Return the options for the keywords of a call; its errors are those of ``__call__``."""
+        return self.defaults.updated(arguments) if arguments else self.defaults
 
     def close(self) -> None:
         """Free the graph; calls in progress finish, later ones raise ``ClosedError``."""
@@ -198,9 +198,6 @@ class TokenClassifier:
     def __reduce__(self) -> tuple[type[TokenClassifier], tuple[Model, Tagging]]:
         return type(self), (self.model, self.defaults)
 
-    def _parse(self, arguments: TagArguments) -> Tagging:
-        return self.defaults.updated(arguments) if arguments else self.defaults
-
     def _stream(self, items: Iterable[Any], call: Tagging) -> Iterator[list[Entity]]:
         iterator = iter(items)
         done, size = 0, 1
@@ -209,56 +206,15 @@ class TokenClassifier:
             done, size = done + len(chunk), min(2 * size, _STREAM_CHUNK)
 
     def _entities(self, texts: Sequence[Text], call: Tagging) -> list[list[Entity]]:
-        spelling = Spelling.of(self.model.tokenizer.raw, self.model.tokenizer.unknown)
-        if call.strategy.by_word and not spelling.marked:
-            self._warn()
-        return [self._found(reading, scores, spelling, call) for reading, scores in self._scored(texts, call)]
-
-    def _found(self, reading: Reading, scores: Sequence[Floats], spelling: Spelling, call: Tagging) -> list[Entity]:
-        """Return the entities of a text from the probabilities of its rows, each ``[tokens, labels]``."""
-        if call.strategy is Strategy.NONE:
-            tokens, merged = reading.merged(scores)
-            return find_entities(tokens, merged, self._names, spelling, call.strategy, call.ignored)
-        rows = [
-            find_entities(reading.tokens(row), found[reading.own(row)], self._names, spelling, call.strategy, call.ignored)
-            for row, found in enumerate(scores)
-        ]
-        return rows[0] if len(rows) == 1 else join_windows([entity for row in rows for entity in row])
+        return [self.tagger.entities(reading, scores, call) for reading, scores in self._scored(texts, call)]
 
     def _scored(self, texts: Sequence[Text], call: Tagging) -> Iterator[tuple[Reading, list[Floats]]]:
         """Yield each text's rows and their probabilities."""
         chunk = self.model.open().chunk
         for start in range(0, len(texts), chunk):
-            readings = self._read(texts[start : start + chunk], call)
-            rows = [row for reading in readings for row in reading.rows]
-            owners = [reading.text for reading in readings for _ in reading.rows]
-            logits = iter(self.model.token_logits(owners, rows))
-            for reading in readings:
-                yield reading, [apply(Function.SOFTMAX, next(logits)) for _ in reading.rows]
-
-    def _read(self, texts: Sequence[Text], call: Tagging) -> list[Reading]:
-        start = time.perf_counter()
-        tokenizer, options = self.model.tokenizer, self.model.options
-        stride = call.stride
-        if stride is not None:
-            check_stride(Window(stride=stride), tokenizer)
-        elif options.long_text is LongText.WINDOW:
-            stride = stride_of(options.window, tokenizer.max_length - tokenizer.raw.num_special_tokens_to_add(False))
-        readings = read_texts(tokenizer, texts, stride=stride, truncate=options.long_text is LongText.TRUNCATE)
-        firsts = list(itertools.accumulate((len(reading.rows) for reading in readings), initial=0))[:-1]
-        tokens = Tokens(rows=[row for reading in readings for row in reading.rows], starts=firsts)
-        self.model.count(texts, tokens, start)
-        return readings
-
-    def _warn(self) -> None:
-        if self._warned:
-            return
-        self._warned = True
-        warnings.warn(
-            "this tokenizer does not mark tokens inside a word, so words are taken to end at spaces, as in the pipeline",
-            UserWarning,
-            stacklevel=caller_level(),
-        )
+            readings = self.tagger.read(texts[start : start + chunk], call)
+            scores, _ = self.tagger.run(readings)
+            yield from zip(readings, scores, strict=True)
 
 
 def _by_word(text: Words, tokens: TextTokens, labels: Sequence[str]) -> list[str | None]:

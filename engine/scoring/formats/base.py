@@ -161,7 +161,7 @@ class AddedColumns:
     """The added columns."""
 
     names: tuple[str, ...]
-    types: tuple[str, ...]  # str, float, bool, list[str] or list[float]
+    types: tuple[str, ...]  # str, float, bool, or a list of str, float, entity or token (those with the strategy none)
     exact: bool = False  # numbers with all digits of a float32, instead of 6 decimals
 
 

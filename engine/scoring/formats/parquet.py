@@ -137,7 +137,14 @@ class ParquetWriter:
     def __init__(self, schema: Any, added: AddedColumns) -> None:
         arrow = pyarrow("write parquet")
         types = {"str": arrow.string(), "float": arrow.float32(), "bool": arrow.bool_()}
-        types |= {f"list[{item}]": arrow.list_(types[item]) for item in ("str", "float")}
+        span = [("score", types["float"]), ("word", types["str"]), ("start", arrow.int64()), ("end", arrow.int64())]
+        items = {
+            "str": types["str"],
+            "float": types["float"],
+            "entity": arrow.struct([("entity_group", types["str"]), *span]),
+            "token": arrow.struct([("entity", types["str"]), span[0], ("index", arrow.int64()), *span[1:]]),
+        }
+        types |= {f"list[{name}]": arrow.list_(item) for name, item in items.items()}
         self._fields = [arrow.field(name, types[kind]) for name, kind in zip(added.names, added.types, strict=True)]
         self._input, self._output = schema, arrow.schema([*schema, *self._fields], metadata=schema.metadata)
         self._write(io.BytesIO(), [])  # raises for a type that parquet does not have before the work

@@ -107,6 +107,8 @@ def json_value(value: object, *, exact: bool = False) -> str:
         return _all_digits(value) if exact else f"{value:.6f}"
     if isinstance(value, list):
         return f"[{', '.join(json_value(each, exact=exact) for each in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{dump(key)}: {json_value(each, exact=exact)}' for key, each in value.items())}}}"
     return dump(value)
 
 

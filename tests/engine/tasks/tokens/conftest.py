@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import json
 import types
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from fusedbert.engine.load import Options
 from fusedbert.engine.tasks.token_classifier import TokenClassifier
 from fusedbert.engine.text.tokenizer import Row, TextTokenizer
+from fusedbert.export import export_checkpoint
 
 LABELS = ("O", "B-PER", "I-PER", "I-LOC", "MISC", "B-MISC", "X-LOC")
 MAX_LENGTH = 12
@@ -117,22 +120,34 @@ def pipeline_of(judge: Any, labels: Sequence[str]) -> Any:
 def tagger_of(tokenizer: TextTokenizer, labels: Sequence[str], **options: Any) -> TokenClassifier:
     """Return a tagger whose model is ``logits_of``."""
 
-    def token_logits(texts: Any, rows: Sequence[Row]) -> list[np.ndarray]:
-        return [logits_of(np.array(row.ids), len(labels)) for row in rows]
+    def forward(texts: Any, rows: Sequence[Row]) -> tuple[list[np.ndarray], int]:
+        return [logits_of(np.array(row.ids), len(labels)) for row in rows], 0
 
     model: Any = types.SimpleNamespace(
         source=types.SimpleNamespace(manifest=types.SimpleNamespace(task="token-classification")),
         tokenizer=tokenizer,
         labels=tuple(labels),
         options=Options.parse(**options),
-        token_logits=token_logits,
+        forward_tokens=forward,
         open=lambda: types.SimpleNamespace(chunk=3),
-        count=lambda *_: None,
+        count=lambda *_, **__: None,
     )
     return TokenClassifier(model)
 
 
 Build = Callable[..., Both]
+
+
+@pytest.fixture(scope="session")
+def tokens_artifact(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random token classifier, exported."""
+    folder = tmp_path_factory.mktemp("tokens")
+    source = checkpoint_at(folder / "source")
+    config = json.loads((source / "config.json").read_text())
+    config |= {"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "1": "B-NAME"}}
+    (source / "config.json").write_text(json.dumps(config))
+    export_checkpoint(source, folder / "artifact", target="fp32")
+    return folder / "artifact"
 
 
 @pytest.fixture(scope="session")
