@@ -181,6 +181,29 @@ def artifact(make_artifact: Callable[..., Path]) -> Path:
     return make_artifact()
 
 
+@pytest.fixture(scope="session")
+def tokens_artifact(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random token classifier, exported."""
+    from safetensors.numpy import load_file, save_file
+
+    from fusedbert.export import export_checkpoint
+
+    folder = tmp_path_factory.mktemp("tokens")
+    source = checkpoint_at(folder / "source")
+    names = ["O", "B-NAME", "I-NAME", "PLACE"]
+    config = json.loads((source / "config.json").read_text())
+    config |= {"architectures": ["BertForTokenClassification"], "id2label": {str(i): name for i, name in enumerate(names)}}
+    (source / "config.json").write_text(json.dumps(config))
+    head = np.random.default_rng(2).normal(size=(len(names), config["hidden_size"])).astype(np.float32)
+    tensors = load_file(source / "model.safetensors")
+    for name in (name for name in tensors if "output.dense" in name):
+        tensors[name] = tensors[name] / 10  # of random layers as they are, all tokens end up with one label
+    tensors |= {"classifier.weight": head, "classifier.bias": np.zeros(len(names), dtype=np.float32)}
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    export_checkpoint(source, folder / "artifact", target="fp32")
+    return folder / "artifact"
+
+
 @pytest.fixture
 def weights() -> Callable[[int], Weights]:
     return Weights.make

@@ -61,6 +61,16 @@ def test_candidate_labels_on_ray_give_the_local_output(ray: Any, artifact: Path,
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
+def test_entities_on_ray_are_the_local_ones(ray: Any, tokens_artifact: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("id,text\n" + "".join(f"{n},the movies was good {'not ' * (n % 60)}bad\n" for n in range(10_000)))
+    for strategy in ("none", "max"):
+        options: dict[str, Any] = {"model": tokens_artifact, "aggregation_strategy": strategy, "threads": 1}
+        score_file(source, tmp_path / f"local-{strategy}.jsonl", **options)
+        score_file(source, tmp_path / f"{strategy}.jsonl", **options, on="ray", actors=2)
+        assert (tmp_path / f"{strategy}.jsonl").read_bytes() == (tmp_path / f"local-{strategy}.jsonl").read_bytes()
+
+
 def actor_processes() -> list[int]:
     """Process ids of the actors that hold the model, as Ray titles them."""
     found = []

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import json
 import types
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from fusedbert.engine.load import Options
 from fusedbert.engine.tasks.token_classifier import TokenClassifier
 from fusedbert.engine.text.tokenizer import Row, TextTokenizer
-from fusedbert.export import export_checkpoint
 
 LABELS = ("O", "B-PER", "I-PER", "I-LOC", "MISC", "B-MISC", "X-LOC")
 MAX_LENGTH = 12
@@ -136,18 +133,6 @@ def tagger_of(tokenizer: TextTokenizer, labels: Sequence[str], **options: Any) -
 
 
 Build = Callable[..., Both]
-
-
-@pytest.fixture(scope="session")
-def tokens_artifact(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random token classifier, exported."""
-    folder = tmp_path_factory.mktemp("tokens")
-    source = checkpoint_at(folder / "source")
-    config = json.loads((source / "config.json").read_text())
-    config |= {"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "1": "B-NAME"}}
-    (source / "config.json").write_text(json.dumps(config))
-    export_checkpoint(source, folder / "artifact", target="fp32")
-    return folder / "artifact"
 
 
 @pytest.fixture(scope="session")

