@@ -11,23 +11,29 @@ import time
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, OverloadError, check_integer, shown
 from ..hardware.cpu import inspect_machine
 from ..tasks.classifier import Classifier
 from ..tasks.rank import PairArguments, Ranked, RankOptions, check_documents, check_top
+from ..tasks.token_classifier import TokenClassifier
+from ..tasks.tokens.call import TagArguments
 from ..text.call import CallArguments
-from ..text.inputs import Item, check_item
+from ..text.inputs import Item, Text, check_item
 from .queue import BatcherStats, Queue
 from .rank import RankingFuture
 from .request import Form, LoopRequest, Request, ThreadRequest, resolve_all
-from .worker import LATE, Worker, run_budget
+from .worker import LATE, TagWorker, TextWorker, Worker, run_budget
 
 __all__ = ["Batcher", "BatcherStats"]
 
 _FOREVER = 1e9  # seconds; Python's integers can be larger than its clocks take
 _BATCHES = 8  # taken together at most, enough to group texts of similar length
+
+
+class SubmitArguments(CallArguments, TagArguments, total=False):
+    """The keywords of a classifier's call, and those of a token classifier's."""
 
 
 class Batcher:
@@ -37,8 +43,8 @@ class Batcher:
     the end; the classifier stays open.
 
     Args:
-        clf: The classifier. For many callers on the CPU load it with ``threads=1``: several texts at once, each on one core,
-            are faster than one after the other on all cores.
+        clf: The classifier, of texts or of tokens. For many callers on the CPU load it with ``threads=1``: several texts at
+            once, each on one core, are faster than one after the other on all cores.
         window_ms: Maximum milliseconds that a text waits for others, and no longer than sharing a run saves; a lone caller
             does not wait.
         max_tokens: Maximum tokens of a batch, padding included; None for the device's optimum.
@@ -60,7 +66,7 @@ class Batcher:
 
     def __init__(
         self,
-        clf: Classifier,
+        clf: Classifier | TokenClassifier,
         *,
         window_ms: float = 2.0,
         max_tokens: int | None = None,
@@ -78,7 +84,12 @@ class Batcher:
         max_wait = min(window_ms, _FOREVER) / 1e3
         self._queue = Queue(limit=max_queue, tokens=_BATCHES * budget.tokens, max_wait=max_wait, workers=count)
         self._process = os.getpid()
-        work = Worker(queue=self._queue, model=clf.model, budget=budget).work
+        worker: Worker[Any] = (
+            TagWorker(queue=self._queue, model=clf.model, budget=budget, tagger=clf.tagger)
+            if isinstance(clf, TokenClassifier)
+            else TextWorker(queue=self._queue, model=clf.model, budget=budget)
+        )
+        work = worker.work
         self._threads = [threading.Thread(target=work, name=f"fusedbert-batcher-{i}", daemon=True) for i in range(count)]
         for thread in self._threads:
             thread.start()
@@ -88,13 +99,15 @@ class Batcher:
         self._at_exit = functools.partial(_close, self._queue, self._threads, self._process, drain=False)
         atexit.register(self._at_exit)
 
-    def submit(self, text: Item, *, timeout: float | None = None, **arguments: Unpack[CallArguments]) -> Future[Any]:
+    def submit(
+        self, text: Item | list[str], *, timeout: float | None = None, **arguments: Unpack[SubmitArguments]
+    ) -> Future[Any]:
         """Add a text to the queue, and return at once.
 
         Args:
             text: A text, or a pair as ``{"text", "text_pair"}`` or a tuple, even with an empty second text.
             timeout: Seconds until its run must begin, or it is not run; None for no limit.
-            **arguments: As in ``Classifier.__call__``.
+            **arguments: As in the classifier's call.
 
         Returns:
             A future of the result of ``clf(text, ...)``, which can be cancelled until its run begins. Its exception is a
@@ -107,12 +120,14 @@ class Batcher:
             ClosedError: The batcher was closed.
             ForkError: The batcher was made before this process was forked.
         """
-        form = self._form(text, arguments)
-        request = ThreadRequest(check_item(text, 0), form, _deadline(timeout), self._queue.discard)
+        checked, form = self._form(text, arguments)
+        request = ThreadRequest(checked, form, _deadline(timeout), self._queue.discard)
         self._put(request)
         return request
 
-    async def classify(self, text: Item, *, timeout: float | None = None, **arguments: Unpack[CallArguments]) -> Any:
+    async def classify(
+        self, text: Item | list[str], *, timeout: float | None = None, **arguments: Unpack[SubmitArguments]
+    ) -> Any:
         """Classify a text without blocking the event loop, with the arguments of ``submit``.
 
         A cancelled task gives up its place in the queue.
@@ -124,9 +139,9 @@ class Batcher:
             DeadlineError: Its run did not begin within ``timeout``.
             FusedBertError: As ``submit`` and ``clf(text, ...)``.
         """
-        form = self._form(text, arguments)
+        checked, form = self._form(text, arguments)
         loop = asyncio.get_running_loop()
-        request = LoopRequest(check_item(text, 0), form, _deadline(timeout), loop)
+        request = LoopRequest(checked, form, _deadline(timeout), loop)
         self._put(request)
         alarm = None if timeout is None else loop.call_later(min(timeout, _FOREVER), self._expire, request)
         try:
@@ -225,11 +240,17 @@ class Batcher:
                 "forked: make one in each process, after the fork"
             )
 
-    def _form(self, text: Any, arguments: CallArguments) -> Form:
-        if isinstance(text, list):
+    def _form(self, text: Any, arguments: SubmitArguments) -> tuple[Text, Form]:
+        """Check a text, and the keywords of its call."""
+        tagging = (
+            self._classifier.parse(cast(TagArguments, arguments)) if isinstance(self._classifier, TokenClassifier) else None
+        )
+        if isinstance(text, list) and (tagging is None or tagging.delimiter is None):
             raise InputError("a Batcher takes one text at a time, found a list: submit each, or use clf(texts)")
-        call = self._classifier.model.call(arguments)
-        return Form(call=call, in_list=call.best_only and isinstance(text, str))
+        if tagging is not None:
+            return tagging.check([text])[0], Form(call=tagging)
+        call = self._classifier.model.call(cast(CallArguments, arguments))
+        return check_item(text, 0), Form(call=call, in_list=call.best_only and isinstance(text, str))
 
 
 def _close(queue: Queue, threads: list[threading.Thread], process: int, *, drain: bool) -> None:
@@ -256,7 +277,7 @@ def _deadline(timeout: float | None) -> float | None:
     return time.monotonic() + min(timeout, _FOREVER)
 
 
-def _default_workers(clf: Classifier) -> int:
+def _default_workers(clf: Classifier | TokenClassifier) -> int:
     if clf.runtime.device != "cpu":
         return 2
     return max(2, inspect_machine().cores // max(1, clf.runtime.threads))

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import FusedBertError
+from ..tasks.tokens.call import Tagging
 from ..text.inputs import Text
 from ..text.outputs import CallOptions
 
@@ -22,8 +23,8 @@ _CHARACTERS_PER_TOKEN = 4  # English; only decides how many texts are taken, bat
 class Form:
     """The checked options of a request."""
 
-    call: CallOptions
-    in_list: bool  # the best label in a list, as the pipeline returns it for a single text
+    call: CallOptions | Tagging  # the latter of a token classifier
+    in_list: bool = False  # the best label in a list, as the pipeline returns it for a single text
 
 
 class Request(Protocol):

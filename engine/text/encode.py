@@ -8,26 +8,26 @@ from collections.abc import Iterator, Sequence
 from tokenizers import Encoding, Tokenizer
 
 from ..errors import FusedBertError, InputError, without_panic
-from .inputs import Text
+from .inputs import Text, Words
 
 # Of a text with more than this many characters per token of max_length only a part is tokenized, see ``prefix``.
 LONG = 32
 
 
-def encode_texts(raw: Tokenizer, texts: Sequence[Text], *, offsets: bool = False, split: bool = False) -> list[Encoding]:
-    """Tokenize texts, or ``split`` texts of words; with the characters of each token only if ``offsets`` are asked for.
+def encode_texts(raw: Tokenizer, texts: Sequence[Text], *, offsets: bool = False) -> list[Encoding]:
+    """Tokenize texts, either all of words or none; with the characters of each token only if ``offsets`` are asked for.
 
     Raises:
         InputError: The tokenizer fails on a text.
     """
     encode = raw.encode_batch if offsets else raw.encode_batch_fast
     try:
-        return encode([text.plain() for text in texts], is_pretokenized=split)
+        return encode([_plain(text) for text in texts], is_pretokenized=_of_words(texts))
     except BaseException as error:
-        return encode_each(raw, texts, error, split=split)
+        return encode_each(raw, texts, error)
 
 
-def encode_each(raw: Tokenizer, texts: Sequence[Text], error: BaseException, *, split: bool = False) -> list[Encoding]:
+def encode_each(raw: Tokenizer, texts: Sequence[Text], error: BaseException) -> list[Encoding]:
     """Tokenize texts one by one after an ``error`` with all of them, to find the one at fault.
 
     Raises:
@@ -38,8 +38,16 @@ def encode_each(raw: Tokenizer, texts: Sequence[Text], error: BaseException, *, 
     encodings: list[Encoding] = []
     for text in texts:
         with naming(text):
-            encodings += raw.encode_batch([text.plain()], is_pretokenized=split)
+            encodings += raw.encode_batch([_plain(text)], is_pretokenized=_of_words([text]))
     return encodings
+
+
+def _plain(text: Text) -> str | tuple[str, str] | list[str]:
+    return list(text.words) if isinstance(text, Words) else text.plain()
+
+
+def _of_words(texts: Sequence[Text]) -> bool:
+    return bool(texts) and isinstance(texts[0], Words)
 
 
 @contextlib.contextmanager

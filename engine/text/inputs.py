@@ -22,7 +22,7 @@ class Text:
     pair: str | None = None
     index: int
 
-    def plain(self) -> str | tuple[str, str] | list[str]:
+    def plain(self) -> str | tuple[str, str]:
         """Return the tokenizer's form of it."""
         return self.text if self.pair is None else (self.text, self.pair)
 
@@ -33,10 +33,6 @@ class Words(Text):
 
     words: tuple[str, ...]
     starts: tuple[int, ...]  # the first character of each in the text
-
-    def plain(self) -> list[str]:
-        """Return the words."""
-        return list(self.words)
 
 
 def check_single(item: Any) -> Text:

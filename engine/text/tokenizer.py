@@ -22,7 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from ..errors import ArtifactError, InputError, TextTooLongError, shown, without_panic
 from ..hardware.json_file import LARGE, check_regular, read_json_file
 from .encode import LONG, encode_each, encode_texts
-from .inputs import AS_LOADED, Cut, Side, Text, Truncation
+from .inputs import AS_LOADED, Cut, Side, Text, Truncation, Words
 
 if TYPE_CHECKING:
     from .pairs import PairTokenizer
@@ -201,16 +201,14 @@ class TextTokenizer:
         encoding, kept, _ = self.traces([text], truncate=truncate)[0]
         return encoding, kept
 
-    def traces(
-        self, texts: Sequence[Text], *, truncate: bool = True, split: bool = False
-    ) -> list[tuple[Encoding, list[int], Row]]:
-        """Return for each text what ``trace`` does, and its row; ``split`` texts are words.
+    def traces(self, texts: Sequence[Text], *, truncate: bool = True) -> list[tuple[Encoding, list[int], Row]]:
+        """Return for each text what ``trace`` does, and its row.
 
         Raises:
             TextTooLongError: As ``encode``.
         """
-        shorts = [(text, False) if split else self._short(text, offsets=True) for text in texts]
-        encodings = encode_texts(self.raw, [short for short, _ in shorts], offsets=True, split=split)
+        shorts = [(text, False) if isinstance(text, Words) else self._short(text, offsets=True) for text in texts]
+        encodings = encode_texts(self.raw, [short for short, _ in shorts], offsets=True)
         found = []
         for encoding, text, (_, cut) in zip(encodings, texts, shorts, strict=True):
             row = self._row(encoding, text, cut, truncate)

@@ -68,8 +68,8 @@ def differing(built: Spec, stored: Spec, *, segmented: bool = True) -> list[str]
 
 def same_decoder(built: Spec, stored: Spec | None) -> bool:
     """Return whether two tokenizers write tokens as the same text; those of bytes do, whatever their other switches say."""
-    one, other = ((spec or {}).get("decoder") for spec in (built, stored))
-    return one == other or (bool(one and other) and one["type"] == other["type"] == "ByteLevel")
+    one, other = ((spec or {}).get("decoder") or {} for spec in (built, stored))
+    return bool(one == other or one.get("type") == other.get("type") == "ByteLevel")
 
 
 def _one_segment(form: Any) -> Any:

@@ -91,15 +91,14 @@ def read_texts(tokenizer: TextTokenizer, texts: Sequence[Text], *, stride: int |
         TextTooLongError: A text is too long, and neither ``truncate`` nor ``stride`` allows it.
     """
     spaced = keeps_space(tokenizer.raw)
-    split = bool(texts) and isinstance(texts[0], Words)
     if stride is None:
-        traced = tokenizer.traces(texts, truncate=truncate, split=split)
+        traced = tokenizer.traces(texts, truncate=truncate)
         return [
             Reading(text=text, encoding=encoding, rows=[row], kept=[kept], spaced=spaced)
             for text, (encoding, kept, row) in zip(texts, traced, strict=True)
         ]
     readings = []
-    for text, encoding in zip(texts, encode_texts(tokenizer.raw, texts, offsets=True, split=split), strict=True):
+    for text, encoding in zip(texts, encode_texts(tokenizer.raw, texts, offsets=True), strict=True):
         kept = _windows(tokenizer, encoding, text, stride)
         ids, types = encoding.ids, encoding.type_ids
         rows = [tokenizer.row([ids[i] for i in places], [types[i] for i in places], text) for places in kept]

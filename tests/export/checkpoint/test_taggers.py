@@ -70,6 +70,7 @@ def test_entities_equal_those_of_the_pipeline(both: tuple[Any, Path]) -> None:
     pipeline, folder = both
     with TokenClassifier.from_pretrained(folder, precision="fp32") as tagger:
         for strategy in STRATEGIES:
+            options: dict[str, Any]
             for options in ({}, {"ignore_labels": []}):
                 expected = [pipeline(text, aggregation_strategy=strategy, **options) for text in TEXTS]
                 assert_same(tagger(TEXTS, aggregation_strategy=strategy, **options), expected)
