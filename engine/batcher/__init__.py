@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, Unpack, cast
 
+from ..artifact import TEXTS
 from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, OverloadError, check_integer, shown
 from ..hardware.cpu import inspect_machine
+from ..load.task import check_task
 from ..tasks.classifier import Classifier
 from ..tasks.rank import PairArguments, Ranked, RankOptions, check_documents, check_top
 from ..tasks.token_classifier import TokenClassifier
@@ -168,6 +170,7 @@ class Batcher:
         Errors are those of ``submit``; a coroutine awaits ``asyncio.wrap_future(batcher.rank(...))``.
         """
         model = self._classifier.model
+        check_task(model.source.manifest, TEXTS)
         form = Form(call=RankOptions.of(model, label, arguments), in_list=False)
         top_k, texts, deadline = check_top(top_k), check_documents(query, documents), _deadline(timeout)
         if len(texts) > self._max_queue:

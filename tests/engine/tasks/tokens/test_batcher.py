@@ -71,3 +71,5 @@ def test_an_error_is_its_callers_own(tokens_artifact: Path) -> None:
             batcher.submit("good", aggregation_strategy="best")
         with pytest.raises(TypeError, match="top_k"):
             batcher.submit("good", top_k=2)
+        with pytest.raises(OptionError, match="labels tokens"):
+            batcher.rank("good", ["bad"])
