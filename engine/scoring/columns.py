@@ -91,7 +91,7 @@ class EntityColumns:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What the values depend on, for the journal."""
+        """Options that the values depend on, for the journal."""
         return {"aggregation_strategy": str(self.tagging.strategy)}
 
     @property
@@ -175,7 +175,7 @@ class OutputColumns:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What the values depend on, for the journal."""
+        """Options that the values depend on, for the journal."""
         thresholds = None if self.thresholds is None else list(self.thresholds)
         return {"function": str(self.function), "thresholds": thresholds, "top_k": self.top_k}
 

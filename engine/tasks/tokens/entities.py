@@ -117,7 +117,7 @@ class Names:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Units:
-    """What gets a label: tokens, or words of several tokens."""
+    """Tokens or words, each with one label."""
 
     best: NDArray[np.intp]  # its label
     scores: Floats  # of that label

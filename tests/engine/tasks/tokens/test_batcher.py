@@ -1,4 +1,4 @@
-"""A token classifier behind a ``Batcher``: each caller gets the entities of its own text."""
+"""A token classifier behind a ``Batcher``: each caller gets the entities of the text it gave."""
 
 from __future__ import annotations
 

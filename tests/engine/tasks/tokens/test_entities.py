@@ -30,7 +30,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Any:
-    """Words by spaces are told once by each side."""
+    """Ignore the warnings about words by spaces, of both."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(heuristic|inside a word)")
         yield
