@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..artifact import Manifest
 from ..errors import InputError, OptionError
 from ..tasks.hypotheses import Entailment
 from ..tasks.tokens.call import Tagging, check_strategy
@@ -19,7 +18,7 @@ from ..text.thresholds import parse_thresholds
 from .formats.base import GUESSES, AddedColumns, check_names, listed
 from .options import Columns
 
-_MULTI, _REGRESSION = "multi_label_classification", "regression"
+MULTI, REGRESSION = "multi_label_classification", "regression"
 
 
 def find_text(names: Sequence[str], requested: str | None, source: str, hint: str = "") -> str:
@@ -51,19 +50,6 @@ def check_clash(names: Sequence[str], added: Sequence[str], source: str) -> None
     clash = [repr(name) for name in added if name in names]
     if clash:
         raise InputError(f"{source} has a column {', '.join(clash)} already: give --prefix, for names like 'model_label'")
-
-
-def output_columns(manifest: Manifest, columns: Columns) -> OutputColumns | EntityColumns:
-    """Return the columns for a model.
-
-    Raises:
-        OptionError: An option is not valid for it.
-    """
-    if manifest.by_token:
-        return EntityColumns.of(columns)
-    if columns.aggregation_strategy is not None:
-        raise OptionError("aggregation_strategy is for a token classifier, and this model labels texts: leave it out")
-    return OutputColumns.of(manifest.labels, manifest.problem_type, columns, manifest.function_to_apply, manifest.thresholds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,10 +136,10 @@ class OutputColumns:
             Entailment.of(labels, problem_type).warn()
             labels, problem_type = columns.hypotheses.labels, columns.hypotheses.problem_type
             stated = thresholds = None
-        multi, requested = problem_type == _MULTI, columns.function_to_apply
-        if columns.probabilities and problem_type == _REGRESSION:
+        multi, requested = problem_type == MULTI, columns.function_to_apply
+        if columns.probabilities and problem_type == REGRESSION:
             raise OptionError("this model is a regression and has no probabilities: its value is in score")
-        if columns.top_k is not None and problem_type == _REGRESSION:
+        if columns.top_k is not None and problem_type == REGRESSION:
             raise OptionError("this model is a regression and has no labels for top_k: its value is in score")
         function = Function.choose(requested, problem_type, len(labels), stated)
         if columns.probabilities and function is Function.NONE and requested is None:
@@ -187,8 +173,8 @@ class OutputColumns:
     @property
     def lists(self) -> bool:
         """True if ``label`` and ``score`` are lists."""
-        several = self.problem_type == _REGRESSION and len(self.labels) > 1
-        return several or self.problem_type == _MULTI or self.top_k is not None
+        several = self.problem_type == REGRESSION and len(self.labels) > 1
+        return several or self.problem_type == MULTI or self.top_k is not None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -198,7 +184,7 @@ class OutputColumns:
     @property
     def added(self) -> AddedColumns:
         """Names and types for a writer."""
-        types = {"score": "float"} if self.problem_type == _REGRESSION else {"label": "str", "score": "float"}
+        types = {"score": "float"} if self.problem_type == REGRESSION else {"label": "str", "score": "float"}
         columns = [(name, f"list[{kind}]" if self.lists else kind) for name, kind in types.items()]
         if self.all_scores is not None:
             columns += [(f"{self.all_scores}{label}", "float") for label in distinct(self.labels)]
@@ -209,7 +195,7 @@ class OutputColumns:
         """Return the values, a list for each of ``names``, from logits ``[n, labels]`` and ``truncated`` ``[n]``."""
         scores = apply(self.function, logits)  # [n, labels]
         columns: list[list[object]] = []
-        if self.problem_type == _REGRESSION:
+        if self.problem_type == REGRESSION:
             columns.append(scores.tolist() if self.lists else scores[:, 0].tolist())
         elif self.lists:
             chosen = self._chosen(logits)
@@ -236,7 +222,7 @@ class OutputColumns:
 
     def count(self, columns: Sequence[Sequence[object]]) -> Counter[str]:
         """Count the labels in values."""
-        if self.problem_type == _REGRESSION:
+        if self.problem_type == REGRESSION:
             return Counter()
         if self.lists:
             return Counter(label for row in columns[0] if isinstance(row, list) for label in row)

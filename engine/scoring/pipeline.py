@@ -29,6 +29,7 @@ from .formats.base import RowError, Rows, Source, Writer
 from .formats.files import shown
 from .formats.input import Stamp
 from .formats.values import dump, error_content, replace
+from .heads import HeadsColumns
 from .inputs import open_inputs
 from .options import Columns, ModelOptions, OnError, ScoreOptions
 from .summary import Counts
@@ -110,7 +111,7 @@ class Job:
     form: FileFormat  # of the inputs
     text: str  # column of the texts
     pair: str | None  # column of the second texts
-    output_columns: OutputColumns | EntityColumns
+    output_columns: OutputColumns | EntityColumns | HeadsColumns
     writer: Writer
     options: ScoreOptions
     model: ModelOptions

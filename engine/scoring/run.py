@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 
 from ..errors import OptionError, StorageError
 from ..hardware.packages import installed, version
-from .columns import check_clash, find_named, find_text, output_columns
+from .columns import check_clash, find_named, find_text
 from .formats import FileFormat, open_writer
 from .formats.base import Source
 from .formats.files import STDIN, check_input, shown
 from .formats.header import header_hint
+from .heads import output_columns
 from .inputs import check_unchanged, common_format, files_of, identity, open_inputs
 from .journal import Journal, discard, error_file, join_parts, open_journal, parts_folder, unfinished, write_parts
 from .options import Columns, ModelOptions, RayOptions, ScoreOptions

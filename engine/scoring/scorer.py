@@ -15,9 +15,10 @@ from ..model import Model
 from ..tasks.hypotheses import Hypotheses
 from ..text.inputs import Window
 from ..text.thresholds import Threshold
-from .columns import check_clash, find_named, find_text, output_columns
+from .columns import check_clash, find_named, find_text
 from .formats.base import RowError, Rows, check_texts
 from .formats.csv import CsvData
+from .heads import output_columns
 from .options import Columns, ModelOptions, OnError
 from .pipeline import as_asked, load_model, run, spread, tokenize
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ import numpy as np
 import pytest
 from checkpoint_edits import edit_config, edit_tensors
 
-from fusedbert.engine import Batcher, Classifier, ClosedError, InputError, MultiHeadClassifier, OptionError, Window
+from fusedbert.engine import (
+    Batcher,
+    Classifier,
+    ClosedError,
+    InputError,
+    MultiHeadClassifier,
+    OptionError,
+    Scorer,
+    Window,
+    score_file,
+)
 from fusedbert.export import export_checkpoint
 
 TEXTS = ["good movie", "bad !", "", "the movie was not very good , but the movies was not bad . " * 2, "very"]
@@ -167,3 +178,36 @@ def test_the_command_shows_every_head(both: Path, clf: MultiHeadClassifier, fuse
     assert list(found["heads"]["topics"]["scores"]) == [each["label"] for each in clf("good movie !", top_k=None)["topics"]]
     refused = fusedbert("classify", "-m", both, "--labels", "a,b", "x")
     assert refused.returncode == 2 and "--labels needs a model of one head" in refused.stderr
+
+
+def test_score_adds_the_columns_of_every_head(both: Path, clf: MultiHeadClassifier, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    summary = score_file(rows, tmp_path / "out.jsonl", model=both, threads=1, probabilities=True, threshold=0.3)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    scores, results = clf.predict_proba(TEXTS), clf(TEXTS, threshold=0.3)
+    kept = Counter[str]()
+    for i, (row, result) in enumerate(zip(found, results, strict=True)):
+        assert row["mood_label"] == result["mood"]["label"]
+        assert row["mood_p_POSITIVE"] == pytest.approx(float(scores["mood"][i, 1]), abs=1e-5)
+        assert row["stars_score"] == pytest.approx(result["stars"]["score"], abs=1e-5)
+        assert sorted(row["topics_label"]) == sorted(each["label"] for each in result["topics"])
+        kept.update([f"mood/{row['mood_label']}", *(f"topics/{label}" for label in row["topics_label"])])
+    names = ["text", "mood_label", "mood_score", "mood_p_NEGATIVE", "mood_p_POSITIVE", "topics_label", "topics_score"]
+    names += ["topics_p_plot", "topics_p_music", "topics_p_price", "stars_score", "truncated"]
+    assert list(found[0]) == names
+    assert summary.labels == dict(kept)
+    scorer = Scorer(both, threads=1)
+    batch = scorer({"text": np.array(TEXTS, dtype=object)})
+    assert list(batch["mood_label"]) == [each["mood"]["label"] for each in results]
+
+
+def test_options_that_no_head_has_are_refused_in_score(both: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text\nfine\n")
+    for options, message in (
+        ({"threshold": {"plot": 0.5}}, "threshold is one number where there are several heads"),
+        ({"candidate_labels": "a, b"}, "candidate_labels needs a model of one head"),
+        ({"aggregation_strategy": "first"}, "aggregation_strategy is for a token classifier"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            score_file(tmp_path / "rows.csv", tmp_path / "out.csv", model=both, **options)
