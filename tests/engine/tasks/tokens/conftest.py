@@ -121,7 +121,7 @@ def tagger_of(tokenizer: TextTokenizer, labels: Sequence[str], **options: Any) -
         return [logits_of(np.array(row.ids), len(labels)) for row in rows], 0
 
     model: Any = types.SimpleNamespace(
-        source=types.SimpleNamespace(manifest=types.SimpleNamespace(task="token-classification")),
+        source=types.SimpleNamespace(manifest=types.SimpleNamespace(task="token-classification", heads=())),
         tokenizer=tokenizer,
         labels=tuple(labels),
         options=Options.parse(**options),
