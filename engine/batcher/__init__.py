@@ -18,6 +18,7 @@ from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionEr
 from ..hardware.cpu import inspect_machine
 from ..load.task import check_task
 from ..tasks.classifier import Classifier
+from ..tasks.heads import MultiHeadClassifier
 from ..tasks.rank import PairArguments, Ranked, RankOptions, check_documents, check_top
 from ..tasks.token_classifier import TokenClassifier
 from ..tasks.tokens.call import TagArguments
@@ -68,7 +69,7 @@ class Batcher:
 
     def __init__(
         self,
-        clf: Classifier | TokenClassifier,
+        clf: Classifier | MultiHeadClassifier | TokenClassifier,
         *,
         window_ms: float = 2.0,
         max_tokens: int | None = None,
@@ -280,7 +281,7 @@ def _deadline(timeout: float | None) -> float | None:
     return time.monotonic() + min(timeout, _FOREVER)
 
 
-def _default_workers(clf: Classifier | TokenClassifier) -> int:
+def _default_workers(clf: Classifier | MultiHeadClassifier | TokenClassifier) -> int:
     if clf.runtime.device != "cpu":
         return 2
     return max(2, inspect_machine().cores // max(1, clf.runtime.threads))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .counters import Batch, Observer, Stats
 
 if TYPE_CHECKING:
-    from ..tasks.classifier import Classifier
+    from ..tasks.loaded import Loaded
 
 __all__ = ["CONTENT_TYPE", "Batch", "Observer", "observe", "prometheus"]
 
@@ -28,7 +28,7 @@ _COUNTERS: Mapping[str, tuple[str, Callable[[Stats], float]]] = {
 }
 
 
-def prometheus(classifiers: Classifier | Mapping[str, Classifier], *, prefix: str = "fusedbert") -> str:
+def prometheus(classifiers: Loaded | Mapping[str, Loaded], *, prefix: str = "fusedbert") -> str:
     """Return this process's counts in Prometheus' text format, to be served as ``CONTENT_TYPE``.
 
     Args:
@@ -65,7 +65,7 @@ def prometheus(classifiers: Classifier | Mapping[str, Classifier], *, prefix: st
     return "\n".join(lines) + "\n"
 
 
-def observe(classifier: Classifier, observer: Observer) -> Callable[[], None]:
+def observe(classifier: Loaded, observer: Observer) -> Callable[[], None]:
     """Register a callback after each batch, for OpenTelemetry, statsd or a histogram.
 
     It runs in the batch's thread, so it must be fast and thread-safe. Its first error is logged, and none affects predictions.

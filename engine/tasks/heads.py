@@ -137,7 +137,7 @@ def load_classifier(model: str | os.PathLike[str] | None = None, **options: Any)
 
 
 class HeadModel(Model):
-    """One head of a loaded model, as a model of its own: its labels, and its columns of the logits."""
+    """One head of a loaded model, used as a whole one: its labels, and its columns of the logits."""
 
     def __init__(self, whole: Model, head: Head, columns: slice) -> None:
         self._whole, self._columns = whole, columns

@@ -10,7 +10,7 @@ from ..run.counters import Stats
 
 
 class Loaded:
-    """The base class of the tasks; ``model`` is the loaded model, which computes the logits."""
+    """The base class of classifiers; ``model`` is the loaded model, which computes the logits."""
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -10,12 +10,12 @@ from typing import Any, Unpack
 from ..artifact import TOKENS
 from ..errors import InputError
 from ..load import Options, PipelineArguments
-from ..load.open import Runtime, load
+from ..load.open import load
 from ..load.task import check_task
 from ..model import Model
-from ..run.counters import Stats
 from ..text.inputs import Text, Window, Words, collection
 from ..text.outputs import Floats
+from .loaded import Loaded
 from .tokens.call import TagArguments, Tagging, check_ignored, check_strategy
 from .tokens.entities import Entity, TextTokens
 from .tokens.reading import Reading
@@ -24,7 +24,7 @@ from .tokens.tagger import Tagger, check_window
 _STREAM_CHUNK = 256
 
 
-class TokenClassifier:
+class TokenClassifier(Loaded):
     """A fine-tuned token classifier, made with ``from_pretrained`` and safe to share between threads.
 
     It is pickled and forked as ``Classifier`` is.
@@ -37,7 +37,7 @@ class TokenClassifier:
 
     def __init__(self, model: Model, defaults: Tagging | None = None) -> None:
         check_task(model.source.manifest, TOKENS)
-        self.model = model
+        super().__init__(model)
         self.defaults = defaults or Tagging()
         self.tagger = Tagger(model)
 
@@ -86,24 +86,9 @@ class TokenClassifier:
         return cls(Model(load(model, options), options), defaults)
 
     @property
-    def runtime(self) -> Runtime:
-        """The chosen device, precision, graph and threads, and why."""
-        return self.model.runtime
-
-    @property
     def classes_(self) -> list[str]:
         """Names of the labels of a token."""
         return list(self.model.labels)
-
-    @property
-    def max_length(self) -> int:
-        """Maximum tokens of a text or window, special tokens included."""
-        return self.model.tokenizer.max_length
-
-    @property
-    def stats(self) -> Stats:
-        """Counts since loading, as ``Classifier.stats``."""
-        return self.model.counters.snapshot()
 
     def __call__(self, inputs: Any, **arguments: Unpack[TagArguments]) -> Any:
         """Find entities, with the arguments and results of transformers' token classification pipeline.
@@ -181,19 +166,6 @@ class TokenClassifier:
     def parse(self, arguments: TagArguments) -> Tagging:
         """Return the options for the keywords of a call; its errors are those of ``__call__``."""
         return self.defaults.updated(arguments) if arguments else self.defaults
-
-    def close(self) -> None:
-        """Free the graph; calls in progress finish, later ones raise ``ClosedError``."""
-        self.model.close()
-
-    def __enter__(self) -> TokenClassifier:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return repr(self.model).replace("Model", "TokenClassifier", 1)
 
     def __reduce__(self) -> tuple[type[TokenClassifier], tuple[Model, Tagging]]:
         return type(self), (self.model, self.defaults)

@@ -11,7 +11,7 @@ from fusedbert.engine.load.unsupported import listed
 
 from . import Checkpoint
 from .architecture import Architecture
-from .modules import Parts
+from .modules import Parts, read_parts
 from .weights import Head, Weights
 
 
@@ -22,6 +22,11 @@ class NamedHead:
     name: str
     checkpoint: Checkpoint
     parts: Parts
+
+
+def only_head(checkpoint: Checkpoint) -> list[NamedHead]:
+    """Read a checkpoint whose head is the only one."""
+    return [NamedHead(name="", checkpoint=checkpoint, parts=read_parts(checkpoint.folder))]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -65,8 +70,7 @@ def _refuse_other_architecture(first: NamedHead, other: NamedHead, one: Architec
     different = [f"{name} {getattr(two, name)}, not {getattr(one, name)}" for name in names if not _same(one, two, name)]
     if different:
         raise CheckpointError(
-            f"{_place(other)} is not on the encoder of {_place(first)}, it has {listed(different)}: "
-            "export it as an artifact of its own"
+            f"{_place(other)} is not on the encoder of {_place(first)}, it has {listed(different)}: export it separately"
         )
 
 
@@ -86,5 +90,5 @@ def _refuse_other_encoder(first: NamedHead, other: NamedHead, one: Weights, two:
         count = "1 tensor differs" if len(different) == 1 else f"{len(different)} tensors differ"
         raise CheckpointError(
             f"{_place(other)} is not on the encoder of {_place(first)}, {count} ({listed(different)}): only heads that were "
-            "trained on a frozen encoder share it; export this one as an artifact of its own"
+            "trained on a frozen encoder share it; export this one separately"
         )

@@ -118,7 +118,7 @@ def refuse_other_tokenizers(heads: Sequence[NamedHead], shape: Shape) -> None:
         if different:
             raise CheckpointError(
                 f"head {head.name} ({head.checkpoint.folder}) has another tokenizer than head {heads[0].name}, in "
-                f"{', '.join(different)}: use the same tokenizer files, or export it as an artifact of its own"
+                f"{', '.join(different)}: use the same tokenizer files, or export it separately"
             )
 
 

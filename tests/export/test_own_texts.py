@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from fusedbert.engine import Classifier
-from fusedbert.engine.artifact import read_manifest
+from fusedbert.engine.artifact import Head, read_manifest
 from fusedbert.engine.errors import OptionError
 from fusedbert.engine.text.inputs import check_items
 from fusedbert.export import export_checkpoint
@@ -113,7 +113,8 @@ def test_the_figures_are_those_of_numpy() -> None:
     exact = random.normal(size=(1000, 3)).astype(np.float32)
     rounded = (exact + random.normal(size=exact.shape) * 0.02).astype(np.float32)
     ids = random.integers(3, size=1000).tolist()
-    found = measure(rounded, exact, "single_label_classification", "t.csv", ids)
+    head = Head(name="", problem_type="single_label_classification", labels=("a", "b", "c"))
+    found = measure(rounded, exact, [head], "t.csv", ids)
 
     def softmax(x: np.ndarray) -> np.ndarray:
         return np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(axis=1, keepdims=True)

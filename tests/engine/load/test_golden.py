@@ -57,7 +57,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     real = golden_module.replay
 
-    def spy(manifest: Any, tokenizer: Any, runner: Any) -> float:
+    def spy(manifest: Any, tokenizer: Any, runner: Any) -> Any:
         seen.append(runner.file.name)
         return real(manifest, tokenizer, runner)
 

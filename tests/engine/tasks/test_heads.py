@@ -85,7 +85,7 @@ def same(found: Any, expected: Any) -> None:
         assert found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
 
 
-def test_answers_are_those_of_each_head_alone_by_name(clf: MultiHeadClassifier, alone: dict[str, Classifier]) -> None:
+def test_answers_by_name_are_those_of_each_heads_artifact(clf: MultiHeadClassifier, alone: dict[str, Classifier]) -> None:
     assert list(clf.heads) == list(alone)
     assert clf(TEXTS) == [{name: one(TEXTS)[i] for name, one in alone.items()} for i in range(len(TEXTS))]
     assert clf(TEXTS[0], top_k=None) == {name: one(TEXTS[0], top_k=None) for name, one in alone.items()}
@@ -152,7 +152,7 @@ def test_what_only_one_head_has_is_refused_with_the_way_out(clf: MultiHeadClassi
     with pytest.raises(OptionError, match="label is 'POSITIVE', and several heads have labels"):
         MultiHeadClassifier.from_pretrained(both, long_text=Window(aggregate="max", label="POSITIVE"))
     with pytest.raises(InputError, match="text 1 is None"):
-        clf(["a", None])
+        clf(["a", None])  # type: ignore[list-item]
 
 
 def test_a_copy_by_pickle_answers_and_a_closed_one_says_so(both: Path) -> None:
@@ -198,16 +198,17 @@ def test_score_adds_the_columns_of_every_head(both: Path, clf: MultiHeadClassifi
     assert list(found[0]) == names
     assert summary.labels == dict(kept)
     scorer = Scorer(both, threads=1)
-    batch = scorer({"text": np.array(TEXTS, dtype=object)})
+    batch = scorer({"text": TEXTS})
     assert list(batch["mood_label"]) == [each["mood"]["label"] for each in results]
 
 
 def test_options_that_no_head_has_are_refused_in_score(both: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text\nfine\n")
-    for options, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"threshold": {"plot": 0.5}}, "threshold is one number where there are several heads"),
         ({"candidate_labels": "a, b"}, "candidate_labels needs a model of one head"),
         ({"aggregation_strategy": "first"}, "aggregation_strategy is for a token classifier"),
-    ):
+    ]
+    for options, message in cases:
         with pytest.raises(OptionError, match=message):
             score_file(tmp_path / "rows.csv", tmp_path / "out.csv", model=both, **options)

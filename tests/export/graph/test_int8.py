@@ -14,6 +14,7 @@ from fusedbert.export import export_checkpoint
 from fusedbert.export.calibrate import built_in_texts, calibrate
 from fusedbert.export.checkpoint import locate
 from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.checkpoint.heads import only_head
 from fusedbert.export.checkpoint.weights import Weights
 from fusedbert.export.graph.int8.weights import (
     Observed,
@@ -59,7 +60,7 @@ def test_folding_cancels_out(make_checkpoint) -> None:
     """The products of folded and of plain weights agree up to the rounding of the weights."""
     source = make_checkpoint("bert", seed=4)
     checkpoint = locate(str(source), revision=None, token=None, local_files_only=True)
-    baseline = compute_baseline(checkpoint, lambda _: None, rounded=False)
+    baseline = compute_baseline(only_head(checkpoint), lambda _: None, rounded=False)
     architecture, weights = baseline.architecture, baseline.weights
     plans = calibrate(baseline, [baseline.tokens.encode(text) for text in built_in_texts()[:40]])
     plan, layer, folded = plans[0], weights.layer(0), QuantizedWeights(weights, plans).layer(0)
@@ -170,9 +171,8 @@ def test_calibration_sees_the_values_of_the_reference(make_checkpoint) -> None:
     from transformers import AutoModelForSequenceClassification
 
     source = make_checkpoint("bert", seed=4)
-    baseline = compute_baseline(
-        locate(str(source), revision=None, token=None, local_files_only=True), lambda _: None, rounded=False
-    )
+    found = locate(str(source), revision=None, token=None, local_files_only=True)
+    baseline = compute_baseline(only_head(found), lambda _: None, rounded=False)
     texts = [baseline.tokens.encode(text) for text in built_in_texts()[:20]]
     plans = calibrate(baseline, texts)
     model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32).eval()

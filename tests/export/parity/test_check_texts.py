@@ -12,6 +12,7 @@ from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.outputs import Function
 from fusedbert.export.checkpoint import locate
 from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.checkpoint.heads import only_head
 from fusedbert.export.parity import baseline as export_baseline
 from fusedbert.export.parity.baseline import DirectBaseline, compute_baseline
 from fusedbert.export.parity.compare import compare, undecided
@@ -30,7 +31,7 @@ def counts(checks: CheckSet) -> tuple[int, int]:
 
 def baseline_of(checkpoint: Path, calibration: tuple[Text, ...] = ()) -> DirectBaseline:
     found = locate(str(checkpoint), revision=None, token=None, local_files_only=True)
-    return compute_baseline(found, lambda _: None, rounded=True, calibration=calibration)
+    return compute_baseline(only_head(found), lambda _: None, rounded=True, calibration=calibration)
 
 
 @pytest.mark.parametrize(

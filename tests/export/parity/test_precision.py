@@ -13,6 +13,7 @@ from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.tokenizer import pad
 from fusedbert.export.calibrate import calibrate, calibration_texts
 from fusedbert.export.checkpoint import locate
+from fusedbert.export.checkpoint.heads import only_head
 from fusedbert.export.graph.bert import build
 from fusedbert.export.graph.cpu.int8 import CpuInt8
 from fusedbert.export.graph.int8.weights import QuantizedDense, QuantizedWeights
@@ -26,7 +27,7 @@ EMBEDDED = Path(__file__).parents[3] / "models" / "sst2-mini"
 
 def baseline_of(checkpoint: Path, calibration: tuple[Text, ...] = ()) -> DirectBaseline:
     found = locate(str(checkpoint), revision=None, token=None, local_files_only=True)
-    return compute_baseline(found, lambda _: None, rounded=True, calibration=calibration)
+    return compute_baseline(only_head(found), lambda _: None, rounded=True, calibration=calibration)
 
 
 def test_a_model_that_keeps_its_answers_has_none() -> None:

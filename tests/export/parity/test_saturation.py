@@ -21,6 +21,7 @@ from fusedbert.engine.artifact import Manifest, read_manifest
 from fusedbert.engine.artifact.limits import passes
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint import locate
+from fusedbert.export.checkpoint.heads import only_head
 from fusedbert.export.cli import export
 from fusedbert.export.graph.builder import Graph
 from fusedbert.export.graph.int8.products import dense_stand_in
@@ -136,7 +137,7 @@ def test_the_first_gate_says_the_same_where_products_saturate(
 ) -> None:
     folder, manifest, _ = made
     checkpoint = locate(str(saturating), revision=None, token=None, local_files_only=True)
-    baseline = compute_baseline(checkpoint, lambda _: None, rounded=True)
+    baseline = compute_baseline(only_head(checkpoint), lambda _: None, rounded=True)
     monkeypatch.setattr(saturation, "products_saturate", lambda: True)
     parity = saturation.check_exact(folder / manifest.variants[1].file, baseline, lambda _: None)
     assert parity.measured_on == saturation.MEASURED_EXACT
@@ -145,7 +146,7 @@ def test_the_first_gate_says_the_same_where_products_saturate(
 
 def test_each_text_runs_once_in_batches_of_bounded_size(saturating: Path) -> None:
     checkpoint = locate(str(saturating), revision=None, token=None, local_files_only=True)
-    checks = compute_baseline(checkpoint, lambda _: None, rounded=True).checks
+    checks = compute_baseline(only_head(checkpoint), lambda _: None, rounded=True).checks
     batches = saturation.by_length(checks).batches
     assert sorted(row for batch in batches for row in batch) == list(range(len(checks.texts)))
     sizes = [len(batch) * max(len(checks.texts[row].ids) for row in batch) for batch in batches]

@@ -1,4 +1,4 @@
-"""Several heads on one encoder: each computes what it does alone; checkpoints that do not share an encoder are refused."""
+"""Several heads on one encoder: each computes what it does by itself; checkpoints that do not share an encoder are refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def two(request, make_checkpoint) -> tuple[Path, Path]:
     return encoder, head_of(encoder, make_checkpoint(request.param, num_labels=4, seed=7, **sizes))
 
 
-def test_each_head_has_the_bits_of_its_own_artifact(two, tmp_path: Path) -> None:
+def test_each_head_has_the_bits_of_its_artifact(two, tmp_path: Path) -> None:
     first, second = two
     manifest = export_checkpoint(None, tmp_path / "both", heads={"mood": first, "topic": second}, required=False)
     kept = {each.precision for each in manifest.variants if each.target == "cpu"}
