@@ -18,6 +18,7 @@ from fusedbert.engine.text.tokenizer import TextTokenizer
 
 from ..cli.benchmark import FILE, Benchmark, Round, execute
 from ..engines.base import EngineSpec
+from ..engines.registry import RANKERS
 from ..report.text import PERCENTILES, engine_table, milliseconds, per_second, render_document
 from ..run.interleave import EngineProcess, Run
 from ..run.reference import MULTI_LABEL, OURS, REGRESSION, Checks, check_answer, open_ours
@@ -115,7 +116,7 @@ def corpus(shared: Shared, file: Path, max_length: int | None, batch_size: int |
         )
         return CorpusBenchmark(lineup, plan, about)
 
-    execute(shared, make, render, max_length=max_length)
+    execute(shared, make, render, max_length=max_length, without=RANKERS)
 
 
 class CorpusBenchmark(Benchmark):

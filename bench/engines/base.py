@@ -28,6 +28,7 @@ from fusedbert.engine.hardware.storage import cache_root, cached_sha256, locked
 from .batches import Batch, Logits, TextBatches
 from .environments import bench_folder, stage_folder
 
+RANKED = 32  # pairs of a batch, CrossEncoder's default
 _WEIGHTS = (".safetensors", ".bin", ".onnx", ".onnx_data")
 
 
@@ -184,6 +185,21 @@ class Engine(abc.ABC):
         parts = (order[start : start + batch_size] for start in range(0, len(rows), batch_size))
         by_length = np.concatenate([self.logits(self._text_batches.pad([rows[i] for i in part])) for part in parts])
         return by_length[np.argsort(order)]  # [texts, labels]
+
+    def rank(self, query: str, documents: Sequence[str]) -> list[int]:
+        """Return the documents' places, the best for the query first, by the last logit less the first one of several.
+
+        Engines without such a call tokenize pairs and run them in batches of similar length, as CrossEncoder does.
+        """
+        pairs = [(query, document) for document in documents]
+        rows = self._text_batches.encode(pairs, max_length=self.job.max_length)
+        order = np.argsort([-len(row.ids) for row in rows], kind="stable")
+        parts = [order[start : start + RANKED] for start in range(0, len(rows), RANKED)]
+        found = np.concatenate([self.logits(self._text_batches.pad([rows[i] for i in part])) for part in parts])
+        logits = found[np.argsort(order)]  # [documents, labels]
+        scores = logits[:, -1] - logits[:, 0] if logits.shape[1] > 1 else logits[:, 0]
+        best: list[int] = np.argsort(-scores, kind="stable").tolist()
+        return best
 
     @functools.cached_property
     def _text_batches(self) -> TextBatches:

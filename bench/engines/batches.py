@@ -166,8 +166,8 @@ class TextBatches:
             raise ArtifactError(f"{path} cannot be read ({error}): export the checkpoint again") from None
         return cls(_read_tokenizer(folder), pad_id=pad_id if isinstance(pad_id, int) else 0)
 
-    def encode(self, texts: Sequence[str], *, max_length: int) -> list[Encoding]:
-        """Tokenize texts, each cut at ``max_length`` tokens."""
+    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], *, max_length: int) -> list[Encoding]:
+        """Tokenize texts or pairs, each cut at ``max_length`` tokens."""
         # Only if it changes: the tokenizer refuses to be changed while another thread uses it.
         with self._changing:
             if max_length != self._max_length:

@@ -59,6 +59,12 @@ class FusedBert(Engine):
             raise ValueError(f"max_length is {max_length}, and {self.name} was loaded with {limit}")
         return self.classifier.decision_function(list(texts))
 
+    def rank(self, query: str, documents: Sequence[str]) -> list[int]:
+        """Call ``Classifier.rank``."""
+        self._open()
+        assert self.classifier is not None
+        return [each["corpus_id"] for each in self.classifier.rank(query, documents)]
+
     def describe(self) -> Mapping[str, Any]:
         """Describe the engine's choice, and its reason."""
         runtime = self._open().runtime

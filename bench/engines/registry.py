@@ -12,6 +12,7 @@ from .base import Engine, EngineSpec, Job
 from .environments import OURS
 
 BOTH, CPU, CUDA = ("cpu", "cuda"), ("cpu",), ("cuda",)
+RANKERS = ("crossencoder-fp32", "crossencoder-openvino-int8")  # of texts they make what other engines make: `bench rank`
 AGAIN = "-again"  # ends the name of an engine that runs a second time, to see how far two equal runs differ
 
 
@@ -56,6 +57,8 @@ SPECS: tuple[EngineSpec, ...] = (  # every engine, fusedbert first
     _spec("openvino-int8-bf16", "OpenVINO int8 + bf16", _OPENVINO, precision="int8+bf16"),
     _spec("ctranslate2-fp32", "CTranslate2 fp32", _CTRANSLATE2),
     _spec("ctranslate2-int8", "CTranslate2 int8", _CTRANSLATE2),
+    _spec("crossencoder-fp32", "CrossEncoder fp32", "cross_encoder:CrossEncoder"),
+    _spec("crossencoder-openvino-int8", "CrossEncoder OpenVINO int8", "cross_encoder:CrossEncoder"),
 )
 
 

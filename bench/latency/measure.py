@@ -10,6 +10,7 @@ import click
 
 from ..cli.benchmark import Benchmark, Round, execute
 from ..engines.batches import DEFAULT_SHAPES, Shape, parse_shapes, refuse_longer
+from ..engines.registry import RANKERS
 from ..report.text import PERCENTILES, format_table, interval, milliseconds, pivot, render_document
 from ..run.interleave import EngineProcess, Run
 from ..run.process import EngineFailedError, Worker
@@ -65,13 +66,15 @@ def latency(shared: Shared, shapes: str, seconds: float | None) -> None:
         refuse_longer(wanted, lineup.model.manifest.max_length)
         return Latency(lineup, plan)
 
-    execute(shared, make, render, without=TEXT_ONLY)
+    execute(shared, make, render, without=(*TEXT_ONLY, *RANKERS))
 
 
 class Latency(Benchmark):
     """The benchmark ``latency``, with the roofline before and after it, and the overhead of a ``Classifier``."""
 
     kind, item = "latency", "shape"
+    task = "latency"  # of the engine's process
+    input, timed = INPUT, TIMED
 
     def __init__(self, lineup: Lineup, plan: Plan) -> None:
         super().__init__(lineup, plan.rounds)
@@ -93,7 +96,7 @@ class Latency(Benchmark):
             request = {"seed": [SEED, number, places[shape]], "seconds": plan.seconds, "samples": plan.samples}
             tokens = shape.batch * shape.tokens
             timeout = run.settings.patience.visit + _PER_SHAPE * plan.seconds + _PER_TOKEN * tokens
-            sample = run.sample(process, "latency", timeout=timeout, **dataclasses.asdict(shape), **request)
+            sample = run.sample(process, self.task, timeout=timeout, **dataclasses.asdict(shape), **request, **self.request())
             if sample is not None:
                 made = Visit(number=number, others=sample.others, **sample.result)
                 self.visits.setdefault(process.name, {}).setdefault(shape, []).append(made)
@@ -104,11 +107,15 @@ class Latency(Benchmark):
             self._roofline = self._roofline.or_better(self._measure_roofline(run))
             self._overhead = self._measure_overhead(run)
 
+    def request(self) -> dict[str, Any]:
+        """Return what else the task needs."""
+        return {}
+
     def settings(self) -> dict[str, Any]:
         """Return the plan."""
         plan = self.plan
         durations = {"seconds": plan.seconds, "samples": plan.samples, "seed": SEED}
-        return {"shapes": [str(shape) for shape in plan.shapes], **durations, "input": INPUT, "timed": TIMED}
+        return {"shapes": [str(shape) for shape in plan.shapes], **durations, "input": self.input, "timed": self.timed}
 
     def entry(self, process: EngineProcess) -> dict[str, Any]:
         """Return an engine's results by shape."""

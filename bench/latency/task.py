@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,14 @@ TRIES = 200  # draws of words to get the wanted number of tokens
 
 
 def time_shape(state: State, request: dict[str, Any]) -> dict[str, Any]:
-    """Time one visit to a shape, from token ids in memory to logits in memory.
+    """Time one visit to a shape, from token ids in memory to logits in memory, as ``time_visit`` says."""
+    return time_visit(state, request, functools.partial(_iteration, state))
+
+
+def time_visit(
+    state: State, request: dict[str, Any], iteration: Callable[[Shape, list[int]], Callable[[], float]]
+) -> dict[str, Any]:
+    """Time one visit; ``iteration`` makes the function that runs once and returns its seconds, of a shape and a seed.
 
     The first visit warms up until the times settle; later ones run for a moment first, because other engines have changed the
     CPU's caches and clock speed since. The timed batches are new in every iteration and the same for every engine: the tokens
@@ -31,7 +39,7 @@ def time_shape(state: State, request: dict[str, Any]) -> dict[str, Any]:
     ``samples`` of the visit, at least. Returns ``seconds`` of each iteration, and ``warm_up``.
     """
     shape, seconds = Shape(batch=request["batch"], tokens=request["tokens"]), request["seconds"]
-    once, before = _iteration(state, shape, [*request["seed"], 0]), state.warm.get(str(shape))
+    once, before = iteration(shape, [*request["seed"], 0]), state.warm.get(str(shape))
     if before is None:
         once()  # some engines compile
         warm = warm_up(once, cap=min(MOST_WARM_UP, max(WARM_UP_SECONDS, 11 * once())))
@@ -39,7 +47,7 @@ def time_shape(state: State, request: dict[str, Any]) -> dict[str, Any]:
         spent = sample(once, least_samples=1, least_seconds=min(MOMENT, seconds), most_seconds=MOMENT)
         warm = WarmUp(iterations=len(spent), seconds=sum(spent), converged=before.converged)
     state.warm[str(shape)] = warm
-    timed = _iteration(state, shape, [*request["seed"], 1])
+    timed = iteration(shape, [*request["seed"], 1])
     most = max(SLOW * seconds, 1e-3)
     times = sample(timed, least_samples=request["samples"], least_seconds=seconds, most_seconds=most)
     return {"seconds": times, "warm_up": dataclasses.asdict(warm)}

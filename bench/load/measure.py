@@ -14,6 +14,7 @@ import numpy as np
 
 from ..cli.benchmark import FILE, Benchmark, execute
 from ..corpus.texts import Corpus, built_in, read_corpus
+from ..engines.registry import RANKERS
 from ..report.text import PERCENTILES, format_table, milliseconds, per_second, render_document
 from ..run.interleave import EngineProcess, Run, duration, round_robin
 from ..run.setup import Lineup, Shared, shared_options
@@ -102,7 +103,7 @@ def load(
         )
         return Load(lineup, plan)
 
-    execute(shared, make, render, max_length=max_length)
+    execute(shared, make, render, max_length=max_length, without=RANKERS)
 
 
 class Load(Benchmark):

@@ -25,6 +25,7 @@ REGRESSED = 1  # exit status
 FIGURES: Mapping[str, tuple[str, str, bool]] = {
     "latency": ("shape", "p50_ms", False),
     "corpus": ("corpus", "texts_per_second", True),
+    "rank": ("shape", "p50_ms", False),
     "load": ("mode", "capacity", True),
     "startup": ("", "total_s", False),
 }

@@ -21,7 +21,13 @@ from .plots import Plot, plots
 from .svg import clean, drawing, svg_file, to_svg
 from .text import MISSING, check_document, number, percent, read_document
 
-_TITLES = {"latency": "Latency of", "corpus": "Texts to labels by", "load": "Latency under load of", "startup": "Start-up of"}
+_TITLES = {
+    "latency": "Latency of",
+    "corpus": "Texts to labels by",
+    "rank": "Ranking by",
+    "load": "Latency under load of",
+    "startup": "Start-up of",
+}
 _RECORD = ("machine", "model", "settings", "ceiling", "overhead")
 _STATUS = {"measured": "good", "wrong": "bad", "failed": "bad"}
 _CHECKED = (

@@ -87,7 +87,7 @@ def plots(document: Entry) -> list[Plot]:
         return []
     if document["kind"] == "load":
         return list(_load(document, shown))
-    first, *rest = {"latency": _latency, "corpus": _corpus, "startup": _startup}[document["kind"]](shown)
+    first, *rest = {"latency": _latency, "rank": _latency, "corpus": _corpus, "startup": _startup}[document["kind"]](shown)
     return [first, *_ratios(document, shown), *rest]
 
 

@@ -37,7 +37,9 @@ def rewrite(page: str, results: Path) -> str:
 def table(document: Mapping[str, Any]) -> str:
     """Write a document as a Markdown table, with a line that says where and how it was measured."""
     machine, settings = document["machine"], document["settings"]
-    head, rows = {"latency": _latency, "corpus": _corpus, "load": _load, "startup": _startup}[document["kind"]](document)
+    head, rows = {"latency": _latency, "rank": _latency, "corpus": _corpus, "load": _load, "startup": _startup}[
+        document["kind"]
+    ](document)
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     markdown = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n" for cells in lines)
     threads, rounds = settings.get("threads", machine["cores"]), settings.get("rounds", 1)

@@ -10,7 +10,7 @@ from typing import Any
 from fusedbert.engine.errors import InputError
 
 SCHEMA = "fusedbert.bench/2"
-KINDS = ("latency", "corpus", "load", "startup")
+KINDS = ("latency", "corpus", "rank", "load", "startup")
 PERCENTILES = ("p50_ms", "p90_ms", "p99_ms")
 MISSING = "–"
 CROWDED = 0.5  # load average per core above which the machine was busy before the run

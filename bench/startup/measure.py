@@ -17,7 +17,7 @@ import numpy as np
 from ..cli.benchmark import Benchmark, execute
 from ..engines.base import EngineSpec
 from ..engines.environments import python_of
-from ..engines.registry import registered, spec_of
+from ..engines.registry import RANKERS, registered, spec_of
 from ..report.text import engine_table, render_document
 from ..run.interleave import EngineProcess, Run, Status, round_robin
 from ..run.machine import others_share, read_cpu_time
@@ -37,6 +37,7 @@ IMPORTS = {  # the first imports of an application, by engine
     "optimum": ("numpy", "onnxruntime", "optimum.onnxruntime"),
     "onnxruntime": ("numpy", "onnxruntime", "tokenizers"),
     "openvino": ("numpy", "openvino", "tokenizers"),
+    "crossencoder": ("numpy", "torch", "sentence_transformers"),
     "ctranslate2": ("numpy", "ctranslate2", "tokenizers"),
 }
 COLUMNS = ("total s", "python", "import", "load", "first", "peak MB", "installed MB")
@@ -68,7 +69,12 @@ def startup(shared: Shared) -> None:
 
     With --against, processes of all engines are interleaved, one at a time.
     """
-    execute(shared, lambda lineup: Startup(lineup, shared.rounds or ROUNDS, lineup.model.manifest.problem_type), render)
+    execute(
+        shared,
+        lambda lineup: Startup(lineup, shared.rounds or ROUNDS, lineup.model.manifest.problem_type),
+        render,
+        without=RANKERS,
+    )
 
 
 class Startup(Benchmark):

@@ -14,6 +14,7 @@ import pytest
 SHORT = {
     "latency": ["--shapes", "1x16", "--rounds", "1", "--seconds", "0.02", "--threads", "1"],
     "corpus": ["--limit", "4", "--rounds", "1", "--threads", "1"],
+    "rank": ["--shapes", "4x16", "--rounds", "1", "--seconds", "0.02", "--threads", "1"],
     "load": ["--rates", "20", "--seconds", "0.2", "--threads", "1"],
     "startup": ["--rounds", "1", "--threads", "1"],
 }

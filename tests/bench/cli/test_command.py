@@ -151,5 +151,5 @@ def test_a_broken_manifest_is_named_and_nothing_is_timed(fusedbert, tmp_path):
 
 def test_help_lists_every_command_without_importing_one(fusedbert):
     done = fusedbert("bench", "--help", check=True)
-    for name in ("latency", "corpus", "load", "startup", "compare", "setup"):
+    for name in ("latency", "corpus", "rank", "load", "startup", "compare", "setup"):
         assert re.search(rf"^  {name} +\w", done.stdout, flags=re.MULTILINE)
