@@ -46,7 +46,7 @@ def test_pip_commands_name_existing_extras(command):
 
 def test_every_command_runs_in_the_order_of_the_page(clone, needs_peers):
     ours = [line for line in COMMANDS if not line.startswith(("make ", "pip ")) and not needs_peers(line)]
-    assert {line.split()[1] for line in ours} == {"export", "classify", "score", "explain", "doctor", "bench"}
+    assert {line.split()[1] for line in ours} == {"export", "classify", "rank", "score", "explain", "doctor", "bench"}
     assert all(line.startswith("fusedbert ") for line in ours)
     for command in ours:
         done = clone("bash", "-c", command)
@@ -66,6 +66,7 @@ def test_the_python_prints_what_its_comments_say(clone):
     assert re.fullmatch(r"\[\{'label': 'POSITIVE', 'score': 0\.99\d+\}\]", printed[0])
     assert "['NEGATIVE', 'POSITIVE']" in printed
     assert "(2, 2)" in printed
+    assert re.fullmatch(r"\[\{'corpus_id': 1, 'score': 0\.99\d+\}\]", printed[-2])
     assert printed[-1].startswith("cpu ")
 
 
