@@ -20,7 +20,7 @@ from fusedbert.engine.run.batches import Budget
 from fusedbert.engine.run.runner import run
 
 from .corpus.texts import built_in, read_corpus
-from .engines.random_models import Models, classifier, random_rows
+from .engines.random.models import Models, classifier, random_rows
 from .gpu_check import ROOT
 from .run import cuda_timing as timing
 from .run.machine import gpu_memory_mib

@@ -14,7 +14,7 @@ from fusedbert.engine.errors import StorageError
 COMMANDS = {
     "latency": ("fusedbert.bench.latency.measure:latency", "Time the graph by shape, from token ids to logits."),
     "corpus": ("fusedbert.bench.corpus.measure:corpus", "Time a file of texts, from text to labels."),
-    "rank": ("fusedbert.bench.rank.measure:rank", "Time a query with its documents, from texts to their order."),
+    "rank": ("fusedbert.bench.latency.rank.measure:rank", "Time a query with its documents, from texts to their order."),
     "load": ("fusedbert.bench.load.measure:load", "Find the rate of arrivals that a latency budget allows."),
     "startup": ("fusedbert.bench.startup.measure:startup", "Time a fresh process up to its first answer; memory and size."),
     "compare": ("fusedbert.bench.report.compare:compare", "Show what moved between two documents of --json."),
@@ -52,7 +52,7 @@ def checkpoint(size: str, folder: Path, force: bool) -> None:
     """
     from fusedbert.engine.load.resolve import embedded_checkpoint
 
-    from ..engines import random_deberta, random_models, random_modernbert
+    from ..engines.random import deberta, models, modernbert
 
     if folder.exists():
         if not force:
@@ -61,11 +61,11 @@ def checkpoint(size: str, folder: Path, force: bool) -> None:
     embedded, name = embedded_checkpoint(), size.upper().replace("-", "_")
     try:
         if size.startswith("modernbert"):
-            random_modernbert.write_checkpoint(folder, getattr(random_modernbert, name), embedded / "vocab.txt")
+            modernbert.write_checkpoint(folder, getattr(modernbert, name), embedded / "vocab.txt")
         elif size.startswith("deberta"):
-            random_deberta.write_checkpoint(folder, getattr(random_deberta, name), embedded / "vocab.txt")
+            deberta.write_checkpoint(folder, getattr(deberta, name), embedded / "vocab.txt")
         else:
-            random_models.write_checkpoint(folder, getattr(random_models, name), embedded)
+            models.write_checkpoint(folder, getattr(models, name), embedded)
     except OSError as error:
         raise StorageError(f"{folder} cannot be written ({error}): give another folder") from None
     click.echo(str(folder))

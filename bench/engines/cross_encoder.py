@@ -29,7 +29,7 @@ class CrossEncoder(Engine):
 
     @property
     def int8(self) -> bool:
-        """Whether it runs on OpenVINO in int8."""
+        """True if it runs on OpenVINO in int8."""
         return self.spec.precision == "int8"
 
     @functools.cached_property

@@ -33,7 +33,7 @@ from fusedbert.export.graph.builder import MICROSOFT
 from fusedbert.export.graph.cuda.packed import CudaFp16Packed
 from fusedbert.export.parity.graphs import PackedStandIn
 
-from ..engines.random_models import random_rows
+from ..engines.random.models import random_rows
 from .stats import sample, warm_up
 
 T = TypeVar("T")

@@ -29,7 +29,7 @@ TASKS = {  # name -> module and function, which takes a State and a request, and
     "check": "run.tasks:check",
     "latency": "latency.task:time_shape",
     "overhead": "latency.task:time_overhead",
-    "rank": "rank.task:time_ranking",
+    "rank": "latency.rank.task:time_ranking",
     "roofline": "latency.roofline:run_products",
     "corpus-open": "corpus.task:open_texts",
     "corpus-trial": "corpus.task:trial",

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fusedbert.bench.cli import SIZES
-from fusedbert.bench.engines.random_deberta import DebertaShape, write_checkpoint
+from fusedbert.bench.engines.random.deberta import DebertaShape, write_checkpoint
 from fusedbert.export import export_checkpoint
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "deberta.md").read_text(encoding="utf-8")

@@ -242,12 +242,12 @@ def test_the_tests_marked_gpu_pass(start: Start) -> None:
 CHECK = """
 from pathlib import Path
 from fusedbert.bench import gpu_steps
-from fusedbert.bench.engines import random_models
+from fusedbert.bench.engines.random import models
 from fusedbert.bench.run import cuda_timing
 def on_cuda(function):
     return lambda *arguments, on_cpu, **named: function(*arguments, on_cpu=False, **named)
-random_models.build_artifact = on_cuda(random_models.build_artifact)
-random_models.open_on_cpu = random_models.open_on_cuda
+models.build_artifact = on_cuda(models.build_artifact)
+models.open_on_cpu = models.open_on_cuda
 cuda_timing.time_candidates = on_cuda(cuda_timing.time_candidates)
 check = gpu_steps.Check(work=Path(artifact), dry_run=True, sst2=None)
 steps = ("parity", "latency", "throughput", "padding", "large", "candidates", "soak")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fusedbert.bench.engines.random_deberta import DebertaShape
-from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
-from fusedbert.bench.engines.random_modernbert import ModernShape, write_checkpoint
+from fusedbert.bench.engines.random.deberta import DebertaShape
+from fusedbert.bench.engines.random.deberta import write_checkpoint as write_deberta
+from fusedbert.bench.engines.random.modernbert import ModernShape, write_checkpoint
 from fusedbert.bench.run.cuda_timing import PackedWhole
 from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.engine.run.cuda import flash
@@ -44,7 +44,7 @@ def test_small_shapes_are_captured_on_every_processor(do: Do, capability: int) -
 
 
 KERNELS = """
-from fusedbert.bench.engines.random_models import open_padded
+from fusedbert.bench.engines.random.models import open_padded
 model = Classifier.from_pretrained(artifact, device="cuda").model
 parts = {model.runtime.layout: model.open()}
 if "padded" not in parts:  # else there is no packed graph

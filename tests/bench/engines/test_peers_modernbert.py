@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from fusedbert.bench.engines.base import Job, Tolerance
 from fusedbert.bench.engines.batches import Shape, random_batch, read_vocabulary
 from fusedbert.bench.engines.environments import OURS, links, python_of, variables
-from fusedbert.bench.engines.random_modernbert import ModernShape, write_checkpoint
+from fusedbert.bench.engines.random.modernbert import ModernShape, write_checkpoint
 from fusedbert.bench.engines.registry import SPECS
 from fusedbert.bench.run.process import EngineFailedError, Worker
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from fusedbert.bench.engines import random_deberta, random_modernbert
 from fusedbert.bench.engines.batches import Shape, random_batch, read_vocabulary
+from fusedbert.bench.engines.random import deberta, modernbert
 from fusedbert.export.checkpoint.architecture import describe, read_config
 from fusedbert.export.tokenizer import Tokenization
 
 KINDS = {
-    "ModernBert": (random_modernbert, random_modernbert.ModernShape(layers=4, heads=2, hidden=32, inner=48)),
-    "DebertaV2": (random_deberta, random_deberta.DebertaShape(layers=2, heads=2, hidden=32)),
+    "ModernBert": (modernbert, modernbert.ModernShape(layers=4, heads=2, hidden=32, inner=48)),
+    "DebertaV2": (deberta, deberta.DebertaShape(layers=2, heads=2, hidden=32)),
 }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fusedbert.bench.engines.random_deberta import (
+from fusedbert.bench.engines.random.deberta import (
     DEBERTA_V3_BASE,
     DEBERTA_V3_LARGE,
     DEBERTA_V3_SMALL,

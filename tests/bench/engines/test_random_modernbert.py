@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from fusedbert.bench.engines.batches import read_vocabulary
-from fusedbert.bench.engines.random_modernbert import MODERNBERT_BASE, MODERNBERT_LARGE, ModernShape, write_checkpoint
+from fusedbert.bench.engines.random.modernbert import MODERNBERT_BASE, MODERNBERT_LARGE, ModernShape, write_checkpoint
 from fusedbert.bench.latency.task import whole_words
 
 TINY = ModernShape(layers=4, heads=2, hidden=32, inner=48)

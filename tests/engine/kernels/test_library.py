@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fusedbert.bench.engines.random_models import ModelShape, write_checkpoint
+from fusedbert.bench.engines.random.models import ModelShape, write_checkpoint
 from fusedbert.engine import Classifier
 from fusedbert.engine import kernels as cpu_kernels
 from fusedbert.engine.artifact import read_manifest

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from checkpoint_edits import widen
 
-from fusedbert.bench.engines.random_deberta import DebertaShape
-from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
-from fusedbert.bench.engines.random_models import open_padded
-from fusedbert.bench.engines.random_modernbert import ModernShape, write_checkpoint
+from fusedbert.bench.engines.random.deberta import DebertaShape
+from fusedbert.bench.engines.random.deberta import write_checkpoint as write_deberta
+from fusedbert.bench.engines.random.models import open_padded
+from fusedbert.bench.engines.random.modernbert import ModernShape, write_checkpoint
 from fusedbert.bench.run.cuda_timing import CANDIDATES, time_candidates
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED

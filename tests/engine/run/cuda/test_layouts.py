@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from checkpoint_edits import widen
 
-from fusedbert.bench.engines.random_deberta import DebertaShape
-from fusedbert.bench.engines.random_deberta import write_checkpoint as write_deberta
-from fusedbert.bench.engines.random_modernbert import ModernShape
-from fusedbert.bench.engines.random_modernbert import write_checkpoint as write_modernbert
+from fusedbert.bench.engines.random.deberta import DebertaShape
+from fusedbert.bench.engines.random.deberta import write_checkpoint as write_deberta
+from fusedbert.bench.engines.random.modernbert import ModernShape
+from fusedbert.bench.engines.random.modernbert import write_checkpoint as write_modernbert
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
 from fusedbert.engine.load import open_cuda

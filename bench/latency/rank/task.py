@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..engines.batches import Shape
-from ..latency.task import time_visit, whole_words
-from ..run.worker import State
+from ...engines.batches import Shape
+from ...run.worker import State
+from ..task import time_visit, whole_words
 
 QUERY = 8  # words of the query, a token each
 KEY = "rank"

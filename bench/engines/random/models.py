@@ -41,7 +41,7 @@ from fusedbert.export.graph.cuda.fp16 import CudaFp16
 from fusedbert.export.graph.cuda.packed import CudaFp16Packed
 from fusedbert.export.parity.graphs import PackedStandIn
 
-from .batches import read_vocabulary
+from ..batches import read_vocabulary
 
 POSITIONS = 512
 _read_vocabulary = functools.cache(read_vocabulary)

@@ -8,11 +8,11 @@ import click
 
 from fusedbert.engine.errors import OptionError
 
-from ..cli.benchmark import execute
-from ..engines.batches import Shape, parse_shapes
-from ..latency.measure import AGAINST, ALONE, TEXT_ONLY, Latency, Plan, render
-from ..run.interleave import Run
-from ..run.setup import Lineup, Shared, shared_options
+from ...cli.benchmark import execute
+from ...engines.batches import Shape, parse_shapes
+from ...run.interleave import Run
+from ...run.setup import Lineup, Shared, shared_options
+from ..measure import AGAINST, ALONE, TEXT_ONLY, Latency, Plan, render
 from .task import QUERY
 
 DEFAULT_SHAPES = "100x100"

@@ -8,7 +8,7 @@ import pytest
 from fusedbert.bench.engines.base import Job
 from fusedbert.bench.engines.batches import Shape
 from fusedbert.bench.engines.registry import RANKERS, make_engine, select
-from fusedbert.bench.rank.task import QUERY, draw, read_words, time_ranking
+from fusedbert.bench.latency.rank.task import QUERY, draw, read_words, time_ranking
 from fusedbert.bench.report.page import write_report
 from fusedbert.bench.run.worker import State
 from fusedbert.engine import Classifier
