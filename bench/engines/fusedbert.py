@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fusedbert.engine.hardware.device import CUDA
 from fusedbert.engine.load import Options
 from fusedbert.engine.load.open import Loaded, load
 from fusedbert.engine.model import Model
 from fusedbert.engine.run.runner import run
 from fusedbert.engine.tasks.classifier import Classifier
+from fusedbert.engine.tasks.heads import MultiHeadClassifier, classifier_of
 from fusedbert.engine.text.tokenizer import Row
 
 from .base import Engine
@@ -23,7 +26,7 @@ class FusedBert(Engine):
     """fusedbert on the artifact, in the precision that the registry names."""
 
     packages = ("fusedbert", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers")
-    classifier: Classifier | None = None  # as an application calls it; None before load and after close
+    classifier: Classifier | MultiHeadClassifier | None = None  # as an application calls it; None before load and after close
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -35,7 +38,7 @@ class FusedBert(Engine):
         settings = {"threads": self.job.threads, "max_length": self.job.max_length}
         options = Options.parse(device=self.job.device, precision=self.spec.precision, **settings)
         self._model = load(self.folder, options)
-        self.classifier = Classifier(Model(self._model, options))
+        self.classifier = classifier_of(Model(self._model, options))
 
     def logits(self, batch: Batch) -> Logits:
         """Run the graph on a batch as ``Classifier`` does after tokenizing; float32 [batch, labels]."""
@@ -57,12 +60,13 @@ class FusedBert(Engine):
         limit = self._open().tokenizer.max_length
         if self.classifier is None or max_length != limit:
             raise ValueError(f"max_length is {max_length}, and {self.name} was loaded with {limit}")
-        return self.classifier.decision_function(list(texts))
+        found = self.classifier.decision_function(list(texts))
+        return np.concatenate(list(found.values()), axis=1) if isinstance(found, dict) else found
 
     def rank(self, query: str, documents: Sequence[str]) -> list[int]:
         """Call ``Classifier.rank``."""
         self._open()
-        assert self.classifier is not None
+        assert isinstance(self.classifier, Classifier)
         return [each["corpus_id"] for each in self.classifier.rank(query, documents)]
 
     def describe(self) -> Mapping[str, Any]:

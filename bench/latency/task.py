@@ -82,16 +82,16 @@ def time_overhead(_state: State, request: dict[str, Any]) -> dict[str, Any]:
     The request has ``artifact``, ``device``, ``precision``, ``threads``, ``tokens`` of the text, and ``seconds`` to go on for.
     Returns ``text_us`` and ``session_us``, the medians; ``overhead_us``, the median of the differences of pairs; ``pairs``.
     """
-    from fusedbert.engine import Classifier
     from fusedbert.engine.artifact import PACKED
     from fusedbert.engine.load import Options
     from fusedbert.engine.load.open import load
     from fusedbert.engine.model import Model
+    from fusedbert.engine.tasks.heads import classifier_of
     from fusedbert.engine.text.inputs import check_items
 
     options = Options.parse(**{name: request[name] for name in ("device", "precision", "threads")})
     loaded = load(request["artifact"], options)
-    classifier = Classifier(Model(loaded, options))
+    classifier = classifier_of(Model(loaded, options))
     session, names, packed = loaded.session.raw, loaded.session.inputs, loaded.runtime.layout == PACKED
     random = np.random.default_rng(0)
     words = whole_words(loaded.tokenizer.raw.get_vocab())

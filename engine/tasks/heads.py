@@ -132,8 +132,12 @@ class MultiHeadClassifier(Loaded):
 def load_classifier(model: str | os.PathLike[str] | None = None, **options: Any) -> Classifier | MultiHeadClassifier:
     """Load a model of one head or of several, with the arguments and errors of ``Classifier.from_pretrained``."""
     parsed = Options.parse(**options)
-    loaded = Model(load(model, parsed), parsed)
-    return MultiHeadClassifier(loaded) if loaded.source.manifest.heads else Classifier(loaded)
+    return classifier_of(Model(load(model, parsed), parsed))
+
+
+def classifier_of(model: Model) -> Classifier | MultiHeadClassifier:
+    """Return the classifier of a loaded model."""
+    return MultiHeadClassifier(model) if model.source.manifest.heads else Classifier(model)
 
 
 class HeadModel(Model):
