@@ -266,6 +266,8 @@ def find_model(model: str | None, checkpoint: Path | None, options: Options) -> 
         need("pynvml", "record the GPU")
     folder = resolve_model(model, options, "all" if cuda else "cpu")
     manifest = read_manifest(folder)
+    if manifest.by_token:
+        raise OptionError(f"{folder} is a token classifier, and benchmarks are of classifiers of texts: give one of these")
     if checkpoint is None:
         checkpoint = _checkpoint(model, options)
     else:

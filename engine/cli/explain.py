@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import OptionError
 from .options import messages_on_stderr, model_option
 
 LONG = 500  # characters; from here on, a run for each word takes seconds
@@ -24,6 +25,7 @@ def explain(text: str, output: Path | None, model: str | None, pair: str | None,
     if output is not None and output.is_dir():
         raise click.UsageError(f"{output} is a folder: name the page, {output / 'page.html'} for example")
     with messages_on_stderr():
+        from ..artifact.foreign import manifest_of
         from ..hardware.storage import write_whole
         from ..load import Options
         from ..load.resolve import resolve_model
@@ -31,6 +33,8 @@ def explain(text: str, output: Path | None, model: str | None, pair: str | None,
 
         # One export of a checkpoint for answer, weights and effects.
         folder = resolve_model(model, Options.parse(device="cpu"), "fp32", attentions=True)
+        if manifest_of(folder).heads:
+            raise OptionError(f"{folder} has several heads: explain the checkpoint of one of them")
         with Classifier.from_pretrained(folder, device="cpu", precision="fp32") as classifier:
             if len(text) + len(pair or "") > LONG:
                 click.echo("running the text once for each word that is left out: this may take seconds", err=True)

@@ -6,10 +6,11 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ..errors import OptionError
 from .options import (
     device_option,
     long_text_options,
@@ -22,6 +23,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..tasks.classifier import Classifier
+    from ..tasks.heads import MultiHeadClassifier
 
 _DELAY = 2.0  # seconds until a bar appears
 
@@ -34,6 +36,7 @@ _DELAY = 2.0  # seconds until a bar appears
 @click.option(
     "--rank-by", metavar="LABEL", help="Of a model with two labels: the one whose probability counts.  [default: the second]"
 )
+@click.option("--head", metavar="NAME", help="Of an artifact with several heads: the one to rank by.")
 @click.option("--text-column", metavar="C", help="Column of the documents of a table.  [default: the only candidate]")
 @click.option("--input-format", metavar="F", help="csv, tsv, txt, jsonl, json or parquet, if FILE's suffix does not name it.")
 @click.option("--encoding", metavar="E", help="Encoding of FILE: latin-1, utf-16.  [default: UTF-8, or by its first bytes]")
@@ -50,6 +53,7 @@ def rank(
     file: str,
     top_k: int | None,
     rank_by: str | None,
+    head: str | None,
     text_column: str | None,
     input_format: str | None,
     encoding: str | None,
@@ -66,10 +70,11 @@ def rank(
     with messages_on_stderr():
         from ..scoring.formats.base import ReadOptions
         from ..scoring.inputs import read_texts
-        from ..tasks.classifier import Classifier
+        from ..tasks.heads import load_classifier
 
         documents = read_texts(file, text_column, input_format, ReadOptions(encoding=encoding))
-        with Classifier.from_pretrained(**options) as classifier:
+        with load_classifier(**options) as loaded:
+            classifier = _with_head(loaded, head)
             with _bar(classifier, len(documents)):
                 found = classifier.rank(query, documents, top_k, True, label=rank_by)
             digits = ".4f" if classifier.function_to_apply != "none" else ".7g"
@@ -80,6 +85,18 @@ def rank(
     else:
         lines = list(_table(found, digits))
     click.echo("".join(f"{line}\n" for line in lines).encode(), nl=False)
+
+
+def _with_head(classifier: Classifier | MultiHeadClassifier, name: str | None) -> Classifier:
+    """Return the classifier to rank by; raise ``OptionError`` if there is no such head, or several and none is named."""
+    heads = getattr(classifier, "heads", {})
+    if name in heads:
+        return cast("Classifier", heads[name])
+    if heads:
+        raise OptionError(f"the artifact has the heads {', '.join(heads)}: give --head with one of them")
+    if name is not None:
+        raise OptionError("--head is for an artifact with several heads, and this model has one: leave it out")
+    return cast("Classifier", classifier)
 
 
 def _table(found: list[dict[str, Any]], digits: str) -> Iterator[str]:

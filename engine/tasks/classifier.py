@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,7 +15,7 @@ from ..load.open import load
 from ..load.task import check_task
 from ..model import Model
 from ..text.call import CallArguments
-from ..text.inputs import Item, LongText, Text, Window, check_items, check_single, collection
+from ..text.inputs import Item, LongText, Text, Window, check_items, check_single, chunks, collection
 from ..text.outputs import CallOptions, Floats, Scored, apply, distinct, passing
 from ..text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
 from ..text.windows import WindowScore
@@ -25,8 +24,6 @@ from .rank import Pair, PairArguments, Ranked, predict_pairs, rank
 
 if TYPE_CHECKING:
     from ..explain import Attentions
-
-_STREAM_CHUNK = 256
 
 
 class Classifier(Loaded):
@@ -352,11 +349,8 @@ class Classifier(Loaded):
         return occlude(shown, self.predict_proba) if occlusion else shown
 
     def _stream(self, inputs: Iterable[Item], call: CallOptions) -> Iterator[Scored | list[Scored]]:
-        iterator = iter(inputs)
-        done, size = 0, 1
-        while chunk := list(itertools.islice(iterator, size)):
-            yield from self._score(check_items(chunk, done), call)
-            done, size = done + len(chunk), min(2 * size, _STREAM_CHUNK)
+        for start, chunk in chunks(inputs):
+            yield from self._score(check_items(chunk, start), call)
 
     def _score(self, texts: list[Text], call: CallOptions) -> list[Scored | list[Scored]]:
         return call.results(self.model.logits(texts, call.cut), self.model.labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Unpack
@@ -16,13 +15,11 @@ from ..load.task import check_heads
 from ..model import Model
 from ..run.runner import Runner
 from ..text.call import CallArguments
-from ..text.inputs import AS_LOADED, Cut, Item, Text, Window, check_items, check_single, collection
+from ..text.inputs import AS_LOADED, Cut, Item, Text, Window, check_items, check_single, chunks, collection
 from ..text.outputs import CallOptions, Floats, Scored
 from ..text.tokenizer import Row, Tokens
 from .classifier import Classifier
 from .loaded import Loaded
-
-_STREAM_CHUNK = 256
 
 
 class MultiHeadClassifier(Loaded):
@@ -119,11 +116,8 @@ class MultiHeadClassifier(Loaded):
         return {name: self.heads[name].labels_of(logits) for name, logits in self.decision_function(texts).items()}
 
     def _stream(self, inputs: Iterable[Item], call: CallOptions) -> Iterator[Any]:
-        iterator = iter(inputs)
-        done, size = 0, 1
-        while chunk := list(itertools.islice(iterator, size)):
-            yield from self._score(check_items(chunk, done), call)
-            done, size = done + len(chunk), min(2 * size, _STREAM_CHUNK)
+        for start, chunk in chunks(inputs):
+            yield from self._score(check_items(chunk, start), call)
 
     def _score(self, texts: list[Text], call: CallOptions) -> list[Scored | list[Scored]]:
         return call.results(self.model.logits(texts, call.cut), self.model.labels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Unpack
@@ -13,15 +12,13 @@ from ..load import Options, PipelineArguments
 from ..load.open import load
 from ..load.task import check_task
 from ..model import Model
-from ..text.inputs import Text, Window, Words, collection
+from ..text.inputs import Text, Window, Words, chunks, collection
 from ..text.outputs import Floats
 from .loaded import Loaded
 from .tokens.call import TagArguments, Tagging, check_ignored, check_strategy
 from .tokens.entities import Entity, TextTokens
 from .tokens.reading import Reading
 from .tokens.tagger import Tagger, check_window
-
-_STREAM_CHUNK = 256
 
 
 class TokenClassifier(Loaded):
@@ -171,11 +168,8 @@ class TokenClassifier(Loaded):
         return type(self), (self.model, self.defaults)
 
     def _stream(self, items: Iterable[Any], call: Tagging) -> Iterator[list[Entity]]:
-        iterator = iter(items)
-        done, size = 0, 1
-        while chunk := list(itertools.islice(iterator, size)):
-            yield from self._entities(call.check(chunk, done), call)
-            done, size = done + len(chunk), min(2 * size, _STREAM_CHUNK)
+        for start, chunk in chunks(items):
+            yield from self._entities(call.check(chunk, start), call)
 
     def _entities(self, texts: Sequence[Text], call: Tagging) -> list[list[Entity]]:
         return [self.tagger.entities(reading, scores, call) for reading, scores in self._scored(texts, call)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import InputError, check_integer
-from ..text.inputs import Text, check_items, check_single, collection
+from ..text.inputs import Text, check_items, check_single, chunks, collection
 from ..text.outputs import apply
 from .classifier import Classifier
 from .hypotheses import TEMPLATE, Entailment, Hypotheses, LabelModel
@@ -114,12 +113,8 @@ class ZeroShot:
         return self._models(Hypotheses.of(labels, template, multi_label))
 
     def _stream(self, model: LabelModel, items: Iterable[str]) -> Iterator[Labelled]:
-        iterator = iter(items)
-        most = max(1, _STREAM_PAIRS // len(model.hypotheses.labels))
-        done, size = 0, 1
-        while chunk := list(itertools.islice(iterator, size)):
-            yield from self._score(model, check_items(chunk, done))
-            done, size = done + len(chunk), min(2 * size, most)
+        for start, chunk in chunks(items, max(1, _STREAM_PAIRS // len(model.hypotheses.labels))):
+            yield from self._score(model, check_items(chunk, start))
 
     def _score(self, model: LabelModel, texts: Sequence[Text]) -> list[Labelled]:
         labels = model.hypotheses.labels

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, TypeAlias
 
 from ..errors import InputError, OptionError, check_integer, check_member, shown
@@ -78,6 +79,14 @@ def collection(inputs: Any) -> Iterable[Any] | None:
         by_number: Any = inputs
         return (by_number[i] for i in range(len(inputs)))
     return None
+
+
+def chunks(items: Iterable[Any], most: int = 256) -> Iterator[tuple[int, list[Any]]]:
+    """Yield items of any number lazily, with the index of the first: one at first, then more, up to ``most``."""
+    iterator, done, size = iter(items), 0, 1
+    while chunk := list(itertools.islice(iterator, size)):
+        yield done, chunk
+        done, size = done + len(chunk), min(2 * size, most)
 
 
 def check_item(item: Any, index: int) -> Text:

@@ -37,6 +37,8 @@ def rank(shared: Shared, shapes: str, seconds: float | None) -> None:
     plan = Plan(shapes=wanted, rounds=shared.rounds or rounds, seconds=seconds or usual, samples=1)
 
     def make(lineup: Lineup) -> Rank:
+        if lineup.model.manifest.heads:
+            raise OptionError("the artifact has several heads, and a ranking is by one: export its checkpoint separately")
         most = lineup.model.manifest.max_length
         if (longest := max(shape.tokens for shape in wanted) + QUERY + SPECIAL) > most:
             raise OptionError(

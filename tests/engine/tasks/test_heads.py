@@ -212,3 +212,22 @@ def test_options_that_no_head_has_are_refused_in_score(both: Path, tmp_path: Pat
     for options, message in cases:
         with pytest.raises(OptionError, match=message):
             score_file(tmp_path / "rows.csv", tmp_path / "out.csv", model=both, **options)
+
+
+def test_commands_of_one_head_say_what_to_do(both: Path, clf: MultiHeadClassifier, fusedbert, tmp_path: Path) -> None:
+    documents = tmp_path / "documents.txt"
+    documents.write_text("\n".join(text for text in TEXTS if text))
+    done = fusedbert("rank", "very", documents, "-m", both, "--head", "stars", "--format", "jsonl", check=True)
+    expected = clf.heads["stars"].rank("very", [text for text in TEXTS if text])
+    assert [json.loads(line)["corpus_id"] for line in done.stdout.splitlines()] == [each["corpus_id"] for each in expected]
+    for arguments, message in (
+        (
+            ("rank", "very", documents, "-m", both),
+            "the artifact has the heads mood, topics, stars: give --head with one of them",
+        ),
+        (("rank", "very", documents, "--head", "mood"), "this model has one: leave it out"),
+        (("explain", "fine", "--json", "-m", both), "has several heads: explain the checkpoint of one of them"),
+        (("bench", "rank", "-m", both), "a ranking is by one: export its checkpoint separately"),
+    ):
+        refused = fusedbert(*arguments)
+        assert refused.returncode == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
