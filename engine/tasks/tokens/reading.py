@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 
@@ -29,10 +30,31 @@ class Reading:
     kept: list[list[int]]  # the places in the encoding of each row's tokens
     spaced: bool  # whether the first token of a row keeps the space before it, see ``keeps_space``
 
+    # Of all tokens, read from the encoding once: each reading makes a list, and a long text has many rows.
+
+    @functools.cached_property
+    def _special(self) -> NDArray[np.bool_]:
+        return np.array(self.encoding.special_tokens_mask, dtype=np.bool_)
+
+    @functools.cached_property
+    def _offsets(self) -> list[tuple[int, int]]:
+        return self.encoding.offsets
+
+    @functools.cached_property
+    def _ids(self) -> list[int]:
+        return self.encoding.ids
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return self.encoding.tokens
+
+    @functools.cached_property
+    def _word_ids(self) -> list[int | None]:
+        return self.encoding.word_ids
+
     def own(self, row: int) -> NDArray[np.intp]:
         """Return the places in a row of its tokens without special ones."""
-        special = self.encoding.special_tokens_mask
-        return np.flatnonzero([not special[i] for i in self.kept[row]])
+        return np.flatnonzero(~self._special[self.kept[row]])
 
     def tokens(self, row: int) -> TextTokens:
         """Return a row's tokens without special ones."""
@@ -43,8 +65,8 @@ class Reading:
         """Return all tokens, and of rows' probabilities, each ``[tokens, labels]``, those where a token is deepest inside."""
         if len(self.rows) == 1:
             return self.tokens(0), scores[0][self.own(0)]
-        special = self.encoding.special_tokens_mask
-        places = np.flatnonzero([not each for each in special])  # in the encoding
+        special = self._special
+        places = np.flatnonzero(~special)  # in the encoding
         joined = np.empty((len(special), scores[0].shape[1]), dtype=np.float32)
         depth = np.full(len(special), -1)  # tokens to the nearer end of the window that was taken
         for row, found in enumerate(scores):
@@ -63,14 +85,13 @@ class Reading:
 
     def _tokens(self, kept: list[int], places: list[int]) -> TextTokens:
         """Return the tokens at some places of the encoding; ``places`` are those in the row."""
-        encoding = self.encoding
-        ids, offsets, names = encoding.ids, encoding.offsets, encoding.tokens
+        ids, offsets = self._ids, self._offsets
         chosen = [offsets[i] for i in kept]
-        if self.spaced and kept and kept[0] != encoding.special_tokens_mask.index(0):
-            chosen[0] = _with_space(chosen[0], names[kept[0]])
+        if self.spaced and kept and kept[0] != int(self._special.argmin()):
+            chosen[0] = _with_space(chosen[0], self._names[kept[0]])
         words: list[int | None] = []
         if isinstance(self.text, Words):  # offsets count from the start of each word
-            word_ids = encoding.word_ids
+            word_ids = self._word_ids
             words = [word_ids[i] for i in kept]
             first = [0 if word is None else self.text.starts[word] for word in words]
             chosen = [(start + at, end + at) for (start, end), at in zip(chosen, first, strict=True)]
