@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from ..tasks.classifier import Classifier
     from ..tasks.heads import MultiHeadClassifier
 
+T = TypeVar("T")
+_DELAY = 2.0  # seconds until a bar appears
 _BLOCK = 1 << 16  # bytes
 _BATCH = 256  # lines
 _WIDTH = 100  # characters of a text in a table
@@ -70,13 +74,18 @@ def classify(
             if isinstance(classifier, MultiHeadClassifier):
                 if hypotheses is not None:
                     raise OptionError("--labels needs a model of one head, trained on natural language inference")
-                rendered = (render_heads(classifier, batch, pair, top_k, form) for batch in batches)
+                answer = functools.partial(render_heads, classifier, pair=pair, top_k=top_k, form=form)
             elif hypotheses is None:
-                rendered = (render(classifier, batch, pair, top_k, form) for batch in batches)
+                answer = functools.partial(render, classifier, pair=pair, top_k=top_k, form=form)
             else:
-                zero_shot, labels, template = ZeroShot(classifier), hypotheses.labels, hypotheses.template
-                rendered = (render_labels(zero_shot(batch, labels, template, multi_label), top_k, form) for batch in batches)
-            for lines in rendered:
+                ask = functools.partial(
+                    ZeroShot(classifier),
+                    candidate_labels=hypotheses.labels,
+                    hypothesis_template=hypotheses.template,
+                    multi_label=multi_label,
+                )
+                answer = functools.partial(_labelled, ask, top_k=top_k, form=form)
+            for lines in answered(batches, answer, stdin=not texts):
                 click.echo("".join(f"{line}\n" for line in lines).encode(), nl=False)
 
 
@@ -117,6 +126,10 @@ def render_heads(
             yield f"{'  '.join(cells)}  {one_line(text if pair is None else f'{text} | {pair}')}"
 
 
+def _labelled(ask: Callable[[list[str]], Any], texts: list[str], top_k: int | None, form: str) -> Iterator[str]:
+    return render_labels(ask(texts), top_k, form)
+
+
 def render_labels(results: list[dict[str, Any]], top_k: int | None, form: str) -> Iterator[str]:
     """Yield the lines of zero-shot results."""
     for result in results:
@@ -154,6 +167,38 @@ def one_line(text: str) -> str:
     shown = " ".join(text.split())
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown[: _WIDTH + 1])
     return shown if len(shown) <= _WIDTH else shown[: _WIDTH - 1] + "…"
+
+
+def answered(batches: Iterable[list[str]], answer: Callable[[list[str]], Iterable[T]], *, stdin: bool) -> Iterator[list[T]]:
+    """Yield the answers of each batch; an error with a text of stdin names its line, after the answers of those before.
+
+    While nothing is shown on a terminal, stderr shows after two seconds how many there are.
+    """
+    done = 0
+    with progress() as bar:
+        for batch in batches:
+            try:
+                found = list(answer(batch))
+            except InputError as error:
+                named = re.match(r"text (\d+)\b", str(error))
+                if not stdin or named is None:
+                    raise
+                before = int(named[1])
+                if before:
+                    yield list(answer(batch[:before]))
+                place = f"line {done + before + 1} of stdin"
+                raise type(error)(place + str(error)[named.end() :]) from None
+            yield found
+            done += len(batch)
+            bar.update(len(batch))
+
+
+def progress() -> Any:
+    """Return a bar of texts on stderr, or one that is not shown if stdout is the terminal, or stderr is none."""
+    from tqdm import tqdm
+
+    seen = sys.stderr is not None and sys.stderr.isatty() and not (sys.stdout is not None and sys.stdout.isatty())
+    return tqdm(unit=" texts", dynamic_ncols=True, delay=_DELAY, disable=not seen)
 
 
 def read_batches(stream: BinaryIO) -> Iterator[list[str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..text.inputs import LongText, Window
-from .classify import one_line, read_batches
+from .classify import answered, one_line, read_batches
 from .options import device_option, messages_on_stderr, precision_option, split_special_tokens_option
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ def tag(
         with TokenClassifier.from_pretrained(
             **options, aggregation_strategy=strategy, ignore_labels=ignore or ("O",)
         ) as tagger:
-            answers = ((batch, tagger(batch)) for batch in batches)
+            answers = answered(batches, lambda batch: zip(batch, tagger(batch), strict=True), stdin=not texts)
             if as_json:
-                found = [_object(*each) for batch, results in answers for each in zip(batch, results, strict=True)]
+                found = [_object(*each) for answer in answers for each in answer]
                 click.echo(json.dumps(found, ensure_ascii=False, indent=2).encode())
                 return
             width = max(map(len, tagger.classes_))
-            for batch, results in answers:
-                lines = _lines(batch, results, width) if form == "table" else _jsonl(batch, results)
+            for answer in answers:
+                lines = _lines(answer, width) if form == "table" else _jsonl(answer)
                 click.echo("".join(f"{line}\n" for line in lines).encode(), nl=False)
 
 
@@ -85,14 +85,14 @@ def _object(text: str, entities: list[Entity]) -> dict[str, Any]:
     return {"text": text, "entities": entities}
 
 
-def _jsonl(texts: list[str], results: list[list[Entity]]) -> Iterator[str]:
-    for text, entities in zip(texts, results, strict=True):
+def _jsonl(found: list[tuple[str, list[Entity]]]) -> Iterator[str]:
+    for text, entities in found:
         yield json.dumps(_object(text, entities), ensure_ascii=False)
 
 
-def _lines(texts: list[str], results: list[list[Entity]], width: int) -> Iterator[str]:
+def _lines(found: list[tuple[str, list[Entity]]], width: int) -> Iterator[str]:
     """Yield each text, and below it its entities as they stand in it."""
-    for text, entities in zip(texts, results, strict=True):
+    for text, entities in found:
         yield one_line(text)
         for entity in entities:
             start, end = entity["start"], entity["end"]

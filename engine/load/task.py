@@ -13,15 +13,16 @@ _OTHER = {
 
 def check_task(manifest: Manifest, task: str) -> None:
     """Raise ``OptionError`` for a model of another task, or of several heads; the message names the class that it is for."""
-    if manifest.task != task:
-        raise OptionError(f"{manifest.source.id} {_OTHER[manifest.task == TOKENS]}")
     if manifest.heads:
         names = ", ".join(head.name for head in manifest.heads)
-        raise OptionError(f"the artifact has several heads ({names}): use MultiHeadClassifier.from_pretrained")
+        raise OptionError(f"the artifact has several heads ({names}), of texts: use MultiHeadClassifier.from_pretrained")
+    if manifest.task != task:
+        raise OptionError(f"{manifest.source.id} {_OTHER[manifest.task == TOKENS]}")
 
 
 def check_heads(manifest: Manifest) -> tuple[Head, ...]:
     """Return the heads of a manifest; raise ``OptionError`` if it has one."""
     if not manifest.heads:
-        raise OptionError(f"{manifest.source.id} has one head: use Classifier.from_pretrained")
+        kind = "TokenClassifier" if manifest.by_token else "Classifier"
+        raise OptionError(f"{manifest.source.id} has one head: use {kind}.from_pretrained")
     return manifest.heads

@@ -100,6 +100,14 @@ def test_errors_of_classify_are_short(run: Any, artifact: Path, arguments: tuple
     assert done.stderr.count(b"\n") <= 4  # click's own come with a line of usage
 
 
+def test_an_error_with_a_line_of_stdin_names_it_after_earlier_answers(run: Any, artifact: Path) -> None:
+    lines = ["good"] * 300 + ["good " * 900, "bad"]
+    done = run("-m", artifact, "--long-text", "error", "--format", "jsonl", stdin="\n".join(lines).encode())
+    assert done.returncode == 2
+    assert b"line 301 of stdin has " in done.stderr
+    assert len(done.stdout.splitlines()) == 300
+
+
 def test_an_empty_stdin_is_an_error(run: Any, artifact: Path) -> None:
     done = run("-m", artifact)
     assert done.returncode == 1 and b"stdin is empty" in done.stderr

@@ -141,7 +141,7 @@ def test_a_batcher_answers_by_name(clf: MultiHeadClassifier) -> None:
 
 
 def test_what_only_one_head_has_is_refused_with_the_way_out(clf: MultiHeadClassifier, both: Path, alone) -> None:
-    with pytest.raises(OptionError, match=r"several heads \(mood, topics, stars\): use MultiHeadClassifier\.from_pretrained"):
+    with pytest.raises(OptionError, match=r"\(mood, topics, stars\), of texts: use MultiHeadClassifier\.from_pretrained"):
         Classifier.from_pretrained(both)
     with pytest.raises(OptionError, match=r"has one head: use Classifier\.from_pretrained"):
         MultiHeadClassifier.from_pretrained(alone["mood"].model.source.folder)
