@@ -204,6 +204,8 @@ def _function(model: Model, arguments: PairArguments, *, ranks: bool) -> Functio
     if arguments.get("apply_softmax") and count > 1 and not ranks:
         if function is Function.SIGMOID:
             raise OptionError("apply_softmax=True would take the softmax of sigmoids: give function_to_apply='softmax'")
+        if function is Function.SOFTMAX and arguments.get("function_to_apply") is None:  # CrossEncoder takes it twice
+            raise OptionError("apply_softmax=True would take the softmax of a softmax, which config.json states: leave it out")
         return Function.SOFTMAX
     return function
 
@@ -219,5 +221,5 @@ def _chosen(model: Model, arguments: PairArguments, ranks: bool) -> Function:
     if count == 1 and model.problem_type != "regression":
         return model.function
     # CrossEncoder does not read problem_type, and has no softmax by default
-    stated = stated_activation(read_config(model.source.folder / "config.json"), OptionError)
+    stated = stated_activation(read_config(model.source.folder / "config.json"), count, OptionError)
     return stated or (Function.SIGMOID if count == 1 else Function.NONE)

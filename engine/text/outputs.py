@@ -80,6 +80,7 @@ _ACTIVATIONS = {
     "torch.nn.modules.activation.Sigmoid": Function.SIGMOID,
     "torch.nn.Sigmoid": Function.SIGMOID,
 }
+_SOFTMAX = {"torch.nn.modules.activation.Softmax": Function.SOFTMAX, "torch.nn.Softmax": Function.SOFTMAX}  # of several labels
 _NESTED, _OLD = "sentence_transformers", "sbert_ce_default_activation_function"
 
 
@@ -99,12 +100,12 @@ def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, r
     """
     if problem_type == "regression" or labels != 1:
         return None
-    function = stated_activation(config, refusal)
+    function = stated_activation(config, labels, refusal)
     return None if function is Function.SIGMOID or function is None else str(function)
 
 
-def stated_activation(config: Mapping[str, Any], refusal: type[FusedBertError]) -> Function | None:
-    """Return the activation that ``config.json`` names, whatever the labels; None if it names none, as ``stated_function``."""
+def stated_activation(config: Mapping[str, Any], labels: int, refusal: type[FusedBertError]) -> Function | None:
+    """Return the activation that ``config.json`` names, also of several labels, or None, as ``stated_function``."""
     nested = config.get(_NESTED)
     if nested is not None and not isinstance(nested, Mapping):
         raise refusal(f"config.json has {_NESTED} = {shown(nested)}, expected an object: mend config.json")
@@ -113,12 +114,13 @@ def stated_activation(config: Mapping[str, Any], refusal: type[FusedBertError]) 
         key, name = f"{_NESTED}.activation_fn", nested["activation_fn"]
     if name is None:
         return None
-    function = _ACTIVATIONS.get(name) if isinstance(name, str) else None
+    known = _ACTIVATIONS if labels == 1 else _ACTIVATIONS | _SOFTMAX
+    function = known.get(name) if isinstance(name, str) else None
     if function is None:
-        raise refusal(
-            f"config.json has {key} = {shown(name)}, expected one of {', '.join(_ACTIVATIONS)}: take the one that fits, or "
-            "leave the key out for the sigmoid"
-        )
+        way_out = f"take the one that fits, or leave the key out for {'the sigmoid' if labels == 1 else 'logits'}"
+        if refusal is OptionError:  # of a call, whose artifact stays as it is
+            way_out = f"give function_to_apply=, one of {', '.join(Function)}"
+        raise refusal(f"config.json has {key} = {shown(name)}, expected one of {', '.join(known)}: {way_out}")
     return function
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusedbert.engine import Classifier
+from fusedbert.engine import Classifier, OptionError
 from fusedbert.export import export_checkpoint
 
 FAMILIES = [
@@ -120,10 +120,24 @@ def test_several_labels_have_their_logits(both: Callable[..., Any], family: str)
             assert [each["score"] for each in found] == pytest.approx(probabilities[order, 1], abs=2e-5)
 
 
-def test_several_labels_with_a_stated_sigmoid(both: Callable[..., Any]) -> None:
-    ours, theirs = both("bert", num_labels=3, activation="torch.nn.modules.activation.Sigmoid")
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice")  # of torch's Softmax without one
+@pytest.mark.parametrize(("kind", "labels"), [("Sigmoid", 3), ("Softmax", 3), ("Softmax", 2)])
+def test_several_labels_with_a_stated_activation(both: Callable[..., Any], kind: str, labels: int) -> None:
+    ours, theirs = both("bert", num_labels=labels, activation=f"torch.nn.modules.activation.{kind}")
     pairs = [(QUERY, document) for document in DOCUMENTS]
     np.testing.assert_allclose(ours.predict_pairs(pairs), theirs.predict(pairs), atol=2e-5)
+    with pytest.raises(OptionError, match="would take the softmax of"):
+        ours.predict_pairs(pairs, apply_softmax=True)
+
+
+def test_another_activation_of_several_labels_needs_a_calls_word(both: Callable[..., Any]) -> None:
+    ours, theirs = both("bert", num_labels=2, activation="torch.nn.modules.activation.Tanh")
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    with pytest.raises(
+        OptionError, match=r"'torch\.nn\.modules\.activation\.Tanh'.*give function_to_apply=, one of sigmoid, softmax, none"
+    ):
+        ours.predict_pairs(pairs)
+    np.testing.assert_allclose(np.tanh(ours.predict_pairs(pairs, function_to_apply="none")), theirs.predict(pairs), atol=2e-5)
 
 
 def test_a_trained_model_ranks_as_cross_encoder_scores(checkpoint: Path, embedded: Path) -> None:
