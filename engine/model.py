@@ -33,8 +33,8 @@ from .run.runner import Prepared, Runner
 from .text.call import CallArguments, call_parser
 from .text.heads import Combinations, function_of, heads_parser
 from .text.inputs import AS_LOADED, Cut, LongText, Text, Truncation, Window
-from .text.outputs import CallOptions, Floats, Function
-from .text.tokenizer import Row, TextTokenizer, Tokens
+from .text.outputs import CallOptions, Floats, Function, stated_activation
+from .text.tokenizer import Row, TextTokenizer, Tokens, read_config
 from .text.windows import check_stride, tokenize_windows, trace
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ class Model:
             OptionError: The name is unknown.
         """
         return self.function if name is None else Function.choose(name, self.problem_type, len(self.labels))
+
+    @property
+    def activation(self) -> Function | None:
+        """The activation that the checkpoint states for ``CrossEncoder``; ``OptionError`` if it is not known here."""
+        return stated_activation(read_config(self.source.folder / "config.json"), len(self.labels), OptionError)
 
     def call(self, arguments: CallArguments) -> CallOptions:
         """Return the options for the keywords of a call.

@@ -20,6 +20,7 @@ from fusedbert.engine.artifact import (
     sha256_of,
     write_manifest,
 )
+from fusedbert.engine.text.outputs import ACTIVATION_KEYS
 
 from .checkpoint import Checkpoint
 from .parity.baseline import Baseline
@@ -81,10 +82,10 @@ def source_of(checkpoint: Checkpoint, files: Sequence[Path]) -> Source:
 
 
 def name_all_labels(path: Path, manifest: Manifest) -> None:
-    """Name the labels of all heads in a config.json, which are the graph's outputs."""
+    """Name the labels of all heads in a config.json, which are the graph's outputs; leave out what is the first head's."""
     config = json.loads(path.read_text(encoding="utf-8"))
     names = [f"{head.name}/{label}" for head in manifest.heads for label in head.labels]
-    kept = {key: value for key, value in config.items() if key not in ("num_labels", "problem_type")}
+    kept = {key: value for key, value in config.items() if key not in ("num_labels", "problem_type", *ACTIVATION_KEYS)}
     kept |= {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
     path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -245,6 +245,7 @@ _HEAD = _object(
     },
     {
         "function_to_apply": _member(None, "none", "sigmoid"),
+        "activation": _member(None, "none", "sigmoid", "softmax"),
         "thresholds": _optional(_list(_SHARE)),
         "source": _optional(_SOURCE),
     },

@@ -133,6 +133,7 @@ class Head:
     problem_type: str
     labels: tuple[str, ...]
     function_to_apply: str | None = None
+    activation: str | None = None  # that its config.json states for CrossEncoder; of one of several heads only
     thresholds: tuple[float, ...] | None = None
     source: Source | None = None
 

@@ -16,7 +16,7 @@ from ..model import Model
 from ..run.runner import Runner
 from ..text.call import CallArguments
 from ..text.inputs import AS_LOADED, Cut, Item, Text, Window, check_items, check_single, chunks, collection
-from ..text.outputs import CallOptions, Floats, Scored
+from ..text.outputs import CallOptions, Floats, Function, Scored
 from ..text.tokenizer import Row, Tokens
 from .classifier import Classifier
 from .loaded import Loaded
@@ -138,7 +138,7 @@ class HeadModel(Model):
     """One head of a loaded model, used as a whole one: its labels, and its columns of the logits."""
 
     def __init__(self, whole: Model, head: Head, columns: slice) -> None:
-        self._whole, self._columns = whole, columns
+        self._whole, self._head, self._columns = whole, head, columns
         manifest = whole.source.manifest.of(head)
         self._describe(dataclasses.replace(whole.source, manifest=manifest), whole.options, whole.runtime, whole.tokenizer)
         self.counters = whole.counters
@@ -146,6 +146,11 @@ class HeadModel(Model):
     def open(self) -> Runner:
         """Return the runner of the whole model."""
         return self._whole.open()
+
+    @property
+    def activation(self) -> Function | None:
+        """The activation that the head's own checkpoint states for ``CrossEncoder``."""
+        return None if self._head.activation is None else Function(self._head.activation)
 
     def attention_graph(self) -> Any:
         """Refuse: its logits are those of all heads.

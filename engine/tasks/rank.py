@@ -11,9 +11,8 @@ import numpy as np
 from ..errors import InputError, OptionError, check_integer, shown
 from ..model import Model
 from ..text.inputs import Text, check_flag, check_string, collection
-from ..text.outputs import CallOptions, Floats, Function, activation, apply, stated_activation
+from ..text.outputs import CallOptions, Floats, Function, activation, apply
 from ..text.thresholds import MULTI_LABEL
-from ..text.tokenizer import read_config
 
 Ranked: TypeAlias = "dict[str, Any]"  # {"corpus_id": int, "score": float, "text": str}, the last if it was asked for
 
@@ -221,5 +220,4 @@ def _chosen(model: Model, arguments: PairArguments, ranks: bool) -> Function:
     if count == 1 and model.problem_type != "regression":
         return model.function
     # CrossEncoder does not read problem_type, and has no softmax by default
-    stated = stated_activation(read_config(model.source.folder / "config.json"), count, OptionError)
-    return stated or (Function.SIGMOID if count == 1 else Function.NONE)
+    return model.activation or (Function.SIGMOID if count == 1 else Function.NONE)

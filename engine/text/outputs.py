@@ -81,7 +81,7 @@ _ACTIVATIONS = {
     "torch.nn.Sigmoid": Function.SIGMOID,
 }
 _SOFTMAX = {"torch.nn.modules.activation.Softmax": Function.SOFTMAX, "torch.nn.Softmax": Function.SOFTMAX}  # of several labels
-_NESTED, _OLD = "sentence_transformers", "sbert_ce_default_activation_function"
+ACTIVATION_KEYS = _NESTED, _OLD = "sentence_transformers", "sbert_ce_default_activation_function"  # in config.json
 
 
 def stated_function(config: Mapping[str, Any], problem_type: str, labels: int, refusal: type[FusedBertError]) -> str | None:

@@ -16,7 +16,7 @@ from fusedbert.engine.artifact import Golden, Head, columns_of
 from fusedbert.engine.artifact.limits import by_order
 from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.text.inputs import Text
-from fusedbert.engine.text.outputs import Function, apply, stated_function
+from fusedbert.engine.text.outputs import Function, apply, stated_activation, stated_function
 from fusedbert.engine.text.tokenizer import Row
 
 from ..checkpoint import Checkpoint
@@ -36,7 +36,15 @@ def read_outputs(config: Mapping[str, Any], count: int, name: str = "") -> Head:
     labels, problem_type = read_labels(config, count), read_problem_type(config)
     texts = not classifies_tokens(config)
     function = stated_function(config, problem_type, len(labels), CheckpointError) if texts else None
-    return Head(name=name, labels=labels, problem_type=problem_type, function_to_apply=function)
+    # A single classifier's stays in its config.json; that of several heads can hold one for none of them.
+    activation = stated_activation(config, len(labels), CheckpointError) if name else None
+    return Head(
+        name=name,
+        labels=labels,
+        problem_type=problem_type,
+        function_to_apply=function,
+        activation=None if activation is None else str(activation),
+    )
 
 
 def measured_by_order(heads: Sequence[Head]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from checkpoint_edits import edit_config, edit_tensors
 
 from fusedbert.engine import (
     Batcher,
+    CheckpointError,
     Classifier,
     ClosedError,
     InputError,
@@ -231,3 +233,47 @@ def test_commands_of_one_head_say_what_to_do(both: Path, clf: MultiHeadClassifie
     ):
         refused = fusedbert(*arguments)
         assert refused.returncode == 2 and message in refused.stderr.splitlines()[-1]
+
+
+KIND = "torch.nn.modules.{}"
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"mood": "activation.Softmax", "topics": "activation.Sigmoid", "stars": "linear.Identity"},
+        {"mood": "activation.Sigmoid", "topics": None, "stars": None},
+    ],
+    ids=["all", "one"],
+)
+def test_scores_of_pairs_are_by_each_heads_own_activation(
+    sources: dict[str, Path], tmp_path: Path, stated: dict[str, str | None]
+) -> None:
+    pairs = [("was it good ?", text) for text in TEXTS]
+    expected = {}
+    own = {name: Path(shutil.copytree(source, tmp_path / "sources" / name)) for name, source in sources.items()}
+    for (name, source), kind in zip(own.items(), stated.values(), strict=True):
+        if kind:
+            edit_config(source, sentence_transformers={"activation_fn": KIND.format(kind)})
+        export_checkpoint(source, tmp_path / name, target="fp32", required=False)
+        with Classifier.from_pretrained(tmp_path / name, threads=1) as one:
+            ranking = None if name == "topics" else one.rank("was it good ?", TEXTS)
+            expected[name] = one.predict_pairs(pairs), ranking
+    for i, names in enumerate((list(own), list(reversed(own)))):
+        folder = tmp_path / f"both{i}"
+        export_checkpoint(None, folder, heads={name: own[name] for name in names}, target="fp32", required=False)
+        assert "sentence_transformers" not in json.loads((folder / "config.json").read_text())
+        with MultiHeadClassifier.from_pretrained(folder, threads=1) as clf:
+            for name, (scores, ranking) in expected.items():
+                np.testing.assert_array_equal(clf.heads[name].predict_pairs(pairs), scores)
+                if ranking is not None:
+                    assert clf.heads[name].rank("was it good ?", TEXTS) == ranking
+
+
+def test_a_head_with_another_activation_is_refused_at_its_export(sources: dict[str, Path], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(sources["topics"], tmp_path / "topics"))
+    edit_config(other, sbert_ce_default_activation_function="torch.nn.Tanh")
+    with pytest.raises(
+        CheckpointError, match=r"= 'torch\.nn\.Tanh', expected one of .*Softmax: take the one that fits, or leave"
+    ):
+        export_checkpoint(None, tmp_path / "both", heads={"mood": sources["mood"], "topics": other}, target="fp32")
