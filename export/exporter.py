@@ -18,7 +18,7 @@ from fusedbert.engine.artifact import Head, Manifest, accessing, given_path
 from fusedbert.engine.artifact.staging import staged_folder
 from fusedbert.engine.errors import OptionError, shown
 from fusedbert.engine.hardware.packages import versions
-from fusedbert.engine.text.thresholds import MULTI_LABEL, Threshold, parse_thresholds
+from fusedbert.engine.text.thresholds import MULTI_LABEL, Threshold, is_number, parse_thresholds
 
 from .checkpoint import Checkpoint, locate
 from .checkpoint.architecture import classifies_tokens, expected_labels, read_problem_type
@@ -205,7 +205,7 @@ def check_threshold(threshold: Threshold, problem_types: Sequence[str]) -> None:
     """Raise ``OptionError`` if no head takes thresholds, or one number is not enough for several."""
     if len(problem_types) == 1 or MULTI_LABEL not in problem_types:
         parse_thresholds(None, (), problem_types[0])
-    elif not isinstance(threshold, int | float):
+    elif not is_number(threshold):
         raise OptionError("threshold is for each label, and there are several heads: give one number for all")
 
 

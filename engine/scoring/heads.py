@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ..artifact import Head, Manifest, columns_of
 from ..errors import OptionError
 from ..text.outputs import Floats
+from ..text.thresholds import is_number
 from .columns import MULTI, REGRESSION, EntityColumns, OutputColumns
 from .formats.base import AddedColumns, check_names
 from .options import Columns
@@ -32,7 +33,7 @@ class HeadsColumns:
         kinds = [head.problem_type for head in manifest.heads]
         if columns.hypotheses is not None:
             raise OptionError("candidate_labels needs a model of one head, trained on natural language inference")
-        if columns.threshold is not None and not (MULTI in kinds and isinstance(columns.threshold, int | float)):
+        if columns.threshold is not None and not (MULTI in kinds and is_number(columns.threshold)):
             raise OptionError(
                 "threshold is one number where there are several heads, for multi-label ones: leave it out, or give that"
             )

@@ -13,7 +13,7 @@ from ..errors import OptionError, shown
 from .call import CallArguments, call_parser
 from .inputs import Window
 from .outputs import CallOptions, Floats, Function
-from .thresholds import MULTI_LABEL
+from .thresholds import MULTI_LABEL, is_number
 from .tokenizer import Tokens
 from .windows import Combination
 
@@ -63,7 +63,7 @@ def heads_parser(manifest: Manifest) -> Callable[[CallArguments], HeadsCall]:
     def parse(arguments: CallArguments) -> HeadsCall:
         threshold = arguments.get("threshold")
         multi = [head.problem_type == MULTI_LABEL for head in manifest.heads]
-        if threshold is not None and (not any(multi) or not isinstance(threshold, int | float)):
+        if threshold is not None and (not any(multi) or not is_number(threshold)):
             raise OptionError(f"threshold is {shown(threshold)}: with several heads give one number, for multi-label ones")
         without = cast(CallArguments, {name: value for name, value in arguments.items() if name != "threshold"})
         calls = [read(arguments if takes else without) for read, takes in zip(parsers, multi, strict=True)]

@@ -45,7 +45,13 @@ def parse_thresholds(
     return (_check(value),) * len(labels)
 
 
-def threshold_option(values: Sequence[str]) -> dict[str | None, float] | None:
+def is_number(value: object) -> bool:
+    """Return whether a threshold is one number, also one of NumPy; True and False are none."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def threshold_option(values: Sequence[str]) -> float | dict[str | None, float] | None:
     """Read the values of a command's ``--threshold``: a number for all labels, ``LABEL=NUMBER`` for one; None without any.
 
     Raises:
@@ -66,7 +72,7 @@ def threshold_option(values: Sequence[str]) -> dict[str | None, float] | None:
         if label in thresholds:
             raise OptionError(f"--threshold is given twice for {'all labels' if label is None else repr(label)}: give it once")
         thresholds[label] = _check(threshold, label)
-    return thresholds or None
+    return thresholds[None] if thresholds.keys() == {None} else thresholds or None  # several heads take only a number
 
 
 def _by_name(value: Mapping[Any, Any], labels: Sequence[str], base: Sequence[float]) -> tuple[float, ...]:

@@ -131,7 +131,9 @@ def test_a_threshold_counts_for_heads_of_many_labels(clf: MultiHeadClassifier, a
     found = clf(TEXTS[:2], threshold=0.1)
     assert [each["topics"] for each in found] == alone["topics"](TEXTS[:2], threshold=0.1)
     assert [each["mood"] for each in found] == alone["mood"](TEXTS[:2])
-    for threshold in ({"plot": 0.5}, [0.5, 0.5, 0.5]):
+    for number in (np.float32(0.1), np.float64(0.1), np.int64(1)):
+        assert [each["topics"] for each in clf(TEXTS, threshold=number)] == alone["topics"](TEXTS, threshold=number)
+    for threshold in ({"plot": 0.5}, [0.5, 0.5, 0.5], True, np.True_):
         with pytest.raises(OptionError, match="with several heads give one number"):
             clf(TEXTS, threshold=threshold)
 
@@ -182,10 +184,11 @@ def test_the_command_shows_every_head(both: Path, clf: MultiHeadClassifier, fuse
     assert refused.returncode == 2 and "--labels needs a model of one head" in refused.stderr
 
 
-def test_score_adds_the_columns_of_every_head(both: Path, clf: MultiHeadClassifier, tmp_path: Path) -> None:
+def test_score_adds_the_columns_of_every_head(both: Path, clf: MultiHeadClassifier, tmp_path: Path, fusedbert) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    summary = score_file(rows, tmp_path / "out.jsonl", model=both, threads=1, probabilities=True, threshold=0.3)
+    options: dict[str, Any] = {"threads": 1, "probabilities": True, "threshold": np.float64(0.3)}
+    summary = score_file(rows, tmp_path / "out.jsonl", model=both, **options)
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     scores, results = clf.predict_proba(TEXTS), clf(TEXTS, threshold=0.3)
     kept = Counter[str]()
@@ -198,6 +201,9 @@ def test_score_adds_the_columns_of_every_head(both: Path, clf: MultiHeadClassifi
     names = ["text", "mood_label", "mood_score", "mood_p_NEGATIVE", "mood_p_POSITIVE", "topics_label", "topics_score"]
     names += ["topics_p_plot", "topics_p_music", "topics_p_price", "stars_score", "truncated"]
     assert list(found[0]) == names
+    command = ("score", rows, "-o", tmp_path / "again.jsonl", "-m", both, "--threads", 1, "--probabilities", "--threshold", 0.3)
+    fusedbert(*command, check=True)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
     assert summary.labels == dict(kept)
     scorer = Scorer(both, threads=1)
     batch = scorer({"text": TEXTS})
@@ -208,6 +214,7 @@ def test_options_that_no_head_has_are_refused_in_score(both: Path, tmp_path: Pat
     (tmp_path / "rows.csv").write_text("text\nfine\n")
     cases: list[tuple[dict[str, Any], str]] = [
         ({"threshold": {"plot": 0.5}}, "threshold is one number where there are several heads"),
+        ({"threshold": np.True_}, "threshold is one number where there are several heads"),
         ({"candidate_labels": "a, b"}, "candidate_labels needs a model of one head"),
         ({"aggregation_strategy": "first"}, "aggregation_strategy is for a token classifier"),
     ]

@@ -77,7 +77,7 @@ def test_only_multi_label_models_have_thresholds(kind: str) -> None:
 
 def test_the_option_of_commands_takes_numbers_and_labels() -> None:
     assert threshold_option([]) is None
-    assert threshold_option(["0.3"]) == {None: 0.3}
+    assert threshold_option(["0.3"]) == 0.3
     assert threshold_option(["a=b,c=0.6", " 0.3 ", "=1"]) == {"a=b,c": 0.6, None: 0.3, "": 1.0}
     for values, words in (
         (["half"], "'half': give a number from 0 to 1, or LABEL=NUMBER"),

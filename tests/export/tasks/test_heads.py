@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def export(first: Path | None, output: Path, **options):
 def test_the_manifest_names_the_heads_in_the_order_of_their_logits(pair, tmp_path: Path) -> None:
     first, second = pair
     edit_config(second, problem_type="multi_label_classification")
-    manifest = export(first, tmp_path / "both", heads={"topic": second}, threshold=0.25)
+    manifest = export(first, tmp_path / "both", heads={"topic": second}, threshold=np.float32(0.25))
     assert manifest == read_manifest(tmp_path / "both")
     assert [(head.name, len(head.labels), head.problem_type) for head in manifest.heads] == [
         ("mood", 2, "single_label_classification"),
@@ -148,8 +149,10 @@ def test_options_of_one_head_are_refused(pair, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="attentions is for a single classifier, and this export is of several heads"):
         export(pair[0], tmp_path / "both", heads={"topic": pair[1]}, attentions=True)
     edit_config(pair[1], problem_type="multi_label_classification")
-    with pytest.raises(OptionError, match="there are several heads: give one number for all"):
-        export(pair[0], tmp_path / "both", heads={"topic": pair[1]}, threshold={"LABEL_0": 0.3})
+    threshold: Any
+    for threshold in ({"LABEL_0": 0.3}, np.True_):
+        with pytest.raises(OptionError, match="there are several heads: give one number for all"):
+            export(pair[0], tmp_path / "both", heads={"topic": pair[1]}, threshold=threshold)
 
 
 def test_users_texts_measure_every_head(pair, tmp_path: Path) -> None:
