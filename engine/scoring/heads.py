@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from ..artifact import Head, Manifest, columns_of
 from ..errors import OptionError
-from ..text.outputs import Floats
+from ..text.heads import function_of
+from ..text.outputs import Floats, Function
 from ..text.thresholds import is_number
 from .columns import MULTI, REGRESSION, EntityColumns, OutputColumns
 from .formats.base import AddedColumns, check_names
@@ -37,6 +38,8 @@ class HeadsColumns:
             raise OptionError(
                 "threshold is one number where there are several heads, for multi-label ones: leave it out, or give that"
             )
+        if columns.probabilities and not any(_has_probabilities(head, columns) for head in manifest.heads):
+            raise OptionError("no head has probabilities: values of regressions and logits are in their score; leave it out")
         output = cls(
             heads=tuple((head.name, at.start, _of_head(head, columns)) for head, at in columns_of(manifest.heads)),
             prefix=columns.prefix,
@@ -87,9 +90,15 @@ def _of_head(head: Head, columns: Columns) -> OutputColumns:
         prefix=f"{columns.prefix}{head.name}_",
         threshold=columns.threshold if head.problem_type == MULTI else None,
         top_k=None if head.problem_type == REGRESSION else columns.top_k,
-        probabilities=columns.probabilities and head.problem_type != REGRESSION,
+        probabilities=columns.probabilities and _has_probabilities(head, columns),
     )
     return OutputColumns.of(head.labels, head.problem_type, own, head.function_to_apply, head.thresholds)
+
+
+def _has_probabilities(head: Head, columns: Columns) -> bool:
+    if head.problem_type == REGRESSION:
+        return False
+    return columns.function_to_apply is not None or function_of(head) is not Function.NONE
 
 
 def output_columns(manifest: Manifest, columns: Columns) -> OutputColumns | EntityColumns | HeadsColumns:

@@ -284,3 +284,24 @@ def test_a_head_with_another_activation_is_refused_at_its_export(sources: dict[s
         CheckpointError, match=r"= 'torch\.nn\.Tanh', expected one of .*Softmax: take the one that fits, or leave"
     ):
         export_checkpoint(None, tmp_path / "both", heads={"mood": sources["mood"], "topics": other}, target="fp32")
+
+
+def test_probabilities_are_of_the_heads_that_have_them(sources: dict[str, Path], tmp_path: Path) -> None:
+    heads = {"mood": sources["mood"], "stars": sources["stars"]}
+    heads["fit"] = Path(shutil.copytree(sources["stars"], tmp_path / "fit"))  # a reranker whose scores are logits
+    edit_config(heads["fit"], problem_type=None, sbert_ce_default_activation_function=KIND.format("linear.Identity"))
+    rows, out = tmp_path / "rows.csv", tmp_path / "out.jsonl"
+    rows.write_text("text\ngood movie\n")
+
+    def keys(names: tuple[str, ...], **options: Any) -> list[str]:
+        folder = tmp_path / "-".join(names)
+        if not folder.exists():
+            export_checkpoint(None, folder, heads={name: heads[name] for name in names}, target="fp32", required=False)
+        score_file(rows, out, model=folder, probabilities=True, force=True, threads=1, **options)
+        return [key for key in json.loads(out.read_text()) if "_p_" in key or "_score" in key]
+
+    mood = ["mood_score", "mood_p_NEGATIVE", "mood_p_POSITIVE"]
+    assert keys(("mood", "fit")) == [*mood, "fit_score"]
+    assert keys(("mood", "fit"), function_to_apply="sigmoid") == [*mood, "fit_score", "fit_p_stars"]
+    with pytest.raises(OptionError, match="no head has probabilities"):
+        keys(("stars", "fit"))
