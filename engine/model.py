@@ -50,7 +50,8 @@ class Model:
     def __init__(self, loaded: Loaded, options: Options) -> None:
         if options.long_text is LongText.WINDOW:
             check_stride(options.window, loaded.tokenizer)
-        self._describe(loaded.without_graph(), options, loaded.runtime, _with_special_tokens(loaded.tokenizer, options))
+        self._describe(loaded.without_graph(), options, loaded.runtime)
+        self.tokenizer = _with_special_tokens(loaded.tokenizer, options)
         self.counters = Counters()
         self._folder = loaded.folder.absolute()  # the working directory may change
         self._runner: Runner | None = loaded.runner
@@ -63,10 +64,10 @@ class Model:
             os.register_at_fork(after_in_child=lambda: (restart := reference()) and restart())
         _log.debug("loaded %s: %s", self._folder, self.runtime.why)
 
-    def _describe(self, source: Source, options: Options, runtime: Runtime, tokenizer: TextTokenizer) -> None:
+    def _describe(self, source: Source, options: Options, runtime: Runtime) -> None:
         """Set what is known without the graph."""
         manifest = source.manifest
-        self.source, self.options, self.runtime, self.tokenizer = source, options, runtime, tokenizer
+        self.source, self.options, self.runtime = source, options, runtime
         self.labels, self.problem_type = manifest.labels, manifest.problem_type
         self.function = function_of(manifest.outputs[0])
         self._combine = Combinations.of(options.window, manifest.outputs)

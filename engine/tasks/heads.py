@@ -17,7 +17,7 @@ from ..run.runner import Runner
 from ..text.call import CallArguments
 from ..text.inputs import AS_LOADED, Cut, Item, Text, Window, check_items, check_single, chunks, collection
 from ..text.outputs import CallOptions, Floats, Function, Scored
-from ..text.tokenizer import Row, Tokens
+from ..text.tokenizer import Row, TextTokenizer, Tokens
 from .classifier import Classifier
 from .loaded import Loaded
 
@@ -140,12 +140,21 @@ class HeadModel(Model):
     def __init__(self, whole: Model, head: Head, columns: slice) -> None:
         self._whole, self._head, self._columns = whole, head, columns
         manifest = whole.source.manifest.of(head)
-        self._describe(dataclasses.replace(whole.source, manifest=manifest), whole.options, whole.runtime, whole.tokenizer)
+        self._describe(dataclasses.replace(whole.source, manifest=manifest), whole.options, whole.runtime)
         self.counters = whole.counters
 
     def open(self) -> Runner:
         """Return the runner of the whole model."""
         return self._whole.open()
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the whole model, which a forked child opens again."""
+        return self._whole.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: TextTokenizer) -> None:
+        self._whole.tokenizer = tokenizer
 
     @property
     def activation(self) -> Function | None:
@@ -171,6 +180,10 @@ class HeadModel(Model):
     def tokenize(self, texts: Sequence[Text], cut: Cut = AS_LOADED) -> Tokens:
         """Tokenize as the whole model."""
         return self._whole.tokenize(texts, cut)
+
+    def count(self, texts: Sequence[Text], tokens: Tokens, start: float, cut: Cut = AS_LOADED) -> None:
+        """Count tokenized texts, as the whole model."""
+        self._whole.count(texts, tokens, start, cut)
 
     def keep(self, texts: Iterable[str]) -> None:
         """Keep the tokens of texts, as the whole model."""

@@ -205,7 +205,7 @@ class LabelModel:
             InputError: A text is empty or a pair, or too long and may not be cut.
         """
         pairs = [Text(text=_premise(text), pair=each, index=text.index) for text in texts for each in self.hypotheses.texts]
-        self.tokenizer.pairs.keep(self.tokenizer.raw, self.hypotheses.texts)
+        self.model.keep(self.hypotheses.texts)
         cut = dataclasses.replace(cut, strategy=Truncation.ONLY_FIRST)
         try:
             tokens = self.model.tokenize(pairs, cut)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +26,11 @@ from fusedbert.engine import (
     OptionError,
     Scorer,
     Window,
+    ZeroShot,
     score_file,
 )
+from fusedbert.engine.text.inputs import check_items
+from fusedbert.engine.text.tokenizer import Tokens
 from fusedbert.export import export_checkpoint
 
 TEXTS = ["good movie", "bad !", "", "the movie was not very good , but the movies was not bad . " * 2, "very"]
@@ -168,6 +173,32 @@ def test_a_copy_by_pickle_answers_and_a_closed_one_says_so(both: Path) -> None:
     for call in (clf, clf.heads["mood"]):
         with pytest.raises(ClosedError):
             call("fine")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork exists only on Unix")
+@pytest.mark.filterwarnings("ignore:none of the model's labels")
+def test_a_forked_childs_heads_have_its_own_tokenizer(clf: MultiHeadClassifier) -> None:
+    head, labels = clf.heads["mood"], ["plot", "price"]
+    zero_shot = ZeroShot(head)
+    expected, pairs, before = head(TEXTS), zero_shot("good movie", labels), clf.model.tokenizer
+    child = os.fork()
+    if not child:
+        try:
+            done = zero_shot("good movie", labels) == pairs and head(TEXTS) == expected
+            own = head.model.tokenizer is clf.model.tokenizer and head.model.tokenizer is not before
+            os._exit(0 if done and own else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_head_counts_and_warns_as_the_whole_model(both: Path) -> None:
+    with MultiHeadClassifier.from_pretrained(both, max_length=8, threads=1) as clf:
+        model, texts = clf.heads["mood"].model, check_items([TEXTS[3]])
+        tokens = Tokens(rows=model.tokenizer.encode(texts))
+        with pytest.warns(UserWarning, match="text 0 has more tokens than max_length, 8"):
+            model.count(texts, tokens, time.perf_counter())
+        assert clf.stats.truncated == clf.stats.texts == 1
 
 
 def test_the_command_shows_every_head(both: Path, clf: MultiHeadClassifier, fusedbert) -> None:
