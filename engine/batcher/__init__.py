@@ -19,9 +19,11 @@ from ..hardware.cpu import inspect_machine
 from ..load.task import check_task
 from ..tasks.classifier import Classifier
 from ..tasks.heads import MultiHeadClassifier
+from ..tasks.loaded import Loaded
 from ..tasks.rank import PairArguments, Ranked, RankOptions, check_documents, check_top
 from ..tasks.token_classifier import TokenClassifier
 from ..tasks.tokens.call import TagArguments
+from ..tasks.zero_shot import ZeroShot
 from ..text.call import CallArguments
 from ..text.inputs import Item, Text, check_item
 from .queue import BatcherStats, Queue
@@ -55,7 +57,7 @@ class Batcher:
         workers: Threads that run batches; None for enough to keep the cores busy, at least 2.
 
     Raises:
-        OptionError: A number is out of range.
+        OptionError: A number is out of range, or ``clf`` is none of these.
         ClosedError: The classifier was closed.
 
     Example:
@@ -76,6 +78,10 @@ class Batcher:
         max_queue: int = 1024,
         workers: int | None = None,
     ) -> None:
+        if not isinstance(clf, Loaded):
+            kinds = "a Classifier, a MultiHeadClassifier or a TokenClassifier"
+            way_out = ": a service calls a ZeroShot itself, which threads share" if isinstance(clf, ZeroShot) else ""
+            raise OptionError(f"Batcher takes {kinds}, found a {type(clf).__name__}{way_out}")
         if isinstance(window_ms, bool) or not isinstance(window_ms, (int, float)) or not 0 <= window_ms < float("inf"):
             raise OptionError(f"window_ms is {shown(window_ms)}: give milliseconds from 0 up")
         check_integer("max_tokens", max_tokens, optional=True)
@@ -171,7 +177,7 @@ class Batcher:
         Errors are those of ``submit``; a coroutine awaits ``asyncio.wrap_future(batcher.rank(...))``.
         """
         model = self._classifier.model
-        check_task(model.source.manifest, TEXTS)
+        check_task(model.source.manifest, TEXTS, several="make a Batcher of one of them, Batcher(clf.heads[NAME])")
         form = Form(call=RankOptions.of(model, label, arguments), in_list=False)
         top_k, texts, deadline = check_top(top_k), check_documents(query, documents), _deadline(timeout)
         if len(texts) > self._max_queue:

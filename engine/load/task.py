@@ -11,11 +11,11 @@ _OTHER = {
 }
 
 
-def check_task(manifest: Manifest, task: str) -> None:
-    """Raise ``OptionError`` for a model of another task, or of several heads; the message names the class that it is for."""
+def check_task(manifest: Manifest, task: str, several: str = "use MultiHeadClassifier.from_pretrained") -> None:
+    """Raise ``OptionError`` for a model of another task, or of ``several`` heads; the message names the way out."""
     if manifest.heads:
         names = ", ".join(head.name for head in manifest.heads)
-        raise OptionError(f"the artifact has several heads ({names}), of texts: use MultiHeadClassifier.from_pretrained")
+        raise OptionError(f"the artifact has several heads ({names}), of texts: {several}")
     if manifest.task != task:
         raise OptionError(f"{manifest.source.id} {_OTHER[manifest.task == TOKENS]}")
 

@@ -113,6 +113,12 @@ class MultiHeadClassifier(Loaded):
         Raises:
             OptionError: A head is a regression; take ``decision_function``.
         """
+        values = [head.name for head in self._heads if head.problem_type == "regression"]
+        if values:
+            raise OptionError(
+                f"regressions ({', '.join(values)}) have no classes to predict: use decision_function for the values of all "
+                "heads, or clf.heads[NAME].predict for one of the others"
+            )
         return {name: self.heads[name].labels_of(logits) for name, logits in self.decision_function(texts).items()}
 
     def _stream(self, inputs: Iterable[Item], call: CallOptions) -> Iterator[Any]:

@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..artifact import TEXTS
 from ..errors import InputError, check_integer
+from ..load.task import check_task
 from ..text.inputs import Text, check_items, check_single, chunks, collection
 from ..text.outputs import apply
 from .classifier import Classifier
@@ -30,8 +32,9 @@ class ZeroShot:
         """Take a classifier with a label that begins with "entail"; without one, warn and take the last, as the pipeline.
 
         Raises:
-            OptionError: The model is a regression, multi-label, or has one label.
+            OptionError: The model is a regression, multi-label, or has one label, or several heads.
         """
+        check_task(classifier.model.source.manifest, TEXTS, several="give ZeroShot one of them, clf.heads[NAME]")
         self.classifier = classifier
         Entailment.of(classifier.model.labels, classifier.problem_type).warn()
         # The last sets of labels: their hypotheses are tokenized once.

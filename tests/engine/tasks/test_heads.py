@@ -154,8 +154,21 @@ def test_what_only_one_head_has_is_refused_with_the_way_out(clf: MultiHeadClassi
         Classifier.from_pretrained(both)
     with pytest.raises(OptionError, match=r"has one head: use Classifier\.from_pretrained"):
         MultiHeadClassifier.from_pretrained(alone["mood"].model.source.folder)
-    with pytest.raises(OptionError, match="this model is a regression"):
+    with pytest.raises(OptionError, match=r"regressions \(stars\) have no classes .* clf\.heads\[NAME\]\.predict"):
         clf.predict(TEXTS)
+    with pytest.raises(
+        OptionError, match=r"several heads \(mood, topics, stars\): give ZeroShot one of them, clf\.heads\[NAME\]"
+    ):
+        ZeroShot(clf)  # type: ignore[arg-type]
+    with Batcher(clf) as batcher, pytest.raises(OptionError, match=r"of one of them, Batcher\(clf\.heads\[NAME\]\)"):
+        batcher.rank("good ?", TEXTS)
+    with Batcher(clf.heads["mood"]) as batcher:
+        same(batcher.rank("good ?", TEXTS).result(), clf.heads["mood"].rank("good ?", TEXTS))
+    with (
+        pytest.warns(UserWarning, match="entail"),
+        pytest.raises(OptionError, match="found a ZeroShot: a service calls a Zero"),
+    ):
+        Batcher(ZeroShot(clf.heads["mood"]))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="attentions are those of an artifact with one head"):
         clf.heads["mood"].attentions("fine")
     with pytest.raises(OptionError, match="label is 'POSITIVE', and several heads have labels"):
