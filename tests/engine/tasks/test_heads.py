@@ -136,9 +136,11 @@ def test_a_threshold_counts_for_heads_of_many_labels(clf: MultiHeadClassifier, a
     found = clf(TEXTS[:2], threshold=0.1)
     assert [each["topics"] for each in found] == alone["topics"](TEXTS[:2], threshold=0.1)
     assert [each["mood"] for each in found] == alone["mood"](TEXTS[:2])
-    for number in (np.float32(0.1), np.float64(0.1), np.int64(1)):
+    numbers: list[Any] = [np.float32(0.1), np.float64(0.1), np.int64(1)]
+    for number in numbers:
         assert [each["topics"] for each in clf(TEXTS, threshold=number)] == alone["topics"](TEXTS, threshold=number)
-    for threshold in ({"plot": 0.5}, [0.5, 0.5, 0.5], True, np.True_):
+    others: list[Any] = [{"plot": 0.5}, [0.5, 0.5, 0.5], True, np.True_]
+    for threshold in others:
         with pytest.raises(OptionError, match="with several heads give one number"):
             clf(TEXTS, threshold=threshold)
 
@@ -157,7 +159,7 @@ def test_what_only_one_head_has_is_refused_with_the_way_out(clf: MultiHeadClassi
     with pytest.raises(OptionError, match=r"regressions \(stars\) have no classes .* clf\.heads\[NAME\]\.predict"):
         clf.predict(TEXTS)
     with pytest.raises(
-        OptionError, match=r"several heads \(mood, topics, stars\): give ZeroShot one of them, clf\.heads\[NAME\]"
+        OptionError, match=r"several heads \(mood, topics, stars\), of texts: give ZeroShot one of them, clf\.heads\[NAME\]"
     ):
         ZeroShot(clf)  # type: ignore[arg-type]
     with Batcher(clf) as batcher, pytest.raises(OptionError, match=r"of one of them, Batcher\(clf\.heads\[NAME\]\)"):
