@@ -20,8 +20,8 @@ _POINTER_SIZE = 1024  # bytes; a pointer has about 130
 _READ = (".safetensors", ".json", ".txt", ".model")  # the files of a checkpoint
 # Files that Trainer and accelerate save next to the weights, to resume a training.
 _TRAINER = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|sampler)(_?\d+)*\.(pt|pth|bin|pkl)")
-_TRAIN = "AutoModelForSequenceClassification of transformers"
-_CLASS = "from transformers import AutoModelForSequenceClassification as M; "
+_TEXTS, _TOKENS = "ForSequenceClassification", "ForTokenClassification"  # endings of transformers' classes
+_TRAIN = f"AutoModel{_TEXTS} of transformers"
 
 
 def refuse(folder: Path, name: str | None = None) -> None:
@@ -112,7 +112,8 @@ def _of_adapter(folder: Path, names: Sequence[str], shown: str) -> str | None:
             f"{shown} holds an adapter (adapter_config.json) next to a model's weights, and transformers would apply it: "
             "if it is merged into them already, move the adapter_* files out of the folder"
         )
-    merge = f"AutoPeftModelForSequenceClassification.from_pretrained('{shown}').merge_and_unload().save_pretrained('MERGED')"
+    task = _TOKENS if config.get("task_type") == "TOKEN_CLS" else _task(folder)
+    merge = f"AutoPeftModel{task}.from_pretrained('{shown}').merge_and_unload().save_pretrained('MERGED')"
     return (
         f"{shown} is an adapter{f' ({kind})' if kind else ''}, not a model, and its base model is {base or 'not named'}: "
         f"merge the two with peft, {merge}, save the tokenizer there too, and give MERGED"
@@ -150,7 +151,16 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _classifies(folder: Path) -> bool:
-    return any(name.endswith("ForSequenceClassification") for name in _classes(folder))
+    return any(name.endswith((_TEXTS, _TOKENS)) for name in _classes(folder))
+
+
+def _task(folder: Path) -> str:
+    """Return the end of the name of the class that reads a folder's weights with their head."""
+    return _TOKENS if any(name.endswith(_TOKENS) for name in _classes(folder)) else _TEXTS
+
+
+def _import(folder: Path) -> str:
+    return f"from transformers import AutoModel{_task(folder)} as M; "
 
 
 def _of_pickled_modules(names: Sequence[str], shown: str) -> str | None:
@@ -169,12 +179,12 @@ def _of_pickled_modules(names: Sequence[str], shown: str) -> str | None:
 
 def _without_weights(folder: Path, names: Sequence[str], shown: str) -> str | None:
     """Recognize another form of weights, the folder above them, or a training's state."""
-    if sentence := _of_other_framework(names, shown):
+    if sentence := _of_other_framework(folder, names, shown):
         return sentence
     pickles = [name for name in names if re.search(r"\.(bin|ckpt|pt\w*)$", name) and not _TRAINER.fullmatch(name)]
     pickles.sort(key=lambda name: not name.startswith("pytorch_model"))
     if pickles:
-        code = f"{_CLASS}M.from_pretrained('{shown}').save_pretrained('{shown}', safe_serialization=True)"
+        code = f"{_import(folder)}M.from_pretrained('{shown}').save_pretrained('{shown}', safe_serialization=True)"
         convert = (
             f'convert it with python -c "{code}"'
             if pickles[0].startswith("pytorch_model")
@@ -194,7 +204,7 @@ def _without_weights(folder: Path, names: Sequence[str], shown: str) -> str | No
     return None
 
 
-def _of_other_framework(names: Sequence[str], shown: str) -> str | None:
+def _of_other_framework(folder: Path, names: Sequence[str], shown: str) -> str | None:
     for pattern, framework, option in _FRAMEWORKS:
         found = next((name for name in names if re.fullmatch(pattern, name)), None)
         if found is None:
@@ -205,7 +215,7 @@ def _of_other_framework(names: Sequence[str], shown: str) -> str | None:
         if not re.match(r"(tf|flax)_model", found):
             return f"{begin}reads them with {option}=True, if it knows their form, and save_pretrained writes safetensors"
         return (
-            f'{begin}converts them, with {framework} installed, python -c "{_CLASS}'
+            f'{begin}converts them, with {framework} installed, python -c "{_import(folder)}'
             f"M.from_pretrained('{shown}', {option}=True).save_pretrained('{shown}')\""
         )
     return None

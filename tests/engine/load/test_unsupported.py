@@ -23,6 +23,8 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a2146' *
 ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/base"})
 BERT = json.dumps({"model_type": "bert", "architectures": ["BertModel"]})
 CLASSIFIER = json.dumps({"model_type": "bert", "architectures": ["BertForSequenceClassification"]})
+TAGGER = json.dumps({"model_type": "bert", "architectures": ["BertForTokenClassification"]})
+OF_TOKENS = json.dumps({"peft_type": "LORA", "task_type": "TOKEN_CLS"})
 TRAINED = ("optimizer.pt", "scheduler.pt", "training_args.bin", "rng_state.pth", "rng_state_1.pth", "trainer_state.json")
 
 
@@ -98,6 +100,16 @@ KINDS: list[tuple[dict[str, str], str]] = [
         r"Git LFS pointers in place of model\.safetensors, tokenizer\.json, vocab\.txt: .*git lfs pull",
     ),
     ({"config.json": POINTER, "model.safetensors": "x" * 2000}, r"a Git LFS pointer in place of config\.json"),
+    ({"config.json": CLASSIFIER, "pytorch_model.bin": ""}, "import AutoModelForSequenceClassification as M"),
+    ({"config.json": TAGGER, "pytorch_model.bin": ""}, "a pickle .*import AutoModelForTokenClassification as M"),
+    ({"config.json": TAGGER, "tf_model.h5": ""}, "TensorFlow .*import AutoModelForTokenClassification as M.*from_tf=True"),
+    ({"config.json": TAGGER, "flax_model.msgpack": ""}, "Flax .*import AutoModelForTokenClassification as M.*from_flax"),
+    (
+        {"adapter_config.json": ADAPTER, "adapter_model.safetensors": "x", "config.json": TAGGER},
+        r"AutoPeftModelForTokenClassification\.from_pretrained",
+    ),
+    ({"adapter_config.json": OF_TOKENS, "adapter_model.bin": "x"}, r"AutoPeftModelForTokenClassification\.from_pretrained"),
+    ({"adapter_config.json": ADAPTER, "adapter_model.bin": "x"}, r"AutoPeftModelForSequenceClassification\.from_pretrained"),
 ]
 
 
@@ -119,6 +131,7 @@ def test_every_unsupported_folder_is_named_in_the_same_words(tmp_path: Path, fil
         {"config.json": CLASSIFIER, "model.safetensors": "x"},
         # It has a head; the tensors decide.
         {"config.json": CLASSIFIER, **empty("model.safetensors", "modules.json", "1_Pooling/config.json")},
+        {"config.json": TAGGER, **empty("model.safetensors", "modules.json", "1_Pooling/config.json", "config_setfit.json")},
         empty("config.json", "model.safetensors", "modules.json", "1_Pooling/config.json"),
         {"config.json": CLASSIFIER, "model.safetensors": "x", "tf_model.h5": "", "pytorch_model.bin": "", **empty(*TRAINED)},
         {"config.json": CLASSIFIER, "model.safetensors": "x", "checkpoint-10/model.safetensors": "x"},
@@ -130,6 +143,26 @@ def test_every_unsupported_folder_is_named_in_the_same_words(tmp_path: Path, fil
 )
 def test_a_possible_checkpoint_is_left_to_the_export(tmp_path: Path, files: dict[str, str]) -> None:
     assert explain(make(tmp_path, files)) is None
+
+
+def test_a_pickled_token_classifier_keeps_its_head_when_converted_as_it_says(tmp_path: Path) -> None:
+    import torch
+    from safetensors.numpy import load_file
+    from transformers import BertConfig, BertForTokenClassification
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
+    model, folder = BertForTokenClassification(BertConfig(**sizes, num_labels=5)), tmp_path / "model"
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    sentence = explain(folder)
+    assert sentence is not None
+    exec(sentence.partition('python -c "')[2].rstrip('"'), {})
+    found = load_file(folder / "model.safetensors")
+    assert found["classifier.weight"].shape == (5, 8)
+    assert found.keys() == model.state_dict().keys()
+    assert (found["classifier.weight"] == model.classifier.weight.detach().numpy()).all()
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["BertForTokenClassification"]
 
 
 def test_a_missing_folder_is_not_explained(tmp_path: Path) -> None:
