@@ -162,6 +162,10 @@ def keeps_space(raw: Tokenizer) -> bool:
 
 def _with_space(span: tuple[int, int], token: str) -> tuple[int, int]:
     """Return the characters of a row's first token, with one space more unless it was the first one before."""
-    spaces = len(token) - len(token.lstrip("Ġ \t\n\r\v\f"))
+    rest = token.lstrip("Ġ \t\n\r\v\f")
+    spaces = len(token) - len(rest)
     start, end = span
-    return (start - 1, end) if spaces and start > spaces - 1 else span
+    if not spaces or start <= spaces - 1:
+        return span
+    # tokenizers also takes spaces off the end, so that a token of nothing else has no characters
+    return start - 1, end if rest else start - 1
