@@ -64,10 +64,16 @@ def refuse_closed_stdout(command: str, arguments: Sequence[str]) -> None:
     Raises:
         StorageError: It would.
     """
-    to_stdout = dict.fromkeys(("classify", "rank", "doctor"), True)
+    to_stdout = dict.fromkeys(("classify", "rank", "tag", "doctor"), True)
     to_stdout |= {"explain": "--json" in arguments, "score": _score_to_stdout(arguments)}
+    to_stdout["bench"] = _bench_to_stdout(arguments)
     if "stdout" in _closed and to_stdout.get(command, False):
         raise StorageError(f"stdout is closed, and fusedbert {command} writes its result there: give it a file or a pipe")
+
+
+def _bench_to_stdout(arguments: Sequence[str]) -> bool:
+    makes = arguments[:1] in (["setup"], ["checkpoint"])  # these two make folders
+    return not makes and not any(each.partition("=")[0] == "--report" for each in arguments)
 
 
 def _score_to_stdout(arguments: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from commands import FUSEDBERT
 
+from fusedbert.engine.cli import SUMMARIES
 from fusedbert.engine.cli.process import TerminatedError, terminable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shells, /dev/full, signals")
@@ -44,6 +45,28 @@ def test_a_result_without_a_place_is_an_error(artifact: Path) -> None:
     ]
     status, _, err = shell("{} </dev/null >/dev/full", "classify", "good", "-m", artifact)
     assert status == 1 and err.splitlines() == ["fusedbert: error: the output: No space left on device"]
+
+
+TO_STDOUT = {
+    "classify": ["good", "-m", "MODEL"],
+    "rank": ["good", "documents.txt", "-m", "MODEL"],
+    "tag": ["good", "-m", "MODEL"],
+    "score": ["in.csv", "-o", "-", "-m", "MODEL"],
+    "explain": ["good", "-m", "MODEL", "--json"],
+    "bench": ["latency", "-m", "MODEL"],
+    "doctor": [],
+}
+
+
+def test_no_command_ends_well_without_its_result(artifact: Path, tokens_artifact: Path) -> None:
+    assert TO_STDOUT.keys() == SUMMARIES.keys() - {"export"}  # which repeats what it has written
+    for command, arguments in TO_STDOUT.items():
+        model = tokens_artifact if command == "tag" else artifact
+        filled = [str(model) if each == "MODEL" else each for each in arguments]
+        status, _, err = shell("{} >&-", command, *filled)
+        assert status == 1 and f"stdout is closed, and fusedbert {command} writes its result there" in err, command
+    assert "stdout is closed" not in shell("{} >&-", "bench", "latency", "--report", "folder", "--unknown")[2]
+    assert shell("{} >&-", "bench", "checkpoint", "tiny", "folder")[0] == 2
 
 
 @pytest.mark.parametrize("output", [("-o", "-"), ("--output=-",), ("-o-",), ("-o", "/dev/stdout")])
