@@ -180,6 +180,8 @@ class Model:
 
     def count(self, texts: Sequence[Text], tokens: Tokens, start: float, cut: Cut = AS_LOADED) -> None:
         """Count tokenized texts, which took the time since ``start``; the first one to be cut gives a warning."""
+        if not cut.counted:
+            return
         truncated = self._count_tokens(tokens, start)
         if not self._warned and any(truncated) and cut.as_loaded:
             self._warn(texts[truncated.index(True)], cut.long_text or self.options.long_text, cut)

@@ -249,16 +249,17 @@ def tokenize(model: Model | LabelModel | EntityModel, rows: Rows, read_seconds: 
 
 
 def _too_long(model: Model | LabelModel | EntityModel, texts: list[Text], cut: Cut) -> dict[int, str]:
+    tried = dataclasses.replace(cut, counted=False)
     reason = f"the text has more than max_length, {model.tokenizer.max_length} tokens"
-    return {place: reason for place, long in enumerate(model.tokenize(texts, cut).truncated()) if long}
+    return {place: reason for place, long in enumerate(model.tokenize(texts, tried).truncated()) if long}
 
 
 def _unfit(model: Model | LabelModel | EntityModel, texts: list[Text], cut: Cut) -> dict[int, str]:
     """Find the texts without tokens, or with tokens without a vector."""
-    reasons = {}
+    reasons, tried = {}, dataclasses.replace(cut, counted=False)
     for place, text in enumerate(texts):
         try:
-            model.tokenize([text], cut)
+            model.tokenize([text], tried)
         except InputError as error:
             reasons[place] = f"the text {str(error).removeprefix(f'text {text.index} ')}"
     return reasons

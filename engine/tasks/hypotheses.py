@@ -228,7 +228,7 @@ class LabelModel:
         except TextTooLongError:
             most = self.model.source.manifest.most_tokens
             try:
-                return self.model.tokenize([pair], Cut(long_text=LongText.ERROR, max_length=most))
+                return self.model.tokenize([pair], Cut(long_text=LongText.ERROR, max_length=most, counted=cut.counted))
             except TextTooLongError:
                 raise TextTooLongError(
                     f"text {pair.index} and the hypothesis {shown(pair.pair)} do not fit in {most} tokens, and only the text "

@@ -192,6 +192,7 @@ class Cut:
     max_length: int | None = None
     side: Side | None = None
     split_special_tokens: bool | None = None
+    counted: bool = True  # in stats; texts that are only tried are not
 
     @property
     def as_loaded(self) -> bool:

@@ -27,8 +27,8 @@ class Tagger:
         self.names = Names.of(model.labels)
         self._warned = False
 
-    def read(self, texts: Sequence[Text], call: Tagging, long_text: LongText | None = None) -> list[Reading]:
-        """Tokenize and count texts; ``long_text`` takes the place of the loaded one, without a warning.
+    def read(self, texts: Sequence[Text], call: Tagging, cut: Cut = AS_LOADED) -> list[Reading]:
+        """Tokenize and count texts; the ``long_text`` of a cut takes the place of the loaded one, without a warning.
 
         Raises:
             OptionError: The stride of the call is not shorter than a window.
@@ -36,14 +36,14 @@ class Tagger:
         """
         self.model.open()  # in a forked child, replaces the tokenizer too
         start = time.perf_counter()
-        tokenizer, stride, wanted = self.model.tokenizer, call.stride, long_text or self.model.options.long_text
+        tokenizer, stride, wanted = self.model.tokenizer, call.stride, cut.long_text or self.model.options.long_text
         if stride is not None:
             check_stride(Window(stride=stride), tokenizer)
         elif wanted is LongText.WINDOW:
             width = tokenizer.max_length - tokenizer.raw.num_special_tokens_to_add(False)
             stride = stride_of(self.model.options.window, width)
         readings = read_texts(tokenizer, texts, stride=stride, truncate=wanted is LongText.TRUNCATE)
-        self.model.count(texts, tokens_of(readings), start, Cut(long_text=long_text))
+        self.model.count(texts, tokens_of(readings), start, cut)
         return readings
 
     def run(self, readings: Sequence[Reading]) -> tuple[list[list[Floats]], int]:
@@ -101,7 +101,7 @@ class EntityModel:
 
     def tokenize(self, texts: Sequence[Text], cut: Cut = AS_LOADED) -> ReadTokens:
         """Tokenize and count texts; its errors are those of ``Tagger.read``."""
-        readings = self._tagger.read(texts, self._call, cut.long_text)
+        readings = self._tagger.read(texts, self._call, cut)
         tokens = tokens_of(readings)
         return ReadTokens(rows=tokens.rows, starts=tokens.starts, readings=readings)
 

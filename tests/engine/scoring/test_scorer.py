@@ -12,6 +12,7 @@ import pytest
 
 import fusedbert.engine.scoring.scorer as scorer_module
 from fusedbert.engine import Classifier, InputError, OptionError, Scorer
+from fusedbert.engine.model import Model
 
 TEXTS = ["I really loved this movie.", "The spaghetti was bland.", "", "I really loved this movie."]
 
@@ -65,6 +66,38 @@ def test_a_scorer_names_rows_that_cannot_be_scored(artifact: Path) -> None:
     assert np.isnan(found["score"]).tolist() == [False, True, True, True, True]
     assert found["truncated"].tolist() == [False] * 5
     assert list(Scorer(artifact, on_error="null")({"text": [None]})["label"]) == [None]
+
+
+def counts(monkeypatch: pytest.MonkeyPatch, scorer: Scorer, texts: list[str]) -> tuple[int, int, int]:
+    """Return a scorer's errors for texts, and how many texts its model counts, in all and as truncated."""
+    loaded: list[Model] = []
+    real = scorer_module.load_model
+    monkeypatch.setattr(scorer_module, "load_model", lambda options: loaded.append(real(options)) or loaded[-1])
+    found = scorer({"text": texts})
+    counters = loaded[0].counters
+    return sum(each is None for each in found[list(found)[1]]), counters.texts, counters.truncated
+
+
+@pytest.mark.parametrize("long_text", ["truncate", "error"])
+def test_each_text_is_counted_once(
+    artifact: Path, tokens_artifact: Path, monkeypatch: pytest.MonkeyPatch, long_text: str
+) -> None:
+    kinds: list[tuple[Path, dict[str, Any], int]] = [
+        (artifact, {}, 1),
+        (tokens_artifact, {}, 1),
+        (artifact, {"candidate_labels": ["a", "b"]}, 2),  # pairs of each text
+    ]
+    for model, more, pairs in kinds:
+        for texts, errors in ((["good", "bad", "fine"], 0), (["good", "good movies " * 900, "fine"], 1)):
+            scorer = Scorer(model, on_error="null", long_text=long_text, threads=1, **more)
+            expected = (errors, (3 - errors) * pairs, 0) if long_text == "error" else (0, 3 * pairs, errors * pairs)
+            assert counts(monkeypatch, scorer, texts) == expected
+
+
+@pytest.mark.parametrize("long_text", ["truncate", "error"])
+def test_a_text_that_is_tried_by_itself_is_not_counted(artifact: Path, monkeypatch: pytest.MonkeyPatch, long_text: str) -> None:
+    scorer = Scorer(artifact, on_error="null", long_text=long_text, candidate_labels="a", threads=1)
+    assert counts(monkeypatch, scorer, ["good", "", "fine"]) == (1, 2, 0)  # zero-shot refuses an empty text
 
 
 def test_a_multi_label_scorer_returns_lists(variant: Any) -> None:
