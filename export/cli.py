@@ -20,7 +20,7 @@ from fusedbert.engine.text.thresholds import threshold_option
 from .checkpoint import ExportWarning
 from .checkpoint.heads import check_names
 from .exporter import ROUTES, export_checkpoint
-from .metadata import evaluated, measurements
+from .metadata import counted, evaluated, measurements
 from .variants import TARGETS
 
 
@@ -156,7 +156,7 @@ def evaluation_table(manifest: Manifest) -> list[str]:
     else:
         head = ("rank correlation", "mean of spread", "max of spread", "accuracy")
     rows = [(file, *evaluation_cells(each)) for file, each in found]
-    return [f"on {first.parity.texts} texts of {first.texts}, against the fp32 graph:", *aligned((("graph", *head), *rows))]
+    return [f"on {counted(manifest, first)} of {first.texts}, against the fp32 graph:", *aligned((("graph", *head), *rows))]
 
 
 def evaluation_cells(evaluation: Evaluation) -> tuple[str, ...]:

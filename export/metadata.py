@@ -128,8 +128,8 @@ Exported by fusedbert from `{manifest.source.id}`{revision}{others}: a {manifest
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-The changes are against a {manifest.variants[0].parity.reference} forward pass, over {manifest.variants[0].parity.texts} texts
-of one token to {manifest.max_length}. `fusedbert.json` holds the sha256 of every file. Made with {packages}.
+The changes are against a {manifest.variants[0].parity.reference} forward pass, over {_checked(manifest)}.
+`fusedbert.json` holds the sha256 of every file. Made with {packages}.
 {_evaluations(manifest)}
 ```python
 from fusedbert.engine import {kind}
@@ -138,6 +138,16 @@ from fusedbert.engine import {kind}
 {variable}("a text")
 ```
 {_with_optimum(manifest)}"""
+
+
+def _checked(manifest: Manifest) -> str:
+    count, most = manifest.variants[0].parity.texts, manifest.max_length
+    return f"{count} tokens\nof texts of up to {most}" if manifest.by_token else f"{count} texts\nof one token to {most}"
+
+
+def counted(manifest: Manifest, evaluation: Evaluation) -> str:
+    """Say what a measurement on the user's texts counts: texts, or their tokens."""
+    return f"{evaluation.parity.texts} {'tokens' if manifest.by_token else 'texts'}"
 
 
 def _labels(head: Head) -> str:
@@ -176,7 +186,7 @@ def _evaluations(manifest: Manifest) -> str:
     first = found[0][1]
     head = " | ".join(_figures(first.parity))
     return f"""
-On {first.parity.texts} texts of `{first.texts}`, against the fp32 graph:
+On {counted(manifest, first)} of `{first.texts}`, against the fp32 graph:
 
 | graph | {head} | mean probability change | accuracy |
 |---|{"---|" * (len(_figures(first.parity)) + 2)}

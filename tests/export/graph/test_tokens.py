@@ -14,6 +14,7 @@ from fusedbert.engine.artifact import NEWEST, TOKENS, read_manifest
 from fusedbert.engine.errors import ArtifactError, CheckpointError, ExportError, OptionError
 from fusedbert.export import export_checkpoint
 from fusedbert.export.checkpoint.architecture import describe, read_config
+from fusedbert.export.cli import evaluation_table
 from fusedbert.export.parity import gates
 from fusedbert.export.parity.gates import open_session, run_batch
 from fusedbert.export.parity.texts import check_set
@@ -92,7 +93,7 @@ def test_graphs_of_older_operator_sets_are_the_same(make_checkpoint, assert_logi
 def test_options_of_text_classifiers_are_refused(make_checkpoint, tmp_path: Path, options) -> None:
     own = tmp_path / "own.csv"
     own.write_text("text,entities\n" + "the movie,O\n" * 16)
-    with pytest.raises(OptionError, match="is for classifiers of texts, and this checkpoint classifies tokens"):
+    with pytest.raises(OptionError, match="is for classifiers of texts, and this export is of tokens"):
         export_checkpoint(make_checkpoint(tokens=True), tmp_path / "artifact", target="fp32", evaluate=own, **options)
 
 
@@ -112,6 +113,11 @@ def test_users_own_texts_are_measured_by_token(make_checkpoint, tmp_path: Path) 
     )
     evaluation = manifest.variants[0].evaluation
     assert evaluation is not None and evaluation.parity.texts == 8 * (6 + 5)
+    card, lines = (tmp_path / "artifact/README.md").read_text(), evaluation_table(manifest)
+    assert "On 88 tokens of `own.txt`, against" in card and lines[0] == "on 88 tokens of own.txt, against the fp32 graph:"
+    count = manifest.variants[0].parity.texts
+    assert f"over {count} tokens of texts of up to 40. `fusedbert.json`" in card.replace("\n", " ")
+    assert " texts of one token" not in card.replace("\n", " ")
 
 
 def test_a_damaged_manifest_is_refused(make_checkpoint, tmp_path: Path) -> None:
