@@ -182,7 +182,8 @@ def find_heads(
 ) -> list[NamedHead]:
     """Find the checkpoints of all heads; the name of a single one is empty."""
     if source is None and len(heads) < 2:
-        raise OptionError(f"{len(heads)} heads and no source: give a checkpoint, or at least two heads NAME=CHECKPOINT")
+        count = f"{len(heads)} head{'' if len(heads) == 1 else 's'}"
+        raise OptionError(f"{count} and no source: give a checkpoint, or at least two heads NAME=CHECKPOINT")
     check_names(tuple(heads))
     named = []
     for name, place in ([] if source is None else [("", source)]) + list(heads.items()):

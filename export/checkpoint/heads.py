@@ -66,6 +66,8 @@ def _place(head: NamedHead) -> str:
 
 
 def _refuse_other_architecture(first: NamedHead, other: NamedHead, one: Architecture, two: Architecture) -> None:
+    if two.by_token:
+        raise CheckpointError(f"{_place(other)} classifies tokens, and {_place(first)} classifies texts: export it separately")
     names = [field.name for field in dataclasses.fields(Architecture) if field.name != "head"]
     different = [f"{name} {getattr(two, name)}, not {getattr(one, name)}" for name in names if not _same(one, two, name)]
     if different:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from fusedbert.engine.errors import CheckpointError
 from fusedbert.engine.load.reranker import is_reranker
 from fusedbert.engine.load.unsupported import refuse
 
-from .architecture import IDENTITY, Architecture, HeadStep, describe, read_config
+from .architecture import IDENTITY, Architecture, HeadStep, classifies_tokens, describe, read_config
 from .layouts import POOLER, Layout
 from .sentence_transformers import CONFIG, Dense, LayerNorm, Modules, read_modules
 from .weights import Weights
@@ -25,6 +26,8 @@ LEAST = 3  # tokens of the shortest limit that is accepted
 MULTI_LABEL = "multi_label_classification"
 _ACTIVATIONS = {"identity": "torch.nn.modules.linear.Identity", "sigmoid": "torch.nn.modules.activation.Sigmoid"}
 _AGAIN = "save the model again"
+_OTHER_ROUTE = re.compile("try (fusedbert export )?--via optimum")  # which is for classifiers of texts
+_NO_ROUTE = "a token classifier has no other route"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,12 @@ class Parts:
 
     def describe(self) -> tuple[Architecture, Layout]:
         """Return architecture and layout; raise ``CheckpointError`` if they are not built, or do not fit."""
-        architecture, layout = describe(self.config)
+        try:
+            architecture, layout = describe(self.config)
+        except CheckpointError as error:
+            if not classifies_tokens(self.config):
+                raise
+            raise CheckpointError(_OTHER_ROUTE.sub(_NO_ROUTE, str(error))) from None
         modules = self.modules
         if modules is None or modules.pooling is None:
             return architecture, layout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_edits import edit_config
 from safetensors.numpy import load_file, save_file
 
 from fusedbert.engine.artifact import NEWEST, TOKENS, read_manifest
@@ -103,6 +104,17 @@ def test_a_classifier_of_texts_under_the_name_of_one_of_tokens_is_refused(make_c
     (source / "config.json").write_text(json.dumps(config | {"architectures": ["RobertaForTokenClassification"]}))
     with pytest.raises(CheckpointError, match=r"missing classifier\.weight \[labels, 48\].* fine-tuned for token class"):
         export_checkpoint(source, tmp_path / "artifact", target="fp32")
+
+
+@pytest.mark.parametrize(
+    "config", [{"model_type": "gpt2"}, {"hidden_act": "softplus"}, {"pruned_heads": {"0": [1]}}, {"is_decoder": True}]
+)
+def test_a_model_that_is_not_built_is_not_sent_to_a_route_that_refuses_it(make_checkpoint, tmp_path: Path, config) -> None:
+    for tokens, way in ((False, "--via optimum$"), (True, "built.*: a token classifier has no other route$")):
+        source = make_checkpoint(tokens=tokens)
+        edit_config(source, **config)
+        with pytest.raises(CheckpointError, match=way):
+            export_checkpoint(source, tmp_path / "artifact", target="fp32")
 
 
 def test_users_own_texts_are_measured_by_token(make_checkpoint, tmp_path: Path) -> None:
