@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ...errors import OptionError
 from ...model import Model, caller_level
-from ...text.inputs import AS_LOADED, By, Cut, LongText, Text, Window
+from ...text.inputs import AS_LOADED, Aggregate, By, Cut, LongText, Text, Window
 from ...text.outputs import Floats, Function, apply
 from ...text.tokenizer import TextTokenizer, Tokens
 from ...text.windows import check_stride, stride_of
@@ -123,5 +123,5 @@ def tokens_of(readings: Sequence[Reading]) -> Tokens:
 
 def check_window(window: Window) -> None:
     """Raise ``OptionError`` for windows that a tagger does not have."""
-    if window.by != By.TOKENS or window.label is not None:
-        raise OptionError("long_text is a Window by sentence, or with a label: a tagger takes Window(stride=...) only")
+    if window.by != By.TOKENS or window.aggregate != Aggregate.MEAN:  # a label needs aggregate='max'
+        raise OptionError("long_text is a Window by sentence, or with aggregate='max': a tagger takes Window(stride=...) only")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fusedbert.engine import InputError, OptionError, TextTooLongError, Window
+from fusedbert.engine import InputError, OptionError, Scorer, TextTooLongError, TokenClassifier, Window
 
 from .conftest import LABELS, MAX_LENGTH, TOKENIZERS, Both, Build, logits_of
 
@@ -130,6 +131,21 @@ def test_values_that_mean_nothing_are_refused(both: Both, keywords: dict[str, An
 def test_inputs_that_are_not_texts_are_refused(both: Both, inputs: Any, keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         both.tagger(inputs, **keywords)
+
+
+def test_an_iterator_gives_texts_and_each_is_a_list_of_words(both: Both) -> None:
+    with pytest.raises(InputError, match="text 0 is of type str, and is_split_into_words is True: give a list of words"):
+        next(both.tagger(iter(WORDS[0]), is_split_into_words=True))
+    assert list(both.tagger(iter(WORDS), is_split_into_words=True)) == both.tagger(WORDS, is_split_into_words=True)
+
+
+@pytest.mark.parametrize(
+    "window", [Window(by="sentence"), Window(aggregate="max"), Window(stride=3, aggregate="max", label="PLACE")]
+)
+def test_windows_whose_scores_would_be_combined_are_refused(tokens_artifact: Path, window: Window) -> None:
+    for load in (TokenClassifier.from_pretrained, lambda model, long_text: Scorer(model, long_text=long_text)({"text": [""]})):
+        with pytest.raises(OptionError, match=r"by sentence, or with aggregate='max': a tagger takes Window\(stride=...\)"):
+            load(tokens_artifact, long_text=window)
 
 
 def test_an_unknown_keyword_is_a_type_error(both: Both) -> None:
