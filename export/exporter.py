@@ -178,15 +178,15 @@ def find_checkpoint(output: Path, source: str | os.PathLike[str], **options: Any
 def find_heads(
     source: str | os.PathLike[str] | None,
     heads: Mapping[str, str | os.PathLike[str]],
-    find: Callable[[str | os.PathLike[str]], tuple[Checkpoint, Parts]],
+    find: Callable[[Any], tuple[Checkpoint, Parts]],
 ) -> list[NamedHead]:
     """Find the checkpoints of all heads; the name of a single one is empty."""
-    if source is None and len(heads) < 2:
-        count = f"{len(heads)} head{'' if len(heads) == 1 else 's'}"
-        raise OptionError(f"{count} and no source: give a checkpoint, or at least two heads NAME=CHECKPOINT")
+    if source is None and len(heads) == 1:
+        raise OptionError("1 head and no source: give a checkpoint, or at least two heads NAME=CHECKPOINT")
     check_names(tuple(heads))
     named = []
-    for name, place in ([] if source is None else [("", source)]) + list(heads.items()):
+    first = [("", source)] if source is not None or not heads else []
+    for name, place in [*first, *heads.items()]:
         checkpoint, parts = find(place)
         own = name or (re.sub("[^A-Za-z0-9_.-]", "_", checkpoint.id.rpartition("/")[2])[:100] if heads else "")
         named.append(NamedHead(name=own, checkpoint=checkpoint, parts=parts))

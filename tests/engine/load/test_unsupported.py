@@ -151,7 +151,9 @@ def test_a_pickled_token_classifier_keeps_its_head_when_converted_as_it_says(tmp
     from transformers import BertConfig, BertForTokenClassification
 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
-    model, folder = BertForTokenClassification(BertConfig(**sizes, num_labels=5)), tmp_path / "model"
+    config = BertConfig(**sizes)
+    config.num_labels = 5
+    model, folder = BertForTokenClassification(config), tmp_path / "model"
     model.save_pretrained(folder)
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")

@@ -285,5 +285,5 @@ def test_export_via_optimum_works_on_the_command_line(exported, tmp_path: Path) 
 def test_a_token_classifier_is_refused(copy: Path, tmp_path: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"architectures": ["RemBertForTokenClassification"]}))
-    with pytest.raises(OptionError, match="via='optimum' is for classifiers of texts, and this checkpoint classifies tokens"):
+    with pytest.raises(OptionError, match="via='optimum' is for classifiers of texts, and this export is of tokens"):
         export_checkpoint(copy, tmp_path / "artifact", via="optimum")
