@@ -150,8 +150,8 @@ def test_a_pickled_token_classifier_keeps_its_head_when_converted_as_it_says(tmp
     from safetensors.numpy import load_file
     from transformers import BertConfig, BertForTokenClassification
 
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
-    config = BertConfig(**sizes)
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = BertConfig(**sizes, vocab_size=9)
     config.num_labels = 5
     model, folder = BertForTokenClassification(config), tmp_path / "model"
     model.save_pretrained(folder)
