@@ -88,7 +88,7 @@ def rank(
 
 
 def _with_head(classifier: Classifier | MultiHeadClassifier, name: str | None) -> Classifier:
-    """Return the classifier to rank by; raise ``OptionError`` if there is no such head, or several and none is named."""
+    """Return the classifier of the named head; raise ``OptionError`` if that head is missing, or has to be named."""
     heads = getattr(classifier, "heads", {})
     if name in heads:
         return cast("Classifier", heads[name])

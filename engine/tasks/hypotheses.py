@@ -40,7 +40,7 @@ class Hypotheses:
         """Check candidate labels, a list or names between commas, and a template.
 
         Raises:
-            OptionError: There is no label, or the template has no place for it.
+            OptionError: No label is given, or the template has no ``{}`` for it.
         """
         names = _names(labels)
         check_flag("multi_label", multi_label)

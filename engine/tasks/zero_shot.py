@@ -72,7 +72,7 @@ class ZeroShot:
 
         Raises:
             InputError: An input is not a text, or is empty.
-            OptionError: There is no label, or the template has no place for it.
+            OptionError: No label is given, or the template has no ``{}`` for it.
             TextTooLongError: A text is too long and may not be cut, or a hypothesis is.
         """
         check_integer("batch_size", batch_size, optional=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -75,6 +75,23 @@ def call_parser(manifest: Manifest, function: Function) -> Callable[[CallArgumen
     return parse
 
 
+def pipeline_keywords(arguments: Mapping[str, Any], known: Container[str], elsewhere: Mapping[str, str]) -> dict[str, Any]:
+    """Return the keywords of a call, those of NumPy's types as Python's; ``elsewhere`` has the way out for others.
+
+    Raises:
+        OptionError: A call lacks that keyword of transformers' pipeline, or ``batch_size`` or ``num_workers`` is not valid.
+        TypeError: A keyword is unknown to the pipeline too.
+    """
+    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()}
+    for unknown in (name for name in given if name not in known):
+        if unknown not in elsewhere:
+            raise TypeError(f"a call got an unexpected keyword argument {unknown!r}")
+        raise OptionError(f"{unknown} is an argument of transformers' pipeline that a call lacks: {elsewhere[unknown]}")
+    check_integer("batch_size", given.get("batch_size"), optional=True)  # a score does not depend on these two
+    check_integer("num_workers", given.get("num_workers"), 0, optional=True)
+    return given
+
+
 def parse_call(arguments: CallArguments, manifest: Manifest, function: Function) -> CallOptions:
     """Check the arguments of a call against the model; ``function`` is the default one for its scores.
 
@@ -82,15 +99,7 @@ def parse_call(arguments: CallArguments, manifest: Manifest, function: Function)
         OptionError: A value is not valid, or a call lacks that keyword of the pipeline; the message has the way out.
         TypeError: A keyword is unknown to the pipeline too.
     """
-    given: dict[str, Any] = {
-        name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()
-    }
-    for unknown in given.keys() - _KNOWN:
-        if unknown not in _ELSEWHERE:
-            raise TypeError(f"a call got an unexpected keyword argument {unknown!r}")
-        raise OptionError(f"{unknown} is an argument of transformers' pipeline that a call lacks: {_ELSEWHERE[unknown]}")
-    check_integer("batch_size", given.get("batch_size"), optional=True)  # a score does not depend on these two
-    check_integer("num_workers", given.get("num_workers"), 0, optional=True)
+    given = pipeline_keywords(arguments, _KNOWN, _ELSEWHERE)
     check_flag("return_all_scores", given.get("return_all_scores"))
     if given.get("return_all_scores") and "top_k" not in given:
         raise OptionError("return_all_scores=True is ignored by transformers 5: give top_k=None for all labels, the best first")

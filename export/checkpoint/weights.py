@@ -125,7 +125,7 @@ class Weights:
         return tuple(name for name in self._names if name.rpartition(".")[0] not in self.layout.head)
 
     def join(self, heads: tuple[Head, ...]) -> None:
-        """Put several heads in the place of the own one."""
+        """Take several heads in place of the one that the checkpoint has."""
         self._heads = heads
 
     def find(self, name: str) -> tuple[Path, str] | None:

@@ -38,6 +38,7 @@ class Lowering(abc.ABC):
     note: ClassVar[str | None] = None  # text of a ``FusionWarning`` about this graph
     folds_biases: ClassVar[bool] = True  # whether the biases of key and value may leave the graph, see biases.py
     output_names: ClassVar[tuple[str, ...]] = ("logits",)  # names of the outputs
+    token_axes: ClassVar[Sequence[str]] = ("batch", "sequence")  # of the logits of tokens, before the labels
 
     def __init__(self, graph: Graph, architecture: Architecture) -> None:
         self.graph = graph
@@ -104,8 +105,6 @@ class Lowering(abc.ABC):
         together = heads[0].value if len(heads) == 1 else g.op("Concat", *(head.value for head in heads), axis=-1)
         axes = self.token_axes if self.architecture.by_token else ["batch"]
         g.output("logits", self.by_place_of_token(together, labels), "float32", [*axes, labels])
-
-    token_axes: ClassVar[Sequence[str]] = ("batch", "sequence")
 
     def by_place_of_token(self, logits: str, labels: int) -> str:
         """Lay out the logits of tokens as the output; those of texts are."""

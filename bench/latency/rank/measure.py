@@ -50,7 +50,7 @@ def rank(shared: Shared, shapes: str, seconds: float | None) -> None:
 
 
 class Rank(Latency):
-    """The benchmark ``rank``: shapes are DOCUMENTSxTOKENS, and there is no roofline."""
+    """The benchmark ``rank``: its shapes are DOCUMENTSxTOKENS, and it draws no roofline."""
 
     kind, task = "rank", "rank"
     input, timed = INPUT, TIMED

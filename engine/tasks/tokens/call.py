@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ...errors import InputError, OptionError, check_integer, check_member, shown
+from ...text.call import pipeline_keywords
 from ...text.inputs import Text, Words, check_flag, check_item
 from .entities import Strategy
 
@@ -54,15 +55,7 @@ class Tagging:
             OptionError: A value is not valid, or a call lacks that keyword of the pipeline; the message has the way out.
             TypeError: A keyword is unknown to the pipeline too.
         """
-        given: dict[str, Any] = {
-            name: value.item() if isinstance(value, np.generic) else value for name, value in arguments.items()
-        }
-        for unknown in given.keys() - _KNOWN:
-            if unknown not in _ELSEWHERE:
-                raise TypeError(f"a call got an unexpected keyword argument {unknown!r}")
-            raise OptionError(f"{unknown} is an argument of transformers' pipeline that a call lacks: {_ELSEWHERE[unknown]}")
-        check_integer("batch_size", given.get("batch_size"), optional=True)  # a score does not depend on these two
-        check_integer("num_workers", given.get("num_workers"), 0, optional=True)
+        given = pipeline_keywords(arguments, _KNOWN, _ELSEWHERE)
         check_integer("stride", given.get("stride"), 0, optional=True)
         found = dataclasses.replace(
             self,

@@ -293,7 +293,7 @@ def test_long_lists_run_in_chunks(nli: Callable[..., ZeroShot], monkeypatch: pyt
 
 
 class Recorded:
-    """A tokenizer that notes what it is asked for."""
+    """A tokenizer that keeps a list of the texts it has tokenized."""
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
