@@ -33,11 +33,11 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .batcher import Batcher, BatcherStats
     from .load.open import Runtime
     from .run.counters import Batch, Stats
     from .run.prometheus import observe, prometheus
     from .scoring import Scorer, score_file
+    from .server.batcher import Batcher, BatcherStats
     from .tasks.classifier import Classifier
     from .tasks.heads import MultiHeadClassifier
     from .tasks.token_classifier import TokenClassifier
@@ -89,8 +89,8 @@ logging.getLogger("fusedbert").addHandler(logging.NullHandler())
 # Names whose import is too slow for the command line and the exporter, which import this package too.
 _LAZY = {
     "Batch": "run.counters",
-    "Batcher": "batcher",
-    "BatcherStats": "batcher",
+    "Batcher": "server.batcher",
+    "BatcherStats": "server.batcher",
     "Classifier": "tasks.classifier",
     "MultiHeadClassifier": "tasks.heads",
     "Runtime": "load.open",

@@ -165,7 +165,7 @@ def _classifier(state: State) -> Any:
 
 
 def _batcher(state: State) -> Any:
-    from fusedbert.engine.batcher import Batcher
+    from fusedbert.engine.server.batcher import Batcher
 
     return Batcher(_classifier(state))
 

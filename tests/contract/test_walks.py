@@ -75,5 +75,5 @@ def test_from_a_request_to_its_answer(clf):
     finally:
         threading.setprofile(None)
         sys.setprofile(None)
-    assert {"batcher/__init__.py", "batcher/worker.py", "run/session.py"} <= found
+    assert {"server/batcher/__init__.py", "server/batcher/worker.py", "run/session.py"} <= found
     assert len(found) <= 12, sorted(found)

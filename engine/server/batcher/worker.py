@@ -8,14 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..errors import DeadlineError, InferenceError
-from ..model import Model
-from ..run.batches import Budget
-from ..tasks.tokens.call import Tagging
-from ..tasks.tokens.reading import Reading
-from ..tasks.tokens.tagger import Tagger
-from ..text.outputs import CallOptions
-from ..text.tokenizer import Row, Tokens
+from ...errors import DeadlineError, InferenceError
+from ...model import Model
+from ...run.batches import Budget
+from ...tasks.tokens.call import Tagging
+from ...tasks.tokens.reading import Reading
+from ...tasks.tokens.tagger import Tagger
+from ...text.outputs import CallOptions
+from ...text.tokenizer import Row, Tokens
 from .queue import Queue
 from .request import Request, own_copy, resolve_all
 

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from fusedbert.engine import Batcher, Classifier
-from fusedbert.engine.batcher.queue import RunCost
 from fusedbert.engine.errors import (
     ClosedError,
     DeadlineError,
@@ -30,6 +29,7 @@ from fusedbert.engine.errors import (
     TextTooLongError,
 )
 from fusedbert.engine.model import Model
+from fusedbert.engine.server.batcher.queue import RunCost
 
 WORDS = ["good", "bad", "movie", "plot", "was", "very", "not", "the", "dull"]
 TEXTS = [" ".join(WORDS[(i * k) % 9] for k in range(1 + i % 17)) for i in range(60)]

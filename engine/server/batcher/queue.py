@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 
-from ..errors import ClosedError, OverloadError
+from ...errors import ClosedError, OverloadError
 from .request import Request, estimate
 
 _TEXTS = 256  # taken together at most, however short, because the first of them are waiting

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import FusedBertError
-from ..tasks.tokens.call import Tagging
-from ..text.inputs import Text
-from ..text.outputs import CallOptions
+from ...errors import FusedBertError
+from ...tasks.tokens.call import Tagging
+from ...text.inputs import Text
+from ...text.outputs import CallOptions
 
-_log = logging.getLogger("fusedbert.engine.batcher")
+_log = logging.getLogger("fusedbert.engine.server.batcher")
 _CHARACTERS_PER_TOKEN = 4  # English; only decides how many texts are taken, batches are cut by their real tokens
 
 

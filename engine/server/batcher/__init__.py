@@ -13,19 +13,19 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, Unpack, cast
 
-from ..artifact import TEXTS
-from ..errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, OverloadError, check_integer, shown
-from ..hardware.cpu import inspect_machine
-from ..load.task import check_task
-from ..tasks.classifier import Classifier
-from ..tasks.heads import MultiHeadClassifier
-from ..tasks.loaded import Loaded
-from ..tasks.rank import PairArguments, Ranked, RankOptions, check_documents, check_top
-from ..tasks.token_classifier import TokenClassifier
-from ..tasks.tokens.call import TagArguments
-from ..tasks.zero_shot import ZeroShot
-from ..text.call import CallArguments
-from ..text.inputs import Item, Text, check_item
+from ...artifact import TEXTS
+from ...errors import ClosedError, DeadlineError, ForkError, InputError, OptionError, OverloadError, check_integer, shown
+from ...hardware.cpu import inspect_machine
+from ...load.task import check_task
+from ...tasks.classifier import Classifier
+from ...tasks.heads import MultiHeadClassifier
+from ...tasks.loaded import Loaded
+from ...tasks.rank import PairArguments, Ranked, RankOptions, check_documents, check_top
+from ...tasks.token_classifier import TokenClassifier
+from ...tasks.tokens.call import TagArguments
+from ...tasks.zero_shot import ZeroShot
+from ...text.call import CallArguments
+from ...text.inputs import Item, Text, check_item
 from .queue import BatcherStats, Queue
 from .rank import RankingFuture
 from .request import Form, LoopRequest, Request, ThreadRequest, resolve_all

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
-from ..tasks.rank import Ranked, ranking
+from ...tasks.rank import Ranked, ranking
 from .request import ThreadRequest
 
 

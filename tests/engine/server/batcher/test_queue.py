@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedbert.engine.batcher.queue import Queue, RunCost
-from fusedbert.engine.batcher.request import Form, ThreadRequest, estimate
 from fusedbert.engine.errors import OverloadError
+from fusedbert.engine.server.batcher.queue import Queue, RunCost
+from fusedbert.engine.server.batcher.request import Form, ThreadRequest, estimate
 from fusedbert.engine.text.inputs import Text
 from fusedbert.engine.text.outputs import CallOptions, Function
 
