@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Unpack, cast
 
@@ -28,10 +28,10 @@ from ...text.call import CallArguments
 from ...text.inputs import Item, Text, check_item
 from .queue import BatcherStats, Queue
 from .rank import RankingFuture
-from .request import Form, LoopRequest, Request, ThreadRequest, resolve_all
+from .request import Answers, Form, Group, Request, ThreadRequest, resolve_all
 from .worker import LATE, TagWorker, TextWorker, Worker, run_budget
 
-__all__ = ["Batcher", "BatcherStats"]
+__all__ = ["Answers", "Batcher", "BatcherStats", "Form"]
 
 _FOREVER = 1e9  # seconds; Python's integers can be larger than its clocks take
 _BATCHES = 8  # taken together at most, enough to group texts of similar length
@@ -131,7 +131,7 @@ class Batcher:
         """
         checked, form = self._form(text, arguments)
         request = ThreadRequest(checked, form, _deadline(timeout), self._queue.discard)
-        self._put(request)
+        self._put([request])
         return request
 
     async def classify(
@@ -149,17 +149,27 @@ class Batcher:
             FusedBertError: As ``submit`` and ``clf(text, ...)``.
         """
         checked, form = self._form(text, arguments)
-        loop = asyncio.get_running_loop()
-        request = LoopRequest(checked, form, _deadline(timeout), loop)
-        self._put(request)
-        alarm = None if timeout is None else loop.call_later(min(timeout, _FOREVER), self._expire, request)
+        return (await self.run([checked], form, timeout=timeout)).results[0]
+
+    async def run(self, texts: Sequence[Text], form: Form, *, timeout: float | None = None) -> Answers:
+        """Run checked texts that one coroutine awaits together; they take their places in the queue all, or none does.
+
+        The first error of a text is that of all, and those that wait then are not run. Errors are those of ``classify``.
+        """
+        group = Group(texts, form, _deadline(timeout), asyncio.get_running_loop())
+        if not texts:
+            return group.answers()
+        self._put(group.requests)
+        alarm = None if timeout is None else group.loop.call_later(min(timeout, _FOREVER), self._expire, group)
         try:
-            return await request.future
+            await group.future
+        except BaseException:
+            self._queue.discard(group.requests)
+            raise
         finally:
             if alarm is not None:
                 alarm.cancel()
-            if request.future.cancelled():
-                self._queue.discard(request)
+        return group.answers()
 
     def rank(
         self,
@@ -187,12 +197,7 @@ class Batcher:
         future = RankingFuture(
             [ThreadRequest(text, form, deadline, self._queue.discard) for text in texts], top_k, return_documents
         )
-        try:
-            for request in future.requests:
-                self._put(request)
-        except BaseException:
-            future.cancel()
-            raise
+        self._put(future.requests)
         return future
 
     @property
@@ -233,15 +238,15 @@ class Batcher:
     def __repr__(self) -> str:
         return f"Batcher({self._classifier!r}, workers={len(self._threads)})"
 
-    def _put(self, request: Request) -> None:
+    def _put(self, requests: Sequence[Request]) -> None:
         self._check_process()
-        late = self._queue.put(request)
+        late = self._queue.put(requests)
         resolve_all((each, None, DeadlineError(LATE)) for each in late if each.start())
 
-    def _expire(self, request: LoopRequest) -> None:
-        """Fail a coroutine's request at its deadline, unless it is running."""
-        if self._queue.discard(request, expired=True):
-            request.resolve(None, DeadlineError(LATE))
+    def _expire(self, group: Group) -> None:
+        """Fail a coroutine's texts at their deadline, if one of them is not running."""
+        if self._queue.discard(group.requests, expired=True) and not group.future.done():
+            group.future.set_exception(DeadlineError(LATE))
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:

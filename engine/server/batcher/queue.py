@@ -11,6 +11,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from ...errors import ClosedError, OverloadError
 from .request import Request, estimate
@@ -107,36 +108,38 @@ class Queue:
         self._last = 1  # number of texts that were taken last
         self._counts = {field.name: 0 for field in dataclasses.fields(BatcherStats)}
 
-    def put(self, request: Request) -> list[Request]:
-        """Add a request at the end; return late requests that were dropped to make room.
+    def put(self, requests: Sequence[Request]) -> list[Request]:
+        """Add requests at the end, all or none; return late requests that were dropped to make room.
 
         Raises:
             ClosedError: The batcher was closed.
-            OverloadError: The queue is full.
+            OverloadError: The queue has no room for them.
         """
+        count = len(requests)
         with self._lock:
             if self._closed:
                 raise ClosedError("this Batcher was closed: make another with Batcher(clf)")
-            late = self._expired() if len(self._requests) >= self._limit else []
-            if len(self._requests) >= self._limit:
-                self._counts["refused"] += 1
-                raise OverloadError(f"{self._limit} texts wait already, which is max_queue: try again later")
-            self._requests.append(request)
-            self._deadlines = self._deadlines or request.deadline is not None
-            self._counts["submitted"] += 1
+            late = self._expired() if len(self._requests) + count > self._limit else []
+            if len(self._requests) + count > self._limit:
+                self._counts["refused"] += count
+                raise OverloadError(self._refusal(count))
+            self._requests.extend(requests)
+            self._deadlines = self._deadlines or any(each.deadline is not None for each in requests)
+            self._counts["submitted"] += count
             if len(self._requests) >= self._wanted:
-                self._arrived.notify()
+                self._arrived.notify(count)
             return late
 
-    def discard(self, request: Request, *, expired: bool = False) -> bool:
-        """Remove a request that is given up; False if it was taken already."""
+    def discard(self, requests: Sequence[Request], *, expired: bool = False) -> int:
+        """Remove requests that are given up, and return how many had not been taken already."""
+        gone = set(map(id, requests))
         with self._lock:
-            try:
-                self._requests.remove(request)
-            except ValueError:
-                return False
-            self._counts["expired" if expired else "cancelled"] += 1
-            return True
+            before = len(self._requests)
+            if before:
+                self._requests = deque(each for each in self._requests if id(each) not in gone)
+            found = before - len(self._requests)
+            self._counts["expired" if expired else "cancelled"] += found
+            return found
 
     def take(self) -> list[Request]:
         """Wait for requests and return those to run next; an empty list if the queue is closed."""
@@ -182,6 +185,14 @@ class Queue:
         """Return a snapshot of the counts."""
         with self._lock:
             return BatcherStats(**self._counts | {"waiting": len(self._requests)})
+
+    def _refusal(self, count: int) -> str:
+        waiting = len(self._requests)
+        if count == 1:
+            return f"{waiting} texts wait already, which is max_queue: try again later"
+        if count > self._limit:
+            return f"{count} texts are more than may wait, max_queue {self._limit}: give fewer at a time"
+        return f"{waiting} texts wait already, and {count} more would be above max_queue, {self._limit}: try again later"
 
     def _wait_for_more(self) -> None:
         """If several texts were taken last time, wait for as many, while that pays."""

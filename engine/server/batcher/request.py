@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeAlias
 
@@ -33,6 +33,7 @@ class Request(Protocol):
     text: Text
     form: Form
     deadline: float | None  # of the monotonic clock; the run must begin before
+    tokens: int  # that were read for it, once it was tokenized
 
     def start(self) -> bool:
         """Mark it as running; False if it was cancelled."""
@@ -49,16 +50,16 @@ Outcome: TypeAlias = "tuple[Request, Any, BaseException | None]"
 class ThreadRequest(Future[Any]):
     """A text from a thread; the request is also the caller's future."""
 
-    def __init__(self, text: Text, form: Form, deadline: float | None, discard: Callable[[Request], bool]) -> None:
+    def __init__(self, text: Text, form: Form, deadline: float | None, discard: Callable[[Sequence[Request]], int]) -> None:
         super().__init__()
-        self.text, self.form, self.deadline = text, form, deadline
+        self.text, self.form, self.deadline, self.tokens = text, form, deadline, 0
         self._discard = discard
 
     def cancel(self) -> bool:
         """Cancel it unless it is running, and free its place in the queue."""
         cancelled = super().cancel()
         if cancelled:
-            self._discard(self)
+            self._discard([self])
         return cancelled
 
     def start(self) -> bool:
@@ -73,27 +74,55 @@ class ThreadRequest(Future[Any]):
             self.set_exception(error)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """The results of texts that ran for one coroutine, in their order, and the tokens that were read for them."""
+
+    results: list[Any]
+    tokens: int
+
+
+class Group:
+    """The texts that a coroutine awaits together: all results, or the first error; then the others are not run."""
+
+    __slots__ = ("future", "left", "loop", "requests", "results")
+
+    def __init__(self, texts: Sequence[Text], form: Form, deadline: float | None, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future: asyncio.Future[list[Any]] = loop.create_future()
+        self.left, self.results = len(texts), [None] * len(texts)
+        self.requests = [LoopRequest(text, form, deadline, self, index) for index, text in enumerate(texts)]
+
+    def answers(self) -> Answers:
+        """Return the results, once they are there."""
+        return Answers(results=self.results, tokens=sum(request.tokens for request in self.requests))
+
+
 class LoopRequest:
-    """A text that a coroutine awaits."""
+    """A text that a coroutine awaits, by itself or with others."""
 
-    __slots__ = ("deadline", "form", "future", "loop", "text")
+    __slots__ = ("deadline", "form", "group", "index", "text", "tokens")
 
-    def __init__(self, text: Text, form: Form, deadline: float | None, loop: asyncio.AbstractEventLoop) -> None:
-        self.text, self.form, self.deadline, self.loop = text, form, deadline, loop
-        self.future: asyncio.Future[Any] = loop.create_future()
+    def __init__(self, text: Text, form: Form, deadline: float | None, group: Group, index: int) -> None:
+        self.text, self.form, self.deadline, self.group, self.index = text, form, deadline, group, index
+        self.tokens = 0
 
     def start(self) -> bool:
         """Return whether the coroutine still waits."""
-        return not self.future.done()
+        return not self.group.future.done()
 
     def resolve(self, result: Any, error: BaseException | None) -> None:
-        """Wake the coroutine; call this in its loop's thread."""
-        if self.future.done():  # cancelled since ``start``
+        """Give the group its result or error; call this in its loop's thread."""
+        group = self.group
+        if group.future.done():  # cancelled or failed since ``start``
             return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
+        if error is not None:
+            group.future.set_exception(error)
+            return
+        group.results[self.index] = result
+        group.left -= 1
+        if not group.left:
+            group.future.set_result(group.results)
 
 
 def resolve_all(outcomes: Iterable[Outcome]) -> None:
@@ -102,7 +131,7 @@ def resolve_all(outcomes: Iterable[Outcome]) -> None:
     for outcome in outcomes:
         request = outcome[0]
         if isinstance(request, LoopRequest):
-            by_loop.setdefault(request.loop, []).append(outcome)
+            by_loop.setdefault(request.group.loop, []).append(outcome)
             continue
         try:
             request.resolve(outcome[1], outcome[2])

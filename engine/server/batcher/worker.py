@@ -98,6 +98,8 @@ class Worker(abc.ABC, Generic[P]):
     def _answer(self, requests: list[Request]) -> None:
         """Tokenize and run, short texts first."""
         tokenized = self._tokenize(requests)
+        for request, piece in tokenized:
+            request.tokens = sum(len(row.ids) for row in piece.rows)
         single = [(request, piece) for request, piece in tokenized if len(piece.rows) == 1]
         for batch in self.model.plan([piece.rows[0] for _, piece in single], self.budget):
             self._run([single[i] for i in batch])

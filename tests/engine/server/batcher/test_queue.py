@@ -26,7 +26,7 @@ def make_queue(**options: Any) -> Queue:
 
 def put(queue: Queue, text: str = "a", deadline: float | None = None) -> ThreadRequest:
     job = ThreadRequest(Text(text=text, index=0), FORM, deadline, queue.discard)
-    queue.put(job)
+    queue.put([job])
     return job
 
 
