@@ -24,6 +24,7 @@ SUMMARIES = {
     "classify": "Classify texts from the command line or stdin.",
     "rank": "Rank documents for a query, the best first.",
     "tag": "Find the entities of texts, with a token classifier.",
+    "serve": "Serve models over HTTP, in the protocols of other servers.",
     "score": "Score files: csv, tsv, txt, json, jsonl or parquet.",
     "bench": "Measure engines side by side on this machine.",
     "explain": "Write a page that shows the attention weights of a text.",

@@ -91,6 +91,15 @@ def long_text_options(command: F) -> F:
     return command
 
 
+def refuse_long_texts(command: F) -> F:
+    """Add the same to a command that refuses long texts by default."""
+    command = long_text_options(command)
+    for option in command.__click_params__:  # type: ignore[attr-defined]
+        if option.name == "long_text":
+            option.default = str(LongText.ERROR)
+    return command
+
+
 def read_long_text(options: dict[str, Any]) -> str | Window:
     """Take them out of a command's options, as that of ``Classifier.from_pretrained``; click.UsageError if they contradict."""
     long_text: str = options.pop("long_text")

@@ -93,7 +93,11 @@ def test_an_import_in_the_wrong_direction_is_detected(tmp_path):
 
 def test_the_engine_needs_no_more_than_the_runtime_when_it_is_imported(repository):
     found = set()
+    server = repository / "engine" / "server"  # the extra "serve"; its __init__.py, options and batcher need it not
+    runtime = [server / "__init__.py", server / "options.py", *(server / "batcher").rglob("*.py")]
     for path in (repository / "engine").rglob("*.py"):
+        if path.is_relative_to(server) and path not in runtime:
+            continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
             function.body = [ast.Pass()]  # imports inside a function do not count

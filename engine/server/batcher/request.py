@@ -35,6 +35,11 @@ class Request(Protocol):
     deadline: float | None  # of the monotonic clock; the run must begin before
     tokens: int  # that were read for it, once it was tokenized
 
+    @property
+    def gone(self) -> bool:
+        """True if its caller no longer waits, though it was started."""
+        ...
+
     def start(self) -> bool:
         """Mark it as running; False if it was cancelled."""
         ...
@@ -61,6 +66,11 @@ class ThreadRequest(Future[Any]):
         if cancelled:
             self._discard([self])
         return cancelled
+
+    @property
+    def gone(self) -> bool:
+        """False: a future that runs cannot be cancelled."""
+        return False
 
     def start(self) -> bool:
         """Mark it as running; False if cancelled."""
@@ -107,9 +117,14 @@ class LoopRequest:
         self.text, self.form, self.deadline, self.group, self.index = text, form, deadline, group, index
         self.tokens = 0
 
+    @property
+    def gone(self) -> bool:
+        """True if the coroutine has gone, or has the error of another text."""
+        return self.group.future.done()
+
     def start(self) -> bool:
         """Return whether the coroutine still waits."""
-        return not self.group.future.done()
+        return not self.gone
 
     def resolve(self, result: Any, error: BaseException | None) -> None:
         """Give the group its result or error; call this in its loop's thread."""

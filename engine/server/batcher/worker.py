@@ -102,10 +102,17 @@ class Worker(abc.ABC, Generic[P]):
             request.tokens = sum(len(row.ids) for row in piece.rows)
         single = [(request, piece) for request, piece in tokenized if len(piece.rows) == 1]
         for batch in self.model.plan([piece.rows[0] for _, piece in single], self.budget):
-            self._run([single[i] for i in batch])
+            self._run(self._wanted([single[i] for i in batch]))
         for pair in tokenized:
             if len(pair[1].rows) > 1:
-                self._run([pair])
+                self._run(self._wanted([pair]))
+
+    def _wanted(self, pairs: list[tuple[Request, P]]) -> list[tuple[Request, P]]:
+        """Drop the texts whose callers have gone since the take, which may be many runs ago."""
+        kept = [pair for pair in pairs if not pair[0].gone]
+        if gone := len(pairs) - len(kept):
+            self.queue.done(taken=gone, cancelled=gone)
+        return kept
 
     def _tokenize(self, requests: list[Request]) -> list[tuple[Request, P]]:
         """Tokenize together on a GPU; on the CPU, or after an error, one by one, so that a text fails only its own caller.
@@ -124,7 +131,9 @@ class Worker(abc.ABC, Generic[P]):
         return [pair for request in requests for pair in self._tokenize([request])]
 
     def _run(self, pairs: list[tuple[Request, P]]) -> None:
-        """Run one batch; if the graph fails, its texts one by one."""
+        """Run one batch, which may be empty; if the graph fails, its texts one by one."""
+        if not pairs:
+            return
         requests, pieces = [request for request, _ in pairs], [piece for _, piece in pairs]
         rows = [row for piece in pieces for row in piece.rows]
         start = time.perf_counter()

@@ -1,0 +1,1 @@
+"""Requests as they arrive: connections, bodies and fields, each with its limits."""

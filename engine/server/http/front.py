@@ -1,0 +1,90 @@
+"""The entrance to all paths: the key, models in the URL, counts, and the log of requests."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Collection
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..monitoring.log import event
+from ..monitoring.metrics import Meter
+from .refusals import Dialect, RefusedError
+
+PREFIX = "/models/"
+NAMED = "fusedbert.model"  # the entry of a scope that holds the model's name in the URL
+OPEN = frozenset({"/health", "/ping", "/metrics", "/", "/docs", "/openapi.json"})  # to GET without a key
+_LONGEST = 200  # characters of a path in the log
+
+
+class Front:
+    """An ASGI application around another one."""
+
+    def __init__(self, app: ASGIApp, *, meter: Meter, paths: Collection[str], api_key: str | None, access_log: bool) -> None:
+        self._app, self._meter, self._log = app, meter, access_log
+        self._paths = sorted((path for path in paths if path != "/"), key=len, reverse=True)
+        self._key = None if api_key is None else api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 499
+        asked: str = scope["path"]
+        if asked.startswith(PREFIX):
+            scope = self._named(scope)
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._meter.running += 1
+        try:
+            if self._allowed(scope):
+                await self._app(scope, receive, noting)
+            else:
+                refused = RefusedError(401, "no api key, or a wrong one: send it as Authorization: Bearer KEY")
+                await refused.answer(Dialect.EITHER)(scope, receive, noting)
+        except Exception:
+            status = 500
+            event(f"{scope['method']} {asked[:_LONGEST]!a} failed", level=logging.ERROR, exc_info=True)
+            raise
+        finally:
+            self._meter.running -= 1
+            seconds = time.perf_counter() - start
+            self._meter.count(scope["path"], status, seconds)
+            if self._log:
+                self._write(scope, asked, status, seconds)
+
+    def _allowed(self, scope: Scope) -> bool:
+        if self._key is None or (scope["path"] in OPEN and scope["method"] in ("GET", "HEAD")):
+            return True
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        kind, _, key = given.partition(b" ")
+        return kind.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._key)
+
+    def _named(self, scope: Scope) -> Scope:
+        """Take ``/models/NAME`` from a path; a name may hold slashes."""
+        rest: str = scope["path"].removeprefix(PREFIX)
+        for path in self._paths:
+            if rest.endswith(path):
+                return {**scope, "path": path, "raw_path": path.encode(), NAMED: rest.removesuffix(path)}
+        return {**scope, "path": "/", "raw_path": b"/", NAMED: rest.rstrip("/")}
+
+    def _write(self, scope: Scope, asked: str, status: int, seconds: float) -> None:
+        client = scope.get("client")
+        fields: dict[str, Any] = {
+            "method": scope["method"],
+            "path": ascii(asked[:_LONGEST])[1:-1],
+            "status": status,
+            "ms": round(1e3 * seconds, 3),
+            "client": client[0] if client else "",
+        }
+        fields |= scope.get("state", {}).get("log", {})
+        event("request", fields)

@@ -1,0 +1,1 @@
+"""Log and numbers of the server, for whoever runs it."""
