@@ -63,7 +63,7 @@ def serve(models: tuple[str, ...], host: str, port: int, workers: int, access_lo
     It speaks the protocols of text-embeddings-inference, Cohere, Jina and vLLM: /predict, /rerank, /v1/rerank, /v2/rerank,
     /classify, /score; and /tag. A MODEL's name is its folder's or its hub id, or NAME.
     """
-    limits = {name: given.pop(name) for name in ServerOptions.__dataclass_fields__}
+    limits = {name: given.pop(name) for name in ServerOptions.__dataclass_fields__ if name in given}
     given["long_text"] = read_long_text(given)
     options = ServerOptions(**limits)
     from .. import server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.resources
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,7 +18,7 @@ from ..run.prometheus import CONTENT_TYPE
 from .about import info, model_list
 from .http.bodies import Bodies
 from .http.fields import parse, read_object
-from .http.front import NAMED, Front
+from .http.front import NAMED, Answer, Front
 from .http.refusals import RefusedError, json_response
 from .models import Models, Sources, parse_models
 from .monitoring.metrics import Meter, process_metrics
@@ -64,15 +64,13 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = service
-    for endpoint in ENDPOINTS:
-        for path in endpoint.paths:
-            app.add_route(path, _route(service, endpoint), methods=["POST"], include_in_schema=False)
+    paths = {path: _route(service, endpoint) for endpoint in ENDPOINTS for path in endpoint.paths}
     _add_pages(app, service)
     app.openapi = lambda: schema_of(app)  # type: ignore[method-assign]
     app.add_middleware(
         Front,
         meter=service.meter,
-        paths=PATHS,
+        paths=paths,
         api_key=service.options.api_key,
         access_log=access_log,
     )
@@ -140,29 +138,29 @@ class Service:
 
 async def while_connected(request: Request, work: Awaitable[Any]) -> Any:
     """Await the work on a request; cancel it if the client leaves, so that its texts are not run."""
-    working = asyncio.ensure_future(work)
-    gone = False
+    task, gone = asyncio.current_task(), False
+    assert task is not None
 
     async def left() -> None:
         nonlocal gone
         while (await request.receive())["type"] != "http.disconnect":
             pass
         gone = True
-        working.cancel()
+        task.cancel()
 
     leaving = asyncio.ensure_future(left())
     try:
-        return await working
+        return await work
     except asyncio.CancelledError:
-        if gone:
-            raise ClientDisconnect from None
-        working.cancel()
-        raise
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
     finally:
         leaving.cancel()
 
 
-def _route(service: Service, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+def _route(service: Service, endpoint: Endpoint) -> Answer:
     async def route(request: Request) -> Response:
         return await service.answer(endpoint, request)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import OptionError
+from ..hardware.cpu import inspect_machine
 from ..load import Options
 from ..load.open import load
 from ..model import Model
@@ -88,7 +89,9 @@ class ServedModel:
         self.name, self.source, self.created = name, source, int(time.time())
         self.clf: Loaded = clf
         self.options = options
-        self.batcher = Batcher(clf, max_queue=options.max_queue, max_tokens=options.max_tokens)
+        self.batcher = Batcher(
+            clf, max_queue=options.max_queue, max_tokens=options.max_tokens, workers=_threads(clf, options.processes)
+        )
         self.abilities = frozenset(_abilities(clf))
         self._seen = time.monotonic(), 0  # when texts were counted last, and how many had been answered
 
@@ -118,6 +121,14 @@ class ServedModel:
         if now - then > 1.0:
             self._seen = now, stats.answered
         return max(1, min(_RETRY, math.ceil(stats.waiting / rate))) if rate > 0 else 1
+
+
+def _threads(clf: Loaded, processes: int) -> int | None:
+    """Return the threads that run batches: a process has its share of the cores; None for all of them, or for a GPU."""
+    runtime = clf.runtime
+    if processes == 1 or runtime.device != "cpu":
+        return None
+    return max(1, inspect_machine().cores // max(1, runtime.threads) // processes)
 
 
 def _abilities(clf: Loaded) -> Iterator[Ability]:

@@ -29,10 +29,21 @@ class ServerOptions:
     read_timeout: float = 10.0  # seconds that headers may take, and a body: 408
     keep_alive: float = 75.0  # seconds that a connection may be idle between requests
     drain: float = 5.0  # seconds that answers under way have once the server is stopped: 503
+    processes: int = 1  # of the server, which share the cores
     api_key: str | None = dataclasses.field(default=None, repr=False)  # 401 without it
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_documents", "max_bytes", "max_held", "max_chars", "max_queue", "max_connections"):
+        counts = (
+            "max_batch",
+            "max_documents",
+            "max_bytes",
+            "max_held",
+            "max_chars",
+            "max_queue",
+            "max_connections",
+            "processes",
+        )
+        for name in counts:
             check_integer(name, getattr(self, name))
         check_integer("max_tokens", self.max_tokens, optional=True)
         for name in ("timeout", "read_timeout", "keep_alive", "drain"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import multiprocessing
 import os
@@ -44,7 +45,7 @@ def serve(
         FusedBertError: A model cannot be loaded.
     """
     check_integer("workers", workers)
-    options = options or ServerOptions()
+    options = dataclasses.replace(options or ServerOptions(), processes=workers)
     listener = _bind(host, port)
     set_up(log_format)
     names = parse_models(models)
@@ -100,6 +101,7 @@ def _config(app: Any, options: ServerOptions, **more: Any) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # whoever sends these headers could write any address into the log
         backlog=_BACKLOG,
         timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]
         timeout_graceful_shutdown=options.drain,  # type: ignore[arg-type]

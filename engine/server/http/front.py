@@ -5,14 +5,18 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..monitoring.log import event
 from ..monitoring.metrics import Meter
 from .refusals import Dialect, RefusedError
+
+Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 PREFIX = "/models/"
 NAMED = "fusedbert.model"  # the entry of a scope that holds the model's name in the URL
@@ -21,10 +25,15 @@ _LONGEST = 200  # characters of a path in the log
 
 
 class Front:
-    """An ASGI application around another one."""
+    """An ASGI application around another one, which answers POST to ``paths`` itself.
 
-    def __init__(self, app: ASGIApp, *, meter: Meter, paths: Collection[str], api_key: str | None, access_log: bool) -> None:
-        self._app, self._meter, self._log = app, meter, access_log
+    They would reach their functions through FastAPI's router too, for a fifth of the time of a short text.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, meter: Meter, paths: Mapping[str, Answer], api_key: str | None, access_log: bool
+    ) -> None:
+        self._app, self._meter, self._answers, self._log = app, meter, paths, access_log
         self._paths = sorted((path for path in paths if path != "/"), key=len, reverse=True)
         self._key = None if api_key is None else api_key.encode()
 
@@ -46,11 +55,17 @@ class Front:
 
         self._meter.running += 1
         try:
-            if self._allowed(scope):
-                await self._app(scope, receive, noting)
-            else:
+            answer = self._answers.get(scope["path"])
+            if not self._allowed(scope):
                 refused = RefusedError(401, "no api key, or a wrong one: send it as Authorization: Bearer KEY")
                 await refused.answer(Dialect.EITHER)(scope, receive, noting)
+            elif answer is None or (scope["path"] == "/" and scope["method"] != "POST"):
+                await self._app(scope, receive, noting)
+            elif scope["method"] != "POST":
+                await PlainTextResponse("", status_code=405, headers={"allow": "POST"})(scope, receive, noting)
+            else:
+                response = await answer(Request(scope, receive))
+                await response(scope, receive, noting)
         except Exception:
             status = 500
             event(f"{scope['method']} {asked[:_LONGEST]!a} failed", level=logging.ERROR, exc_info=True)
