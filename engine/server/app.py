@@ -121,6 +121,8 @@ class Service:
                 form = next((each for each in endpoint.forms if each.field in fields), endpoint.forms[0])
                 if (named := request.scope.get(NAMED)) is not None:
                     fields["model"] = named
+                log = request.scope.setdefault("state", {}).setdefault("log", {})
+                log.update(bytes=len(body), model=fields.get("model"))
                 asked = parse(form.request, fields)
                 return json_response(await while_connected(request, form.handler(self.models, asked)))
         except FusedBertError as error:
@@ -131,6 +133,7 @@ class Service:
             return Response(status_code=499)  # for the metrics: the client has gone
         except asyncio.CancelledError:  # by the server, some seconds after it was stopped
             refused = RefusedError(503, "the server is closing")
+        request.scope.setdefault("state", {}).setdefault("log", {})["error"] = refused.message
         if refused.status == 429 and refused.retry_after is None:
             refused.retry_after = max(each.retry_after() for each in self.models.served.values())
         return refused.answer(endpoint.dialect)

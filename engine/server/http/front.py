@@ -96,7 +96,7 @@ class Front:
         client = scope.get("client")
         fields: dict[str, Any] = {
             "method": scope["method"],
-            "path": ascii(asked[:_LONGEST])[1:-1],
+            "path": asked[:_LONGEST],
             "status": status,
             "ms": round(1e3 * seconds, 3),
             "client": client[0] if client else "",

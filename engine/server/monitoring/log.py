@@ -21,10 +21,16 @@ class TextFormatter(logging.Formatter):
         """Return a line."""
         fields = getattr(record, _FIELDS, {})
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        parts = [f"fusedbert: {level}{record.getMessage()}", *(f"{name}={value}" for name, value in fields.items())]
+        parts = [f"fusedbert: {level}{record.getMessage()}", *(f"{name}={_shown(value)}" for name, value in fields.items())]
         if record.exc_info:
             parts.append(self.formatException(record.exc_info))
         return " ".join(parts)
+
+
+def _shown(value: Any) -> str:
+    """Return a value in ASCII, quoted if it has spaces: what a client sends cannot begin another line."""
+    text = ascii(value) if isinstance(value, str) else str(value)
+    return text[1:-1] if isinstance(value, str) and " " not in text else text
 
 
 class JsonFormatter(logging.Formatter):
