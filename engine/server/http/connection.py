@@ -1,4 +1,4 @@
-"""uvicorn's connection with limits for slow clients: by itself uvicorn waits without end for a request that is half sent."""
+"""uvicorn's connection with limits: by itself it waits without end for slow clients, and queues all that one sends at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADERS = 65_536  # bytes of the headers of one request
 GRACE = 2.0  # seconds that a body has beyond the application's own limit, which can still answer
+MAX_WAITING = 32  # requests that one connection may send ahead, before it has the answers to earlier ones
 
 
 class Connection(HttpToolsProtocol):
-    """Closes a connection whose request does not arrive in time; on shutdown, one whose request is half sent.
+    """Closes a connection whose client is slow to send or to read, or sends too much ahead; on shutdown, one half sent.
 
     A process reads its limits from ``limits``, which ``limit`` sets.
     """
@@ -21,6 +22,9 @@ class Connection(HttpToolsProtocol):
     alarm: asyncio.TimerHandle | None = None
     unread = 0  # bytes that have come since the last end of headers or of a body
     in_body = False
+    last = False  # no request may follow
+    running: Any = None  # whose answer is due; uvicorn's ``cycle`` is of the request that came last
+    unwritten: asyncio.TimerHandle | None = None  # the clock of a client that does not read
 
     @classmethod
     def limit(cls, read_timeout: float, max_connections: int) -> None:
@@ -35,8 +39,13 @@ class Connection(HttpToolsProtocol):
         self.allow(self.limits[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks, and tell the request that is being answered."""
         self.allow(None)
+        self._wait_for_reader(None)
+        self.pipeline.clear()
+        if self._due():
+            self.running.disconnected = True
+            self.running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -51,9 +60,15 @@ class Connection(HttpToolsProtocol):
             self.refuse(b"431 Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
-        """Give it time for a body."""
+        """Give it time for a body; close it if too many requests wait."""
         super().on_headers_complete()
+        if not self.pipeline or self.pipeline[0][0] is not self.cycle:
+            self.running = self.cycle
+        elif len(self.pipeline) > MAX_WAITING:
+            raise ValueError("too many requests wait")  # for httptools, which stops
         self.in_body, self.unread = True, 0
+        if not self.cycle.keep_alive:  # uvicorn would close it at the answer; a client that still sends could not read that
+            self.last = self.cycle.keep_alive = True
         self.allow(self.limits[0] + GRACE)
 
     def on_message_complete(self) -> None:
@@ -61,6 +76,34 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self.in_body, self.unread = False, 0
         self.allow(None)
+        self._close_after_last()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, and read no more while others wait."""
+        following = self.pipeline[-1][0] if self.pipeline else None
+        super().on_response_complete()
+        if following is not None:
+            self.running = following
+        if self.pipeline:
+            self.flow.pause_reading()
+        self._close_after_last()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; where the answer to an earlier request is due, which this one would be taken for, close."""
+        if self._due() and (self.pipeline or not self.in_body or self.running.response_started):
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def pause_writing(self) -> None:
+        """Give the client time to read."""
+        super().pause_writing()
+        self._wait_for_reader(self.limits[0])
+
+    def resume_writing(self) -> None:
+        """Stop the clock."""
+        super().resume_writing()
+        self._wait_for_reader(None)
 
     def shutdown(self) -> None:
         """Close it if its request is half sent; uvicorn closes those without one."""
@@ -85,6 +128,19 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def refuse(self, status: bytes) -> None:
-        """Answer with a status, and close it."""
-        self.transport.write(b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+        """Close it, with a status, unless the answer to an earlier request is due, which this one would be taken for."""
+        if not self._due():
+            self.transport.write(b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
         self.transport.close()
+
+    def _close_after_last(self) -> None:
+        if self.last and not self.in_body and not self.pipeline and not self._due():
+            self.transport.close()
+
+    def _due(self) -> bool:
+        return self.running is not None and not self.running.response_complete
+
+    def _wait_for_reader(self, seconds: float | None) -> None:
+        if self.unwritten is not None:
+            self.unwritten.cancel()
+        self.unwritten = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)

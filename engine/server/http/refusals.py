@@ -53,7 +53,7 @@ class RefusedError(Exception):
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
-        if self.status in (408, 413):  # the client has more to send, which is not to be taken for its next request
+        if self.status == 408:  # it has more to send, which is not worth waiting for; after a 413 that is read and dropped
             headers["connection"] = "close"
         return json_response(_body(self, dialect), self.status, headers)
 
@@ -68,5 +68,8 @@ def _body(refused: RefusedError, dialect: Dialect) -> dict[str, Any]:
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return a value as JSON; no number of it may be infinite."""
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    try:
+        body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, in a field of a document that comes back
+        body = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
     return Response(body, status_code=status, headers=headers, media_type="application/json")

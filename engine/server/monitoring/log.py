@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -54,7 +55,13 @@ def set_up(form: LogFormat) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
+    logging.getLogger("uvicorn.error").addFilter(_of_interest)
     logging.captureWarnings(True)
+
+
+def _of_interest(record: logging.LogRecord) -> bool:
+    """Leave out answers that were not read when the server ended, which uvicorn tells with a traceback each."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def event(message: str, fields: Mapping[str, Any] | None = None, level: int = logging.INFO, **keywords: Any) -> None:
