@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.resources
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
@@ -19,7 +21,7 @@ from .about import info, model_list
 from .http.bodies import Bodies
 from .http.fields import parse, read_object
 from .http.front import NAMED, Answer, Front
-from .http.refusals import RefusedError, json_response
+from .http.refusals import Dialect, RefusedError, json_response
 from .models import Models, Sources, parse_models
 from .monitoring.metrics import Meter, process_metrics
 from .monitoring.siblings import Siblings
@@ -62,9 +64,11 @@ def create_app(
         description="Fine-tuned BERT classifiers over HTTP.",
         lifespan=service.lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # it would lead to whatever the client calls its host
+        exception_handlers={HTTPException: _refused},
     )
     app.state.service = service
-    paths = {path: _route(service, endpoint) for endpoint in ENDPOINTS for path in endpoint.paths}
+    paths = {path: (endpoint.dialect, _route(service, endpoint)) for endpoint in ENDPOINTS for path in endpoint.paths}
     _add_pages(app, service)
     app.openapi = lambda: schema_of(app)  # type: ignore[method-assign]
     app.add_middleware(
@@ -170,26 +174,44 @@ def _route(service: Service, endpoint: Endpoint) -> Answer:
     return route
 
 
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer a path or a method that is not there."""
+    assert isinstance(error, HTTPException)
+    path, status = request.scope["path"], error.status_code
+    methods = {method for route in request.app.routes if route.path == path for method in route.methods}
+    methods |= {"POST"} if path in PATHS else set()
+    status = 405 if methods and status == 404 else status
+    answer = RefusedError(status, f"{request.method} {ascii(path)[:80]}: {HTTPStatus(status).phrase}").answer(Dialect.EITHER)
+    if status == 405:
+        answer.headers["allow"] = ", ".join(sorted(methods))
+    return answer
+
+
 def _add_pages(app: FastAPI, service: Service) -> None:
     page = importlib.resources.files("fusedbert.engine.server").joinpath("template/page.html").read_text(encoding="utf-8")
 
-    @app.get("/health", summary="Say that the models are loaded.")
-    @app.get("/ping", include_in_schema=False)
+    def page_at(path: str, summary: str, answer: Callable[[], Any], **keywords: Any) -> None:
+        app.add_api_route(path, answer, methods=["GET"], summary=summary, **keywords)
+        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False, **keywords)  # for probes
+
     async def health() -> PlainTextResponse:
         return PlainTextResponse("")
 
-    @app.get("/info", summary="Describe the first model, as text-embeddings-inference does, and name all.")
     async def about() -> dict[str, Any]:
         return info(service.models, service.options)
 
-    @app.get("/v1/models", summary="List the models, as OpenAI's API does.")
     async def listed() -> dict[str, Any]:
         return model_list(service.models)
 
-    @app.get("/metrics", summary="Give numbers for Prometheus.", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(await service.siblings.metrics(), media_type=CONTENT_TYPE)
 
-    @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
         return HTMLResponse(page)
+
+    for path in ("/health", "/ping"):
+        page_at(path, "Say that the models are loaded.", health, response_class=PlainTextResponse)
+    page_at("/info", "Describe the first model, as text-embeddings-inference does, and name all.", about)
+    page_at("/v1/models", "List the models, as OpenAI's API does.", listed)
+    page_at("/metrics", "Give numbers for Prometheus.", metrics, response_class=PlainTextResponse)
+    page_at("/", "A page to try it.", index, response_class=HTMLResponse)

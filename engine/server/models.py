@@ -189,7 +189,7 @@ class Models:
                 raise RefusedError(422, f"{name} cannot {ability.value}: {self._able(ability)}", "Validation")
             return found
         if name is not None and len(self._whole) > 1:
-            raise RefusedError(404, f"no model has the name {name[:80]!a}: there are {', '.join(self.names)}")
+            raise RefusedError(404, f"no model has the name {ascii(name)[:80]}: there are {', '.join(self.names)}")
         for each in self.served.values():
             if ability in each.abilities and ":" not in each.name:  # a head is named by whoever wants it
                 return each

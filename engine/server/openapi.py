@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from .http.front import OPEN
 from .http.refusals import Dialect
 from .protocols.endpoints import ENDPOINTS, Endpoint
 
@@ -49,20 +50,28 @@ def schema_of(app: FastAPI) -> dict[str, Any]:
         for endpoint in ENDPOINTS:
             for path in endpoint.paths:
                 found["paths"].setdefault(path, {})["post"] = _operation(endpoint, path, references)
+        if app.state.service.options.api_key is not None:
+            _lock(found)
         app.openapi_schema = found
     return app.openapi_schema
+
+
+def _lock(schema: dict[str, Any]) -> None:
+    """Add the key to a schema, for which the page of the schema then asks."""
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            if method == "post" or path not in OPEN:
+                operation["security"] = [{"key": []}]
+                operation["responses"].setdefault("401", _refusal(STATUSES[401], Dialect.EITHER))
 
 
 def _operation(endpoint: Endpoint, path: str, references: Any) -> dict[str, Any]:
     forms = endpoint.forms
     first = (forms[0].handler.__doc__ or "").splitlines()[0]
     answers = _one_of([references[form.response, "serialization"] for form in forms])
-    error = {"type": "object", "properties": _ERRORS[endpoint.dialect], "required": list(_ERRORS[endpoint.dialect])}
     responses: dict[str, Any] = {"200": {"description": "The results.", "content": {"application/json": {"schema": answers}}}}
-    responses |= {
-        str(status): {"description": meaning, "content": {"application/json": {"schema": error}}}
-        for status, meaning in STATUSES.items()
-    }
+    responses |= {str(status): _refusal(meaning, endpoint.dialect) for status, meaning in STATUSES.items()}
     responses["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}
     requests = _one_of([references[form.request, "validation"] for form in forms])
     return {
@@ -71,6 +80,12 @@ def _operation(endpoint: Endpoint, path: str, references: Any) -> dict[str, Any]
         "requestBody": {"required": True, "content": {"application/json": {"schema": requests}}},
         "responses": responses,
     }
+
+
+def _refusal(meaning: str, dialect: Dialect) -> dict[str, Any]:
+    fields = _ERRORS[dialect]
+    schema = {"type": "object", "properties": fields, "required": list(fields)}
+    return {"description": meaning, "content": {"application/json": {"schema": schema}}}
 
 
 def _one_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..monitoring.log import event
@@ -31,7 +31,7 @@ class Front:
     """
 
     def __init__(
-        self, app: ASGIApp, *, meter: Meter, paths: Mapping[str, Answer], api_key: str | None, access_log: bool
+        self, app: ASGIApp, *, meter: Meter, paths: Mapping[str, tuple[Dialect, Answer]], api_key: str | None, access_log: bool
     ) -> None:
         self._app, self._meter, self._answers, self._log = app, meter, paths, access_log
         self._paths = sorted((path for path in paths if path != "/"), key=len, reverse=True)
@@ -55,14 +55,12 @@ class Front:
 
         self._meter.running += 1
         try:
-            answer = self._answers.get(scope["path"])
+            dialect, answer = self._answers.get(scope["path"], (Dialect.EITHER, None))
             if not self._allowed(scope):
                 refused = RefusedError(401, "no api key, or a wrong one: send it as Authorization: Bearer KEY")
-                await refused.answer(Dialect.EITHER)(scope, receive, noting)
-            elif answer is None or (scope["path"] == "/" and scope["method"] != "POST"):
+                await refused.answer(dialect)(scope, receive, noting)
+            elif answer is None or scope["method"] != "POST":
                 await self._app(scope, receive, noting)
-            elif scope["method"] != "POST":
-                await PlainTextResponse("", status_code=405, headers={"allow": "POST"})(scope, receive, noting)
             else:
                 response = await answer(Request(scope, receive))
                 await response(scope, receive, noting)

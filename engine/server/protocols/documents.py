@@ -11,7 +11,7 @@ import dataclasses
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ...text.inputs import Cut, LongText, Truncation, check_item
 from ..models import Ability, Models, ServedModel
@@ -22,7 +22,8 @@ from .tei import best_first
 class Document(BaseModel):
     """A document as an object; fields other than ``text`` are not ranked by."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]
     text: str
 
 
