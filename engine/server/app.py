@@ -126,7 +126,8 @@ class Service:
                 if (named := request.scope.get(NAMED)) is not None:
                     fields["model"] = named
                 log = request.scope.setdefault("state", {}).setdefault("log", {})
-                log.update(bytes=len(body), model=fields.get("model"))
+                named = fields.get("model")
+                log.update(bytes=len(body), model=named[:80] if isinstance(named, str) else None)
                 asked = parse(form.request, fields)
                 return json_response(await while_connected(request, form.handler(self.models, asked)))
         except FusedBertError as error:
