@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from checkpoint_edits import edit_config, edit_tensors
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -140,38 +141,48 @@ def make_manifest(labels: tuple[str, ...], problem_type: str, **changes: object)
     return dataclasses.replace(manifest, **changes)
 
 
+def write_artifact(
+    folder: Path,
+    labels: tuple[str, ...] = ("NEGATIVE", "POSITIVE"),
+    problem_type: str = "single_label_classification",
+    *,
+    types: bool = True,
+    **changes: object,
+) -> Path:
+    """Write the mock model with these labels as an artifact."""
+    (folder / "onnx").mkdir(parents=True)
+    weights = Weights.make(len(labels))
+    if not types:
+        weights = dataclasses.replace(weights, types=np.zeros_like(weights.types))
+    make_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
+    (folder / "config.json").write_text(json.dumps({"pad_token_id": 0}))
+    manifest = make_manifest(labels, problem_type, **changes)
+    for variant in manifest.variants:
+        onnx.save(make_graph(weights, types=types), folder / variant.file)
+    if not manifest.golden:
+        tokenizer = make_tokenizer()
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        encoding = tokenizer.encode("good movie", "not dull")
+        logits = tuple(weights.logits(encoding.ids, encoding.type_ids))
+        manifest = dataclasses.replace(manifest, golden=(Golden(text="good movie", text_pair="not dull", logits=logits),))
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifact_at() -> Callable[..., Path]:
+    """Return a function that writes an artifact: ``write_artifact``."""
+    return write_artifact
+
+
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes an artifact and returns its folder."""
+    """Return the same, with a name for the folder; its path is the test's own."""
 
-    def make(
-        labels: tuple[str, ...] = ("NEGATIVE", "POSITIVE"),
-        problem_type: str = "single_label_classification",
-        *,
-        name: str = "artifact",
-        types: bool = True,
-        **changes: object,
-    ) -> Path:
-        folder = tmp_path / name
-        (folder / "onnx").mkdir(parents=True)
-        weights = Weights.make(len(labels))
-        if not types:
-            weights = dataclasses.replace(weights, types=np.zeros_like(weights.types))
-        make_tokenizer().save(str(folder / "tokenizer.json"))
-        (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
-        (folder / "config.json").write_text(json.dumps({"pad_token_id": 0}))
-        manifest = make_manifest(labels, problem_type, **changes)
-        for variant in manifest.variants:
-            onnx.save(make_graph(weights, types=types), folder / variant.file)
-        if not manifest.golden:
-            tokenizer = make_tokenizer()
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            encoding = tokenizer.encode("good movie", "not dull")
-            logits = tuple(weights.logits(encoding.ids, encoding.type_ids))
-            manifest = dataclasses.replace(manifest, golden=(Golden(text="good movie", text_pair="not dull", logits=logits),))
-        write_manifest(folder, manifest)
-        return folder
+    def make(*arguments: Any, name: str = "artifact", **changes: Any) -> Path:
+        return write_artifact(tmp_path / name, *arguments, **changes)
 
     return make
 
@@ -202,6 +213,35 @@ def tokens_artifact(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     export_checkpoint(source, folder / "artifact", target="fp32")
     return folder / "artifact"
+
+
+@pytest.fixture(scope="session")
+def head_sources(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three checkpoints on one encoder: one label of a text, several labels, and a number."""
+    folder = tmp_path_factory.mktemp("heads")
+    random = np.random.default_rng(0)
+    found = {}
+    for name, labels, values in (
+        ("mood", ["NEGATIVE", "POSITIVE"], {}),
+        ("topics", ["plot", "music", "price"], {"problem_type": "multi_label_classification"}),
+        ("stars", ["stars"], {"problem_type": "regression"}),
+    ):
+        found[name] = checkpoint_at(folder / name)
+        edit_config(found[name], id2label=dict(enumerate(labels)), **values)
+        weight = random.standard_normal((len(labels), 32)).astype(np.float32)
+        own = {"classifier.weight": weight, "classifier.bias": np.zeros(len(labels), np.float32)}
+        edit_tensors(found[name], lambda tensors, own=own: tensors | own)
+    return found
+
+
+@pytest.fixture(scope="session")
+def heads_artifact(head_sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with a head of each of them."""
+    from fusedbert.export import export_checkpoint
+
+    folder = tmp_path_factory.mktemp("heads") / "both"
+    export_checkpoint(None, folder, heads=head_sources, target="fp32", threshold=0.6, required=False)
+    return folder
 
 
 @pytest.fixture

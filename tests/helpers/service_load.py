@@ -1,4 +1,4 @@
-"""Twice the load that examples/fastapi_service.py can bear, with clients that leave and clients that are slow among the others.
+"""Twice the load that `fusedbert serve` can bear, with clients that leave and clients that are slow among the others.
 
 python tests/helpers/service_load.py ARTIFACT --seconds 60
 """

@@ -1,27 +1,71 @@
-"""The service of examples/, run as a process."""
+"""`fusedbert serve`, run as a process."""
 
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from commands import FUSEDBERT
+
+POST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def http_post(body: Any) -> bytes:
+    """Return a whole request to /predict."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return POST + b"content-length: %d\r\n\r\n" % len(data) + data
+
+
+def read(connection: socket.socket) -> bytes:
+    """Read until the server closes the connection; a reset, after what was read, counts as that."""
+    received = b""
+    with connection, contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            received += part
+    return received
+
+
+def trickle(connection: socket.socket, rest: bytes) -> bytes:
+    """Send the same bytes again and again until the server closes the connection; return what it has answered."""
+    answer, part = b"", b"?"
+    connection.settimeout(0.05)
+    with connection, contextlib.suppress(ConnectionError):  # it was closed while some of this was on its way
+        for _ in range(1200):
+            try:
+                while part:
+                    part = connection.recv(65536)
+                    answer += part
+                return answer
+            except TimeoutError:
+                connection.sendall(rest)
+        raise AssertionError("the connection was not closed")
+    return answer
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it has not happened within 60 seconds")
 
 
 @dataclasses.dataclass(kw_only=True)
 class Service:
-    """A running service."""
+    """A running server."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -31,18 +75,19 @@ class Service:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def post(self, body: Any) -> tuple[int, Any]:
-        """Send a body to /predict; return the status and the answer."""
+    def post(self, body: Any, path: str = "/predict", *, key: str | None = None) -> tuple[int, Any]:
+        """Send a body; return the status and the answer."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.address}/predict", data, {"content-type": "application/json"})
+        headers = {"content-type": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
+        request = urllib.request.Request(self.address + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.address + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
             return answer.read().decode()
 
     def metrics(self) -> dict[str, float]:
@@ -57,15 +102,28 @@ class Service:
         return samples
 
     def texts(self, what: str) -> int:
-        """Return a count of the batcher, such as ``cancelled`` or ``waiting``."""
+        """Return a count of the queues of all models, such as ``cancelled`` or ``waiting``."""
         name = f"fusedbert_batcher_{what}" + ("" if what in ("waiting", "running") else "_total")
-        return int(self.metrics()[name])
+        found = [value for sample, value in self.metrics().items() if sample.partition("{")[0] == name]
+        assert found, f"there is no metric {name}"
+        return int(sum(found))
+
+    def processes(self) -> list[int]:
+        """Return the ids of the process and of those that it has started."""
+        found = [self.process.pid]
+        for parent in found:
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+        return found
 
     def status(self, name: str) -> int:
-        """Return a number of the process, as Linux counts it: ``VmRSS`` and ``VmHWM`` in KiB, ``Threads``."""
-        found = re.search(rf"^{name}:\s*(\d+)", Path(f"/proc/{self.process.pid}/status").read_text(), re.MULTILINE)
-        assert found is not None
-        return int(found[1])
+        """Return a number of the processes, as Linux counts it: ``VmRSS`` and ``VmHWM`` in KiB, ``Threads``."""
+        total = 0
+        for process in self.processes():
+            found = re.search(rf"^{name}:\s*(\d+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+            assert found is not None
+            total += int(found[1])
+        return total
 
     def connect(self, *parts: bytes) -> socket.socket:
         """Open a connection and send bytes."""
@@ -74,11 +132,25 @@ class Service:
             connection.sendall(part)
         return connection
 
+    def connect_without_reading(self) -> socket.socket:
+        """Open a connection and ask for 14 MB, more than the system keeps for a client that does not read them."""
+        body = json.dumps({"query": "a", "documents": ["b " * 45_000] * 20}).encode()
+        head = POST.replace(b"/predict", b"/v1/rerank") + b"content-length: %d\r\n\r\n" % len(body)
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", self.port))
+        connection.settimeout(2)
+        with contextlib.suppress(TimeoutError, ConnectionError):  # the server has stopped to read, or closed it
+            connection.sendall((head + body) * 8)
+            raise AssertionError("all was read, though no answer was")
+        connection.settimeout(60)
+        return connection
+
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Send a signal, at which it must end in order."""
         self.process.send_signal(number)
         assert self.process.wait(timeout=60) == 0
-        assert "Traceback" not in self.output()
+        assert "Traceback" not in self.output(), self.output()[-6000:]
 
     def output(self) -> str:
         """Return what it has printed."""
@@ -87,21 +159,16 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(artifact: Path, *options: str, constants: str = "") -> Iterator[Service]:
-    """Start the service, and stop it at the end unless it was stopped.
-
-    ``constants`` are statements that change constants of the modules ``fastapi_service`` and ``fastapi_connection``.
-    """
+def running_service(*arguments: str | Path, env: Mapping[str, str] = {}) -> Iterator[Service]:
+    """Start the server, and stop it at the end unless it was stopped; ``arguments`` are those of the command."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(EXAMPLES / "fastapi_service.py")]
-    if constants:
-        command = ["-c", f"import fastapi_connection, fastapi_service; {constants}; fastapi_service.main()"]
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as cache:
         process = subprocess.Popen(
-            [sys.executable, *command, str(artifact.resolve()), "--port", str(port), *options],
-            cwd=EXAMPLES,
+            [*FUSEDBERT, "serve", *map(str, arguments), "--port", str(port)],
+            env={**os.environ, "FUSEDBERT_CACHE": cache, **env},
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -112,8 +179,15 @@ def running_service(artifact: Path, *options: str, constants: str = "") -> Itera
             if process.poll() is None:
                 service.stop()
         finally:
-            process.kill()
+            _kill(service)
             process.wait()
+
+
+def _kill(service: Service) -> None:
+    if service.process.poll() is None:
+        for process in service.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def _wait(service: Service) -> None:

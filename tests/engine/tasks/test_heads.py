@@ -8,13 +8,13 @@ import pickle
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_edits import edit_config, edit_tensors
+from checkpoint_edits import edit_config
 
 from fusedbert.engine import (
     Batcher,
@@ -37,29 +37,13 @@ TEXTS = ["good movie", "bad !", "", "the movie was not very good , but the movie
 
 
 @pytest.fixture(scope="module")
-def sources(checkpoint_at: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three checkpoints on one encoder: one label of a text, several labels, and a number."""
-    folder = tmp_path_factory.mktemp("heads")
-    random = np.random.default_rng(0)
-    found = {}
-    for name, labels, values in (
-        ("mood", ["NEGATIVE", "POSITIVE"], {}),
-        ("topics", ["plot", "music", "price"], {"problem_type": "multi_label_classification"}),
-        ("stars", ["stars"], {"problem_type": "regression"}),
-    ):
-        found[name] = checkpoint_at(folder / name)
-        edit_config(found[name], id2label=dict(enumerate(labels)), **values)
-        weight = random.standard_normal((len(labels), 32)).astype(np.float32)
-        own = {"classifier.weight": weight, "classifier.bias": np.zeros(len(labels), np.float32)}
-        edit_tensors(found[name], lambda tensors, own=own: tensors | own)
-    return found
+def sources(head_sources: dict[str, Path]) -> dict[str, Path]:
+    return head_sources
 
 
 @pytest.fixture(scope="module")
-def both(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("heads") / "both"
-    export_checkpoint(None, folder, heads=sources, target="fp32", threshold=0.6, required=False)
-    return folder
+def both(heads_artifact: Path) -> Path:
+    return heads_artifact
 
 
 @pytest.fixture
