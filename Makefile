@@ -83,9 +83,10 @@ readme: $(VENV)/.test  ## Write the tables of README.md and docs/measurements.md
 	@$(BIN)/python -m fusedbert.bench.report.page bench/results/bert-base-growth.json build/growth
 	@cp build/growth/time-per-token.svg docs/
 
-lint: $(VENV)/.lint  ## Check style and format
+lint: $(VENV)/.lint  ## Check style and format, of the Dockerfile too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint examples/containers/Dockerfile
 
 types: $(VENV)/.lint  ## Check types (mypy strict, and pyright)
 	$(BIN)/mypy -p fusedbert.engine -p fusedbert.export -p fusedbert.bench
@@ -191,7 +192,7 @@ $(VENV)/.browser: $(VENV)/.test
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.made pyproject.toml constraints.txt
-	@echo "Installing ruff, mypy and pyright into $(VENV)"
+	@echo "Installing ruff, mypy, pyright and hadolint into $(VENV)"
 	@$(INSTALL) --editable ".[cpu,export,lint]"
 	@touch $@
 
