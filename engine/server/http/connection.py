@@ -39,7 +39,7 @@ class Connection(HttpToolsProtocol):
         self.allow(self.limits[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks, and tell the request that is being answered."""
+        """Stop the clocks, and end the request that is being answered."""
         self.allow(None)
         self._wait_for_reader(None)
         self.pipeline.clear()

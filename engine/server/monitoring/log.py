@@ -60,7 +60,7 @@ def set_up(form: LogFormat) -> None:
 
 
 def _of_interest(record: logging.LogRecord) -> bool:
-    """Leave out answers that were not read when the server ended, which uvicorn tells with a traceback each."""
+    """Leave out answers that were not read when the server ended, for which uvicorn logs a traceback each."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 

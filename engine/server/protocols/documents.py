@@ -23,7 +23,7 @@ class Document(BaseModel):
     """A document as an object; fields other than ``text`` are not ranked by."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    __pydantic_extra__: dict[str, JsonValue]
+    __pydantic_extra__: dict[str, JsonValue]  # pyright: ignore[reportIncompatibleVariableOverride]
     text: str
 
 

@@ -114,7 +114,7 @@ def test_vllms_score(service: Service, judges: Any, path: str) -> None:
 
 
 def wrong() -> Iterator[tuple[str, dict[str, Any]]]:
-    """What cannot be done is refused, not left out in silence."""
+    """Bodies with a field that asks for what cannot be done."""
     yield "input", {"input": [1, 2, 3]}
     yield "messages", {"input": "a", "messages": []}
     yield "add_special_tokens", {"input": "a", "add_special_tokens": False}

@@ -77,7 +77,7 @@ def test_chunks_that_are_not_quite_chunks_are_refused(service: Service, chunks: 
         b"\x00" * 100,
     ],
 )
-def test_what_is_no_request_is_refused(service: Service, start: bytes) -> None:
+def test_what_is_not_a_request_is_refused(service: Service, start: bytes) -> None:
     assert alone(service, start, b"\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 

@@ -113,6 +113,8 @@ def test_heads_are_answered_together_or_one_by_name(headed: Service, heads_artif
         (["{}", "--max-queue", "0"], "--max-queue"),
     ],
 )
-def test_what_cannot_be_served_is_told_at_the_start(fusedbert: Any, artifact: Path, arguments: list[str], named: str) -> None:
+def test_what_cannot_be_served_is_reported_at_the_start(
+    fusedbert: Any, artifact: Path, arguments: list[str], named: str
+) -> None:
     done = fusedbert("serve", *(each.format(artifact) for each in arguments), "--port", "0")
     assert done.returncode != 0 and named in done.stderr and "Traceback" not in done.stderr

@@ -86,10 +86,9 @@ def ask_and_read(service: Service) -> list[str]:
     service.post({"inputs": "secret words", "model": "\n" * 10_000, "secret": 1})
     service.post({"inputs": "a"}, "/nowhere/%0aforged")
     wait_for(lambda: "forged" in service.output())
-    assert "secret words" not in service.output() and max(map(len, service.output().splitlines())) < 1000
-    return [line for line in service.output().splitlines() if ("request" in line and "/predict" in line) or "/nowhere" in line][
-        -4:
-    ]
+    lines = service.output().splitlines()
+    assert "secret words" not in service.output() and max(map(len, lines)) < 1000
+    return [line for line in lines if "/predict" in line or "/nowhere" in line][-4:]
 
 
 def test_the_log_has_a_line_of_json_for_each_request_and_no_text_of_it(server: Service) -> None:

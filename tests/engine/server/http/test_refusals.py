@@ -165,14 +165,14 @@ def test_another_content_type_is_refused(service: Service, kind: bytes) -> None:
     assert read(service.connect(head, b'{"inputs": "a"}')).startswith(b"HTTP/1.1 415 ")
 
 
-def test_a_client_that_asks_before_it_sends_is_told_to_go_on(service: Service) -> None:
+def test_a_client_that_asks_before_it_sends_may_go_on(service: Service) -> None:
     with service.connect(POST + b"expect: 100-continue\r\ncontent-length: 15\r\nconnection: close\r\n\r\n") as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         connection.sendall(b'{"inputs": "a"}')
         assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_special_tokens_of_strangers_are_text_where_the_server_is_told_so(service: Service, artifact: Path) -> None:
+def test_special_tokens_of_strangers_are_text_with_the_option(service: Service, artifact: Path) -> None:
     body = {"inputs": "[SEP] " * 11}  # as text each is [, s, ##e, ##p and ]
     assert service.post(body)[0] == 200
     with running_service(artifact, "--split-special-tokens") as other:

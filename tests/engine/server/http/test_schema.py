@@ -1,4 +1,4 @@
-"""What the server says of itself in OpenAPI, held against it by schemathesis; and bodies and bytes that hypothesis makes."""
+"""The OpenAPI schema, which schemathesis compares with the answers; and bodies and bytes that hypothesis makes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ HALF = {
 
 
 def runs(process: int) -> bool:
-    """Whether a process is there, and has not ended without anyone to collect it."""
+    """Return whether a process runs; one that has ended stays listed until its parent asks for its status."""
     try:
         return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except FileNotFoundError:

@@ -97,7 +97,7 @@ def test_a_client_that_does_not_read_is_cut_off(hurried: Service) -> None:
     assert "Traceback" not in hurried.output()
 
 
-def test_more_connections_than_the_limit_are_told_so(embedded: Path) -> None:
+def test_more_connections_than_the_limit_get_a_503(embedded: Path) -> None:
     with running_service(embedded, "--max-connections", "20", "--read-timeout", "600") as service:
         idle = [service.connect() for _ in range(20)]
         refused = service.connect(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
