@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,7 @@ def running(folder: Path, *command: str, **variables: str) -> Iterator[str]:
             for line in process.stderr or ():
                 printed.append(line)
                 if found := re.search(r"serving .* on http://([\w.]+:\d+)", line):
+                    wait_for(found[1])
                     yield found[1]
                     break
             else:
@@ -77,6 +80,15 @@ def running(folder: Path, *command: str, **variables: str) -> Iterator[str]:
             assert (process.returncode, "Traceback" in rest) == (0, False), rest
         finally:
             process.kill()
+
+
+def wait_for(address: str) -> None:
+    """Wait until a server that has said where it will listen does so."""
+    for _ in range(600):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/health", timeout=10):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{address} does not answer")
 
 
 def answers(folder: Path, calls: list[str], address: str) -> Iterator[tuple[str, Any]]:
@@ -152,7 +164,8 @@ def test_the_table_of_paths_is_that_of_the_schema() -> None:
 
 
 def test_the_table_of_statuses_is_complete() -> None:
-    assert {int(number) for number in re.findall(r"^\| (\d+)", table_after("| status |"), re.MULTILINE)} == {*STATUSES, 431}
+    found = re.findall(r"^\| (\d+)", table_after("| status |"), flags=re.MULTILINE)
+    assert {int(number) for number in found} == {*STATUSES, 405, 431}
 
 
 def test_the_table_of_limits_has_each_option_with_its_default() -> None:
