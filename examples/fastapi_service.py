@@ -5,7 +5,6 @@ python examples/fastapi_service.py artifacts/sst2-mini
 curl "localhost:8000/label?text=I+loved+it."
 """
 
-import logging
 import os
 import sys
 
@@ -17,11 +16,10 @@ app = create_app(sys.argv[1:])
 @app.get("/label")
 async def label(text: str) -> str:
     """Return the likeliest label of a text; it waits in the queue with those of the other paths."""
-    first = next(iter(app.state.service.models.served.values()))
+    first = next(iter(app.state.models.served.values()))
     answer = await first.batcher.classify(text, top_k=1)
     return str(answer[0]["label"])
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)  # where it listens, and what the model runs on
     run(app, port=int(os.environ.get("PORT", "8000")))

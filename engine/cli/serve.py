@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -63,6 +64,8 @@ def serve(models: tuple[str, ...], host: str, port: int, workers: int, access_lo
     It speaks the protocols of text-embeddings-inference, Cohere, Jina and vLLM: /predict, /rerank, /v1/rerank, /v2/rerank,
     /classify, /score; and /tag. A MODEL's name is its folder's or its hub id, or NAME.
     """
+    if os.environ.get("FUSEDBERT_API_KEY") == "" and given["api_key"] is None:  # meant to be one, most likely
+        raise click.UsageError("FUSEDBERT_API_KEY is empty: give it a key, or unset it to serve without one")
     limits = {name: given.pop(name) for name in ServerOptions.__dataclass_fields__ if name in given}
     given["long_text"] = read_long_text(given)
     options = ServerOptions(**limits)

@@ -65,7 +65,7 @@ def create_app(
         lifespan=service.lifespan,
         redoc_url=None,
         redirect_slashes=False,  # it would lead to whatever the client calls its host
-        exception_handlers={HTTPException: _refused},
+        exception_handlers={HTTPException: _refused, FusedBertError: _failed},
     )
     app.state.service = service
     paths = {path: (endpoint.dialect, _route(service, endpoint)) for endpoint in ENDPOINTS for path in endpoint.paths}
@@ -109,7 +109,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Load the models at the start, and close them at the end."""
-        models = self.load()
+        app.state.models = models = self.load()
         await self.siblings.open()
         try:
             yield
@@ -173,6 +173,12 @@ def _route(service: Service, endpoint: Endpoint) -> Answer:
         return await service.answer(endpoint, request)
 
     return route
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer an error of the engine in a path of the application's own."""
+    assert isinstance(error, FusedBertError)
+    return RefusedError.of(error).answer(Dialect.EITHER)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

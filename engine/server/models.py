@@ -104,9 +104,13 @@ class ServedModel:
         """Run texts, within the limits of the server.
 
         Raises:
-            RefusedError: A text has too many characters, or too many texts wait.
+            RefusedError: A text has too many characters, or there are more texts than may wait.
             FusedBertError: As ``Batcher.run``.
         """
+        if len(texts) > self.options.max_queue:
+            raise RefusedError(
+                413, f"{len(texts)} texts are more than may wait, {self.options.max_queue}: send fewer at a time"
+            )
         most = self.options.max_chars
         for text in texts:
             size = len(text.text) + len(text.pair or "")

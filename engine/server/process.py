@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -10,6 +11,8 @@ import signal
 import socket
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
@@ -24,6 +27,7 @@ from .monitoring.log import LogFormat, event, set_up
 from .options import ServerOptions
 
 _BACKLOG = 2048
+_TRIES, _PAUSE = 6000, 0.1  # to see whether the port is open, and seconds between
 
 
 def serve(
@@ -47,11 +51,12 @@ def serve(
     check_integer("workers", workers)
     options = dataclasses.replace(options or ServerOptions(), processes=workers)
     listener = _bind(host, port)
-    set_up(log_format)
+    set_up(log_format)  # before anything is loaded, also where worker processes do the rest
     names = parse_models(models)
     with listener:
         if workers == 1:
-            run(create_app(names, options=options, access_log=access_log, **loading), options=options, listener=listener)
+            app = create_app(names, options=options, access_log=access_log, **loading)
+            run(app, options=options, listener=listener, log_format=None)
         else:
             _run_several(names, listener, workers, options, log_format, access_log=access_log, **loading)
 
@@ -63,11 +68,17 @@ def run(
     port: int = 8000,
     options: ServerOptions | None = None,
     listener: socket.socket | None = None,
+    log_format: LogFormat | None = "text",
 ) -> None:
-    """Serve an application of ``create_app``, with its limits on connections, until SIGINT or SIGTERM."""
+    """Serve an application of ``create_app``, with its limits on connections, until SIGINT or SIGTERM.
+
+    The log goes to stderr; with ``log_format=None`` to where the program sends ``logging``.
+    """
     service: Service = app.state.service
     options = options or service.options
     listener = listener or _bind(host, port)
+    if log_format is not None:
+        set_up(log_format)
     models = service.load()  # before the port is open, and before uvicorn, which would print a traceback
     Connection.limit(options.read_timeout, options.max_connections)
     server = uvicorn.Server(_config(app, options))
@@ -125,7 +136,17 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _announce(listener: socket.socket, names: list[str], workers: int) -> None:
-    host, port = listener.getsockname()[:2]
+    """Log the address once it is listened on."""
+    threading.Thread(target=_announce_soon, args=(listener.getsockname()[:2], names, workers), daemon=True).start()
+
+
+def _announce_soon(listened: tuple[str, int], names: list[str], workers: int) -> None:
+    host, port = listened
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError), socket.create_connection((reached, port), timeout=1):
+            break
+        time.sleep(_PAUSE)
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     processes = "" if workers == 1 else f" with {workers} processes"
     event(f"serving {', '.join(names)} on {address}{processes}; a page to try it is there; Ctrl+C ends it")
@@ -145,7 +166,7 @@ def _run_several(
     models: Models = app.state.service.load()  # here too, so that an export happens once, and an error is reported once
     found = list(models.served)
     models.close()
-    with tempfile.TemporaryDirectory(prefix="fusedbert-serve-") as folder:
+    with _shared_folder() as folder:
         make = functools.partial(_worker_app, names, options=options, log_format=log_format, siblings=folder, **keywords)
         config = _config(make, options, factory=True, workers=workers)
         _announce(listener, found, workers)
@@ -156,6 +177,18 @@ def _run_several(
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     event("stopped")
+
+
+@contextlib.contextmanager
+def _shared_folder() -> Iterator[str]:
+    """Make a folder in which the processes find each other."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="fusedbert-serve-")
+    except OSError as error:
+        way_out = "set TMPDIR to one that can be written, or leave out --workers"
+        raise StorageError(f"several processes need a folder for temporary files: {error}: {way_out}") from None
+    with folder as name:
+        yield name
 
 
 def _worker_app(names: dict[str, Any], *, options: ServerOptions, log_format: LogFormat, **keywords: Any) -> FastAPI:

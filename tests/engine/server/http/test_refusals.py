@@ -193,3 +193,10 @@ def test_either_end_of_a_text_may_be_cut(service: Service) -> None:
     for left, right in (("Left", "Right"), ("left", "right")):
         assert scores(text, truncation_direction=left) == end and scores(text, truncation_direction=right) == start
     assert scores(text) == scores(text, truncation_direction=None) == start
+
+
+def test_more_texts_than_the_queue_holds_are_413_and_do_not_come_again(artifact: Path) -> None:
+    with running_service(artifact, "--max-queue", "4") as service:
+        status, answer = service.post({"inputs": [["a"]] * 5})
+        assert status == 413 and "5 texts are more than may wait, 4" in answer["error"]
+        assert service.post({"inputs": [["a"]] * 4})[0] == 200
