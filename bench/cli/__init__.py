@@ -15,7 +15,7 @@ COMMANDS = {
     "latency": ("fusedbert.bench.latency.measure:latency", "Time the graph by shape, from token ids to logits."),
     "corpus": ("fusedbert.bench.corpus.measure:corpus", "Time a file of texts, from text to labels."),
     "rank": ("fusedbert.bench.latency.rank.measure:rank", "Time a query with its documents, from texts to their order."),
-    "load": ("fusedbert.bench.load.measure:load", "Find the rate of arrivals that a latency budget allows."),
+    "load": ("fusedbert.bench.load.command:load", "Find the rate of arrivals that a latency budget allows."),
     "startup": ("fusedbert.bench.startup.measure:startup", "Time a fresh process up to its first answer; memory and size."),
     "compare": ("fusedbert.bench.report.compare:compare", "Show what moved between two documents of --json."),
     "checkpoint": (
@@ -75,7 +75,7 @@ def checkpoint(size: str, folder: Path, force: bool) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--again", is_flag=True, help="Rebuild an environment that exists.")
 def setup(names: Sequence[str], again: bool) -> None:
-    """Build the environments of other engines: transformers, optimum, openvino, ctranslate2, crossencoder, or all.
+    """Build the environments of others: transformers, optimum, openvino, ctranslate2, crossencoder, infinity, or all.
 
     For a CUDA machine there is optimum-cuda too, which all does not include.
 

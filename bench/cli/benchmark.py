@@ -36,9 +36,14 @@ class Benchmark(abc.ABC):
     item: ClassVar[str] = ""  # the document's name of what a ratio is about; empty without ratios
     only: ClassVar[str] = ""  # the item of all results, if they do not have it
     shapes: Sequence[Shape] = ()
+    checks_logits: ClassVar[bool] = True  # before anything is measured; else the benchmark checks answers itself
 
     def __init__(self, lineup: Lineup, rounds: int) -> None:
         self.lineup, self.rounds = lineup, rounds
+
+    def run_settings(self) -> RunSettings:
+        """Return the settings of the engines' processes."""
+        return RunSettings(job=self.lineup.job)
 
     def before(self, run: Run) -> None:  # noqa: B027  # most have nothing to do
         """Measure what comes before the engines start."""
@@ -92,14 +97,17 @@ def run_benchmark(benchmark: Benchmark, progress: Progress) -> tuple[dict[str, A
     """Measure, and return the document and whether Ctrl-C ended it."""
     lineup, interrupted, reference = benchmark.lineup, False, ""
     started, load = datetime.datetime.now(datetime.UTC), load_average()
-    with open_run((*lineup.own, *lineup.peers), RunSettings(job=lineup.job), progress) as run:
+    with open_run((*lineup.own, *lineup.peers), benchmark.run_settings(), progress) as run:
         try:
             benchmark.before(run)
-            progress.step("computing the reference")
-            checks = find_reference(lineup.model, benchmark.shapes, run)
-            reference = checks.computed_by
+            checks = None
+            if benchmark.checks_logits:
+                progress.step("computing the reference")
+                checks = find_reference(lineup.model, benchmark.shapes, run)
+                reference = checks.computed_by
             start(run)
-            check(run, checks)
+            if checks is not None:
+                check(run, checks)
             benchmark.measure(run)
         except KeyboardInterrupt:
             interrupted = True

@@ -28,7 +28,7 @@ from fusedbert.engine.hardware.storage import cache_root, locked
 
 VARIABLE = "FUSEDBERT_BENCH"
 OURS = "ours"  # the interpreter that runs now
-ENVIRONMENTS = ("transformers", "optimum", "openvino", "ctranslate2", "crossencoder")  # the meaning of `all`
+ENVIRONMENTS = ("transformers", "optimum", "openvino", "ctranslate2", "crossencoder", "infinity")  # the meaning of `all`
 CUDA_ENVIRONMENTS = ("optimum-cuda",)  # useless without a GPU, so built only by name
 _MARKER = ".made"
 Progress = Callable[[str], None]

@@ -23,7 +23,7 @@ from fusedbert.engine.errors import DeviceError
 from .base import Engine
 from .batches import Batch, Logits
 
-_FILES = {"fp32": "model.onnx", "int8": "model_quantized.onnx", "fp16": "model_optimized.onnx"}
+_FILES = {"fp32": "model.onnx", "int8": "modelquantized.onnx", "fp16": "model_optimized.onnx"}
 _FUSIONS = "fusions.json"
 
 
@@ -38,7 +38,7 @@ class Optimum(Engine):
         plain = self.converted("optimum-export", self._export)
         if self.spec.precision == "fp32":
             return plain
-        name, make = ("optimum-int8", _quantize) if self.spec.precision == "int8" else ("optimum-o4", _optimize)
+        name, make = ("optimum-int8", quantize) if self.spec.precision == "int8" else ("optimum-o4", _optimize)
         return self.converted(name, lambda folder: make(plain, folder))
 
     def load(self) -> None:
@@ -138,7 +138,7 @@ def _need_cuda(onnxruntime: Any) -> None:
         raise DeviceError("ONNX Runtime has no CUDA in this environment: it needs onnxruntime-gpu in place of onnxruntime")
 
 
-def _quantize(plain: Path, folder: Path) -> None:
+def quantize(plain: Path, folder: Path) -> None:
     """Quantize with the configuration for this CPU, as optimum's documentation asks."""
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig

@@ -7,26 +7,21 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import click
 import numpy as np
 
-from ..cli.benchmark import FILE, Benchmark, execute
-from ..corpus.texts import Corpus, built_in, read_corpus
-from ..engines.registry import RANKERS
+from ..cli.benchmark import Benchmark
+from ..corpus.texts import Corpus
 from ..report.text import PERCENTILES, format_table, milliseconds, per_second, render_document
-from ..run.interleave import EngineProcess, Run, duration, round_robin
-from ..run.setup import Lineup, Shared, shared_options
+from ..run.interleave import EngineProcess, Run, Sample, duration, round_robin
+from ..run.setup import Lineup
 from ..run.stats import BUSY, name_some
 from .open_loop import Outcome, pool
-from .sweep import RatePoint, RateSweep, parse_rates
+from .sweep import RatePoint, RateSweep
 
 SEED = 0
 MODES = ("plain", "batcher")
-RATES_HELP = "Arrivals a second, with commas between; default: by search."
-MODE_HELP = "How fusedbert is called; default: both ways."
-BUDGET_MS = click.FloatRange(0.1, 60_000)
 SATURATE_SECONDS = 1.5
 LEAST_GRACE = 1.0  # seconds that answers may take after the last arrival, or twice the budget
 RETRIES = 2  # runs at a rate that are thrown away, if it was not held while other processes had the CPUs
@@ -70,46 +65,11 @@ class Record:
     sweeps: dict[str, RateSweep] = dataclasses.field(default_factory=dict)  # by mode
 
 
-@click.command("load")
-@shared_options(rounds="1, runs at each rate")
-@click.option("--budget-ms", type=BUDGET_MS, default=50.0, show_default=True, help="Budget of the 99th percentile.")
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Length of a run.")
-@click.option(
-    "--rates", metavar="LIST", default="", callback=lambda _context, _option, text: parse_rates(text), help=RATES_HELP
-)
-@click.option("--callers", type=click.IntRange(1, 512), default=16, show_default=True, help="Threads that call in plain mode.")
-@click.option("--mode", "modes", type=click.Choice(MODES), multiple=True, default=MODES, help=MODE_HELP)
-@click.option("--corpus", type=FILE, help="File of texts; else built-in ones.")
-@click.option("--text-column", metavar="NAME", help="Column of the texts.")
-@click.option("--max-length", type=click.IntRange(3), help="Tokens at which texts are cut; default: the model's maximum.")
-def load(
-    shared: Shared, budget_ms: float, corpus: Path | None, text_column: str | None, max_length: int | None, **how: Any
-) -> None:
-    """Send single texts at rising rates, and find the rate at which 99 of 100 are still answered within the budget.
-
-    Texts arrive at random (Poisson) whether or not the previous ones are answered, and a latency counts from the intended
-    arrival. fusedbert is called in two ways: plain, from a pool of threads, and through Batcher; other engines in plain mode.
-    """
-    shared.options()  # a wrong value is reported before anything is read
-    texts = built_in() if corpus is None else read_corpus(corpus, text_column=text_column)
-
-    def make(lineup: Lineup) -> Load:
-        plan = Plan(
-            corpus=texts,
-            max_length=max_length or lineup.model.manifest.max_length,
-            budget=budget_ms / 1e3,
-            rounds=shared.rounds or 1,
-            **how,  # seconds, rates, callers, modes
-        )
-        return Load(lineup, plan)
-
-    execute(shared, make, render, max_length=max_length, without=RANKERS)
-
-
 class Load(Benchmark):
     """The benchmark ``load``."""
 
     kind = "load"
+    timed: ClassVar[str] = TIMED
 
     def __init__(self, lineup: Lineup, plan: Plan) -> None:
         super().__init__(lineup, plan.rounds)
@@ -123,6 +83,10 @@ class Load(Benchmark):
             texts.write_text(json.dumps(self.plan.corpus.texts), encoding="utf-8")
             for process in run.running:
                 self._open(run, process, texts)
+        self.search(run)
+
+    def search(self, run: Run) -> None:
+        """Try rates until every sweep is at its end."""
         run.progress.write(self.announce())
         turn = 0
         while self._step(run, turn):
@@ -181,19 +145,28 @@ class Load(Benchmark):
     def _try(self, run: Run, process: EngineProcess, mode: str, point: RatePoint, seed: list[int]) -> None:
         """Run a rate once; again if it was not held while other processes kept the machine busy."""
         plan = self.plan
-        limits = {"seconds": plan.seconds, "grace": plan.grace, "give_up": plan.grace + LATE * plan.budget}
-        timeout = run.settings.patience.visit + plan.run_seconds
         while True:
-            sample = run.sample(process, "load-run", timeout=timeout, mode=mode, rate=point.rate, seed=seed, **limits)
+            sample = self.sample(run, process, mode, point.rate, seed)
             if sample is None:
                 return
-            outcome = Outcome(**{**sample.result, "latencies": np.array(sample.result["latencies"], dtype=np.float64)})
+            outcome = self.outcome({**sample.result, "latencies": np.array(sample.result["latencies"], dtype=np.float64)})
             if (sample.others or 0.0) <= BUSY or outcome.within(plan.budget) or point.dropped == RETRIES:
                 break
             point.dropped += 1
             seed = [*seed, point.dropped]
         point.outcomes.append(outcome)
         point.others.append(sample.others)
+
+    def sample(self, run: Run, process: EngineProcess, mode: str, rate: float, seed: list[int]) -> Sample | None:
+        """Run a rate in the engine's process; None if the engine failed."""
+        plan = self.plan
+        limits = {"seconds": plan.seconds, "grace": plan.grace, "give_up": plan.grace + LATE * plan.budget}
+        timeout = run.settings.patience.visit + plan.run_seconds
+        return run.sample(process, "load-run", timeout=timeout, mode=mode, rate=rate, seed=seed, **limits)
+
+    def outcome(self, fields: dict[str, Any]) -> Outcome:
+        """Make the outcome of a run of its fields."""
+        return Outcome(**fields)
 
     def _left(self, run: Run) -> float:
         """Estimate the seconds left if every sweep went on as long as it can."""
@@ -206,7 +179,7 @@ class Load(Benchmark):
         texts = f"single texts, drawn from {plan.corpus.name} ({len(plan.corpus.texts)})"
         sizes = {"seconds": plan.seconds, "callers": plan.callers, "max_length": plan.max_length, "seed": SEED}
         lists = {"rates": list(plan.rates), "modes": list(plan.modes)}
-        return {"budget_ms": 1e3 * plan.budget, **sizes, **lists, "input": texts, "timed": TIMED}
+        return {"budget_ms": 1e3 * plan.budget, **sizes, **lists, "input": texts, "timed": self.timed}
 
     def entry(self, process: EngineProcess) -> dict[str, Any]:
         """Return an engine's results by mode and rising rate, and the rate that it held by mode."""
@@ -216,13 +189,14 @@ class Load(Benchmark):
         results, search = [], {}
         for mode, sweep in record.sweeps.items():
             rising = sorted(sweep.points, key=lambda point: point.rate)
-            results += [self._result(mode, point) for point in rising if point.outcomes]
+            results += [self.result(mode, point) for point in rising if point.outcomes]
             search[mode] = {"rate": sweep.bounds.rate, "beyond": sweep.bounds.beyond, "saturated": sweep.saturated}
         capacity = {mode: found["rate"] for mode, found in search.items()}
         about = {"alone_ms": record.alone_ms, "callers": record.callers, "one_caller": record.one_caller}
         return {"results": results, "capacity": capacity, "search": search, **about}
 
-    def _result(self, mode: str, point: RatePoint) -> dict[str, Any]:
+    def result(self, mode: str, point: RatePoint) -> dict[str, Any]:
+        """Return the document's entry of a rate."""
         pooled = pool(point.outcomes)
         return {
             "mode": mode,

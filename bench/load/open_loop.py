@@ -123,8 +123,8 @@ def drive(offsets: Floats, server: Server, clock: Clock, *, grace: float, give_u
     ``offsets`` are the seconds from the start to each arrival, ascending, float64 [requests]. After the last one, answers may
     take ``grace`` seconds. The sender stops when it is ``give_up`` seconds behind; those not sent count as given up.
     """
-    sent, ended = (np.full(len(offsets), np.nan) for _ in range(2))  # time of sending, and of the answer, [requests]
-    failed, kinds = np.zeros(len(offsets), dtype=bool), Counter[str]()
+    sent, ended = (np.full(len(offsets), np.nan) for _ in range(2))  # time of sending, and of the end, [requests]
+    kinds = [""] * len(offsets)
     start = clock.now()
     for index, offset in enumerate(offsets.tolist()):
         clock.wait_until(start + offset)
@@ -134,21 +134,26 @@ def drive(offsets: Floats, server: Server, clock: Clock, *, grace: float, give_u
         sent[index] = now
         server.submit(index)
     for index, at, kind in server.ends(len(offsets), grace):
-        if kind:
-            failed[index] = True
-            kinds[kind] += 1
-        else:
-            ended[index] = at
-    end, intended = clock.now(), start + offsets
-    answered = ~np.isnan(ended)  # [requests]
+        ended[index], kinds[index] = at, kind
+    return summarize(start + offsets, sent, ended, kinds, start=start, end=clock.now())
+
+
+def summarize(intended: Floats, sent: Floats, ended: Floats, kinds: Sequence[str], *, start: float, end: float) -> Outcome:
+    """Make the outcome of a run that went from ``start`` to ``end``.
+
+    Of each request there is the time of its intended arrival, of sending and of its end, NaN if there was none, and the kind
+    of its error, empty if it was answered.
+    """
+    failed = np.array([bool(kind) for kind in kinds])  # [requests]
+    answered = ~np.isnan(ended) & ~failed
     latencies = np.where(answered, ended, end) - intended
-    last = float(np.nanmax(ended)) if answered.any() else end
+    last = float(ended[answered].max()) if answered.any() else end
     late = (sent - intended)[~np.isnan(sent)]
     return Outcome(
-        arrivals=len(offsets),
-        achieved=float(answered.sum() / max(last - start, float(offsets[-1]), 1e-9)),
+        arrivals=len(intended),
+        achieved=float(answered.sum() / max(last - start, float(intended[-1]) - start, 1e-9)),
         latencies=np.sort(np.maximum(latencies[~failed], 0.0)),
-        kinds=dict(kinds),
+        kinds=dict(Counter(filter(None, kinds))),
         unfinished=int((~answered & ~failed).sum()),
         late_ms=float(1e3 * np.percentile(late, 99)) if len(late) else 0.0,
     )

@@ -132,7 +132,7 @@ def _engines(contenders: Iterable[Mapping[str, Any]]) -> str:
         name = f'<span class="strong">{escape(each["name"])}</span><span class="quiet small">{escape(each["title"])}</span>'
         verdict = f'<span class="status {_STATUS.get(status, "quiet")}">{escape(status)}</span> {escape(each["why"])}'
         how = " · ".join(str(each[key]) for key in ("precision", "device") if each[key] is not None)
-        off = f"{check['max_abs_logit']:.3g} of {check['tolerance']:.3g}" if check else MISSING
+        off = f"{check['max_abs_logit']:.3g} of {check['tolerance']:.3g}" if check.get("tolerance") else MISSING
         versions = ", ".join(f"{package} {version}" for package, version in each["versions"].items())
         cells = [how, number(each["threads"]), off, percent(check.get("label_agreement")), versions]
         rows.append([name, verdict, *map(escape, cells)])

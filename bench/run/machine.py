@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -124,6 +125,23 @@ def others_share(before: CpuTime | None, after: CpuTime | None) -> float | None:
         return None
     others = (after.busy - before.busy) - (after.own - before.own)
     return round(min(1.0, max(0.0, others / ((after.at - before.at) * after.cpus))), 3)
+
+
+def family(pid: int, root: Path = Path("/proc")) -> list[int]:
+    """Return a process and all that descend from it; only itself without /proc."""
+    parents: dict[int, int] = {}
+    for each in root.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(each.parent.name)] = int(each.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for member in found:  # it grows on the way
+        found.extend(child for child, parent in parents.items() if parent == member)
+    return found
+
+
+def cpu_seconds(pids: Iterable[int], root: Path = Path("/proc")) -> float:
+    """Return the CPU time of some processes until now, with all their threads and ended children; 0 without /proc."""
+    return sum(_ticks(pid, root) for pid in pids) / (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
 
 
 def _ticks(pid: int, root: Path) -> int:

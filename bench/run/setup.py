@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fusedbert.engine.load.select import select_variant
 
 from ..engines.base import EngineSpec, Job
 from ..engines.batches import Shape
-from ..engines.registry import AGAIN, groups, select, spec_of
+from ..engines.registry import AGAIN, SPECS, groups, select, spec_of
 from .machine import need
 
 
@@ -175,8 +175,10 @@ class Lineup:
     peers: tuple[EngineSpec, ...]
 
 
-def open_lineup(shared: Shared, *, max_length: int | None = None, without: Collection[str] = ()) -> Lineup:
-    """Find the model and its engines.
+def open_lineup(
+    shared: Shared, *, max_length: int | None = None, without: Collection[str] = (), specs: Sequence[EngineSpec] = SPECS
+) -> Lineup:
+    """Find the model and its engines among ``specs``.
 
     An entry of fusedbert's that is named among the engines to compare with runs a second time, as ``NAME-again``: how far two
     equal runs differ says what a difference means.
@@ -191,16 +193,18 @@ def open_lineup(shared: Shared, *, max_length: int | None = None, without: Colle
     if options.device.index:  # engines differ in how they name a second GPU; the driver's variable is the same for all
         number = options.device.index
         raise OptionError(f"a benchmark runs on the first visible GPU: set CUDA_VISIBLE_DEVICES={number}, and --device cuda")
-    for name in set(shared.against).difference(groups()):
-        spec_of(name)  # a wrong name is reported before anything is exported
+    for name in set(shared.against).difference(groups(specs)):
+        spec_of(name, specs)  # a wrong name is reported before anything is exported
     if shared.against:
         need("scipy", "compare engines")
     model = find_model(shared.model, shared.checkpoint, options)
     most = model.manifest.max_length
     if max_length is not None and max_length > most:
         raise OptionError(f"--max-length is {max_length}, the model takes at most {most}: give that or less")
-    own = tuple(spec_of(f"fusedbert-{each}") for each in _precisions(model, options.precision, both=bool(shared.against)))
-    peers = tuple(_peers(shared.against, own, model.device, without))
+    precisions = _precisions(model, options.precision, both=bool(shared.against))
+    own = tuple(spec_of(f"fusedbert-{each}", specs) for each in precisions)
+    found = select(shared.against, device=model.device, specs=specs)
+    peers = tuple(_peers(found, shared.against, own, without))
     _check_peers(peers, model, shared.model)
     job = Job.make(
         checkpoint=model.checkpoint,
@@ -243,9 +247,9 @@ def _precisions(model: BenchmarkModel, wanted: Precision, *, both: bool) -> list
 
 
 def _peers(
-    against: Collection[str], own: Collection[EngineSpec], device: str, without: Collection[str]
+    found: Collection[EngineSpec], against: Collection[str], own: Collection[EngineSpec], without: Collection[str]
 ) -> Iterator[EngineSpec]:
-    for spec in select(against, device=device):
+    for spec in found:
         named = spec.name in against
         if spec in own:
             if named:

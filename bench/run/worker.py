@@ -38,6 +38,11 @@ TASKS = {  # name -> module and function, which takes a State and a request, and
     "load-open": "load.task:open_texts",
     "load-saturate": "load.task:saturate",
     "load-run": "load.task:run_rate",
+    "http-labels": "load.http.task:label_texts",
+    "http-texts": "load.http.task:open_texts",
+    "http-open": "load.http.task:open_server",
+    "http-saturate": "load.http.task:saturate_server",
+    "http-run": "load.http.task:run_rate",
     "gpu_step": "gpu_steps:run_step",
 }
 
