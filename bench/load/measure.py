@@ -59,10 +59,11 @@ class Plan:
 class Record:
     """The measurements of an engine so far."""
 
-    alone_ms: float  # median time of a text while nothing else runs
+    alone_ms: float  # median time of a text while nothing else runs; over HTTP, of the smallest request
     callers: int  # threads that call it in plain mode
     one_caller: str = ""  # why there is only one, or empty
     sweeps: dict[str, RateSweep] = dataclasses.field(default_factory=dict)  # by mode
+    alone: dict[str, float] = dataclasses.field(default_factory=dict)  # over HTTP: as alone_ms, by mode
 
 
 class Load(Benchmark):
@@ -191,6 +192,7 @@ class Load(Benchmark):
             rising = sorted(sweep.points, key=lambda point: point.rate)
             results += [self.result(mode, point) for point in rising if point.outcomes]
             search[mode] = {"rate": sweep.bounds.rate, "beyond": sweep.bounds.beyond, "saturated": sweep.saturated}
+            search[mode] |= {"alone_ms": record.alone[mode]} if mode in record.alone else {}
         capacity = {mode: found["rate"] for mode, found in search.items()}
         about = {"alone_ms": record.alone_ms, "callers": record.callers, "one_caller": record.one_caller}
         return {"results": results, "capacity": capacity, "search": search, **about}
@@ -233,7 +235,7 @@ def render(document: Mapping[str, Any]) -> str:
     for each in measured:
         for mode, found in each["search"].items():
             rates = (per_second(found[name]) for name in ("saturated", "rate", "beyond"))
-            held.append([f"{each['name']} {mode}", milliseconds(each["alone_ms"]), *rates])
+            held.append([f"{each['name']} {mode}", milliseconds(found.get("alone_ms", each["alone_ms"])), *rates])
         for entry in each["results"]:
             rates = (per_second(entry[name]) for name in ("rate", "achieved"))
             times = (milliseconds(entry[name]) for name in PERCENTILES)
@@ -241,7 +243,7 @@ def render(document: Mapping[str, Any]) -> str:
             kept = "yes" if entry["within_budget"] else "no"
             points.append([f"{each['name']} {entry['mode']}", *rates, *times, *lost, kept])
     tables = [
-        f"texts per second with 99 % of them answered within {settings['budget_ms']:g} ms",
+        f"{settings.get('unit', 'texts')} per second with 99 % of them answered within {settings['budget_ms']:g} ms",
         format_table(["", "idle ms", "never idle/s", "held/s", "not held/s"], held),
         format_table(["", "rate/s", "answered/s", "p50 ms", "p90 ms", "p99 ms", "errors", "given up", "held"], points),
     ]

@@ -295,7 +295,10 @@ def _load(document: Entry, shown: Sequence[Series]) -> Iterator[Plot]:
             axes.text(each.capacity, 0.02, f" {number(each.capacity)}/s", transform=axes.get_xaxis_transform())
     for axes in (first, *panels):
         axes.axhline(budget, color=INK, linestyle=":")
-        axes.set(xlabel="texts arriving per second", xlim=(0, 1.05 * max(entry["rate"] for entry in entries)))
+        axes.set(
+            xlabel=f"{document['settings'].get('unit', 'texts')} arriving per second",
+            xlim=(0, 1.05 * max(entry["rate"] for entry in entries)),
+        )
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid()
         _log(axes, "y", "ms from the intended arrival, log scale")

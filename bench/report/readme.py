@@ -75,7 +75,7 @@ def _corpus(document: Mapping[str, Any]) -> _Table:
 def _load(document: Mapping[str, Any]) -> _Table:
     rates = ((each["title"], mode, rate) for each in document["contenders"] for mode, rate in each.get("capacity", {}).items())
     rows = [[f"{title} {mode}", "" if rate is None else f"{rate:.0f}"] for title, mode, rate in rates]
-    return ["", "texts/s within the budget"], rows
+    return ["", f"{document['settings'].get('unit', 'texts')}/s within the budget"], rows
 
 
 def _startup(document: Mapping[str, Any]) -> _Table:

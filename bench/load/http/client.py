@@ -176,7 +176,7 @@ class Client:
 
 
 async def alone(port: int, requests: Sequence[bytes], seconds: float) -> tuple[list[float], Client]:
-    """Send requests one after the other, at most for so long; return the time of each answer, and the client with all of them."""
+    """Send requests one after the other, at most for so long; return the seconds of each, and the client with the answers."""
     client, loop = Client(port, requests, keep=len(requests)), asyncio.get_running_loop()
     done, times, begun = asyncio.Event(), [], loop.time()
     client.when_ended = lambda _index: done.set()

@@ -60,6 +60,7 @@ class Http(Load):
             drawn = np.random.default_rng(0).choice(len(self.texts), MOST_TEXTS, replace=False)
             self.texts = tuple(self.texts[index] for index in drawn)
         self._client: Worker | None = None
+        self._addresses: dict[str, dict[str, Any]] = {}  # port, process and protocol of each server
 
     def run_settings(self) -> RunSettings:
         """Let the engines' processes start servers."""
@@ -84,6 +85,7 @@ class Http(Load):
     def _open(self, run: Run, process: EngineProcess, texts: Path) -> None:
         """Compare a server's labels, and keep it busy for a moment, for each number of texts."""
         run.progress.step(f"{process.name}: looking for its saturation")
+        self._addresses[process.name] = {name: process.description.pop(name) for name in ("port", "pid", "protocol")}
         record, patience, counted = Record(alone_ms=0.0, callers=self.plan.callers), run.settings.patience, [0, 0]
         for mode, count in self.counts.items():
             opened = self.ask(process, "http-open", patience.load, texts=count)
@@ -93,7 +95,8 @@ class Http(Load):
                 run.report(process)
                 return
             counted = [counted[0] + opened["checked"], counted[1] + opened["agreed"]]
-            record.alone_ms = record.alone_ms or opened["alone_ms"]  # of the first number of texts
+            record.alone[mode] = opened["alone_ms"]
+            record.alone_ms = record.alone_ms or opened["alone_ms"]
             record.sweeps[mode] = RateSweep(found["rate"], rates=self.plan.rates)
         share = counted[1] / max(1, counted[0])
         process.check = {"texts": counted[0], "max_abs_logit": None, "tolerance": None, "label_agreement": share}
@@ -107,9 +110,8 @@ class Http(Load):
     def ask(self, process: EngineProcess, task: str, timeout: float, **request: Any) -> dict[str, Any] | None:
         """Request a task of the client about a server; None if either failed, and the server's status says so."""
         assert self._client is not None
-        about = {name: process.description[name] for name in ("port", "pid", "protocol")}
         try:
-            return self._client.call(task, timeout=timeout, **about, **request)
+            return self._client.call(task, timeout=timeout, **self._addresses[process.name], **request)
         except EngineFailedError as error:
             process.end(Status.FAILED, str(error))
             return None
@@ -121,7 +123,7 @@ class Http(Load):
         limits = {"seconds": seconds, "grace": plan.grace, "give_up": plan.grace + LATE * plan.budget}
         timeout = run.settings.patience.visit + 2.0 * seconds + 2.0 * plan.grace + 2.0 * SETTLED
         assert self._client is not None
-        pids = [self._client.pid, *family(process.description["pid"])]
+        pids = [self._client.pid, *family(self._addresses[process.name]["pid"])]
         before = read_cpu_time(pids)
         request = {"texts": self.counts[mode], "rate": rate, "seed": seed, "warm": WARM_SHARE * seconds, **limits}
         result = self.ask(process, "http-run", timeout, **request)
@@ -135,7 +137,7 @@ class Http(Load):
     def settings(self) -> dict[str, Any]:
         """Return the plan; ``callers`` are the connections that looked for saturation."""
         texts = f"requests of {', '.join(map(str, self.counts.values()))} texts, drawn from {self.plan.corpus.name}"
-        more = {"input": f"{texts} ({len(self.texts)})", "texts_per_request": list(self.counts.values()), "http": True}
+        more = {"input": f"{texts} ({len(self.texts)})", "texts_per_request": list(self.counts.values()), "unit": "requests"}
         return {**super().settings(), **more}
 
     def result(self, mode: str, point: RatePoint) -> dict[str, Any]:

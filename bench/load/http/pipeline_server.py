@@ -1,4 +1,4 @@
-"""A pipeline of transformers behind FastAPI, as their documentation puts one behind a web server: CHECKPOINT, PORT, DTYPE, THREADS.
+"""A pipeline of transformers behind FastAPI, in one process; the arguments are CHECKPOINT, PORT, DTYPE and THREADS.
 
 The endpoint is a plain function, which FastAPI calls from its pool of threads.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Body, FastAPI
 
@@ -17,7 +17,7 @@ def make_app(classify: Any) -> FastAPI:
     app = FastAPI()
 
     @app.post("/classify")
-    def answer(inputs: list[str] = Body(embed=True)) -> Any:
+    def answer(inputs: Annotated[list[str], Body(embed=True)]) -> Any:
         return classify(inputs)
 
     @app.get("/health")

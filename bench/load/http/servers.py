@@ -95,7 +95,13 @@ class ServedEngine(Engine):
         assert self._process is not None
         shown = [Path(part).name if os.sep in part else part for part in self.arguments(0)]
         how = " ".join("PORT" if part == "0" else "python" if part.startswith("python") else part for part in shown)
-        return {**super().describe(), "port": self._open(), "pid": self._process.pid, "protocol": self.protocol, "served_by": how}
+        return {
+            **super().describe(),
+            "port": self._open(),
+            "pid": self._process.pid,
+            "protocol": self.protocol,
+            "served_by": how,
+        }
 
     def close(self) -> None:
         """End the server."""
@@ -111,8 +117,8 @@ class FusedBertServer(ServedEngine):
     packages = ("fusedbert", "onnxruntime", "tokenizers", "fastapi", "uvicorn", "uvloop", "httptools")
     protocol = "tei"
 
-    @property
-    def folder(self) -> Path:  # type: ignore[override]  # nothing is converted
+    @functools.cached_property
+    def folder(self) -> Path:
         """The artifact."""
         return self.job.artifact
 
@@ -135,7 +141,9 @@ class InfinityServer(ServedEngine):
         if "torch" in self.name:
             return self.checkpoint
         plain = self.converted("infinity-export", self._export)
-        return plain if self.spec.precision == "fp32" else self.converted("infinity-int8", lambda folder: _quantize(plain, folder))
+        return (
+            plain if self.spec.precision == "fp32" else self.converted("infinity-int8", lambda folder: _quantize(plain, folder))
+        )
 
     def arguments(self, port: int) -> list[str]:
         """Return infinity's command. Its warm-up fails for an ONNX graph, whose texts it does not cut."""

@@ -42,7 +42,7 @@ def open_texts(state: State, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_server(state: State, request: dict[str, Any]) -> dict[str, Any]:
-    """Warm a server up, and return ``alone_ms``, the median time of a request, and how many labels ``agreed`` of ``checked``."""
+    """Warm a server up; return ``alone_ms``, the median time of a request, and how many labels ``agreed`` of ``checked``."""
     draws, requests = _requests(state, request)
     run(lambda: alone(request["port"], requests[:WARM], ALONE_SECONDS))
     times, client = run(lambda: alone(request["port"], requests[WARM : WARM + ALONE], ALONE_SECONDS))
