@@ -20,7 +20,7 @@ class Connection(HttpToolsProtocol):
 
     limits: tuple[float, int] = (10.0, 1024)  # seconds to send headers, and to send a body; connections
     alarm: asyncio.TimerHandle | None = None
-    unread = 0  # bytes that have come since the last end of headers or of a body
+    unread = 0  # bytes that have come since the last end of headers or of a body, or since a part of a body
     in_body = False
     last = False  # no request may follow
     running: Any = None  # whose answer is due; uvicorn's ``cycle`` is of the request that came last
@@ -41,6 +41,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks, and end the request that is being answered."""
         self.allow(None)
+        if self.timeout_keep_alive_task is not None:  # uvicorn leaves it after a reset, and it would hold all of this
+            self.timeout_keep_alive_task.cancel()
         self._wait_for_reader(None)
         self.pipeline.clear()
         if self._due():
@@ -49,15 +51,18 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of headers."""
+        """Count the bytes of headers, and of what a chunk has beside its data: httptools keeps trailers, however many."""
         if self.transport.is_closing():
             return
         if self.alarm is None:  # the first bytes of the next request
             self.allow(self.limits[0])
         self.unread += len(data)
         super().data_received(data)
-        if self.unread > MAX_HEADERS and not self.in_body and not self.transport.is_closing():
-            self.refuse(b"431 Request Header Fields Too Large")
+        if self.unread > MAX_HEADERS and not self.transport.is_closing():
+            if self.in_body:
+                self.transport.close()
+            else:
+                self.refuse(b"431 Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
         """Give it time for a body; close it if too many requests wait."""
@@ -70,6 +75,15 @@ class Connection(HttpToolsProtocol):
         if not self.cycle.keep_alive:  # uvicorn would close it at the answer; a client that still sends could not read that
             self.last = self.cycle.keep_alive = True
         self.allow(self.limits[0] + GRACE)
+
+    def on_chunk_header(self) -> None:
+        """Count what follows anew."""
+        self.unread = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Count what follows anew."""
+        self.unread = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop the clock: it is the server's turn."""

@@ -46,6 +46,17 @@ def test_a_body_without_a_length_is_refused_at_the_limit(hurried: Service, megab
 
 
 @linux
+@pytest.mark.parametrize("start", [b"0\r\n", b"0\r\na: ", b"5;a="])
+def test_what_a_chunk_has_beside_its_data_is_limited(hurried: Service, start: bytes) -> None:
+    before = hurried.status("VmHWM")
+    part = b"b" * 65_000 if start.endswith((b" ", b"=")) else b"a: bcd\r\n" * 8_000
+    with hurried.connect(CHUNKED + start) as connection, pytest.raises(ConnectionError):
+        for _ in range(800):
+            connection.sendall(part)
+    assert hurried.status("VmHWM") - before < 20_000
+
+
+@linux
 def test_the_bodies_of_all_clients_are_limited_together(embedded: Path) -> None:
     with running_service(embedded, "--read-timeout", "600", "--max-held", "5000000") as service:
         before = service.status("VmHWM")
