@@ -11,7 +11,7 @@ from .counters import Batch, Observer, Stats
 if TYPE_CHECKING:
     from ..tasks.loaded import Loaded
 
-__all__ = ["CONTENT_TYPE", "Batch", "Observer", "observe", "prometheus"]
+__all__ = ["CONTENT_TYPE", "Batch", "Observer", "head", "labels", "observe", "prometheus"]
 
 # https://prometheus.io/docs/instrumenting/exposition_formats/, the text format
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,19 +49,19 @@ def prometheus(classifiers: Loaded | Mapping[str, Loaded], *, prefix: str = "fus
     snapshots = {name: each.stats for name, each in named.items()}
     lines: list[str] = []
     for metric, (meaning, value) in _COUNTERS.items():
-        lines += _head(f"{prefix}_{metric}", meaning, "counter")
-        lines += [f"{prefix}_{metric}{_labels(model=name)} {value(stats)}" for name, stats in snapshots.items()]
+        lines += head(f"{prefix}_{metric}", meaning, "counter")
+        lines += [f"{prefix}_{metric}{labels(model=name)} {value(stats)}" for name, stats in snapshots.items()]
     metric = f"{prefix}_stage_seconds_total"
-    lines += _head(metric, "Time per stage, summed over threads.", "counter")
+    lines += head(metric, "Time per stage, summed over threads.", "counter")
     for name, stats in snapshots.items():
         stages = dataclasses.asdict(stats.seconds).items()
-        lines += [f"{metric}{_labels(model=name, stage=stage)} {seconds:.6f}" for stage, seconds in stages]
+        lines += [f"{metric}{labels(model=name, stage=stage)} {seconds:.6f}" for stage, seconds in stages]
     metric = f"{prefix}_info"
-    lines += _head(metric, "Device, precision and threads of the model.", "gauge")
+    lines += head(metric, "Device, precision and threads of the model.", "gauge")
     for name, each in named.items():
         runtime = each.runtime
-        labels = _labels(model=name, device=runtime.device, precision=runtime.precision, threads=str(runtime.threads))
-        lines.append(f"{metric}{labels} 1")
+        about = labels(model=name, device=runtime.device, precision=runtime.precision, threads=str(runtime.threads))
+        lines.append(f"{metric}{about} 1")
     return "\n".join(lines) + "\n"
 
 
@@ -93,11 +93,12 @@ def observe(classifier: Loaded, observer: Observer) -> Callable[[], None]:
     return classifier.model.counters.observe(observer)
 
 
-def _head(metric: str, meaning: str, kind: str) -> list[str]:
+def head(metric: str, meaning: str, kind: str) -> list[str]:
+    """Return the comments before a metric."""
     return [f"# HELP {metric} {meaning}", f"# TYPE {metric} {kind}"]
 
 
-def _labels(**labels: str | None) -> str:
+def labels(**labels: str | None) -> str:
     """Format the labels that are not None, with backslashes, quotes and line ends escaped."""
     escaped = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
     texts = [f'{name}="{value.translate(escaped)}"' for name, value in labels.items() if value is not None]

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from ...run.prometheus import prometheus
+from ...run.prometheus import head, labels, prometheus
 from ..batcher import BatcherStats
 from ..models import Models
 
@@ -49,11 +49,11 @@ class Meter:
 
     def text(self) -> str:
         """Return the counts in Prometheus' text format."""
-        lines = _head("http_requests_total", "Requests by path and status.", "counter")
+        lines = head("http_requests_total", "Requests by path and status.", "counter")
         for (path, status), number in self.requests.items():
             lines.append(f'http_requests_total{{path="{path}",status="{status}"}} {number}')
         name = "http_request_duration_seconds"
-        lines += _head(name, "Time of a request, from its headers to its answer.", "histogram")
+        lines += head(name, "Time of a request, from its headers to its answer.", "histogram")
         for path, buckets in self._buckets.items():
             total = 0
             for limit, number in zip((*map(str, BUCKETS), "+Inf"), buckets, strict=True):
@@ -61,7 +61,7 @@ class Meter:
                 lines.append(f'{name}_bucket{{path="{path}",le="{limit}"}} {total}')
             lines.append(f'{name}_sum{{path="{path}"}} {self._seconds[path]:.6f}')
             lines.append(f'{name}_count{{path="{path}"}} {total}')
-        lines += _head("http_requests_running", "Requests that are being answered now.", "gauge")
+        lines += head("http_requests_running", "Requests that are being answered now.", "gauge")
         return "\n".join([*lines, f"http_requests_running {self.running}", ""])
 
 
@@ -77,13 +77,9 @@ def _queues(stats: dict[str, BatcherStats]) -> str:
     for field in dataclasses.fields(BatcherStats):
         gauge = field.name in _GAUGES
         metric = f"fusedbert_batcher_{field.name}" + ("" if gauge else "_total")
-        lines += _head(metric, _MEANINGS[field.name], "gauge" if gauge else "counter")
-        lines += [f'{metric}{{model="{name}"}} {getattr(each, field.name)}' for name, each in stats.items()]
+        lines += head(metric, _MEANINGS[field.name], "gauge" if gauge else "counter")
+        lines += [f"{metric}{labels(model=name)} {getattr(each, field.name)}" for name, each in stats.items()]
     return "\n".join([*lines, ""])
-
-
-def _head(name: str, meaning: str, kind: str) -> list[str]:
-    return [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
 
 
 def join(texts: Iterable[tuple[str, str]]) -> str:
@@ -108,7 +104,7 @@ def join(texts: Iterable[tuple[str, str]]) -> str:
                     lines.append(line)
             elif line:
                 samples.setdefault(metric, []).append(_labelled(line, process))
-    return "\n".join([line for name, head in comments.items() for line in (*head, *samples.get(name, []))] + [""])
+    return "\n".join([line for name, lines in comments.items() for line in (*lines, *samples.get(name, []))] + [""])
 
 
 def _labelled(line: str, process: str) -> str:

@@ -83,6 +83,13 @@ def test_a_ranker_says_so_as_text_embeddings_inference_does(served: dict[str, Pa
         assert service.post({"query": "a", "texts": ["b"]}, "/")[0] == 200  # as there
 
 
+def test_a_name_may_have_quotes_and_letters_of_any_language(artifact: Path) -> None:
+    name = 'org/an-"odd"-näme'
+    with running_service(f"{name}={artifact}") as service:
+        found = [line for line in service.get("/metrics").splitlines() if "model=" in line]
+        assert found and all('model="org/an-\\"odd\\"-näme"' in line for line in found)
+
+
 @pytest.fixture(scope="module")
 def headed(heads_artifact: Path, served: dict[str, Path]) -> Iterator[Service]:
     """A server of a model with three heads, and of another one."""
