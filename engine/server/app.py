@@ -116,6 +116,7 @@ class Service:
         finally:
             self.siblings.close()
             await asyncio.to_thread(models.close)
+            self._models = None  # a second start loads them again
 
     async def answer(self, endpoint: Endpoint, request: Request) -> Response:
         """Answer a request for a model's results."""
@@ -182,16 +183,26 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer a path or a method that is not there."""
+    """Answer a path or a method that is not there, or what a path of the application's own has raised."""
     assert isinstance(error, HTTPException)
     path, status = request.scope["path"], error.status_code
-    methods = {method for route in request.app.routes if route.path == path for method in route.methods}
-    methods |= {"POST"} if path in PATHS else set()
-    status = 405 if methods and status == 404 else status
-    answer = RefusedError(status, f"{request.method} {ascii(path)[:80]}: {HTTPStatus(status).phrase}").answer(Dialect.EITHER)
+    methods = {method for route in request.app.routes if getattr(route, "path", "") == path for method in _methods(route)}
+    if status == 404 and path in PATHS and request.method != "POST":
+        status = 405
+    why = str(error.detail)
+    if status == 405:
+        why, methods = HTTPStatus(405).phrase, methods | ({"POST"} if path in PATHS else set())
+    if "endpoint" not in request.scope or status == 405:  # its function has not run
+        why = f"{request.method} {ascii(path)[:80]}: {why}"
+    answer = RefusedError(status, why).answer(Dialect.EITHER)
+    answer.headers.update(error.headers or {})
     if status == 405:
         answer.headers["allow"] = ", ".join(sorted(methods))
     return answer
+
+
+def _methods(route: Any) -> set[str]:
+    return getattr(route, "methods", None) or set()  # a folder of files, or a WebSocket, has none
 
 
 def _add_pages(app: FastAPI, service: Service) -> None:
