@@ -30,6 +30,7 @@ from .options import ServerOptions
 _log = logging.getLogger("fusedbert.engine.server")
 DEFAULT = "default"  # the name of the embedded model
 _RETRY = 60  # seconds of Retry-After at most
+_WINDOW = 1.0  # seconds between two counts of the answers
 
 
 class Ability(enum.Enum):
@@ -93,7 +94,7 @@ class ServedModel:
             clf, max_queue=options.max_queue, max_tokens=options.max_tokens, workers=_threads(clf, options.processes)
         )
         self.abilities = frozenset(_abilities(clf))
-        self._seen = time.monotonic(), 0  # when texts were counted last, and how many had been answered
+        self._seen = ((time.monotonic(), 0),) * 2  # when answers were counted the last two times, and how many there were
 
     @property
     def model(self) -> Model:
@@ -104,8 +105,18 @@ class ServedModel:
         """Run texts, within the limits of the server.
 
         Raises:
-            RefusedError: A text has too many characters, or there are more texts than may wait.
+            RefusedError: As ``check``.
             FusedBertError: As ``Batcher.run``.
+        """
+        self.check(texts)
+        self._look()
+        return await self.batcher.run(texts, form, timeout=self.options.timeout)
+
+    def check(self, texts: Sequence[Text]) -> None:
+        """Check texts before they are tokenized.
+
+        Raises:
+            RefusedError: A text has too many characters, or there are more texts than may wait.
         """
         if len(texts) > self.options.max_queue:
             raise RefusedError(
@@ -116,15 +127,19 @@ class ServedModel:
             size = len(text.text) + len(text.pair or "")
             if size > most:
                 raise RefusedError(413, f"text {text.index} has {size} characters, the limit is {most}")
-        return await self.batcher.run(texts, form, timeout=self.options.timeout)
 
     def retry_after(self) -> int:
         """Estimate the seconds until the texts that wait now are answered, from 1 to 60."""
-        stats, (then, answered), now = self.batcher.stats, self._seen, time.monotonic()
-        rate = (stats.answered - answered) / max(now - then, 1e-3)
-        if now - then > 1.0:
-            self._seen = now, stats.answered
+        stats, (then, answered) = self.batcher.stats, self._seen[0]
+        rate = (stats.answered - answered) / max(time.monotonic() - then, 1e-3)
         return max(1, min(_RETRY, math.ceil(stats.waiting / rate))) if rate > 0 else 1
+
+    def _look(self) -> None:
+        """Count the answers, so that their rate is that of the last seconds."""
+        now, (_, last) = time.monotonic(), self._seen
+        if now - last[0] > _WINDOW:
+            found = now, self.batcher.stats.answered
+            self._seen = (last if now - last[0] < 10 * _WINDOW else found), found
 
 
 def _threads(clf: Loaded, processes: int) -> int | None:

@@ -48,8 +48,11 @@ class ServerOptions:
         check_integer("max_tokens", self.max_tokens, optional=True)
         for name in ("timeout", "read_timeout", "keep_alive", "drain"):
             _check_seconds(name, getattr(self, name))
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key.strip()):
-            raise OptionError("api_key is empty, or has characters that a header cannot hold: give letters, digits and signs")
+        key = self.api_key
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+            raise OptionError(
+                "api_key is empty, or has characters or spaces that a header loses: give letters, digits and signs"
+            )
 
 
 def _check_seconds(name: str, value: Any) -> None:

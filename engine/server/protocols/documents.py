@@ -115,8 +115,11 @@ async def _cut(served: ServedModel, request: DocumentsRequest, query: str) -> Cu
     if not tokens or tokens >= most:
         return cut
     text = check_item((query, ""), 0)
+    served.check([text])
     frame = await asyncio.to_thread(served.model.tokenize, [text], dataclasses.replace(cut, counted=False))
     length = len(frame.rows[0].ids) + tokens  # the query and the special tokens of a pair, and the document
+    if length - tokens >= most:  # the query leaves no room for a document: both are cut, as without max_tokens_per_doc
+        return cut
     strategy = Truncation.ONLY_SECOND
     return dataclasses.replace(cut, long_text=LongText.TRUNCATE, strategy=strategy, max_length=min(length, most))
 

@@ -56,6 +56,14 @@ def test_the_errors_of_rerank_are_where_each_client_looks(service: Service) -> N
     assert status == 404 and "nobody" in found["error"] and found["error_type"]
 
 
+def test_a_query_without_room_for_documents_is_cut_with_and_without_their_limit(service: Service) -> None:
+    body = {"model": "order", "query": "good movie " * 30, "documents": DOCUMENTS}
+    status, found = service.post(body, "/v1/rerank")
+    assert status == 200
+    status, limited = service.post({**body, "max_tokens_per_doc": 5}, "/v1/rerank")
+    assert status == 200 and limited["results"] == found["results"]
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
 def test_vllms_rerank(service: Service, judges: Any, path: str) -> None:
     body = {"model": "order", "query": QUERY, "documents": DOCUMENTS, "top_n": 0, "max_tokens_per_doc": 0, **VLLM}
