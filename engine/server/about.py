@@ -11,9 +11,9 @@ from .models import Ability, Models, ServedModel
 from .options import ServerOptions
 
 
-def info(models: Models, options: ServerOptions) -> dict[str, Any]:
-    """Describe the first model, and all of them under ``models``."""
-    first = next(iter(models.served.values()))
+def info(models: Models, options: ServerOptions, name: str | None = None) -> dict[str, Any]:
+    """Describe the model of a name, without one the first, and all of them under ``models``."""
+    first = models.named(name) or next(iter(models.served.values()))
     runner = first.model.open()
     return {
         "model_id": first.source,

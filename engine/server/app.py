@@ -208,15 +208,18 @@ def _methods(route: Any) -> set[str]:
 def _add_pages(app: FastAPI, service: Service) -> None:
     page = importlib.resources.files("fusedbert.engine.server").joinpath("template/page.html").read_text(encoding="utf-8")
 
-    def page_at(path: str, summary: str, answer: Callable[[], Any], **keywords: Any) -> None:
+    def page_at(path: str, summary: str, answer: Callable[..., Any], **keywords: Any) -> None:
         app.add_api_route(path, answer, methods=["GET"], summary=summary, **keywords)
         app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False, **keywords)  # for probes
 
     async def health() -> PlainTextResponse:
         return PlainTextResponse("")
 
-    async def about() -> dict[str, Any]:
-        return info(service.models, service.options)
+    async def about(request: Request) -> Any:
+        try:
+            return info(service.models, service.options, request.scope.get(NAMED))
+        except RefusedError as error:
+            return error.answer(Dialect.TEI)
 
     async def listed() -> dict[str, Any]:
         return model_list(service.models)

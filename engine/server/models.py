@@ -202,17 +202,25 @@ class Models:
         Raises:
             RefusedError: There is none, or it lacks the ability.
         """
-        if name is not None and name in self.served:
-            found = self.served[name]
+        found = self.named(name)
+        if found is not None:
             if ability not in found.abilities:
                 raise RefusedError(422, f"{name} cannot {ability.value}: {self._able(ability)}", "Validation")
             return found
-        if name is not None and len(self._whole) > 1:
-            raise RefusedError(404, f"no model has the name {ascii(name)[:80]}: there are {', '.join(self.names)}")
         for each in self.served.values():
             if ability in each.abilities and ":" not in each.name:  # a head is named by whoever wants it
                 return each
         raise RefusedError(404, f"{', '.join(self.names)} cannot {ability.value}: {self._able(ability)}")
+
+    def named(self, name: str | None) -> ServedModel | None:
+        """Return the model of a name; None without a name, and with a single model, whose name clients need not know.
+
+        Raises:
+            RefusedError: There are several, and none has the name.
+        """
+        if name is None or name in self.served or len(self._whole) == 1:
+            return self.served.get(name) if name is not None else None
+        raise RefusedError(404, f"no model has the name {ascii(name)[:80]}: there are {', '.join(self.names)}")
 
     def _able(self, ability: Ability) -> str:
         able = [each.name for each in self.served.values() if ability in each.abilities]

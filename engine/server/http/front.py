@@ -20,6 +20,7 @@ Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 PREFIX = "/models/"
 NAMED = "fusedbert.model"  # the entry of a scope that holds the model's name in the URL
+DESCRIBED = "/info"  # the page that is there below a model as well
 OPEN = frozenset({"/health", "/ping", "/metrics", "/", "/docs", "/openapi.json"})  # to GET without a key
 _LONGEST = 200  # characters of a path in the log
 
@@ -85,10 +86,11 @@ class Front:
     def _named(self, scope: Scope) -> Scope:
         """Take ``/models/NAME`` from a path; a name may hold slashes."""
         rest: str = scope["path"].removeprefix(PREFIX)
-        for path in self._paths:
+        read = scope["method"] in ("GET", "HEAD")
+        for path in (DESCRIBED,) if read else self._paths:
             if rest.endswith(path):
                 return {**scope, "path": path, "raw_path": path.encode(), NAMED: rest.removesuffix(path)}
-        return {**scope, "path": "/", "raw_path": b"/", NAMED: rest.rstrip("/")}
+        return scope if read else {**scope, "path": "/", "raw_path": b"/", NAMED: rest.rstrip("/")}
 
     def _write(self, scope: Scope, asked: str, status: int, seconds: float) -> None:
         client = scope.get("client")

@@ -112,16 +112,34 @@ def texts_of(items: Sequence[Any]) -> list[Text]:
     return [check_item(each, index) for index, each in enumerate(plain)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Relevance(RankOptions):
+    """A call whose results are the score of each pair, and its margin, which tells scores apart that are rounded to one."""
+
+    def results(self, logits: Floats, labels: tuple[str, ...]) -> list[Any]:
+        """Return the score and the margin of each pair from its logits ``[n, labels]``."""
+        own = logits[:, self.column]
+        margins = 2.0 * own - logits.sum(axis=1)  # of two labels the difference; of one the logit
+        return list(zip(RankOptions.results(self, logits, labels), margins.tolist(), strict=True))
+
+
+async def rank_pairs(
+    served: ServedModel, pairs: Sequence[tuple[str, str]], *, raw: bool, cut: Cut
+) -> tuple[list[int], list[float], int]:
+    """Return the places of pairs, the best first, the scores of all from 0 to 1 or as logits, and the tokens that were read."""
+    function = "none" if raw else "sigmoid" if len(served.model.labels) == 1 else "softmax"
+    options = Relevance.of(served.model, None, {"function_to_apply": function})
+    texts = [check_item(pair, index) for index, pair in enumerate(pairs)]
+    found = await served.run(texts, Form(call=dataclasses.replace(options, cut=cut)))
+    order = sorted(range(len(pairs)), key=found.results.__getitem__, reverse=True)  # of equal ones in their order
+    return order, [score for score, _ in found.results], found.tokens
+
+
 async def run_pairs(served: ServedModel, pairs: Sequence[tuple[str, str]], function: str | None, cut: Cut) -> Answers:
     """Return a score for each pair of texts; ``function`` from logits to scores, None for the model's own."""
     options = RankOptions.of(served.model, None, {"function_to_apply": function})
     texts = [check_item(pair, index) for index, pair in enumerate(pairs)]
     return await served.run(texts, Form(call=dataclasses.replace(options, cut=cut)))
-
-
-def relevance(served: ServedModel, *, raw: bool) -> str:
-    """Return the function that gives a score from 0 to 1, or the one that gives logits."""
-    return "none" if raw else "sigmoid" if len(served.model.labels) == 1 else "softmax"
 
 
 def envelope(prefix: str, served: ServedModel, data: list[Any], tokens: int) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ...text.inputs import Cut, LongText, Truncation, check_item
 from ..models import Ability, Models, ServedModel
-from .calls import PromptFields, Usage, check_size, cuts, prompt_cut, relevance, run_pairs
-from .tei import best_first
+from .calls import PromptFields, Usage, check_size, cuts, prompt_cut, rank_pairs
 
 
 class Document(BaseModel):
@@ -88,15 +87,14 @@ async def _rerank(models: Models, request: DocumentsRequest, *, version: str, re
     query = _text(request.query)
     pairs = [(query, _text(each)) for each in request.documents]
     cut = await _cut(served, request, query)
-    answers = await run_pairs(served, pairs, relevance(served, raw=request.raw), cut)
-    order = best_first(answers.results)[: request.top_n or None]
+    order, scores, tokens = await rank_pairs(served, pairs, raw=request.raw, cut=cut)
     results = [
         {
             "index": index,
-            "relevance_score": answers.results[index],
+            "relevance_score": scores[index],
             **({"document": _shown(request.documents[index])} if returned else {}),
         }
-        for index in order
+        for index in order[: request.top_n or None]
     ]
     return {
         "id": request.request_id or str(uuid.uuid4()),
@@ -104,7 +102,7 @@ async def _rerank(models: Models, request: DocumentsRequest, *, version: str, re
         "model": served.name,
         "results": results,
         "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
-        "usage": Usage.of(answers.tokens),
+        "usage": Usage.of(tokens),
     }
 
 

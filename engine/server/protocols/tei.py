@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, RootModel
 from ...text.call import CallArguments
 from ..batcher import Form
 from ..models import Ability, Models, ServedModel
-from .calls import Direction, Name, RequestFields, check_size, cut_of, relevance, run_pairs, texts_of
+from .calls import Direction, Name, RequestFields, check_size, cut_of, rank_pairs, texts_of
 
 Input = Annotated[list[str], Field(min_length=1, max_length=2)]
 _INPUTS = "give a text, a pair [a, b], or a batch of these, [[a], [b], [c, d]]"
@@ -92,14 +92,8 @@ async def rerank(models: Models, request: RerankRequest) -> list[dict[str, Any]]
     check_size(len(request.texts), served.options.max_documents)
     cut = cut_of(served, request.truncate, request.truncation_direction)
     pairs = [(request.query, text) for text in request.texts]
-    scores = (await run_pairs(served, pairs, relevance(served, raw=request.raw_scores), cut)).results
-    order = best_first(scores)
+    order, scores, _ = await rank_pairs(served, pairs, raw=request.raw_scores, cut=cut)
     return [
         {"index": index, "score": scores[index], **({"text": request.texts[index]} if request.return_text else {})}
         for index in order
     ]
-
-
-def best_first(scores: list[float]) -> list[int]:
-    """Return the places of scores, the highest first; of equal ones in their order."""
-    return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)

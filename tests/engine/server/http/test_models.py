@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from service_process import Service, running_service
 
 from fusedbert.engine import MultiHeadClassifier
+from fusedbert.engine.server.protocols.calls import Relevance
+from fusedbert.engine.text.outputs import Function
 
 TEXT = "good movie"
 
@@ -52,6 +56,23 @@ def test_every_path_is_there_below_a_model(service: Service) -> None:
         assert service.post(body, path)[0] == 200, path
     assert service.post({"inputs": "a"}, "/models/mood/nowhere")[0] == 404
     assert service.post({"inputs": "a"}, "/models/names/predict")[0] == 422
+
+
+def test_info_is_there_below_a_model_and_other_pages_are_not(service: Service) -> None:
+    assert json.loads(service.get("/models/order/info"))["served_model_name"] == "order"
+    for path in ("/models/nobody/info", "/models/order", "/models/order/", "/models/order/health", "/models/order/nowhere"):
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            service.get(path)
+        assert raised.value.code == 404 and json.load(raised.value)["error"], path
+
+
+@pytest.mark.parametrize("others", [[], [[-9.0], [-7.0], [-8.0]]])
+def test_documents_whose_scores_are_rounded_to_1_are_ordered_by_their_logits(others: list[list[float]]) -> None:
+    logits = np.hstack([*([np.array(others, np.float32)] if others else []), np.array([[19.0], [25.0], [22.0]], np.float32)])
+    function = Function.SOFTMAX if others else Function.SIGMOID
+    found = Relevance(function=function, column=logits.shape[1] - 1).results(logits, ("label",) * logits.shape[1])
+    assert {score for score, _ in found} == {1.0}
+    assert sorted(range(3), key=found.__getitem__, reverse=True) == [1, 2, 0]
 
 
 def test_the_models_are_listed(service: Service, judges: Any) -> None:
