@@ -35,6 +35,9 @@ class Bodies:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # a page of another site could send any other type in its visitor's name
             raise RefusedError(415, f"content-type is {kind[:80]!a}, the body is to be application/json")
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":  # a small body could become a huge one
+            raise RefusedError(415, f"content-encoding is {coding[:80]!a}: send the body as it is, not compressed")
         body = bytearray()
         try:
             try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,19 @@ def test_what_the_server_does_not_take_is_refused_in_one_line(service: Service, 
     if status != 200:
         assert named in answer["error"] and "\n" not in answer["error"] and len(answer["error"]) < 300
         assert answer["error_type"] in ("Validation", "Tokenizer", "NotFound")
+
+
+def test_a_compressed_body_is_refused(service: Service) -> None:
+    data = gzip.compress(b'{"inputs": "a"}')
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(urllib.request.Request(service.address + "/predict", data, headers), timeout=60)
+    assert raised.value.code == 415 and "content-encoding is 'gzip'" in json.load(raised.value)["error"]
+
+
+@pytest.mark.parametrize("name", ["top_k", "candidate_labels"])
+def test_a_wrong_parameter_is_named(service: Service, name: str) -> None:
+    assert service.post({"inputs": "a", "parameters": {name: 0}}, "/")[1]["error"].startswith(f"parameters.{name}: ")
 
 
 @pytest.mark.parametrize(
