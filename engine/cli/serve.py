@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 import click
 
+from ..errors import FusedBertError, OptionError
+from ..server.monitoring.log import event, set_up
 from ..server.options import ServerOptions
 from .options import device_option, precision_option, read_long_text, refuse_long_texts, split_special_tokens_option
 
@@ -58,7 +61,7 @@ def _limits(command: Any) -> Any:
 @click.option("--api-key", envvar="FUSEDBERT_API_KEY", metavar="KEY", help="Key that requests must have; or FUSEDBERT_API_KEY.")
 @click.option("--access-log", is_flag=True, help="Log each request.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the log.")
-def serve(models: tuple[str, ...], host: str, port: int, workers: int, access_log: bool, log_format: Any, **given: Any) -> None:
+def serve(models: tuple[str, ...], host: str, port: int, workers: int, access_log: bool, log_format: Any, **given: Any) -> int:
     """Serve each MODEL over HTTP, with a page to try it; without one the embedded default.
 
     It speaks the protocols of text-embeddings-inference, Cohere, Jina and vLLM: /predict, /rerank, /v1/rerank, /v2/rerank,
@@ -71,6 +74,13 @@ def serve(models: tuple[str, ...], host: str, port: int, workers: int, access_lo
     options = ServerOptions(**limits)
     from .. import server
 
-    server.serve(
-        models, host=host, port=port, workers=workers, options=options, access_log=access_log, log_format=log_format, **given
-    )
+    given |= {"host": host, "port": port, "workers": workers, "access_log": access_log, "log_format": log_format}
+    try:
+        server.serve(models, options=options, **given)
+    except FusedBertError as error:
+        if log_format == "text":
+            raise
+        set_up(log_format)  # the last line of the log is an object too
+        event(" ".join(str(error).split()), level=logging.ERROR)
+        return 2 if isinstance(error, OptionError) else 1
+    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -172,11 +173,24 @@ def _run_several(
         _announce(listener, found, workers)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            Multiprocess(config, [listener]).run()
+            _Workers(config, [listener]).run()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     event("stopped")
+
+
+class _Workers(Multiprocess):
+    """Worker processes; one that dies is started again, and the log says so."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Start those again that have died."""
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for each in before:
+            if each not in self.processes:
+                how = f"process {each.pid} ended with {each.exitcode}"
+                event(f"{how}, and another takes its place", level=logging.WARNING)
 
 
 @contextlib.contextmanager

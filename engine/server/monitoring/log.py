@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -51,17 +52,25 @@ def set_up(form: LogFormat) -> None:
     """Send the log of the engine, and uvicorn's errors, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    for name, level in (("fusedbert", logging.INFO), ("uvicorn", logging.ERROR), ("py.warnings", logging.WARNING)):
+    for name, level in (("fusedbert", logging.INFO), ("uvicorn", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
     logging.getLogger("uvicorn.error").addFilter(_of_interest)
-    logging.captureWarnings(True)
+    warnings.showwarning = _warn
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    """Log a warning as one line; where it was raised is of interest only if it is not for users."""
+    place = "" if category is UserWarning else f" ({category.__name__}, {filename}:{lineno})"
+    event(" ".join(f"{message}{place}".split()), level=logging.WARNING)
 
 
 def _of_interest(record: logging.LogRecord) -> bool:
     """Leave out answers that were not read when the server ended, for which uvicorn logs a traceback each."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+        return False
+    return not record.getMessage().rstrip().endswith("CancelledError")  # Starlette's traceback after a second signal
 
 
 def event(message: str, fields: Mapping[str, Any] | None = None, level: int = logging.INFO, **keywords: Any) -> None:

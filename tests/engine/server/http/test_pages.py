@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import FUSEDBERT
 from service_process import Service, running_service, wait_for
 
 from fusedbert.engine import Classifier
@@ -117,6 +120,32 @@ def test_several_processes_answer_as_one(artifact: Path) -> None:
         assert service.texts("answered") >= 200
 
 
+def test_a_process_that_dies_is_started_again_and_the_log_says_so(artifact: Path) -> None:
+    with running_service(artifact, "--workers", "2", "--log-format", "json") as service:
+        service.post({"inputs": "good"})
+        wait_for(lambda: len({name for name in service.metrics() if "batcher_answered" in name}) == 2)
+        killed = service.processes()[-1]
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: f"process {killed} ended with -9, and another takes its place" in service.output())
+        wait_for(lambda: len({name for name in service.metrics() if "batcher_answered" in name}) == 2)
+        assert service.post({"inputs": "good"})[0] == 200
+        assert all(json.loads(line) for line in service.output().splitlines())
+
+
+def test_the_error_of_a_start_is_an_object_in_a_log_of_objects(tmp_path: Path) -> None:
+    command = [*FUSEDBERT, "serve", str(tmp_path / "nowhere"), "--port", "0", "--log-format", "json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    (line,) = map(json.loads, ended.stderr.splitlines())
+    assert ended.returncode == 1 and line["level"] == "error" and "nowhere does not exist" in line["message"]
+
+
+def test_a_warning_is_one_line(artifact: Path) -> None:
+    with running_service(artifact, "--long-text", "truncate") as service:
+        assert service.post({"inputs": "good " * 200})[0] == 200
+        (line,) = (line for line in service.output().splitlines() if "was cut" in line)
+        assert line.startswith("fusedbert: warning: text 0 has ") and ".py:" not in service.output()
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
@@ -154,6 +183,7 @@ def test_the_page_has_every_model_and_asks_for_the_key(locked: Service, browser:
     page.select_option("#which", "names")
     page.wait_for_function("document.getElementById('curl').textContent.includes('/tag')")
     page.wait_for_function("!document.querySelector('#result').textContent.includes('NEUTRAL')")
+    assert not page.is_visible("#cutting")  # entities are never of a part of a text
     page.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,13 @@ def test_a_second_signal_ends_it_at_once(embedded: Path) -> None:
         service.process.wait(timeout=60)
         for each in waiting:
             each.close()
+
+
+def test_two_signals_at_once_leave_no_traceback(artifact: Path) -> None:
+    with running_service(artifact) as service:
+        service.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+        service.stop(signal.SIGINT)
 
 
 def accepts(port: int) -> bool:
