@@ -114,7 +114,7 @@ def texts_of(items: Sequence[Any]) -> list[Text]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Relevance(RankOptions):
-    """A call whose results are the score of each pair, and its margin, which tells scores apart that are rounded to one."""
+    """A call whose results are the score of each pair, and a margin that orders those which are rounded to the same."""
 
     def results(self, logits: Floats, labels: tuple[str, ...]) -> list[Any]:
         """Return the score and the margin of each pair from its logits ``[n, labels]``."""
