@@ -125,7 +125,7 @@ class Service:
                 fields = read_object(body)
                 form = next((each for each in endpoint.forms if each.field in fields), endpoint.forms[0])
                 if (named := request.scope.get(NAMED)) is not None:
-                    fields["model"] = named
+                    fields["model"] = self.models.check(named)
                 log = request.scope.setdefault("state", {}).setdefault("log", {})
                 named = fields.get("model")
                 log.update(bytes=len(body), model=named[:80] if isinstance(named, str) else None)

@@ -218,9 +218,15 @@ class Models:
         Raises:
             RefusedError: There are several, and none has the name.
         """
-        if name is None or name in self.served or len(self._whole) == 1:
-            return self.served.get(name) if name is not None else None
-        raise RefusedError(404, f"no model has the name {ascii(name)[:80]}: there are {', '.join(self.names)}")
+        if name is None or (len(self._whole) == 1 and name not in self.served):
+            return None
+        return self.served[self.check(name)]
+
+    def check(self, name: str) -> str:
+        """Return the name of a model; RefusedError if none has it."""
+        if name not in self.served:
+            raise RefusedError(404, f"no model has the name {ascii(name)[:80]}: there are {', '.join(self.names)}")
+        return name
 
     def _able(self, ability: Ability) -> str:
         able = [each.name for each in self.served.values() if ability in each.abilities]

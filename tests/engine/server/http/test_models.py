@@ -89,11 +89,14 @@ def test_the_models_are_listed(service: Service, judges: Any) -> None:
     ]
 
 
-def test_a_single_model_takes_any_name(artifact: Path) -> None:
+def test_a_single_model_takes_any_name_in_a_body(artifact: Path) -> None:
     with running_service(artifact) as service:
         answers = [service.post({"inputs": TEXT, "model": name}) for name in (None, "artifact", "gpt-4", "a/b")]
-        answers += [service.post({"inputs": TEXT}, f"/models/{name}/predict") for name in ("artifact", "gpt-4", "a/b")]
+        (name,) = (each["name"] for each in json.loads(service.get("/info"))["models"])
+        answers.append(service.post({"inputs": TEXT, "model": "gpt-4"}, f"/models/{name}/predict"))
         assert {status for status, _ in answers} == {200} and all(found == answers[0][1] for _, found in answers)
+        for path in ("/models/gpt-4/predict", f"/models/{name}/prdict"):  # a URL is written by hand, and has typos
+            assert service.post({"inputs": TEXT}, path)[0] == 404
 
 
 def test_a_ranker_says_so_as_text_embeddings_inference_does(served: dict[str, Path]) -> None:
