@@ -20,7 +20,7 @@ from .sweep import parse_rates
 RATES_HELP = "Arrivals a second, with commas between; default: by search."
 MODE_HELP = "How fusedbert is called; default: both ways."
 CALLERS_HELP = "Threads that call in plain mode; connections that look for a server's saturation."
-HTTP_HELP = "Drive `fusedbert serve` and the servers of --against (infinity, pipeline) over HTTP, from a process of its own."
+HTTP_HELP = "Drive `fusedbert serve` and the servers of --against (infinity, pipeline) over HTTP, from a separate process."
 BUDGET_MS = click.FloatRange(0.1, 60_000)
 
 
@@ -54,7 +54,7 @@ def load(
     Texts arrive at random (Poisson) whether or not the previous ones are answered, and a latency counts from the intended
     arrival. fusedbert is called in two ways: plain, from a pool of threads, and through Batcher; other engines in plain mode.
 
-    With --http requests of one or more texts go to servers, each a process of its own, and come from a client that is one too.
+    With --http requests of one or more texts go to servers, each in its own process, and the client has one too.
     """
     shared.options()  # a wrong value is reported before anything is read
     if texts_per_request is not None and not http:

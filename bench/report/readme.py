@@ -72,10 +72,19 @@ def _corpus(document: Mapping[str, Any]) -> _Table:
     return ["", "corpus", "texts/s", "one text, p50 ms", "p99 ms", "accuracy"], rows
 
 
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
 def _load(document: Mapping[str, Any]) -> _Table:
     rates = ((each["title"], mode, rate) for each in document["contenders"] for mode, rate in each.get("capacity", {}).items())
+    if "texts_per_request" in document["settings"]:  # over HTTP
+        columns, rows = pivot(
+            {(title, mode): "none" if rate is None else _rate(rate) for title, mode, rate in rates}, missing=""
+        )
+        return ["requests/s within the budget", *columns], rows
     rows = [[f"{title} {mode}", "" if rate is None else f"{rate:.0f}"] for title, mode, rate in rates]
-    return ["", f"{document['settings'].get('unit', 'texts')}/s within the budget"], rows
+    return ["", "texts/s within the budget"], rows
 
 
 def _startup(document: Mapping[str, Any]) -> _Table:

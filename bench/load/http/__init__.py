@@ -1,1 +1,1 @@
-"""``fusedbert bench load --http``: servers of a model, each a process of its own, and a client that is one too."""
+"""``fusedbert bench load --http``: servers of a model, each in its own process, and a client that has one too."""

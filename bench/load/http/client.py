@@ -232,7 +232,7 @@ async def drive(offsets: Floats, client: Client, *, warm: float, grace: float, g
 
     client.when_ended, start = ended, loop.time()
     for index, offset in enumerate(offsets.tolist()):
-        await asyncio.sleep(max(0.0, start + offset - loop.time()))  # also of 0: answers are read meanwhile
+        await asyncio.sleep(max(0.0, start + offset - loop.time()))  # also of 0: answers are read at the same time
         if (now := loop.time()) - start - offset > give_up:
             break
         sent[index] = now

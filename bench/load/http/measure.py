@@ -25,7 +25,7 @@ from ..sweep import RatePoint, RateSweep
 from .servers import FACTORY, SERVERS
 from .task import SETTLED
 
-TIMED = "from a request's intended arrival to the last byte of its answer, on loopback; the client is a process of its own"
+TIMED = "from a request's intended arrival to the last byte of its answer, on loopback; the client is a separate process"
 MOST_TEXTS = 5000  # of a corpus; of a larger one these are drawn
 WARM_SHARE = 0.2  # of a run: its first arrivals, which do not count
 ARRIVALS = 300  # that a run has at least, unless it would take LONGEST times as long as asked for
@@ -48,11 +48,14 @@ class Http(Load):
     """The benchmark ``load --http``."""
 
     timed = TIMED
+    again = 1  # a pause of some 50 ms, of whatever cause, is more than 1 % of a short run
     checks_logits = False
 
     def __init__(self, lineup: Lineup, counts: Sequence[int], about: Mapping[str, Any]) -> None:
         if lineup.model.manifest.heads:
-            raise OptionError("the artifact has several heads, which the other servers do not serve: export one of them alone")
+            raise OptionError(
+                "the artifact has several heads, which the other servers do not serve: export one of them by itself"
+            )
         self.counts = {f"{count} text{'s' if count > 1 else ''}": count for count in counts}
         super().__init__(lineup, Plan(**about, max_length=lineup.job.max_length, modes=tuple(self.counts)))
         self.texts = self.plan.corpus.texts

@@ -1,4 +1,4 @@
-"""How each server is asked for the labels of texts, and how its answers are read."""
+"""The protocols of the servers: requests for the labels of texts, and their answers."""
 
 from __future__ import annotations
 

@@ -51,14 +51,19 @@ SERVERS: tuple[EngineSpec, ...] = (  # fusedbert first
 
 
 class ServedEngine(Engine):
-    """A model behind HTTP: ``load`` starts its server as a process of its own, and waits until it answers."""
+    """A model behind HTTP: ``load`` starts its server in a separate process, and waits until it answers."""
 
     protocol = ""  # of PROTOCOLS
+    shown = ""  # its program in documents
     _process: subprocess.Popen[bytes] | None = None
 
     @abc.abstractmethod
-    def arguments(self, port: int) -> list[str]:
-        """Return the command line that starts the server."""
+    def program(self) -> list[str]:
+        """Return the command that starts the server, without its arguments."""
+
+    @abc.abstractmethod
+    def arguments(self, model: str, port: str) -> list[str]:
+        """Return the arguments of the command."""
 
     def variables(self) -> dict[str, str]:
         """Return further variables of the server's process."""
@@ -77,7 +82,13 @@ class ServedEngine(Engine):
         env, work = {**os.environ, **self.variables()}, self.job.work
         work.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
-            self.arguments(self._model), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=work, preexec_fn=_bind
+            [*self.program(), *self.arguments(str(self.folder), str(self._model))],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            cwd=work,
+            preexec_fn=_bind,
         )
         until = time.monotonic() + START_SECONDS
         while not _answers(self._model):
@@ -91,10 +102,9 @@ class ServedEngine(Engine):
         raise OptionError(f"{self.name} is a server, which takes texts, not token ids")
 
     def describe(self) -> Mapping[str, Any]:
-        """Add where the server is and how it was started; folders are left out of the latter."""
+        """Add where the server is, and the command that started it."""
         assert self._process is not None
-        shown = [Path(part).name if os.sep in part else part for part in self.arguments(0)]
-        how = " ".join("PORT" if part == "0" else "python" if part.startswith("python") else part for part in shown)
+        how = " ".join([self.shown, *self.arguments("MODEL", "PORT")])
         return {
             **super().describe(),
             "port": self._open(),
@@ -115,25 +125,27 @@ class FusedBertServer(ServedEngine):
     """``fusedbert serve`` with its defaults."""
 
     packages = ("fusedbert", "onnxruntime", "tokenizers", "fastapi", "uvicorn", "uvloop", "httptools")
-    protocol = "tei"
+    protocol, shown = "tei", "fusedbert serve"
 
     @functools.cached_property
     def folder(self) -> Path:
         """The artifact."""
         return self.job.artifact
 
-    def arguments(self, port: int) -> list[str]:
+    def program(self) -> list[str]:
         """Return the command, in this interpreter."""
-        start = "from fusedbert.engine.cli import main; main()"
-        options = ("--precision", self.spec.precision, "--long-text", "truncate", "--port", str(port))
-        return [sys.executable, "-P", "-c", start, "serve", str(self.folder), *options]
+        return [sys.executable, "-P", "-c", "from fusedbert.engine.cli import main; main()", "serve"]
+
+    def arguments(self, model: str, port: str) -> list[str]:
+        """Return the model, its precision, and that long texts are cut, as others do."""
+        return [model, "--precision", self.spec.precision, "--long-text", "truncate", "--port", port]
 
 
 class InfinityServer(ServedEngine):
     """infinity with its torch engine, on the checkpoint, or with its optimum engine, on optimum's ONNX export of it."""
 
     packages = ("infinity-emb", "torch", "transformers", "optimum", "onnxruntime", "fastapi", "uvicorn", "uvloop")
-    protocol = "infinity"
+    protocol, shown = "infinity", "infinity_emb v2"
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -145,13 +157,16 @@ class InfinityServer(ServedEngine):
             plain if self.spec.precision == "fp32" else self.converted("infinity-int8", lambda folder: _quantize(plain, folder))
         )
 
-    def arguments(self, port: int) -> list[str]:
-        """Return infinity's command. Its warm-up fails for an ONNX graph, whose texts it does not cut."""
-        program = [str(Path(sys.executable).with_name("infinity_emb")), "v2", "--model-id", str(self.folder)]
-        model = ["--served-model-name", "model", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    def program(self) -> list[str]:
+        """Return infinity's command, of this environment."""
+        return [str(Path(sys.executable).with_name("infinity_emb")), "v2"]
+
+    def arguments(self, model: str, port: str) -> list[str]:
+        """Return the model and the engine. infinity's warm-up fails for an ONNX graph, whose texts it does not cut."""
+        common = ["--model-id", model, "--served-model-name", "model", "--device", "cpu", "--host", "127.0.0.1", "--port", port]
         if "torch" in self.name:
-            return [*program, *model, "--engine", "torch", "--dtype", _DTYPES[self.spec.precision]]
-        return [*program, *model, "--engine", "optimum", "--no-model-warmup"]
+            return [*common, "--engine", "torch", "--dtype", _DTYPES[self.spec.precision]]
+        return [*common, "--engine", "optimum", "--no-model-warmup"]
 
     def variables(self) -> dict[str, str]:
         """Keep its cache with the conversions, and its statistics here."""
@@ -171,12 +186,15 @@ class PipelineServer(ServedEngine):
     """transformers' pipeline behind FastAPI."""
 
     packages = ("transformers", "torch", "tokenizers", "fastapi", "uvicorn", "uvloop", "httptools")
-    protocol = "pipeline"
+    protocol, shown = "pipeline", "pipeline_server.py"
 
-    def arguments(self, port: int) -> list[str]:
+    def program(self) -> list[str]:
         """Return the command, in this interpreter."""
-        module, threads = "fusedbert.bench.load.http.pipeline_server", str(self.job.threads)
-        return [sys.executable, "-P", "-m", module, str(self.folder), str(port), _DTYPES[self.spec.precision], threads]
+        return [sys.executable, "-P", "-m", "fusedbert.bench.load.http.pipeline_server"]
+
+    def arguments(self, model: str, port: str) -> list[str]:
+        """Return its four arguments."""
+        return [model, port, _DTYPES[self.spec.precision], str(self.job.threads)]
 
 
 def make_server(name: str, job: Job) -> Engine:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -196,3 +197,17 @@ def test_the_example_is_that_of_the_page_and_answers(models: Any) -> None:
         assert found.strip() == '"POSITIVE"'
         ((_, found),) = answers(models.folder, [f"""curl localhost:1/predict --json '{{"inputs": "{GOOD}"}}'"""], address)
         assert found[0]["label"] == "POSITIVE"
+
+
+def test_the_table_of_a_full_queue_has_the_figures_that_were_measured() -> None:
+    document = json.loads((ROOT / "bench" / "results" / "serve.json").read_text(encoding="utf-8"))
+    (ours,) = (each for each in document["contenders"] if each["name"] == "fusedbert-int8")
+    measured = {
+        (f"{each['rate']:.0f}", f"{each['achieved']:.0f}", f"{each['errors']} of {each['arrivals']}")
+        + (f"{each['p50_ms']:.0f}", f"{each['p99_ms']:.0f}")
+        for each in ours["results"]
+        if each["mode"] == "8 texts"
+    }
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+ of \d+) \| (\d+) \| (\d+) \|$", PAGE, flags=re.MULTILINE)
+    assert len(rows) == 5 and set(rows) <= measured
+    assert f"`{shlex.join(document['command'])}`" in PAGE
