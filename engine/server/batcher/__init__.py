@@ -163,13 +163,14 @@ class Batcher:
         alarm = None if timeout is None else group.loop.call_later(min(timeout, _FOREVER), self._expire, group)
         try:
             await group.future
+            return group.answers()
         except BaseException:
             self._queue.discard(group.requests)
             raise
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return group.answers()
+            group.requests.clear()  # a cycle would keep the texts until the next garbage collection
 
     def rank(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from fusedbert.engine import Batcher, Classifier
 from fusedbert.engine.errors import DeadlineError, InputError, OverloadError
 from fusedbert.engine.model import Model
 from fusedbert.engine.server.batcher import Answers, Form
+from fusedbert.engine.server.batcher.request import Group
 from fusedbert.engine.text.inputs import Text, check_item
 
 TEXTS = ["good movie", "bad " * 20, "very dull plot", "fine", "good movie"]
@@ -134,3 +137,26 @@ def test_a_group_that_waits_too_long_fails_whole(clf: Classifier, held: threadin
             return batcher.stats.expired
 
     assert asyncio.run(ask()) == len(TEXTS)
+
+
+def test_a_group_is_freed_with_its_answers(clf: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by a garbage collection, which large texts do not bring about."""
+    made: list[Any] = []
+
+    class Watched(Group):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("fusedbert.engine.server.batcher.Group", Watched)
+
+    async def ask() -> Answers:
+        async with Batcher(clf) as batcher:
+            return await batcher.run(checked(TEXTS), form_of(clf), timeout=60)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(asyncio.run(ask()).results) == len(TEXTS) and made[0]() is None
+    finally:
+        gc.enable()
