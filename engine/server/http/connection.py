@@ -51,7 +51,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of headers, and of what a chunk has beside its data: httptools keeps trailers, however many."""
+        """Count the bytes of headers, and of what a chunk has other than data: httptools keeps trailers, however many."""
         if self.transport.is_closing():
             return
         if self.alarm is None:  # the first bytes of the next request
@@ -77,11 +77,11 @@ class Connection(HttpToolsProtocol):
         self.allow(self.limits[0] + GRACE)
 
     def on_chunk_header(self) -> None:
-        """Count what follows anew."""
+        """Count from zero again."""
         self.unread = 0
 
     def on_body(self, body: bytes) -> None:
-        """Count what follows anew."""
+        """Count from zero again."""
         self.unread = 0
         super().on_body(body)
 

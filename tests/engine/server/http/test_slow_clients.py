@@ -47,7 +47,7 @@ def test_a_body_without_a_length_is_refused_at_the_limit(hurried: Service, megab
 
 @linux
 @pytest.mark.parametrize("start", [b"0\r\n", b"0\r\na: ", b"5;a="])
-def test_what_a_chunk_has_beside_its_data_is_limited(hurried: Service, start: bytes) -> None:
+def test_what_a_chunk_has_other_than_data_is_limited(hurried: Service, start: bytes) -> None:
     before = hurried.status("VmHWM")
     part = b"b" * 65_000 if start.endswith((b" ", b"=")) else b"a: bcd\r\n" * 8_000
     with hurried.connect(CHUNKED + start) as connection, pytest.raises(ConnectionError):
