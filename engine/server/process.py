@@ -28,6 +28,7 @@ from .monitoring.log import LogFormat, event, set_up
 from .options import ServerOptions
 
 _BACKLOG = 2048
+_LONGEST = 90  # bytes of a folder with Unix sockets, whose names take up to 108
 _TRIES, _PAUSE = 6000, 0.1  # to see whether the port is open, and seconds between
 
 
@@ -202,6 +203,10 @@ def _shared_folder() -> Iterator[str]:
         way_out = "set TMPDIR to one that can be written, or leave out --workers"
         raise StorageError(f"several processes need a folder for temporary files: {error}: {way_out}") from None
     with folder as name:
+        if len(os.fsencode(name)) > _LONGEST:
+            raise StorageError(
+                f"{name} is too long for the name of a Unix socket in it: set TMPDIR to a folder with a shorter path"
+            )
         yield name
 
 

@@ -203,8 +203,11 @@ def test_the_table_of_a_full_queue_has_the_figures_that_were_measured() -> None:
     document = json.loads((ROOT / "bench" / "results" / "serve.json").read_text(encoding="utf-8"))
     (ours,) = (each for each in document["contenders"] if each["name"] == "fusedbert-int8")
     measured = {
-        (f"{each['rate']:.0f}", f"{each['achieved']:.0f}", f"{each['errors']} of {each['arrivals']}")
-        + (f"{each['p50_ms']:.0f}", f"{each['p99_ms']:.0f}")
+        (
+            *(f"{each[name]:.0f}" for name in ("rate", "achieved")),
+            f"{each['errors']} of {each['arrivals']}",
+            *(f"{each[name]:.0f}" for name in ("p50_ms", "p99_ms")),
+        )
         for each in ours["results"]
         if each["mode"] == "8 texts"
     }

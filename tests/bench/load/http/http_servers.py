@@ -1,6 +1,7 @@
 """Servers that behave in known ways, for the real client, and their factory: ``python http_servers.py PORT KIND``."""
 
 import asyncio
+import functools
 import json
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ class FakeServer(ServedEngine):
     packages = ("numpy",)
     protocol = "tei"
 
-    @property
+    @functools.cached_property
     def folder(self):
         return self.job.artifact
 

@@ -24,7 +24,7 @@ from fusedbert.bench.load.http import measure as http_run
 from fusedbert.bench.load.http.client import Client, alone, drive, run, saturate
 from fusedbert.bench.load.http.measure import Http, parse_counts
 from fusedbert.bench.load.http.protocols import PROTOCOLS
-from fusedbert.bench.load.http.servers import SERVERS, make_server
+from fusedbert.bench.load.http.servers import SERVERS, ServedEngine, make_server
 from fusedbert.bench.load.measure import render
 from fusedbert.bench.run import interleave
 from fusedbert.bench.run.interleave import Progress, RunSettings, open_run, start
@@ -165,6 +165,7 @@ def test_the_pipeline_behind_fastapi_answers_its_protocol():
 @pytest.mark.parametrize("spec", SERVERS, ids=lambda spec: spec.name)
 def test_a_servers_command_names_its_port_and_the_record_no_folder(spec, job):
     made = make_server(spec.name, job)
+    assert isinstance(made, ServedEngine)
     assert {"4321", "folder"} <= set(made.arguments("folder", "4321"))
     made._model, made._process = 4321, Mock(pid=7)
     described = made.describe()
@@ -188,6 +189,7 @@ def test_a_server_ends_with_the_process_that_started_it(job, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(http_servers.__file__).parent)}
     command = [sys.executable, "-c", code, str(tmp_path / "job.json")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True) as starter:
+        assert starter.stdout is not None
         pid = int(starter.stdout.readline())
         assert pid in family(starter.pid) and cpu_seconds([pid]) > 0
         starter.send_signal(signal.SIGKILL)
