@@ -58,7 +58,7 @@ def serve(
     with listener:
         if workers == 1:
             app = create_app(names, options=options, access_log=access_log, **loading)
-            run(app, options=options, listener=listener, log_format=None)
+            run(app, listener=listener, log_format=None)
         else:
             _run_several(names, listener, workers, options, log_format, access_log=access_log, **loading)
 
@@ -68,7 +68,6 @@ def run(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    options: ServerOptions | None = None,
     listener: socket.socket | None = None,
     log_format: LogFormat | None = "text",
 ) -> None:
@@ -77,7 +76,7 @@ def run(
     The log goes to stderr; with ``log_format=None`` to where the program sends ``logging``.
     """
     service: Service = app.state.service
-    options = options or service.options
+    options = service.options
     listener = listener or _bind(host, port)
     if log_format is not None:
         set_up(log_format)
@@ -172,12 +171,8 @@ def _run_several(
         make = functools.partial(_worker_app, names, options=options, log_format=log_format, siblings=folder, **keywords)
         config = _config(make, options, factory=True, workers=workers)
         _announce(listener, found, workers)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with _Stopped():
             _Workers(config, [listener]).run()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
     event("stopped")
 
 

@@ -105,7 +105,7 @@ class Service:
         """Return a count of the queues of all models, such as ``cancelled`` or ``waiting``."""
         name = f"fusedbert_batcher_{what}" + ("" if what in ("waiting", "running") else "_total")
         found = [value for sample, value in self.metrics().items() if sample.partition("{")[0] == name]
-        assert found, f"there is no metric {name}"
+        assert found, f"found no metric {name}"
         return int(sum(found))
 
     def processes(self) -> list[int]:

@@ -49,7 +49,7 @@ def parse(kind: type[M], fields: dict[str, Any]) -> M:
         # Of a field with several forms pydantic names only one; the description says all.
         forms = field.description if field is not None and name in given and len(first["loc"]) > 1 else None
         inner = name if forms else ".".join(map(str, first["loc"])) or name
-        message = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        message = "not a field" if first["type"] == "extra_forbidden" else first["msg"]
         raise RefusedError(422, f"{inner[:80].encode('ascii', 'backslashreplace').decode()}: {forms or message}") from None
 
 

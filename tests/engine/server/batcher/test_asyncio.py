@@ -5,31 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fusedbert.engine import Batcher, Classifier
 from fusedbert.engine.errors import ClosedError, DeadlineError, InputError, OverloadError
-from fusedbert.engine.model import Model
 
 TEXTS = ["good movie", "", "bad " * 20, "very dull plot", "fine"]
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Runs of the graph wait until this is set."""
-    event = threading.Event()
-    inner = Model.run
-
-    def run(model: Model, texts: Any, rows: Any) -> Any:
-        assert event.wait(20)
-        return inner(model, texts, rows)
-
-    monkeypatch.setattr(Model, "run", run)
-    yield event
-    event.set()
 
 
 async def occupied(batcher: Batcher) -> asyncio.Task[Any]:

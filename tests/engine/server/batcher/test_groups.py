@@ -6,14 +6,12 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fusedbert.engine import Batcher, Classifier
 from fusedbert.engine.errors import DeadlineError, InputError, OverloadError
-from fusedbert.engine.model import Model
 from fusedbert.engine.server.batcher import Answers, Form
 from fusedbert.engine.server.batcher.request import Group
 from fusedbert.engine.text.inputs import Text, check_item
@@ -27,21 +25,6 @@ def checked(items: list[Any]) -> list[Text]:
 
 def form_of(clf: Classifier, **arguments: Any) -> Form:
     return Form(call=clf.model.call({"top_k": None, **arguments}))  # type: ignore[typeddict-item]
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Runs of the graph wait until this is set."""
-    event = threading.Event()
-    inner = Model.run
-
-    def run(model: Model, texts: Any, rows: Any) -> Any:
-        assert event.wait(20)
-        return inner(model, texts, rows)
-
-    monkeypatch.setattr(Model, "run", run)
-    yield event
-    event.set()
 
 
 async def running(batcher: Batcher, count: int) -> None:
