@@ -25,7 +25,8 @@ from ..artifact.verify import FileCheck, verdict_root
 from ..errors import FusedBertError
 from ..hardware.cpu import Int8, Machine, inspect_machine
 from ..hardware.cuda_errors import CUDA_PACKAGES, diagnose, explain, loadable_cuda
-from ..hardware.device import CUDA, Choice, DeviceKind, choose, import_onnxruntime, inspect_offer, load_cuda_libraries
+from ..hardware.cuda_libraries import load_cuda_libraries
+from ..hardware.device import CUDA, Choice, DeviceKind, choose, import_onnxruntime, inspect_offer
 from ..hardware.packages import installed, version
 from ..hardware.storage import cache_root, why_not_writable
 from ..load import Options

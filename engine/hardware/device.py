@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import importlib.util
-import io
 import os
 import re
 import sys
@@ -152,14 +150,6 @@ def gpu_present(root: Path = Path("/")) -> bool:
     files = ("proc/driver/nvidia/version", "dev/dxg")  # the last one under WSL
     # A container with only the fourth GPU has /dev/nvidia3 and no /dev/nvidia0.
     return any((root / file).exists() for file in files) or any((root / "dev").glob("nvidia[0-9]*"))
-
-
-def load_cuda_libraries(runtime: ModuleType) -> str:
-    """Load CUDA and cuDNN from their pip packages; return ONNX Runtime's output about failures."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(OSError):
-        getattr(runtime, "preload_dlls", lambda: None)()
-    return " ".join(printed.getvalue().split())
 
 
 def choose(device: Device, offer: Offer) -> Choice:

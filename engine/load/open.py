@@ -17,17 +17,8 @@ from ..artifact.verify import FileCheck, verdict_root
 from ..errors import DeviceError, InferenceError, OptionError, shown
 from ..hardware.cpu import Machine, inspect_machine
 from ..hardware.cuda_errors import CUDA_PACKAGES, explain, loadable_cuda
-from ..hardware.device import (
-    CPU,
-    CUDA,
-    Choice,
-    DeviceKind,
-    choose,
-    fall_back,
-    import_onnxruntime,
-    inspect_offer,
-    load_cuda_libraries,
-)
+from ..hardware.cuda_libraries import load_cuda_libraries
+from ..hardware.device import CPU, CUDA, Choice, DeviceKind, choose, fall_back, import_onnxruntime, inspect_offer
 from ..hardware.packages import installed
 from ..hardware.storage import accessing
 from ..run.cuda.provider import split_options
