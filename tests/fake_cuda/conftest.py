@@ -80,9 +80,14 @@ Do = Callable[..., Any]
 
 @pytest.fixture
 def start(libraries: dict[bool, Mapping[str, str]], repository: Path, tmp_path: Path) -> Start:
-    """Return a function that runs Python in a process with the device, whose ``FAKE_CUDA_*`` settings are keywords."""
+    """Return a function that runs Python in a process with the device, whose ``FAKE_CUDA_*`` settings are keywords.
 
-    def run(*arguments: object, cudnn: bool = True, **settings: object) -> subprocess.CompletedProcess[str]:
+    ``variables`` are more of the environment's.
+    """
+
+    def run(
+        *arguments: object, cudnn: bool = True, variables: Mapping[str, str] | None = None, **settings: object
+    ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "trace").touch()
         environment = {
             **os.environ,
@@ -91,6 +96,7 @@ def start(libraries: dict[bool, Mapping[str, str]], repository: Path, tmp_path: 
             "FUSEDBERT_TEST_FAKE_CUDA": "1",
             "FAKE_CUDA_TRACE": str(tmp_path / "trace"),
             **{f"FAKE_CUDA_{name.upper()}": str(value) for name, value in settings.items()},
+            **(variables or {}),
         }
         command = [sys.executable, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, check=False)

@@ -6,9 +6,10 @@ Nothing is computed; tests/engine/run/cuda/test_gpu.py compares logits on a real
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,25 @@ def test_doctor_distinguishes_them(do: Do, settings: dict[str, Any], checked: bo
     assert findings["cuda"]["works"] == (cause in (None, "cudnn_missing"))
     if cause is None:
         assert findings["model_runtime"]["device"] == "cuda:0"
+
+
+def test_libraries_in_other_folders_of_the_path_are_found(
+    do: Do, libraries: dict[bool, Mapping[str, str]], tmp_path: Path
+) -> None:
+    """As pip lays them out, CUDA in one folder of the path, cuDNN in another; the loader knows only the driver."""
+    built, cuda, cudnn, driver = Path(libraries[True]["LD_LIBRARY_PATH"]), *(tmp_path / name for name in ("a", "b", "driver"))
+    places = {"libcuda.so.1": driver, "libcudnn.so.9": cudnn / "nvidia/cudnn/lib"}
+    for file in built.glob("lib*.so.*"):
+        place = places.get(file.name, cuda / "nvidia/cu13/lib")
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+
+    def cause(*layers: Path) -> str | None:
+        path = os.pathsep.join(filter(None, (*map(str, layers), os.environ.get("PYTHONPATH", ""))))
+        findings = do(DOCTOR, variables={"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": path})["findings"]
+        return str(findings["cuda"]["cause"])
+
+    assert [cause(cuda, cudnn), cause(cuda), cause(cudnn)] == ["None", "cudnn_missing", "cuda_libraries_missing"]
 
 
 def test_the_tests_marked_gpu_pass(start: Start) -> None:

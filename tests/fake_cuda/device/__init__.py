@@ -44,7 +44,14 @@ def build(folder: Path, *, cudnn: bool = True) -> dict[str, str]:
         versions = folder / f"{name}.map"
         versions.write_text(f"{name} {{ global: *; }};\n")
         runtime = [] if name == _RUNTIME else [str(folder / _RUNTIME)]
-        linking = [f"-Wl,-soname,{name}", f"-Wl,--version-script={versions}", *runtime, "-ldl", "-lpthread"]
+        linking = [
+            f"-Wl,-soname,{name}",
+            "-Wl,-rpath,$ORIGIN",
+            f"-Wl,--version-script={versions}",
+            *runtime,
+            "-ldl",
+            "-lpthread",
+        ]
         files = [str(SOURCE / source) for source in sources]
         subprocess.run(["gcc", *_FLAGS, *files, "-o", str(folder / name), *linking], check=True)
         versions.unlink()

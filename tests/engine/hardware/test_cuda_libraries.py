@@ -1,0 +1,111 @@
+"""CUDA's libraries are found in any folder of Python's path; made-up libraries in made-up folders."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fusedbert.engine.hardware.cuda_libraries import find_elsewhere, load_cuda_libraries
+
+CUBLAS = ("nvidia", "cu99", "lib", "libfusedbert_blas.so.99")
+CUDNN = ("nvidia", "cudnn", "lib", "libfusedbert_cudnn.so.9")
+
+
+def build(folder: Path, name: Sequence[str], answer: int) -> Path:
+    """Compile a library with this soname and one function, ``answer``."""
+    file = folder.joinpath(*name)
+    file.parent.mkdir(parents=True)
+    command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", f"-Wl,-soname,{name[-1]}", "-o", str(file)]
+    subprocess.run(command, input=f"int answer(void) {{ return {answer}; }}", text=True, check=True)
+    return file
+
+
+def make_runtime(folder: Path, *, private: bool = True) -> ModuleType:
+    """Make an ``onnxruntime`` that looks for libraries among its neighbours, then asks the loader by name."""
+    (folder / "onnxruntime").mkdir(parents=True, exist_ok=True)
+    runtime = ModuleType("onnxruntime")
+    runtime.__file__ = str(folder / "onnxruntime" / "__init__.py")
+
+    def preload_dlls() -> None:
+        for name in (CUBLAS, CUDNN):
+            file = folder.joinpath(*name)
+            try:
+                ctypes.CDLL(str(file) if file.is_file() else name[-1])
+            except OSError as error:
+                print(f"Failed to load {name[-1]}: {error}")
+
+    runtime.preload_dlls = preload_dlls  # type: ignore[attr-defined]
+    if private:
+        runtime._get_nvidia_dll_paths = lambda windows: [CUBLAS, CUDNN]  # type: ignore[attr-defined]
+    return runtime
+
+
+def test_each_library_comes_from_the_first_folder_that_has_it(tmp_path: Path) -> None:
+    system, user, image = (tmp_path / name for name in ("system", "user", "image"))
+    for folder, name in ((user, CUDNN), (image, CUBLAS), (image, CUDNN)):
+        folder.joinpath(*name).parent.mkdir(parents=True)
+        folder.joinpath(*name).touch()
+    path = [str(user), str(tmp_path / "missing"), str(system), str(image)]
+    runtime = make_runtime(system)
+    assert list(find_elsewhere(runtime, path)) == [image.joinpath(*CUBLAS), user.joinpath(*CUDNN)]
+    beside = make_runtime(image)  # what ONNX Runtime finds by itself stays its choice
+    assert list(find_elsewhere(beside, path)) == []
+
+
+def test_the_current_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.joinpath(*CUDNN).parent.mkdir(parents=True)
+    tmp_path.joinpath(*CUDNN).touch()
+    monkeypatch.chdir(tmp_path)
+    assert list(find_elsewhere(make_runtime(tmp_path / "system"), [""])) == []
+
+
+LOAD = """
+import ctypes, sys
+from pathlib import Path
+from test_cuda_libraries import CUBLAS, CUDNN, make_runtime
+from fusedbert.engine.hardware.cuda_libraries import load_cuda_libraries
+printed = load_cuda_libraries(make_runtime(Path(sys.argv[1]), private=sys.argv[2] == "private"))
+answers = [0, 0]
+for place, name in enumerate((CUBLAS, CUDNN)):
+    try:
+        answers[place] = ctypes.CDLL(name[-1]).answer()
+    except OSError:
+        pass
+print(*answers, printed)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sonames are ELF's")
+def test_the_loader_finds_what_was_loaded_from_another_folder(tmp_path: Path) -> None:
+    """In a process without it: libraries stay loaded."""
+    system, layer, user = tmp_path / "system", tmp_path / "layer", tmp_path / "user"
+    build(system, CUBLAS, 1)
+    build(layer, CUBLAS, 2)
+    build(user, CUDNN, 3)
+
+    def load(how: str) -> str:
+        path = [str(Path(__file__).parent), str(layer), str(user)]
+        code = f"import sys; sys.path[:0] = {path!r}\n{LOAD}"
+        done = subprocess.run([sys.executable, "-c", code, str(system), how], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert load("private") == "1 3"
+    assert load("public").startswith("1 0 Failed to load libfusedbert_cudnn.so.9")  # as ONNX Runtime has it
+
+
+def test_a_library_that_does_not_load_is_named_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (CUBLAS, CUDNN):  # ONNX Runtime does without cuDNN, so the failure must not be taken for the cause
+        tmp_path.joinpath("user", *name).parent.mkdir(parents=True)
+        tmp_path.joinpath("user", *name).write_bytes(b"not a library")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "user"), *sys.path])
+    printed = load_cuda_libraries(make_runtime(tmp_path / "system"))
+    assert (
+        f"Failed to load {tmp_path.joinpath('user', *CUBLAS)}: " in printed
+        and f"{tmp_path.joinpath('user', *CUDNN)}" not in printed
+    )
