@@ -35,6 +35,7 @@ STEPS: Mapping[str, tuple[float, str]] = {  # seconds at most, summary
     "parity": (240, "labels and logits of fp16, padded and packed, compared with fp32 on the CPU"),
     "latency": (150, "small batches by layout, from token ids and from text"),
     "throughput": (180, "large batches, and sentences from text"),
+    "reviews": (180, "texts of reviews' lengths from text, at the first pass and later"),
     "padding": (120, "packed compared with padded by the share of padding"),
     "peers": (600, "transformers and torch.compile in fp16"),
     "large": (180, "BERT-large in shape"),

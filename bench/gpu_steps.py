@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fusedbert.engine import Classifier
-from fusedbert.engine.run.batches import Budget
+from fusedbert.engine.run.batches import COARSE, Budget
 from fusedbert.engine.run.runner import run
 
 from .corpus.texts import built_in, read_corpus
@@ -46,6 +46,12 @@ class Check(Models):
         """
         texts = list((built_in() if self.sst2 is None else read_corpus(self.sst2)).texts)
         return texts[:12] if self.dry_run else texts * max(1, least // len(texts))
+
+    def reviews(self) -> list[str]:
+        """Return texts of the lengths that film reviews have, 290 words on average and 20 to 512, made of the sentences."""
+        rng, words = np.random.default_rng(0), itertools.cycle(" ".join(self.texts()).split())
+        lengths = np.clip(rng.lognormal(5.6, 0.6, size=12 if self.dry_run else 4000), 20, 512).astype(int)
+        return [" ".join(itertools.islice(words, length)) for length in lengths.tolist()]
 
 
 def run_step(_state: object, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +97,23 @@ def throughput(check: Check) -> dict[str, Any]:
     (loaded, runners), texts = check.open("base"), check.texts()
     rates = timing.equal_texts_per_second(runners["engine"], 128, (2,) if check.dry_run else (64, 128, 256, 512), check.seconds)
     runners["padded_plain"] = dataclasses.replace(runners["padded"], budget=PLAIN, chunk=PLAIN.rows)
-    by_layout = {name: timing.texts_per_second(classifier(loaded, runner), texts) for name, runner in runners.items()}
+    by_layout = {
+        name: max(timing.texts_per_second(classifier(loaded, runner), texts, 4)[1:]) for name, runner in runners.items()
+    }
     over = by_layout["packed"] / by_layout["padded_plain"]
     return {"seq128_per_s": max(rates.values()), "by_batch": rates, "texts_per_s": by_layout, "packed_over_padded": over}
+
+
+def reviews(check: Check) -> dict[str, Any]:
+    """Texts a second of reviews' lengths, from text, at each pass: first passes meet new shapes; BERT-base in shape.
+
+    By the padded graph also on a coarser ladder of shapes, which goes first: its shapes are among the other's.
+    """
+    (loaded, runners), texts = check.open("base"), check.reviews()
+    by_ladder = {"padded_coarse": dataclasses.replace(runners["padded"], fineness=COARSE), "padded": runners["padded"]}
+    by_layout = {"packed": runners["packed"], **by_ladder}
+    passes = {name: timing.texts_per_second(classifier(loaded, runner), texts, 4) for name, runner in by_layout.items()}
+    return {"texts": len(texts), "passes_texts_per_s": passes}
 
 
 def padding(check: Check) -> dict[str, Any]:
@@ -115,9 +135,8 @@ def peers(check: Check) -> dict[str, Any]:
     """Transformers and torch.compile in fp16, by ``fusedbert bench latency`` and ``corpus``; BERT-base in shape."""
     for module in ("torch", "transformers"):
         __import__(module)
-    texts = check.work / "sentences.txt"
+    corpora = {"sentences": check.texts(), "reviews": check.reviews()[:1000]}
     where = ["-m", str(check.artifact("base")), "--checkpoint", str(check.checkpoint("base")), "--json"]
-    texts.write_text("".join(f"{' '.join(text.split())}\n" for text in check.texts()), encoding="utf-8")
     how = "--device cpu --precision fp32 --rounds 1" if check.dry_run else "--device cuda --precision fp16 --rounds 5"
     shapes = "--shapes 1x16 --seconds 0.02" if check.dry_run else "--shapes 1x16,1x128,8x128,64x128"
     engine = "transformers-fp32" if check.dry_run else "transformers-fp16"
@@ -129,12 +148,18 @@ def peers(check: Check) -> dict[str, Any]:
         return json.loads(subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **variables}, check=True).stdout)
 
     latency = bench("latency", *shapes.split(), "--against", against)
-    corpus = bench("corpus", str(texts), "--against", engine)
+    measured, rates = dict[str, Any](), dict[str, Any]()
+    for name, texts in corpora.items():
+        file = check.work / f"{name}.txt"
+        file.write_text("".join(f"{' '.join(text.split())}\n" for text in texts), encoding="utf-8")
+        measured[name] = bench("corpus", str(file), "--against", engine)
+        found = measured[name]["contenders"]
+        rates[name] = {each["name"]: row["texts_per_second"] for each in found for row in each["results"]}
     return {
-        "over_transformers_fp16": next((1 / each["geometric_mean"] for each in corpus["summary"]), None),
+        "over_transformers_fp16": next((1 / each["geometric_mean"] for each in measured["sentences"]["summary"]), None),
         "p50_ms": {each["name"]: {row["shape"]: row["p50_ms"] for row in each["results"]} for each in latency["contenders"]},
-        "texts_per_s": {each["name"]: row["texts_per_second"] for each in corpus["contenders"] for row in each["results"]},
-        "ratios": {"latency": latency["summary"], "corpus": corpus["summary"]},
+        "texts_per_s": rates,
+        "ratios": {"latency": latency["summary"], **{name: found["summary"] for name, found in measured.items()}},
         "absent": {each["name"]: each["why"] for each in latency["contenders"] if each["status"] != "measured"},
     }
 

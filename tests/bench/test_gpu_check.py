@@ -52,7 +52,8 @@ def test_a_dry_run_takes_every_step(tmp_path: Path, capfd: pytest.CaptureFixture
     assert set(steps["parity"]["figures"]["layouts"]) == {"engine", "padded", "packed"}
     assert len(steps["padding"]["figures"]["crossover"]) == 6 and steps["soak"]["figures"]["batches"] == 30
     peers = steps["peers"]["figures"]
-    assert set(peers["p50_ms"]) == {"fusedbert-fp32", "transformers-fp32"} == set(peers["texts_per_s"])
+    assert set(peers["p50_ms"]) == {"fusedbert-fp32", "transformers-fp32"} == set(peers["texts_per_s"]["reviews"])
+    assert all(len(rates) == 4 for rates in steps["reviews"]["figures"]["passes_texts_per_s"].values())
     assert max(timed["max_abs_difference"] for timed in steps["candidates"]["figures"].values()) < 0.01
     assert set(steps["kernels"]["figures"]) == {"padded_1x128", "packed_1x128", "padded_2x128", "packed_2x128"}
 

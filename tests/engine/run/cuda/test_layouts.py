@@ -19,7 +19,10 @@ from fusedbert.bench.engines.random.modernbert import write_checkpoint as write_
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest, write_manifest
 from fusedbert.engine.load import open_cuda
+from fusedbert.engine.run.batches import COARSE
 from fusedbert.engine.run.cuda.graphs import GraphCache
+from fusedbert.engine.run.cuda.runners import PaddedCudaRunner
+from fusedbert.engine.text.tokenizer import Row
 from fusedbert.export import export_checkpoint
 
 MIXED = ["good", "the movie was not very good . " * 4, "bad !", "", "the movies was bad", "very " * 30]
@@ -144,6 +147,20 @@ def test_an_artifact_without_a_packed_graph_runs_padded(padded_artifact: Path, c
     clf = Classifier.from_pretrained(padded_artifact, device="cuda")
     assert clf.runtime.layout == PADDED and "no packed graph" in clf.runtime.why
     np.testing.assert_allclose(clf.decision_function(MIXED), expected(MIXED), atol=0.03)
+
+
+def test_a_coarser_ladder_has_fewer_shapes_and_the_same_logits(padded_artifact: Path, cuda: Any) -> None:
+    cuda()
+    fine = Classifier.from_pretrained(padded_artifact, device="cuda").model.open()
+    assert isinstance(fine, PaddedCudaRunner)
+    coarse, rng = dataclasses.replace(fine, fineness=COARSE), np.random.default_rng(0)
+    # Too many for a CUDA graph.
+    rows = [[Row(ids=rng.integers(1, 9, 7).tolist(), types=[0] * 7, truncated=False)] * texts for texts in range(33, 64, 3)]
+    shapes = [{runner.prepare(batch).bucket for batch in rows} for runner in (fine, coarse)]
+    assert len(shapes[1]) < len(shapes[0])
+    for batch in rows[:2]:
+        logits = [runner.execute(runner.prepare(batch)) for runner in (fine, coarse)]
+        np.testing.assert_allclose(*logits, atol=0.01)
 
 
 def test_a_packed_graph_that_does_not_load_is_not_used(own_artifact: Path, cuda: Any, expected: Any) -> None:
