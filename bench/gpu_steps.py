@@ -22,6 +22,7 @@ from fusedbert.engine.run.runner import run
 from .corpus.texts import built_in, read_corpus
 from .engines.random.models import Models, classifier, random_rows
 from .gpu_check import ROOT
+from .run import cuda_candidates
 from .run import cuda_timing as timing
 from .run.machine import gpu_memory_mib
 
@@ -189,7 +190,9 @@ def candidates(check: Check) -> dict[str, Any]:
     (_, runners), rng, n = check.open("base"), np.random.default_rng(0), 4 if check.dry_run else 64
     lengths = {"short": rng.integers(5, 60, size=4 * n).tolist(), "128": [128] * n, "384": [384] * (n // 4)}
     batches = {name: runners["packed"].prepare(random_rows(sizes, rng)) for name, sizes in lengths.items()}
-    return dict(timing.time_candidates(check.checkpoint("base"), batches, seconds=check.seconds / 8, on_cpu=check.dry_run))
+    return dict(
+        cuda_candidates.time_candidates(check.checkpoint("base"), batches, seconds=check.seconds / 8, on_cpu=check.dry_run)
+    )
 
 
 def tests(check: Check) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fusedbert.bench.run.cuda_timing import CANDIDATES
+from fusedbert.bench.run.cuda_candidates import CANDIDATES
 from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.export.graph.cuda.packed import CudaFp16Packed
 
@@ -263,12 +263,12 @@ CHECK = """
 from pathlib import Path
 from fusedbert.bench import gpu_steps
 from fusedbert.bench.engines.random import models
-from fusedbert.bench.run import cuda_timing
+from fusedbert.bench.run import cuda_candidates
 def on_cuda(function):
     return lambda *arguments, on_cpu, **named: function(*arguments, on_cpu=False, **named)
 models.build_artifact = on_cuda(models.build_artifact)
 models.open_on_cpu = models.open_on_cuda
-cuda_timing.time_candidates = on_cuda(cuda_timing.time_candidates)
+cuda_candidates.time_candidates = on_cuda(cuda_candidates.time_candidates)
 check = gpu_steps.Check(work=Path(artifact), dry_run=True, sst2=None)
 steps = ("parity", "latency", "throughput", "reviews", "padding", "large", "candidates", "soak")
 report(**{name: getattr(gpu_steps, name)(check) for name in steps})

@@ -16,7 +16,7 @@ import pytest
 from fusedbert.bench.engines.random.deberta import DebertaShape
 from fusedbert.bench.engines.random.deberta import write_checkpoint as write_deberta
 from fusedbert.bench.engines.random.modernbert import ModernShape, write_checkpoint
-from fusedbert.bench.run.cuda_timing import PackedWhole
+from fusedbert.bench.run.cuda_candidates import PackedWhole
 from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.engine.run.cuda import flash
 from fusedbert.export import export_checkpoint
@@ -165,7 +165,7 @@ def test_a_users_choice_of_attention_kernels_counts(do: Do, monkeypatch: pytest.
 
 EACH = """
 from pathlib import Path
-from fusedbert.bench.run.cuda_timing import time_candidates
+from fusedbert.bench.run.cuda_candidates import time_candidates
 from fusedbert.engine.run.batches import FINE, pack, packed_bucket
 lengths = [5, 30, 17, 60, 2, 41]
 rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]

@@ -15,7 +15,7 @@ from fusedbert.bench.engines.random.deberta import DebertaShape
 from fusedbert.bench.engines.random.deberta import write_checkpoint as write_deberta
 from fusedbert.bench.engines.random.models import open_padded
 from fusedbert.bench.engines.random.modernbert import ModernShape, write_checkpoint
-from fusedbert.bench.run.cuda_timing import CANDIDATES, time_candidates
+from fusedbert.bench.run.cuda_candidates import CANDIDATES, time_candidates
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
 from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_offer

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from fusedbert.bench.run.cuda_timing import CANDIDATES
+from fusedbert.bench.run.cuda_candidates import CANDIDATES
 from fusedbert.engine.artifact import PACKED, PADDED, read_manifest
 from fusedbert.engine.run.batches import COARSE, FINE, pack, packed_bucket
 from fusedbert.engine.text.tokenizer import Row
