@@ -21,7 +21,6 @@ from fusedbert.engine.artifact import WINDOW_BLOCKS, WINDOW_TEXTS, Parity
 from fusedbert.engine.errors import ExportError
 from fusedbert.engine.text.tokenizer import Row, pad
 
-from ..checkpoint.weights import Layer
 from ..graph.blocks import number
 from ..graph.cuda.packed import CudaFp16Packed
 from .baseline import DirectBaseline, Progress
@@ -89,31 +88,27 @@ class PackedStandIn(CudaFp16Packed):
             apart = g.cast(g.op("Not", same), "float16")
             self.mask = g.op("Mul", apart, g.constant(_MASKED, "float16"))
 
-    def _attend_all(self, x: str, layer: Layer) -> str:
-        """Split the joint product, and attend in float16 operators."""
-        g, a = self.graph, self.architecture
-        together, bias = self._project_heads(x, layer)  # [tokens, heads, 3, head], [3 hidden]
-        by_part = g.op("Reshape", bias, g.constant([3, a.heads, a.head_size], "int64"))
-        joined = g.op("Add", together, g.op("Transpose", by_part, perm=[1, 0, 2]))
-        q, k, v = g.ops("Split", 3, g.op("Transpose", joined, perm=[2, 1, 0, 3]), axis=0)  # [1, heads, tokens, head]
-        return self._attend_by_head((q, k, v), self.mask)
+    def attend_under(self, q: str, k: str, v: str, added: str, bias: str = "") -> str:
+        """Attend to the rows of the same text, or under ``added`` in padded texts; take the rows of ``token_offset`` then."""
+        g, zero, parts = self.graph, number(self.graph, 0), [q, k, v] if k else self._split_heads(q)  # [tokens, hidden] each
+        if bias:
+            parts = [g.op("Add", *pair) for pair in zip(parts, g.ops("Split", 3, bias, axis=0), strict=True)]
+        if not added:
+            return self._attend_by_head([self._by_head(self.by_text(part)) for part in parts], self.mask)
+        heads = (self._by_head(self.by_place(part)) for part in parts)
+        context = self._attend_by_head(heads, g.op("Add", added, self.padding))
+        places = g.op("Slice", g.op("Reshape", self.offset, number(g, -1)), zero, g.op("Shape", self.ids), zero)
+        return g.op("Gather", context, places, axis=0)
 
-    def attend_to_all(self, q: str, k: str, v: str) -> str:
-        """Attend in float16 operators; q, k and v are ``[1, tokens, hidden]``."""
-        return self._attend_by_head(map(self._by_head, (q, k, v)), self.mask)
+    def _split_heads(self, together: str) -> list[str]:
+        """``[tokens, heads, 3, head]`` to queries, keys and values, ``[tokens, hidden]`` each."""
+        g, rows = self.graph, self.graph.constant([-1, self.architecture.hidden_size], "int64")
+        return [g.op("Reshape", part, rows) for part in g.ops("Split", 3, together, axis=2)]
 
     def _by_head(self, x: str) -> str:
         """``[batch, tokens, hidden]`` to ``[batch, heads, tokens, head]``."""
         g, a = self.graph, self.architecture
         return g.op("Transpose", g.op("Reshape", x, g.constant([0, 0, a.heads, a.head_size], "int64")), perm=[0, 2, 1, 3])
-
-    def attend_under(self, q: str, k: str, v: str, added: str) -> str:
-        """Attend in padded texts, and take the rows of ``token_offset``."""
-        g, zero = self.graph, number(self.graph, 0)
-        heads = (self._by_head(self.by_place(part)) for part in (q, k, v))
-        context = self._attend_by_head(heads, g.op("Add", added, self.padding))
-        places = g.op("Slice", g.op("Reshape", self.offset, number(g, -1)), zero, g.op("Shape", self.ids), zero)
-        return g.op("Gather", context, places, axis=0)
 
     def _attend_by_head(self, heads: Iterable[str], added: str) -> str:
         """Compute softmax(scale q k^T + added) v of ``[batch, heads, tokens, head]``: ``[batch tokens, hidden]``."""

@@ -101,9 +101,12 @@ class CudaFp16Packed(CudaFp16):
         by_key = self.by_place(k) if layer.position_query is not None else ""
         return self.attend_under(q, k, v, self.relative.scores(by_query, by_key, layer))
 
-    def attend_under(self, q: str, k: str, v: str, added: str) -> str:
-        """Attend with ``added`` to the scores, ``[batch or 1, heads, sequence, sequence]``, if that is not ``""``."""
-        a, inputs = self.architecture, (q, k, v, "", self.offset, self.ends, added)
+    def attend_under(self, q: str, k: str, v: str, added: str, bias: str = "") -> str:
+        """Attend with ``added`` to the scores, ``[batch or 1, heads, sequence, sequence]``, if that is not ``""``.
+
+        Without ``k`` and ``v``, ``q`` holds all three, ``[tokens, heads, 3, head]``; ``bias`` is theirs, ``[3 hidden]``.
+        """
+        a, inputs = self.architecture, (q, k, v, bias, self.offset, self.ends, added)
         return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=a.scale)
 
     def by_place(self, x: str) -> str:
@@ -146,12 +149,9 @@ class CudaFp16Packed(CudaFp16):
         return g.op("Unsqueeze", mask, g.constant([1, 2], "int64"))
 
     def _attend_all(self, x: str, layer: Layer) -> str:
-        g, a = self.graph, self.architecture
         # One tensor, so that nothing has to be split. In the last layer too there are as many queries as keys.
         together, bias = self._project_heads(x, layer)
-        inputs = (together, "", "", bias, self.offset, self.ends)
-        scale = a.scale
-        return g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=scale)
+        return self.attend_under(together, "", "", "", bias)
 
     def _project_heads(self, x: str, layer: Layer) -> tuple[str, str]:
         """Return the product ``[tokens, heads, 3, head]``, and the bias that is still to be added, ``[3 hidden]``."""
