@@ -186,13 +186,16 @@ def kernels(check: Check) -> dict[str, Any]:
 
 
 def candidates(check: Check) -> dict[str, Any]:
-    """Candidate operators for packed attention, on short texts and on long ones of equal length."""
+    """Candidate operators for packed attention, on short texts, on long ones of equal length, and on a single text."""
     (_, runners), rng, n = check.open("base"), np.random.default_rng(0), 4 if check.dry_run else 64
-    lengths = {"short": rng.integers(5, 60, size=4 * n).tolist(), "128": [128] * n, "384": [384] * (n // 4)}
+    lengths = {"short": rng.integers(5, 60, size=4 * n).tolist(), "128": [128] * n, "384": [384] * (n // 4), "1x128": [128]}
     batches = {name: runners["packed"].prepare(random_rows(sizes, rng)) for name, sizes in lengths.items()}
-    return dict(
-        cuda_candidates.time_candidates(check.checkpoint("base"), batches, seconds=check.seconds / 8, on_cpu=check.dry_run)
+    base, mini = (
+        cuda_candidates.open_candidates(check.checkpoint(model), check.work, on_cpu=check.dry_run) for model in ("base", "mini")
     )
+    trained = cuda_candidates.compare_candidates(mini, batches.values())  # whose biases are not zero
+    timed = cuda_candidates.time_candidates(base, batches, check.seconds / 8)
+    return {name: {**each, "trained_max_abs_difference": trained[name]} for name, each in timed.items()}
 
 
 def tests(check: Check) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 from fusedbert.bench import gpu_check, gpu_steps
 from fusedbert.bench.gpu_check import STEPS, main, rounded
 from fusedbert.bench.gpu_steps import Check
+from fusedbert.bench.run.cuda_candidates import CANDIDATES, PRESENT, PRODUCTS
 from fusedbert.engine.errors import InputError
 from fusedbert.engine.hardware import device
 from fusedbert.engine.hardware.device import gpu_present, import_onnxruntime, inspect_offer
@@ -54,7 +55,11 @@ def test_a_dry_run_takes_every_step(tmp_path: Path, capfd: pytest.CaptureFixture
     peers = steps["peers"]["figures"]
     assert set(peers["p50_ms"]) == {"fusedbert-fp32", "transformers-fp32"} == set(peers["texts_per_s"]["reviews"])
     assert all(len(rates) == 4 for rates in steps["reviews"]["figures"]["passes_texts_per_s"].values())
-    assert max(timed["max_abs_difference"] for timed in steps["candidates"]["figures"].values()) < 0.01
+    timed = steps["candidates"]["figures"]
+    assert list(timed) == list(CANDIDATES)
+    assert max(each[f"{which}max_abs_difference"] for each in timed.values() for which in ("", "trained_")) < 0.01
+    assert timed[PRESENT]["trained_max_abs_difference"] == 0.0 < timed[PRODUCTS]["trained_max_abs_difference"]  # it is computed
+    assert all(each[f"{batch}_ms"] > 0 for each in timed.values() for batch in ("short", "128", "384", "1x128"))
     assert set(steps["kernels"]["figures"]) == {"padded_1x128", "packed_1x128", "padded_2x128", "packed_2x128"}
 
 

@@ -5,7 +5,6 @@ Nothing is computed; tests/engine/run/cuda/test_gpu.py compares logits on a real
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from fusedbert.bench.engines.random.deberta import DebertaShape
 from fusedbert.bench.engines.random.deberta import write_checkpoint as write_deberta
 from fusedbert.bench.engines.random.modernbert import ModernShape, write_checkpoint
-from fusedbert.bench.run.cuda_candidates import PackedWhole
+from fusedbert.bench.run.cuda_candidates import CANDIDATES, PRESENT, PRODUCTS, PackedWhole
 from fusedbert.engine.artifact import read_manifest, write_manifest
 from fusedbert.engine.run.cuda import flash
 from fusedbert.export import export_checkpoint
@@ -165,16 +164,46 @@ def test_a_users_choice_of_attention_kernels_counts(do: Do, monkeypatch: pytest.
 
 EACH = """
 from pathlib import Path
-from fusedbert.bench.run.cuda_candidates import time_candidates
+from fusedbert.bench.run.cuda_candidates import open_candidates
 from fusedbert.engine.run.batches import FINE, pack, packed_bucket
-lengths = [5, 30, 17, 60, 2, 41]
-rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]
-batch = pack(rows, packed_bucket(lengths, fineness=FINE), 0)
-report(names=names(lambda: time_candidates(Path(artifact), {"mixed": batch}, seconds=0, on_cpu=False)))
+def batch(lengths):
+    rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]
+    return pack(rows, packed_bucket(lengths, fineness=FINE), 0)
+batches = {"short": batch([5, 30, 17, 60, 2, 41]), "long": batch([128] * 40), "one": batch([128])}
+found = {}
+for name, graphs in open_candidates(Path(artifact), Path(os.environ["FAKE_CUDA_TRACE"]).parent, on_cpu=False).items():
+    found[name] = {size: names(lambda: graphs.run(each)) for size, each in batches.items()}
+    last = [traced(lambda: graphs.run(batches["one"])) for _ in range(3)][-1]
+    found[name]["replayed"] = [line.split()[0] for line in last]
+report(**found)
 """
+LAYERS = 3  # of the embedded checkpoint
 
 
-def test_candidates_get_the_kernels_that_they_are_named_after(do: Do, checkpoint: Path, tmp_path: Path) -> None:
-    """The operators for packed attention that gpu-check compares."""
-    kinds = attention(do(EACH, artifact=shutil.copytree(checkpoint, tmp_path / "source"))["names"])
-    assert [kind for kind, _ in itertools.groupby(kinds)] == [CUTLASS, FLASH, CUTLASS, FLASH]  # in the order of CANDIDATES
+def test_candidates_get_the_kernels_that_they_are_named_after(do: Do, checkpoint: Path) -> None:
+    """The operators for packed attention that gpu-check compares; a single text is replayed as a CUDA graph."""
+    found = do(EACH, artifact=checkpoint)
+    assert [attention(found[name]["short"])[0] for name in CANDIDATES] == [CUTLASS, FLASH, CUTLASS, FLASH, FLASH, CUTLASS]
+    assert {tuple(found[name]["replayed"]) for name in CANDIDATES} == {("COPY", "REPLAY", "COPY")}
+
+
+@pytest.mark.parametrize(
+    ("capability", "present", "products", "transposed"),
+    [(75, TENSORRT, TENSORRT, 1), (80, TENSORRT, FLASH, 0), (86, TENSORRT, FLASH, 0), (90, FLASH, FLASH, 0)],
+)
+def test_three_products_need_no_transposition(
+    do: Do, checkpoint: Path, capability: int, present: str, products: str, transposed: int
+) -> None:
+    """But four more kernels a layer for the products and the queries' bias; TensorRT's kernels want q, k and v in one."""
+    found, memory_efficient = do(EACH, artifact=checkpoint, capability=capability), f"{PRODUCTS}, memory-efficient"
+    for size in ("short", "long", "one"):
+        now, then, efficient = (found[name][size] for name in (PRESENT, PRODUCTS, memory_efficient))
+        shorter = CUTLASS if (capability, size) == (90, "short") else present
+        assert [attention(each) for each in (now, then, efficient)] == [[n] * LAYERS for n in (shorter, products, CUTLASS)]
+        assert [moving(each) for each in (now, then, efficient)] == [LAYERS, LAYERS * transposed, 0]
+        assert len(then) - len(now) == LAYERS * (2 + transposed) and len(efficient) - len(now) == LAYERS * 2
+
+
+def moving(names: list[str]) -> int:
+    """Count the kernels that lay queries, keys and values out for attention."""
+    return sum(kind in name for name in names for kind in ("TransposeQKV", "AddBias_"))

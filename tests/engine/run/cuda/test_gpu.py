@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from fusedbert.bench.engines.random.deberta import DebertaShape
 from fusedbert.bench.engines.random.deberta import write_checkpoint as write_deberta
 from fusedbert.bench.engines.random.models import open_padded
 from fusedbert.bench.engines.random.modernbert import ModernShape, write_checkpoint
-from fusedbert.bench.run.cuda_candidates import CANDIDATES, time_candidates
+from fusedbert.bench.run.cuda_candidates import CANDIDATES, open_candidates, time_candidates
 from fusedbert.engine import Classifier, DeviceError
 from fusedbert.engine.artifact import PACKED
 from fusedbert.engine.hardware.device import CUDA, import_onnxruntime, inspect_offer
@@ -155,12 +154,13 @@ def test_a_replayed_graph_gives_what_a_plain_run_gives(packed: PackedRunner, pad
 
 def test_candidates_for_packed_attention_compute_the_same(checkpoint: Path, tmp_path: Path) -> None:
     """With trained weights, because a wrong layout of them would show."""
-    source, lengths = Path(shutil.copytree(checkpoint, tmp_path / "source")), [5, 30, 17, 60, 2, 41]
+    lengths = [5, 30, 17, 60, 2, 41]
     rows = [Row(ids=[2, *range(100, 99 + n)], types=[0] * n, truncated=False) for n in lengths]
     batch = pack(rows, packed_bucket(lengths, fineness=FINE), 0)
-    timed = time_candidates(source, {"mixed": batch}, seconds=0.01, on_cpu=False)
+    timed = time_candidates(open_candidates(checkpoint, tmp_path, on_cpu=False), {"mixed": batch}, seconds=0.01)
     assert list(timed) == list(CANDIDATES)
     assert max(each["max_abs_difference"] for each in timed.values()) < 0.01, timed
+    assert {each["captured"] for each in timed.values()} == {1}
 
 
 def gpu_memory_mib() -> int:

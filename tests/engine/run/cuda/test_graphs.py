@@ -70,7 +70,7 @@ def test_a_cpu_lacks_only_the_kernel_of_a_packed_graph(name: str, tmp_path: Path
     source = checkpoint_at(tmp_path / "source")
     a, layout = describe(read_config(source))
     path = tmp_path / "packed.onnx"
-    build(a, Weights(source, a, layout), CANDIDATES[name][0]).write(path, name, opset=17, metadata={})
+    build(a, Weights(source, a, layout), CANDIDATES[name].lowering).write(path, name, opset=17, metadata={})
     kind = name.split(",")[0]
     with pytest.raises(Exception, match=rf"kernel for com\.microsoft\.{kind}\(1\)|implementation for {kind}\(1\)"):
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
