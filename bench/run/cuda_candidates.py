@@ -1,4 +1,4 @@
-"""Candidate operators for packed attention, timed beside the present one.
+"""Candidate operators for packed attention, timed next to the present one.
 
 All of it runs on the CPU too, as in ``cuda_timing``. The times then mean nothing, the logits do: each candidate has a stand-in
 with its own products and biases, and only its attention node in standard operators.

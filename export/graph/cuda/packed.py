@@ -104,7 +104,7 @@ class CudaFp16Packed(CudaFp16):
     def attend_under(self, q: str, k: str, v: str, added: str, bias: str = "") -> str:
         """Attend with ``added`` to the scores, ``[batch or 1, heads, sequence, sequence]``, if that is not ``""``.
 
-        Without ``k`` and ``v``, ``q`` holds all three, ``[tokens, heads, 3, head]``; ``bias`` is theirs, ``[3 hidden]``.
+        Without ``k`` and ``v``, ``q`` holds all three, ``[tokens, heads, 3, head]``; ``bias`` is ``[3 hidden]``.
         """
         a, inputs = self.architecture, (q, k, v, bias, self.offset, self.ends, added)
         return self.graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=a.heads, scale=a.scale)
