@@ -193,7 +193,9 @@ def test_windows_cover_the_text_and_fit(text: str, which: int, max_length: int, 
         if all(end != each for _, each in found):  # only within a sentence that is longer than a window
             begins = [0, *(start for start, _ in found[1:]), len(text) + 1]
             first, after = next(each for each in itertools.pairwise(begins) if each[0] < end <= each[1])
-            ours = range(first + 1 - (which in (2, 3)), after + 1)  # a mark before a word belongs to the word
+            before = max((stop for _, stop in found if stop <= first), default=0)
+            # Marks of white space before a word belong to the word.
+            ours = range((before if which in (2, 3) else first) + 1, after + 1)
             tokens = [i for i in range(len(whole)) if whole.sequence_ids[i] == 0 and whole.offsets[i][1] in ours]
             assert len(tokens) > max_length - 2
 
