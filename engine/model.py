@@ -31,10 +31,11 @@ from .run.counters import Batch, Counters
 from .run.prefetch import prefetch
 from .run.runner import Prepared, Runner
 from .text.call import CallArguments, call_parser
+from .text.files import read_config
 from .text.heads import Combinations, function_of, heads_parser
 from .text.inputs import AS_LOADED, Cut, LongText, Text, Truncation, Window
 from .text.outputs import CallOptions, Floats, Function, stated_activation
-from .text.tokenizer import Row, TextTokenizer, Tokens, read_config
+from .text.tokenizer import Row, TextTokenizer, Tokens
 from .text.windows import check_stride, tokenize_windows, trace
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from ..errors import ArtifactError, InputError, TextTooLongError, shown, without_panic
-from ..hardware.json_file import LARGE, check_regular, read_json_file
+from ..errors import ArtifactError, InputError, TextTooLongError, shown
 from .encode import LONG, encode_each, encode_texts
+from .files import AGAIN, named_id, pad_id, read_config, read_tokenizer
 from .inputs import AS_LOADED, Cut, Side, Text, Truncation, Words
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class TextTokenizer:
         names = settings.get("model_input_names", [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             place = folder / "tokenizer_config.json"
-            raise ArtifactError(f"{place} has model_input_names = {shown(names)}, expected a list of names: {_AGAIN}")
+            raise ArtifactError(f"{place} has model_input_names = {shown(names)}, expected a list of names: {AGAIN}")
         return cls.of(read_tokenizer(folder / "tokenizer.json"), settings, config, max_length)
 
     @classmethod
@@ -123,11 +123,11 @@ class TextTokenizer:
         return cls(
             raw=raw,
             max_length=max_length,
-            pad_id=_pad_id(raw, settings, config, padding),
+            pad_id=pad_id(raw, settings, config, padding),
             cut_left=str(side).lower() == "left",
             segments="token_type_ids" in settings.get("model_input_names", ["token_type_ids"]),
             vocab_size=rows if beyond else None,
-            unknown=_named_id(raw, settings.get("unk_token")),
+            unknown=named_id(raw, settings.get("unk_token")),
         )
 
     def for_call(self, cut: Cut) -> TextTokenizer:
@@ -302,44 +302,3 @@ def share_room(first: int, second: int, room: int) -> tuple[int, int]:
         return first, second
     short = min(first, second, room // 2)
     return (room - short, short) if first > second else (short, room - short)
-
-
-_AGAIN = "export the checkpoint again"
-_MOST_IDS = 2**31  # a tokenizer's ids are below
-
-
-def read_tokenizer(path: Path) -> Tokenizer:
-    """Read an artifact's tokenizer.json.
-
-    Raises:
-        ArtifactError: It is missing or damaged.
-    """
-    try:
-        check_regular(path.stat(), LARGE)
-        with without_panic():
-            return Tokenizer.from_file(str(path))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing: {_AGAIN}") from None
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise ArtifactError(f"{path} cannot be read as a tokenizer ({error}): {_AGAIN}") from None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read an artifact's JSON object; empty if the file is missing.
-
-    Raises:
-        ArtifactError: It cannot be read as JSON.
-    """
-    return read_json_file(path, way_out=_AGAIN) or {}
-
-
-def _pad_id(raw: Tokenizer, settings: Mapping[str, Any], config: Mapping[str, Any], padding: Mapping[str, Any]) -> int:
-    """Return the padding id: the tokenizer's pad token, else the model's, else the tokenizer file's, else 0."""
-    candidates = (_named_id(raw, settings.get("pad_token")), config.get("pad_token_id"), padding.get("pad_id"))
-    return next((each for each in candidates if type(each) is int and 0 <= each < _MOST_IDS), 0)
-
-
-def _named_id(raw: Tokenizer, token: Any) -> int | None:
-    """Return the id of a token of tokenizer_config.json, which may be an object; None if it is not in the vocabulary."""
-    token = token.get("content") if isinstance(token, dict) else token
-    return raw.token_to_id(token) if isinstance(token, str) else None
