@@ -190,7 +190,7 @@ class Model:
     def keep(self, texts: Iterable[str]) -> None:
         """Keep the tokens of texts, such as a query or hypotheses, that many pairs of later calls will have."""
         self.open()  # as in ``tokenize``
-        self.tokenizer.pairs.keep(self.tokenizer.raw, texts)
+        self.tokenizer.pairs.keep(self.tokenizer, texts)
 
     def plan(self, rows: Sequence[Row], budget: Budget | None = None) -> list[list[int]]:
         """Group rows of similar length into batches within a budget, by default the runner's; return their indices."""

@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
-
 from ..errors import without_panic
 from .encode import LONG
 from .inputs import Text
@@ -54,14 +52,14 @@ class PairTokenizer:
         self._plain = True  # until a pair shows another layout than two texts with special tokens around them
         self._kept: Mapping[_Key, list[int]] = {}  # never changed in place, so that reading needs no lock
 
-    def keep(self, raw: Tokenizer, texts: Iterable[str]) -> None:
+    def keep(self, tokenizer: TextTokenizer, texts: Iterable[str]) -> None:
         """Keep the tokens of texts for later pairs; the last 512 that are not long are kept."""
-        split = raw.encode_special_tokens
+        split = tokenizer.raw.encode_special_tokens
         wanted = dict.fromkeys((split, text) for text in texts if len(text) <= _KEPT_LENGTH)
         missing = [key for key in wanted if key not in self._kept]
         if not missing:
             return
-        encoded = _encode(raw, [text for _, text in missing])
+        encoded = _encode(tokenizer, [text for _, text in missing])
         if encoded is not None:
             kept = {key: tokens for key, tokens in self._kept.items() if key not in wanted}
             kept |= {key: self._kept[key] for key in wanted if key in self._kept} | dict(zip(missing, encoded, strict=True))
@@ -74,7 +72,7 @@ class PairTokenizer:
             InputError: As ``TextTokenizer.encode``.
         """
         parts = self._parts(tokenizer, texts)
-        layout = None if parts is None else self._layout or self._learn(tokenizer.raw, texts, parts)
+        layout = None if parts is None else self._layout or self._learn(tokenizer, texts, parts)
         if parts is None or layout is None:
             return None
         rows = []
@@ -97,15 +95,15 @@ class PairTokenizer:
         missing = [part for part in distinct if part not in parts]
         if len(missing) > _SAVES * 2 * len(short) or not short:
             return None
-        encoded = _encode(tokenizer.raw, missing)
+        encoded = _encode(tokenizer, missing)
         return None if encoded is None else parts | dict(zip(missing, encoded, strict=True))
 
-    def _learn(self, raw: Tokenizer, texts: Sequence[Text], parts: Mapping[str, list[int]]) -> _Layout | None:
+    def _learn(self, tokenizer: TextTokenizer, texts: Sequence[Text], parts: Mapping[str, list[int]]) -> _Layout | None:
         """Read the layout off the first pair of two texts that have tokens."""
         for text in texts:
             first, second = parts.get(text.text), parts.get(text.pair or "")
             if first and second:
-                (encoding,) = raw.encode_batch_fast([text.plain()])
+                (encoding,) = tokenizer.encode_fast([text.plain()])
                 self._layout = _read(encoding.ids, encoding.type_ids, encoding.sequence_ids, first, second)
                 self._plain = self._layout is not None
                 break
@@ -141,8 +139,8 @@ def _read(ids: list[int], types: list[int], owners: list[int | None], first: lis
     return layout if plain and layout.join(first, second) == (ids, types) else None
 
 
-def _encode(raw: Tokenizer, texts: Sequence[str]) -> list[list[int]] | None:
+def _encode(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]] | None:
     """Return the tokens of texts without special ones; None if the tokenizer fails on one, which whole pairs will name."""
     with contextlib.suppress(Exception), without_panic():
-        return [encoding.ids for encoding in raw.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in tokenizer.encode_fast(list(texts), special=False)]
     return None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from random_tokenizers import gemma_pieces, modernbert_bytes, random_text, word_piece
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from fusedbert.engine import Classifier
 from fusedbert.engine.errors import FusedBertError, InputError, TextTooLongError
@@ -121,7 +121,7 @@ def test_rows_are_those_of_whole_pairs(name: str, seed: int) -> None:
         }
         changed = dataclasses.replace(ours, **settings, loaded=ours)
         if r.random() < 0.3:
-            ours.pairs.keep(raw, r.choices(pool, k=3))
+            ours.pairs.keep(ours, r.choices(pool, k=3))
         firsts, seconds = r.choices(pool, k=r.choice([1, 2, 4])), r.choices(pool, k=r.choice([1, 5]))
         texts = check_items([(first, second) for first in firsts for second in seconds])
         truncate = r.random() < 0.8
@@ -132,16 +132,13 @@ def counting(raw: Tokenizer) -> tuple[TextTokenizer, list[Any]]:
     """Return a tokenizer, and the list of all that it is given to tokenize."""
     seen: list[Any] = []
 
-    class Raw:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(raw, name)
-
-        def encode_batch_fast(self, texts: list[Any], **keywords: Any) -> Any:
+    class Counting(TextTokenizer):
+        def encode_fast(self, texts: Sequence[Any], *, special: bool = True) -> list[Encoding]:
             seen.extend(texts)
-            return raw.encode_batch_fast(texts, **keywords)
+            return super().encode_fast(texts, special=special)
 
-    plain: Any = Raw()
-    return dataclasses.replace(wrapped(raw, max_length=64), raw=plain), seen
+    ours = wrapped(raw, max_length=64)
+    return Counting(**{field.name: getattr(ours, field.name) for field in dataclasses.fields(ours)}), seen
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -159,8 +156,8 @@ def test_a_text_of_several_pairs_is_tokenized_once(name: str) -> None:
 
 def test_kept_texts_are_not_tokenized_again() -> None:
     ours, seen = counting(word_piece())
-    ours.pairs.keep(ours.raw, ["is it good?", "x" * 5000])
-    ours.pairs.keep(ours.raw, ["is it good?"])
+    ours.pairs.keep(ours, ["is it good?", "x" * 5000])
+    ours.pairs.keep(ours, ["is it good?"])
     assert seen == ["is it good?"]
     ours.encode(check_items([("is it good?", "a movie")]))
     del seen[:]
@@ -168,7 +165,7 @@ def test_kept_texts_are_not_tokenized_again() -> None:
         check_items([("is it good?", "the film")])
     )
     assert seen == ["the film", ("is it good?", "the film")]
-    ours.pairs.keep(ours.raw, map(str, range(600)))  # as many as are kept, and more
+    ours.pairs.keep(ours, map(str, range(600)))  # as many as are kept, and more
     del seen[:]
     ours.encode(check_items([("is it good?", "the film"), ("599", "the film")]))
     assert seen == ["is it good?", "the film"]
@@ -177,7 +174,7 @@ def test_kept_texts_are_not_tokenized_again() -> None:
 def test_special_tokens_are_read_as_each_call_asks(artifact: Path) -> None:
     ours = TextTokenizer.load(artifact, 32)
     pairs = check_items([("good [SEP] film", document) for document in ("bad", "very [SEP]", "dull")])
-    ours.pairs.keep(ours.raw, [pairs[0].text])
+    ours.pairs.keep(ours, [pairs[0].text])
     for split in (False, True, False):
         other = ours.for_call(Cut(split_special_tokens=split))
         assert other.encode(pairs) == other.encode_whole(pairs)
