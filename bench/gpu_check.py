@@ -37,7 +37,7 @@ STEPS: Mapping[str, tuple[float, str]] = {  # seconds at most, summary
     "throughput": (180, "large batches, and sentences from text"),
     "reviews": (180, "texts of reviews' lengths from text, at the first pass and later"),
     "padding": (120, "packed compared with padded by the share of padding"),
-    "peers": (600, "transformers and torch.compile in fp16"),
+    "peers": (900, "transformers and torch.compile in fp16"),  # which compiles each shape, up to a minute each
     "large": (180, "BERT-large in shape"),
     "kernels": (150, "time by kernel"),
     "candidates": (180, "candidate operators for packed attention"),

@@ -162,6 +162,8 @@ def peers(check: Check) -> dict[str, Any]:
         "texts_per_s": rates,
         "ratios": {"latency": latency["summary"], **{name: found["summary"] for name, found in measured.items()}},
         "absent": {each["name"]: each["why"] for each in latency["contenders"] if each["status"] != "measured"},
+        "compiled": {each["name"]: each["compiled"] for each in latency["contenders"] if each.get("compiled")},
+        "cautions": latency["cautions"],
     }
 
 

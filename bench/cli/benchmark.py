@@ -19,6 +19,7 @@ from ..report.svg import DRAW
 from ..report.text import SCHEMA, busy_before
 from ..run.interleave import EngineProcess, Progress, Run, RunSettings, open_run, start
 from ..run.machine import load_average, need, record_machine
+from ..run.parts import by_engine, entry
 from ..run.reference import check, find_reference
 from ..run.setup import Lineup, Shared, open_lineup
 from ..run.stats import Rounds, compare, name_some
@@ -58,7 +59,7 @@ class Benchmark(abc.ABC):
 
     @abc.abstractmethod
     def entry(self, process: EngineProcess) -> dict[str, Any]:
-        """Return an engine's ``results``, and whatever else its part of the document has."""
+        """Return an engine's ``results``, and whatever else its part of the document has; of several processes by the first."""
 
     def rounds_of(self, result: Mapping[str, Any]) -> Iterator[Round]:
         """Yield the rounds of a result: number, time in any unit, and why it is noisy or None."""
@@ -112,7 +113,7 @@ def run_benchmark(benchmark: Benchmark, progress: Progress) -> tuple[dict[str, A
         except KeyboardInterrupt:
             interrupted = True
             progress.clear()
-    engines = [{**process.entry(), **benchmark.entry(process)} for process in run.processes]
+    engines = [{**entry(processes), **benchmark.entry(processes[0])} for processes in by_engine(run.processes)]
     ratios, summary = compare(benchmark.rounds_by_engine(engines), [spec.name for spec in lineup.own], item=benchmark.item)
     common = {"threads": lineup.model.threads, "device": lineup.model.device, "reference": reference}
     document = {

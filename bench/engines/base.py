@@ -25,7 +25,7 @@ from fusedbert.engine.errors import CheckpointError, ClosedError, InputError
 from fusedbert.engine.hardware.packages import versions
 from fusedbert.engine.hardware.storage import cache_root, cached_sha256, locked
 
-from .batches import Batch, Logits, TextBatches
+from .batches import Batch, Logits, Shape, TextBatches
 from .environments import bench_folder, stage_folder
 
 RANKED = 32  # pairs of a batch, CrossEncoder's default
@@ -51,6 +51,7 @@ class EngineSpec:
     environment: str
     implementation: str  # file:Class in fusedbert.bench.engines
     devices: tuple[str, ...]  # cpu, cuda, or both
+    per_shape: bool = False  # compiled, so at its best in a process that sees one shape only: `bench latency` gives it these
 
     @property
     def is_fusedbert(self) -> bool:
@@ -76,6 +77,7 @@ class Job:
     threads: int  # of one run on the CPU
     max_length: int  # tokens of a text, special tokens included
     calibration: Path | None = None  # texts, one a line, for engines that calibrate
+    shape: Shape | None = None  # the only one of the process, for an engine that is compiled; None: any may come
 
     @classmethod
     def make(cls, *, checkpoint: Path | None, artifact: Path, device: str, threads: int, max_length: int) -> Job:
@@ -102,7 +104,8 @@ class Job:
     def from_json(cls, values: Mapping[str, Any]) -> Job:
         """Read the output of ``to_json``."""
         paths = ("checkpoint", "artifact", "work", "calibration")
-        return cls(**{**values, **{name: values[name] and Path(values[name]) for name in paths}})
+        shape = values["shape"] and Shape(**values["shape"])
+        return cls(**{**values, **{name: values[name] and Path(values[name]) for name in paths}, "shape": shape})
 
 
 class Engine(abc.ABC):

@@ -17,7 +17,14 @@ AGAIN = "-again"  # ends the name of an engine that runs a second time, to see h
 
 
 def make_spec(
-    name: str, title: str, implementation: str, devices: tuple[str, ...] = CPU, *, environment: str = "", precision: str = ""
+    name: str,
+    title: str,
+    implementation: str,
+    devices: tuple[str, ...] = CPU,
+    *,
+    environment: str = "",
+    precision: str = "",
+    per_shape: bool = False,
 ) -> EngineSpec:
     """Make an entry; the name begins with the engine, which is also its environment, and the title ends in the precision."""
     engine = name.partition("-")[0]
@@ -29,6 +36,7 @@ def make_spec(
         environment=environment or engine,
         implementation=implementation,
         devices=devices,
+        per_shape=per_shape,
     )
 
 
@@ -42,9 +50,9 @@ SPECS: tuple[EngineSpec, ...] = (  # every engine, fusedbert first
     make_spec("transformers-fp32", "transformers fp32", _TORCH, BOTH),
     make_spec("transformers-bf16", "transformers bf16", _TORCH, BOTH),
     make_spec("transformers-fp16", "transformers fp16", _TORCH, CUDA),
-    make_spec("transformers-compile-fp32", "torch.compile fp32", _TORCH, BOTH),
-    make_spec("transformers-compile-bf16", "torch.compile bf16", _TORCH, BOTH),
-    make_spec("transformers-compile-fp16", "torch.compile fp16", _TORCH, CUDA),
+    make_spec("transformers-compile-fp32", "torch.compile fp32", _TORCH, BOTH, per_shape=True),
+    make_spec("transformers-compile-bf16", "torch.compile bf16", _TORCH, BOTH, per_shape=True),
+    make_spec("transformers-compile-fp16", "torch.compile fp16", _TORCH, CUDA, per_shape=True),
     make_spec("transformers-pipeline", "transformers pipeline", "transformers:Pipeline", BOTH, precision="fp32"),
     make_spec("optimum-fp32", "optimum fp32", _OPTIMUM),
     make_spec("optimum-int8", "optimum int8", _OPTIMUM),

@@ -14,6 +14,8 @@ from .base import Engine
 from .batches import Batch, Logits, accepted_inputs
 
 PIPELINE_BATCH = 8
+FOR_ONE = "for one static shape, a process each"
+FOR_ANY = "for dynamic shapes, in one process"
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -24,35 +26,46 @@ def read_module(checkpoint: Path, **settings: Any) -> Any:
 
 
 class Transformers(Engine):
-    """transformers' module with its default attention, compiled if the name says so.
+    """transformers' module with its default attention, compiled if its entry says so, on a GPU with CUDA graphs.
 
-    Compiled for dynamic shapes, because a service sees every length; on a GPU with CUDA graphs too. torch makes one graph for a
-    batch of one and another for all others; ``load`` makes both, and the compiler's cache is kept with the conversions.
+    For the job's shape, if it has one; else for dynamic shapes, because a service sees every length. ``load`` compiles, and the
+    compiler's cache is kept with the conversions.
     """
 
     packages = ("transformers", "torch", "tokenizers")
 
     def load(self) -> None:
         """Read the checkpoint in the engine's precision."""
-        compiled = "compile" in self.spec.name
-        if compiled:  # read when torch is imported
+        if self.spec.per_shape:  # read when torch is imported
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self.job.work / "torchinductor"))
-        import torch
-
-        module = self._module()
-        mode = "reduce-overhead" if self.job.device == "cuda" else None
-        self._model = torch.compile(module, dynamic=True, mode=mode) if compiled else module
-        for rows in (1, 2) if compiled else ():
-            ones = np.ones((rows, 16), np.int64)
-            self.logits(Batch(input_ids=ones, attention_mask=ones, token_type_ids=np.zeros_like(ones)))
+        self._model = self._module()
+        if self.spec.per_shape:
+            self._compile()
 
     def logits(self, batch: Batch) -> Logits:
         """Call the module; copying the logits to the host waits for them."""
         return self._call(self._open(), batch)
 
     def describe(self) -> Mapping[str, Any]:
-        """Add the attention implementation, and whether the module was compiled."""
-        return {**super().describe(), "attention": self._attention, "compiled": "compile" in self.spec.name}
+        """Add the attention implementation, and what the module was compiled for, or False."""
+        if not self.spec.per_shape:
+            return {**super().describe(), "attention": self._attention, "compiled": False}
+        compiled = FOR_ANY if self.job.shape is None else FOR_ONE
+        return {**super().describe(), "attention": self._attention, "compiled": compiled, "why": f"compiled {compiled}"}
+
+    def _compile(self) -> None:
+        import torch
+
+        only = self.job.shape
+        mode = "reduce-overhead" if self.job.device == "cuda" else None
+        self._model = torch.compile(self._model, dynamic=only is None, mode=mode)
+        # Of dynamic shapes torch makes one graph for a batch of one and another for all others. With CUDA graphs the first call
+        # compiles, the second one captures, and the third one replays.
+        for rows, tokens in ((1, 16), (2, 16)) if only is None else 3 * ((only.batch, only.tokens),):
+            ones = np.ones((rows, tokens), np.int64)
+            self.logits(Batch(input_ids=ones, attention_mask=ones, token_type_ids=np.zeros_like(ones)))
+        if only is not None:
+            torch.compiler.set_stance("fail_on_recompile")  # so no visit is of another graph
 
     def _module(self) -> Any:
         """Read the checkpoint as a module, ready to run."""

@@ -12,7 +12,8 @@ from ..cli.benchmark import Benchmark, Round, execute
 from ..engines.batches import DEFAULT_SHAPES, Shape, parse_shapes, refuse_longer
 from ..engines.registry import RANKERS
 from ..report.text import PERCENTILES, format_table, interval, milliseconds, pivot, render_document
-from ..run.interleave import EngineProcess, Run
+from ..run.interleave import EngineProcess, Run, RunSettings
+from ..run.parts import not_measured
 from ..run.process import EngineFailedError, Worker
 from ..run.setup import Lineup, Shared, Size, shared_options
 from ..run.stats import name_some, noise, summarize
@@ -83,6 +84,10 @@ class Latency(Benchmark):
         self._roofline: Roofline | None = None
         self._overhead: dict[str, Any] | None = None
 
+    def run_settings(self) -> RunSettings:
+        """Name the shapes, for engines that have a process for each."""
+        return dataclasses.replace(super().run_settings(), shapes=tuple(self.shapes))
+
     def before(self, run: Run) -> None:
         """Measure the roofline."""
         run.progress.step("measuring the roofline")
@@ -131,7 +136,7 @@ class Latency(Benchmark):
         return {"ceiling": None if self._roofline is None else self._roofline.entry(), "overhead": self._overhead}
 
     def cautions(self, document: Mapping[str, Any]) -> list[str]:
-        """Name shapes whose warm-up did not settle, noisy rounds, and shares of the ceiling above 100 %."""
+        """Name shapes that failed or whose warm-up did not settle, noisy rounds, and shares of the ceiling above 100 %."""
         restless, above = [], []
         entries = [(f"{each['name']} {entry['shape']}", entry) for each in document["contenders"] for entry in each["results"]]
         for name, entry in entries:
@@ -142,6 +147,8 @@ class Latency(Benchmark):
         found = super().cautions(document)
         if restless:
             found.insert(0, f"Still changing when the warm-up ran out of time, so read with care: {name_some(restless)}.")
+        for absent in (each for engine in document["contenders"] for each in not_measured(engine)):
+            found.insert(0, f"Not measured to the end: {absent}.")
         if above:
             found.append(f"Above the measured ceiling: work was left out, or the ceiling is too low: {name_some(above)}.")
         return found

@@ -114,11 +114,13 @@ def figures(document: Mapping[str, Any]) -> dict[tuple[str, str], list[float]]:
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """Name what makes two documents hard to compare: another machine, model, number of threads, or version."""
+    """Name what makes two documents hard to compare: another machine, model, number of threads, way to compile, or version."""
     for what, name in (("machine", "cpu"), ("machine", "cores"), ("model", "source"), ("settings", "threads")):
         a, b = (document.get(what, {}).get(name) for document in (before, after))
         if a != b:
             yield f"{what} {name}: {a} and {b}"
+    a, b = ({each["name"]: each.get("compiled") for each in document["contenders"]} for document in (before, after))
+    yield from (f"{name} compiled: {a[name]} and {b[name]}" for name in a if name in b and a[name] != b[name])
     a, b = (document.get("machine", {}).get("versions", {}) for document in (before, after))
     yield from (f"{name}: {a.get(name)} and {b.get(name)}" for name in sorted({*a, *b}) if a.get(name) != b.get(name))
 

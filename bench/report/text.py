@@ -144,8 +144,8 @@ def engine_table(
 def render_document(document: Mapping[str, Any], tables: Sequence[str], about: str = "") -> str:
     """Write a document of any kind as text, with a line ``about`` its input.
 
-    First come the machine, the model and what was timed; after the tables the engines that were not measured to the end, with
-    the reasons, and the cautions.
+    First come the machine, the model and what was timed; after the tables what engines were compiled for, those that were not
+    measured to the end, with the reasons, and the cautions.
     """
     machine, model, settings = document["machine"], document["model"], document["settings"]
     quota = "no CPU quota" if machine["quota"] is None else f"CPU quota {machine['quota']:g}"
@@ -165,6 +165,8 @@ def render_document(document: Mapping[str, Any], tables: Sequence[str], about: s
         lines.append(f"ceiling  {rates or ceiling['how']}{memory}")
     if about:
         lines.append(about)
+    compiled = [each for each in document["contenders"] if each.get("compiled") and each["results"]]
     absent = [each for each in document["contenders"] if each["status"] != "measured"]
-    reasons = "\n".join(f"{each['name']} {each['status']}: {each['why']}" for each in absent)
-    return "\n\n".join(filter(None, ("\n".join(lines), *tables, reasons, *document["cautions"])))
+    notes = [f"{each['name']} was compiled {each['compiled']}" for each in compiled]
+    notes += [f"{each['name']} {each['status']}: {each['why']}" for each in absent]
+    return "\n\n".join(filter(None, ("\n".join(lines), *tables, "\n".join(notes), *document["cautions"])))

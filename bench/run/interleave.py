@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..engines.base import EngineSpec, Job
+from ..engines.batches import Shape
 from ..engines.environments import OURS, links, python_of, variables
 from ..engines.registry import registered
 from .machine import others_share, read_cpu_time
@@ -107,13 +108,15 @@ class RunSettings:
     patience: Patience = Patience()
     python_path: tuple[Path, ...] = ()  # folders at the front of the workers' module path
     factories: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> module:function, outside the registry
+    shapes: tuple[Shape, ...] = ()  # all that will be asked for, a process each of an engine ``per_shape``; empty: not known
 
 
 @dataclasses.dataclass
 class EngineProcess:
-    """An engine in a run."""
+    """An engine in a run; of one that is compiled, what runs one shape."""
 
     spec: EngineSpec
+    shape: Shape | None = None  # the only one that it runs; None: all
     worker: Worker | None = None  # its process; None before it is started and after it has ended
     status: Status = Status.INTERRUPTED  # until its measurement is complete
     why: str = "ended before it was measured to the end"  # the reason if it is not measured
@@ -123,8 +126,17 @@ class EngineProcess:
 
     @property
     def name(self) -> str:
-        """The engine's name."""
+        """The engine's name, which all its processes have."""
         return self.spec.name
+
+    @property
+    def title(self) -> str:
+        """Name in messages: the engine's, and its shape if it has one."""
+        return self.name if self.shape is None else f"{self.name} {self.shape}"
+
+    def takes(self, item: object) -> bool:
+        """True if it may be asked for this item."""
+        return self.shape in (None, item)
 
     def call(self, task: str, *, timeout: float, **request: Any) -> dict[str, Any] | None:
         """Request a task; None if it failed, with the reason in the status."""
@@ -194,8 +206,9 @@ class Run:
         spent: list[float] = []  # seconds of each visit
         for number in range(rounds):
             for place, item in enumerate(items):
-                for turn, process in enumerate(round_robin(self.running, number + place)):
-                    visits = len(items) * len(self.running)  # of a round
+                takers = [process for process in self.running if process.takes(item)]
+                for turn, process in enumerate(round_robin(takers, number + place)):
+                    visits = sum(each.takes(other) for each in self.running for other in items)  # of a round
                     usual = float(np.mean(spent[-visits:])) if spent else None  # the first round warms up
                     left = None if usual is None else usual * max(0, rounds * visits - len(spent))
                     if turn == 0 and place == 0:
@@ -222,7 +235,7 @@ class Run:
     def report(self, process: EngineProcess) -> None:
         """Write a line on why an engine has ended; nothing if it still runs."""
         if process.worker is None:
-            self.progress.write(f"{process.name} {process.status}: {process.why}")
+            self.progress.write(f"{process.title} {process.status}: {process.why}")
 
     def variables(self, spec: EngineSpec) -> dict[str, str]:
         """Return the environment variables of an engine's process; fusedbert's uses our packages as they are installed."""
@@ -246,7 +259,8 @@ def round_robin(engines: Sequence[T], turn: int) -> list[T]:
 @contextlib.contextmanager
 def open_run(engines: Sequence[EngineSpec], settings: RunSettings, progress: Progress) -> Iterator[Run]:
     """Open a run of engines; their processes are ended when the context exits."""
-    processes = [EngineProcess(spec=spec) for spec in engines]
+    apart: Sequence[Shape | None] = settings.shapes or (None,)
+    processes = [EngineProcess(spec=spec, shape=shape) for spec in engines for shape in (apart if spec.per_shape else (None,))]
     with links() as packages:  # as long as they run: the module of a task is imported at its first request
         try:
             yield Run(processes, settings, progress, packages)
@@ -265,13 +279,13 @@ def start(run: Run) -> None:
             process.why = f"its environment is not built: fusedbert bench setup {process.spec.environment}"
             continue
         of = f"({number} of {len(run.processes)})"
-        run.progress.step(f"preparing {process.name} {of}")
+        run.progress.step(f"preparing {process.title} {of}")
         if _prepare(process, python, run) >= CONVERTED:
             # A conversion leaves memory and threads behind that running its result does not need.
             process.stop()
             _prepare(process, python, run)
         if process.worker is not None:
-            run.progress.step(f"loading {process.name} {of}")
+            run.progress.step(f"{'compiling' if process.spec.per_shape else 'loading'} {process.title} {of}")
             opened = process.call("open", timeout=run.settings.patience.load, tokenizer=str(run.settings.job.artifact))
             if opened is not None:
                 process.description, process.load_seconds = opened["description"], opened["seconds"]
@@ -285,6 +299,7 @@ def _prepare(process: EngineProcess, python: Path, run: Run) -> float:
     except EngineFailedError as error:
         process.end(Status.FAILED, str(error))
     settings, name = run.settings, registered(process.name)
-    request = {"engine": name, "job": settings.job.to_json(), "factory": settings.factories.get(process.name)}
+    job = dataclasses.replace(settings.job, shape=process.shape)
+    request = {"engine": name, "job": job.to_json(), "factory": settings.factories.get(process.name)}
     prepared = process.call("prepare", timeout=settings.patience.prepare, **request)
     return 0.0 if prepared is None else float(prepared["seconds"])

@@ -35,6 +35,7 @@ FLOAT64, OURS = "float64, NumPy", "fusedbert-fp32"
 MULTI_LABEL, REGRESSION, SINGLE_LABEL = "multi_label_classification", "regression", "single_label_classification"
 SIZES = (1, 3, 12, 16)  # texts of a batch, over and over; 12 is also the number of heads of a base model
 MOST_TOKENS = 1024  # of a random batch, as far as the reference computes it
+MOST_PADDED = 4096  # tokens, padding included, that a process of one shape is checked with, but at least two batches
 SEED = 4711
 SMALLEST = 0.05  # the smallest largest logit that a tolerance is derived from
 LEAST_SPREAD = 0.01  # of a value's size: the smallest spread that a tolerance is derived from, for outputs without a unit
@@ -56,12 +57,39 @@ class Checks:
     reference: NDArray[np.float64]  # logits of the counted rows, [rows, labels]
     computed_by: str  # FLOAT64 or OURS
     problem_type: str = SINGLE_LABEL
+    least: int = 0  # tokens that each batch is padded to at least
+    whole: NDArray[np.float64] | None = None  # of the checks that these are a part of, the reference, for the same tolerance
 
     @classmethod
     def of_logits(cls, logits: Any, problem_type: str) -> Checks:
         """Take fusedbert's fp32 logits [texts, labels] of texts as the reference for the same texts."""
         found = np.asarray(logits, dtype=np.float64)
         return cls(batches=(), counted=(len(found),), pad=0, reference=found, computed_by=OURS, problem_type=problem_type)
+
+    def of_shape(self, shape: Shape) -> Checks:
+        """Return those of a process that runs one shape only: the texts that fit it, in batches of its size and length.
+
+        First come random texts of all its tokens, then shorter ones, whose mask matters. The last batch is filled up by
+        repetition. Long shapes are checked with few texts, because each costs as much as the longest.
+        """
+        rows = [
+            (ids, types)
+            for batch, counted in zip(self.batches, self.counted, strict=True)
+            for ids, types in zip(batch["ids"][:counted], batch["types"][:counted], strict=True)
+        ]
+        fitting = [index for index, (ids, _) in enumerate(rows) if len(ids) <= shape.tokens]
+        fitting.sort(key=lambda index: len(rows[index][0]) < shape.tokens)
+        chosen = fitting[: max(2 * shape.batch, MOST_PADDED // shape.tokens)]
+        parts = [chosen[start : start + shape.batch] for start in range(0, len(chosen), shape.batch)]
+        filled = [list(itertools.islice(itertools.cycle(part), shape.batch)) for part in parts]
+        return dataclasses.replace(
+            self,
+            batches=tuple({"ids": [rows[i][0] for i in part], "types": [rows[i][1] for i in part]} for part in filled),
+            counted=tuple(map(len, parts)),
+            reference=self.reference[chosen],
+            least=shape.tokens,
+            whole=self.reference,
+        )
 
     def count(self, logits: Sequence[Sequence[Sequence[float]]]) -> list[Sequence[float]]:
         """Return the rows that count among the logits of each batch."""
@@ -89,8 +117,9 @@ def judge(found: Sequence[Sequence[Sequence[float]]], checks: Checks, kind: Tole
     rows, reference = checks.count(found), checks.reference
     share, least = LIMITS[kind]
     ordered = checks.problem_type == REGRESSION or reference.shape[1] == 1
-    scale = max(SMALLEST, float(np.abs(reference).max()))
-    by_output = _spreads(reference) if ordered else np.full(reference.shape[1], scale)  # [outputs]
+    whole = reference if checks.whole is None else checks.whole
+    scale = max(SMALLEST, float(np.abs(whole).max()))
+    by_output = _spreads(whole) if ordered else np.full(reference.shape[1], scale)  # [outputs]
     tolerance = share * float(by_output.max())
     off, agreement, wrong = 0.0, 0.0, []
     if any(len(row) != reference.shape[1] for row in rows):
@@ -128,12 +157,14 @@ def _agreement(logits: NDArray[np.float64], reference: NDArray[np.float64], doub
 def check(run: Run, checks: Checks) -> None:
     """Compare every running engine with the reference; a wrong one is stopped."""
     for process in run.running:
-        run.progress.step(f"checking {process.name}")
-        result = process.call("check", timeout=run.settings.patience.check, batches=checks.batches, pad=checks.pad)
+        run.progress.step(f"checking {process.title}")
+        its = checks if process.shape is None else checks.of_shape(process.shape)
+        request = {"batches": its.batches, "pad": its.pad, "least": its.least}
+        result = process.call("check", timeout=run.settings.patience.check, **request)
         if result is not None:
-            verdict = dataclasses.asdict(judge(result["logits"], checks, process.spec.tolerance))
+            verdict = dataclasses.asdict(judge(result["logits"], its, process.spec.tolerance))
             why = verdict.pop("why")
-            process.check = {**verdict, "reference": checks.computed_by}
+            process.check = {**verdict, "reference": its.computed_by}
             if why:
                 process.end(Status.WRONG, why)
         run.report(process)

@@ -95,6 +95,25 @@ class NeedsAPackage(Fake):
         import a_package_that_is_not_there  # noqa: F401
 
 
+class Compiled(Fake):
+    """Notes the process and the shape of each batch, one a line, in the file ``seen``."""
+
+    def logits(self, batch):
+        rows, tokens = batch.input_ids.shape
+        with (self.job.work / "seen").open("a") as file:
+            file.write(f"{os.getpid()} {rows}x{tokens} {self.job.shape}\n")
+        return super().logits(batch)
+
+
+class CompilesSome(Compiled):
+    """Fails for batches of two."""
+
+    def load(self):
+        if self.job.shape.batch == 2:
+            raise RuntimeError(f"no graph of {self.job.shape}")
+        super().load()
+
+
 class SlowStart(Fake):
     def load(self):
         time.sleep(0.3)
@@ -120,6 +139,8 @@ FAKES = {
     "raises": Raises,
     "leaves": Leaves,
     "needs": NeedsAPackage,
+    "compiled": Compiled,
+    "compiles-some": CompilesSome,
     "slow-start": SlowStart,
     "slow": Slow,
 }

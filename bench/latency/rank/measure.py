@@ -57,7 +57,7 @@ class Rank(Latency):
 
     def __init__(self, lineup: Lineup, plan: Plan) -> None:
         super().__init__(lineup, plan)
-        self.shapes: tuple[Shape, ...] = ()  # of the check of logits, for which 100 texts would take long
+        self.shapes: tuple[Shape, ...] = ()  # none to check logits in, which would take long, and none to compile for
 
     def before(self, run: Run) -> None:
         """Measure nothing."""

@@ -1,6 +1,7 @@
 """The engines: fusedbert and transformers as installed, the others with a stand-in or in their own environments."""
 
 import dataclasses
+import functools
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,12 @@ import onnxruntime
 import pytest
 
 from fusedbert.bench.engines.base import Engine, Job, Tolerance
-from fusedbert.bench.engines.batches import Shape, TextBatches, random_batch, read_vocabulary
+from fusedbert.bench.engines.batches import Shape, TextBatches, pad, random_batch, read_vocabulary
 from fusedbert.bench.engines.environments import OURS, links, python_of, stage_folder, variables
 from fusedbert.bench.engines.fusedbert import FusedBert
 from fusedbert.bench.engines.openvino import read_calibration
 from fusedbert.bench.engines.registry import SPECS, make_engine, spec_of
+from fusedbert.bench.engines.transformers import FOR_ANY, FOR_ONE
 from fusedbert.bench.run.process import Worker
 from fusedbert.engine.errors import CheckpointError, ClosedError, FusedBertError, InputError
 from fusedbert.engine.hardware.packages import versions
@@ -141,6 +143,45 @@ def test_transformers_gives_the_logits_of_fusedbert(name, close, job, padded, ex
     about = engine.describe()
     assert (about["precision"], about["compiled"], about["threads"]) == (name.split("-")[1], False, 1)
     assert about["engine"] == f"transformers {about['versions']['transformers']}"
+
+
+@pytest.fixture
+def compiled(job, monkeypatch):
+    """Open a compiled engine; torch traces and guards as always, and runs the traced graph without compiling it to code."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+    def make(shape):
+        engine = make_engine("transformers-compile-fp32", dataclasses.replace(job, shape=shape))
+        engine.load()
+        return engine
+
+    yield make
+    torch.compiler.set_stance("default")
+    torch.compiler.reset()
+
+
+def test_a_module_that_is_compiled_for_a_shape_takes_any_mask_and_no_other_shape(compiled, artifact):
+    batches, (row,) = TextBatches.read(artifact), TextBatches.read(artifact).encode(TEXTS[:1], max_length=LENGTH)
+    engine, tokens = compiled(Shape(batch=2, tokens=40)), len(row.ids)
+    alone = make_engine("fusedbert-fp32", engine.job)
+    alone.load()
+    for length in (tokens, 2):
+        ids = [row.ids[:length], row.ids]
+        wanted = np.concatenate([alone.logits(pad([each], [[0] * len(each)], batches.pad_id)) for each in ids])
+        found = engine.logits(pad(ids, [[0] * len(each) for each in ids], batches.pad_id, 40))
+        assert np.abs(found - wanted).max() <= 1e-4
+    with pytest.raises(RuntimeError, match="recompile"):
+        engine.logits(pad(ids, [[0] * len(each) for each in ids], batches.pad_id, 41))
+    assert engine.describe()["compiled"] == FOR_ONE != FOR_ANY
+
+
+def test_a_module_that_is_compiled_without_a_shape_takes_all(compiled, padded, expected):
+    engine = compiled(None)
+    assert np.abs(engine.logits(padded) - expected).max() <= 1e-4
+    assert np.abs(engine.texts(TEXTS, batch_size=3, max_length=LENGTH) - expected).max() <= 1e-4
+    assert engine.describe()["compiled"] == FOR_ANY
 
 
 def test_the_pipeline_gives_logits_in_the_order_of_texts_and_labels(job, expected):

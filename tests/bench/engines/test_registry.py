@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import pytest
 
 from fusedbert.bench.engines import registry
 from fusedbert.bench.engines.base import Job, Tolerance
+from fusedbert.bench.engines.batches import Shape
 from fusedbert.bench.engines.environments import CUDA_ENVIRONMENTS, ENVIRONMENTS, OURS, links
 from fusedbert.bench.engines.registry import SPECS, groups, make_engine, names, select, spec_of
 from fusedbert.engine.errors import CheckpointError, MissingDependencyError, OptionError
@@ -35,6 +37,7 @@ def test_an_entry_says_all_that_a_run_needs(spec, repository):
     assert (spec.tolerance is Tolerance.INT8) == spec.precision.startswith("int8")
     assert (spec.tolerance is Tolerance.FP32) == (spec.precision == "fp32")
     assert spec.is_fusedbert == (spec.environment == OURS)
+    assert spec.per_shape == spec.title.startswith("torch.compile")
 
 
 def test_groups_stand_for_the_engines_of_the_device():
@@ -69,6 +72,8 @@ def test_a_job_survives_json(job, tmp_path):
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
     given = Job.from_json({**job.to_json(), "checkpoint": None, "calibration": str(tmp_path / "texts.txt")})
     assert given.checkpoint is None and given.calibration == tmp_path / "texts.txt"
+    of_shape = dataclasses.replace(job, shape=Shape(batch=8, tokens=128))
+    assert Job.from_json(json.loads(json.dumps(of_shape.to_json()))) == of_shape
 
 
 def test_the_folder_of_a_job_follows_the_checkpoint_and_holds_the_calibration_texts(checkpoint, tmp_path, monkeypatch):

@@ -57,6 +57,12 @@ def test_the_table_and_the_document_hold_the_same_figures():
     assert row.split() == ["4x16", "20.0", "28.0", "29.8", "200", "82%", "3"]
 
 
+def test_the_report_says_what_an_engine_was_compiled_for():
+    compiled = {**contender(entry(), name="theirs"), "compiled": "for one shape"}
+    assert "theirs was compiled for one shape" in render(document(contender(entry()), compiled)).splitlines()
+    assert "compiled" not in render(document(contender(entry()), {**compiled, "compiled": False}))
+
+
 def test_a_cpu_quota_or_its_absence_is_shown():
     limited = document(contender(entry()))
     assert "CPU quota 1.5" in render(limited)

@@ -57,6 +57,13 @@ def test_a_regression_beyond_the_limit_exits_with_1(run, limit, status):
     assert f"slower by more than {limit} %: {'one 1x16' if status else 'nothing'}" in done.stdout
 
 
+def test_another_way_to_compile_is_named(run):
+    first, second = document(one=STEADY, two=STEADY), document(one=STEADY, two=STEADY)
+    first["contenders"][0]["compiled"], second["contenders"][0]["compiled"] = True, "for one shape"
+    differing = json.loads(run(first, second, "--json").stdout)["differing"]
+    assert differing == ["one compiled: True and for one shape"]
+
+
 def test_noise_and_gains_are_not_regressions(run):
     for after in ([0.8, 1.4, 1.1, 0.9, 1.35], [0.5 * each for each in STEADY]):
         assert run(document(one=STEADY), document(one=after), "--fail-above", "5").exit_code == 0

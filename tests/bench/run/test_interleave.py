@@ -33,7 +33,7 @@ def measured(settings, checks, spec, monkeypatch):
             pids = [process.worker.pid for process in run.running if process.worker is not None]
             assert len(pids) == len(run.running)
         assert not run.running
-        return {process.name: process for process in run.processes}, benchmark.visits, stream.getvalue(), pids
+        return {process.title: process for process in run.processes}, benchmark.visits, stream.getvalue(), pids
 
     return go
 

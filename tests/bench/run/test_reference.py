@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fusedbert.bench.engines.base import Tolerance
-from fusedbert.bench.engines.batches import parse_shapes
+from fusedbert.bench.engines.batches import pad, parse_shapes
 from fusedbert.bench.run.reference import FLOAT64, draw, float64_reference, judge
 from fusedbert.bench.run.setup import find_model
 from fusedbert.engine import Classifier
@@ -105,6 +105,29 @@ def test_the_float64_reference_agrees_with_the_classifier_and_is_kept(model, che
 
 def test_only_the_first_rows_of_a_batch_count(checks):
     assert np.array_equal(checks.count(logits(checks)), checks.reference)
+
+
+@pytest.mark.parametrize(("shape", "rows"), [("1x8", 7), ("2x10", 9), ("16x64", 12), ("1x3", 2)])
+def test_a_process_of_one_shape_is_checked_in_it_with_shorter_texts_too(checks, fakes, shape, rows):
+    (wanted,) = parse_shapes(shape)
+    its = checks.of_shape(wanted)
+    padded = [pad(batch["ids"], batch["types"], its.pad, its.least) for batch in its.batches]
+    assert {batch.input_ids.shape for batch in padded} == {(wanted.batch, wanted.tokens)}
+    found = [
+        [fakes.answer(ids[mask == 1]) for ids, mask in zip(each.input_ids, each.attention_mask, strict=True)] for each in padded
+    ]
+    assert np.array_equal(its.count(found), its.reference) and len(its.reference) == rows  # all that fit, each once
+    lengths = [int(mask.sum()) for batch in padded for mask in batch.attention_mask]
+    assert lengths[0] == wanted.tokens or wanted.tokens not in lengths
+    strict, loose = judge(found, its, Tolerance.FP32), judge(logits(checks), checks, Tolerance.FP32)
+    assert strict.right and strict.tolerance == loose.tolerance
+
+
+def test_a_long_shape_is_checked_with_few_texts(model):
+    checks = dataclasses.replace(draw(model, parse_shapes("1x64,8x64")), reference=np.zeros((200, 2)))
+    first, second = checks.of_shape(parse_shapes("32x64")[0]).batches
+    assert len(first["ids"]) == len(second["ids"]) == 32
+    assert [len(ids) for ids in first["ids"]].count(64) == 1 + 8
 
 
 def test_a_big_batch_is_checked_in_part(model):
