@@ -41,6 +41,7 @@ STEPS: Mapping[str, tuple[float, str]] = {  # seconds at most, summary
     "large": (180, "BERT-large in shape"),
     "kernels": (150, "time by kernel"),
     "candidates": (180, "candidate operators for packed attention"),
+    "families": (240, "ModernBERT and DeBERTa-v3, small batches and large ones"),
     "tests": (420, "the tests marked gpu"),
     "soak": (400, "memory over 10,000 batches"),
 }

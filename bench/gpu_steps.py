@@ -174,6 +174,24 @@ def large(check: Check) -> dict[str, Any]:
     return {"seq384_per_s": max(rates.values()), "by_batch": rates}
 
 
+def families(check: Check) -> dict[str, Any]:
+    """Milliseconds of ModernBERT's and DeBERTa-v3's batches by layout, and how far the logits of two layouts are apart."""
+    rng, figures = np.random.default_rng(0), dict[str, Any]()
+    sizes = ((1, 16), (1, 128), (8, 128), (64, 128), (1, 512), (16, 512))[: 2 if check.dry_run else None]
+    opened = {name: check.open(name)[1] for name in ("modernbert", "deberta")}
+    for name, (texts, tokens) in itertools.product(opened, sizes):
+        rows, logits = random_rows([tokens] * texts, rng), list[Any]()
+        for layout, runner in opened[name].items():
+            if layout != "engine":  # which is the packed one
+                prepared = runner.prepare(rows)
+                milliseconds = timing.median_ms(runner.execute, [prepared], check.seconds / 4)
+                figures[f"{name}_{layout}_{texts}x{tokens}_p50_ms"] = milliseconds
+                logits.append(runner.execute(prepared))
+        if len(logits) > 1:
+            figures[f"{name}_{texts}x{tokens}_max_abs_difference"] = float(np.ptp(logits, axis=0).max())
+    return figures
+
+
 def kernels(check: Check) -> dict[str, Any]:
     """Microseconds by kernel of one run, by torch's profiler (CUPTI); BERT-base in shape."""
     import torch

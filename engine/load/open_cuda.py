@@ -87,10 +87,7 @@ class CudaOpener:
 
     def open_packed(self, variant: Variant) -> tuple[PackedRunner, str]:
         """Open a packed graph; return its runner and what was verified. Raises as ``open`` does."""
-        graphs = self._graph_cache(variant)
-        # Among packed graphs only those that lay texts out with padding, for the scores of positions, read a shape.
-        kind = PackedRunner if _stays_on_gpu(variant) else PaddedScoresRunner
-        runner = kind(graphs=graphs, pad_id=self.tokenizer.pad_id, block=graphs.session.block)
+        runner = packed_runner(variant, self._graph_cache(variant), self.tokenizer.pad_id)
         return runner, self._verify(variant, runner)
 
     def _graph_cache(self, variant: Variant) -> GraphCache:
@@ -140,6 +137,13 @@ class CudaOpener:
         """Replay the golden texts until their shapes have been captured and replayed, with others in between."""
         results = [verify(self.manifest, variant, self.tokenizer, runner, self.choice.device) for _ in range(CAPTURE_AT + 1)]
         return results[-1]
+
+
+def packed_runner(variant: Variant, graphs: GraphCache, pad_id: int) -> PackedRunner:
+    """Return the runner of a packed graph."""
+    # Among packed graphs only those that lay texts out with padding, for the scores of positions, read a shape.
+    kind = PackedRunner if _stays_on_gpu(variant) else PaddedScoresRunner
+    return kind(graphs=graphs, pad_id=pad_id, block=graphs.session.block)
 
 
 _OF_CUDNN = "com.microsoft:Attention"  # the operator that cuDNN computes faster than others do

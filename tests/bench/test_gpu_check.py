@@ -54,6 +54,8 @@ def test_a_dry_run_takes_every_step(tmp_path: Path, capfd: pytest.CaptureFixture
     assert len(steps["padding"]["figures"]["crossover"]) == 6 and steps["soak"]["figures"]["batches"] == 30
     peers = steps["peers"]["figures"]
     assert set(peers["p50_ms"]) == {"fusedbert-fp32", "transformers-fp32"} == set(peers["texts_per_s"]["reviews"])
+    families = steps["families"]["figures"]
+    assert families["deberta_1x128_max_abs_difference"] < 0.01 and families["modernbert_packed_1x128_p50_ms"] > 0
     assert all(len(rates) == 4 for rates in steps["reviews"]["figures"]["passes_texts_per_s"].values())
     timed = steps["candidates"]["figures"]
     assert list(timed) == list(CANDIDATES)

@@ -270,7 +270,7 @@ models.build_artifact = on_cuda(models.build_artifact)
 models.open_on_cpu = models.open_on_cuda
 cuda_candidates.open_candidates = on_cuda(cuda_candidates.open_candidates)
 check = gpu_steps.Check(work=Path(artifact), dry_run=True, sst2=None)
-steps = ("parity", "latency", "throughput", "reviews", "padding", "large", "candidates", "soak")
+steps = ("parity", "latency", "throughput", "reviews", "padding", "large", "candidates", "families", "soak")
 report(**{name: getattr(gpu_steps, name)(check) for name in steps})
 """
 

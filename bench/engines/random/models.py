@@ -23,7 +23,7 @@ from fusedbert.engine.hardware.device import CPU, CUDA, Choice, import_onnxrunti
 from fusedbert.engine.load import Options
 from fusedbert.engine.load.open import Loaded, load
 from fusedbert.engine.load.open import Source as Opened
-from fusedbert.engine.load.open_cuda import CudaOpener
+from fusedbert.engine.load.open_cuda import CudaOpener, packed_runner
 from fusedbert.engine.load.resolve import embedded_checkpoint
 from fusedbert.engine.model import Model
 from fusedbert.engine.run.cuda.graphs import GraphCache
@@ -42,6 +42,7 @@ from fusedbert.export.graph.cuda.packed import CudaFp16Packed
 from fusedbert.export.parity.graphs import PackedStandIn
 
 from ..batches import read_vocabulary
+from . import deberta, modernbert
 
 POSITIONS = 512
 _read_vocabulary = functools.cache(read_vocabulary)
@@ -61,6 +62,8 @@ BASE = ModelShape(layers=12, heads=12, hidden=768)
 LARGE = ModelShape(layers=24, heads=16, hidden=1024)
 SMALL = ModelShape(layers=6, heads=12, hidden=384)
 TINY = ModelShape(layers=2, heads=2, hidden=32)
+TINY_MODERN = modernbert.ModernShape(layers=3, heads=2, hidden=32, inner=48)
+TINY_DEBERTA = deberta.DebertaShape(layers=2, heads=2, hidden=32)
 
 
 def write_checkpoint(folder: Path, shape: ModelShape, tokenizer: Path) -> None:
@@ -149,8 +152,8 @@ def build_artifact(source: Path, folder: Path, *, on_cpu: bool) -> None:
     write_manifest(folder, manifest)
 
 
-def open_on_cpu(folder: Path) -> tuple[Loaded, PaddedCudaRunner]:
-    """Open both fp16 graphs of an artifact that ``build_artifact`` wrote with ``on_cpu``, as on a GPU, but on the CPU."""
+def open_on_cpu(folder: Path, *, padded: bool = True) -> tuple[Loaded, PaddedCudaRunner | None]:
+    """Open the fp16 graphs of an artifact that ``build_artifact`` wrote with ``on_cpu``, as on a GPU, but on the CPU."""
     runtime, loaded = import_onnxruntime(), load(folder, Options.parse(device="cpu", precision="fp32"))
     labels, pad_id, choice = len(loaded.manifest.labels), loaded.tokenizer.pad_id, Choice(provider=CPU, why="a dry run")
 
@@ -159,14 +162,15 @@ def open_on_cpu(folder: Path) -> tuple[Loaded, PaddedCudaRunner]:
         session = open_session(runtime, file, choice, threads=2, session_options={RECORD: "1"})
         return GraphCache(runtime, session, labels=labels, device="cpu", graphs=True, pin=lambda *_: None)
 
-    padded = PaddedCudaRunner(graphs=graphs(PADDED), pad_id=pad_id, max_length=loaded.manifest.max_length)
-    packed = PackedRunner(graphs=graphs(PACKED), pad_id=pad_id)
+    length = loaded.manifest.max_length
+    other = PaddedCudaRunner(graphs=graphs(PADDED), pad_id=pad_id, max_length=length) if padded else None
+    packed = packed_runner(_cuda_variant(loaded, PACKED), graphs(PACKED), pad_id)
     described = dataclasses.replace(loaded.runtime, why="a dry run on the CPU")
-    return dataclasses.replace(loaded, runner=packed, runtime=described), padded
+    return dataclasses.replace(loaded, runner=packed, runtime=described), other
 
 
-def open_on_cuda(folder: Path) -> tuple[Loaded, PaddedCudaRunner]:
-    """Open an artifact on CUDA, and its padded graph as well.
+def open_on_cuda(folder: Path, *, padded: bool = True) -> tuple[Loaded, PaddedCudaRunner | None]:
+    """Open an artifact on CUDA, and if ``padded`` its padded graph as well.
 
     Raises:
         DeviceError: CUDA does not engage, or one of the graphs does not work there; the message says why.
@@ -174,7 +178,7 @@ def open_on_cuda(folder: Path) -> tuple[Loaded, PaddedCudaRunner]:
     loaded = load(folder, Options.parse(device="cuda"))
     if not isinstance(loaded.runner, PackedRunner):
         raise DeviceError(f"{folder} runs without its packed graph: {loaded.runtime.why}")
-    return loaded, open_padded(loaded)
+    return loaded, open_padded(loaded) if padded else None
 
 
 def open_padded(opened: Opened) -> PaddedCudaRunner:
@@ -209,7 +213,10 @@ def random_rows(lengths: Sequence[int], random: np.random.Generator) -> list[Row
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Models:
-    """Models in a folder, made once: ``mini``, which is the embedded one, and ``base`` and ``large`` with random weights."""
+    """Models in a folder, made once: ``mini``, which is the embedded one, and others with random weights.
+
+    These are ``base`` and ``large``, which are BERT's, and ``modernbert`` and ``deberta``, of base size.
+    """
 
     work: Path  # the folder, kept between runs
     dry_run: bool  # of two layers, on the CPU
@@ -218,10 +225,18 @@ class Models:
         """Return a model's checkpoint."""
         folder = embedded_checkpoint() if name == "mini" else self.work / name
         if not folder.exists():
-            shape = TINY if self.dry_run else {"base": BASE, "large": LARGE}[name]
             with staged_folder(folder) as stage:
-                write_checkpoint(stage, shape, embedded_checkpoint())
+                self._write(name, stage)
         return folder
+
+    def _write(self, name: str, folder: Path) -> None:
+        tiny, vocabulary = self.dry_run, embedded_checkpoint() / "vocab.txt"
+        if name == "modernbert":
+            modernbert.write_checkpoint(folder, TINY_MODERN if tiny else modernbert.MODERNBERT_BASE, vocabulary)
+        elif name == "deberta":
+            deberta.write_checkpoint(folder, TINY_DEBERTA if tiny else deberta.DEBERTA_V3_BASE, vocabulary)
+        else:
+            write_checkpoint(folder, TINY if tiny else {"base": BASE, "large": LARGE}[name], embedded_checkpoint())
 
     def artifact(self, name: str) -> Path:
         """Return a model's artifact."""
@@ -232,14 +247,18 @@ class Models:
         return folder
 
     def open(self, name: str) -> tuple[Loaded, dict[str, Any]]:
-        """Open an artifact on CUDA; return it, and its runners ``padded``, ``packed``, and ``engine``, which is the packed one.
+        """Open an artifact on CUDA; return it, and its runners ``packed``, ``engine``, which is the same, and ``padded``.
+
+        Of ModernBERT that is missing, as its graph cannot be captured.
 
         Raises:
             DeviceError: CUDA does not engage, or one of the graphs does not work there; the message says why.
         """
         folder = self.artifact(name)
-        loaded, padded = open_on_cpu(folder) if self.dry_run else open_on_cuda(folder)
-        return loaded, {"engine": loaded.runner, "padded": padded, "packed": loaded.runner}
+        opener = open_on_cpu if self.dry_run else open_on_cuda
+        loaded, padded = opener(folder, padded=name != "modernbert")
+        runners = {"engine": loaded.runner, "padded": padded, "packed": loaded.runner}
+        return loaded, {layout: runner for layout, runner in runners.items() if runner is not None}
 
 
 def classifier(loaded: Loaded, runner: Runner) -> Classifier:
