@@ -22,7 +22,7 @@ KERNELS := setup.py $(wildcard engine/kernels/*.[ch] engine/kernels/*/*.[ch] eng
 SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),946684800)
 export SOURCE_DATE_EPOCH
 # The platforms that `make wheels` builds for, as wheels name them; any is the one without kernels.
-WHEELS ?= manylinux_2_17_x86_64 win_amd64 any
+PLATFORMS ?= manylinux_2_17_x86_64 win_amd64 any
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -40,7 +40,7 @@ test: $(VENV)/.test  ## Run the tests, with transformers and torch as the judge
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 # Without the Windows wheel, whose first build takes a minute: zig compiles a C runtime for it.
-test-wheel: WHEELS := manylinux_2_17_x86_64 any
+test-wheel: PLATFORMS := manylinux_2_17_x86_64 any
 test-wheel: $(VENV)/.test wheels  ## Build the sdist and the wheels, but the Windows one, and use them in fresh environments
 	$(BIN)/pytest -q -m environment
 
@@ -109,7 +109,7 @@ wheels: $(RELEASE)/.made  ## Build the wheels and the sdist of a release into di
 	name=$$(basename build/*.tar.gz .tar.gz); tar -xf build/$$name.tar.gz -C build --no-same-owner --no-same-permissions; \
 	tar --sort=name --mtime=@$$SOURCE_DATE_EPOCH --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=pax \
 	  --pax-option=delete=atime,delete=ctime -cf - -C build $$name | gzip -9n >dist/$$name.tar.gz; \
-	for platform in $(WHEELS); do \
+	for platform in $(PLATFORMS); do \
 	  case $$platform in \
 	    manylinux_*_x86_64) glibc=$${platform#manylinux_}; glibc=$${glibc%_x86_64}; target=linux-gnu.$$(echo $$glibc | tr _ .);; \
 	    win_amd64) target=windows-gnu;; \

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ def test_make_without_a_target_lists_them_all(repository):
     declared = re.search(r"^\.PHONY: (.*)$", (repository / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert declared is not None and listed == set(declared[1].split())
     assert {"demo", "test", "test-all", "lint", "types", "wheel", "clean", "help"} <= listed
+
+
+def test_gpu_check_gets_arguments_that_it_takes(repository):
+    line = ["gpu-check", f"PYTHON={sys.executable}", "GPU_CHECK=--list"]
+    listed = make(repository, *line, "SST2=dev.tsv")
+    assert listed.returncode == 0 and listed.stdout.startswith("parity "), listed.stderr
+    assert "--wheels" not in make(repository, "-n", *line).stdout
+    assert "--wheels folder " in make(repository, "-n", *line, "WHEELS=folder").stdout
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

@@ -69,7 +69,7 @@ def test_a_compiler_that_fails_stops_a_release(source, repository, tmp_path):
     folder = shutil.copytree(source, tmp_path / "broken")
     with (folder / "engine/kernels/levels.c").open("a", encoding="utf-8") as code:
         code.write("#error broken on purpose\n")
-    line = ["make", "wheels", "WHEELS=manylinux_2_17_x86_64 any", f"RELEASE={repository / '.venv-release'}"]
+    line = ["make", "wheels", "PLATFORMS=manylinux_2_17_x86_64 any", f"RELEASE={repository / '.venv-release'}"]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode != 0
     assert "kernels were not built" in done.stdout and "broken on purpose" in done.stdout
