@@ -24,6 +24,12 @@ export SOURCE_DATE_EPOCH
 # The platforms that `make wheels` builds for, as wheels name them; any is the one without kernels.
 PLATFORMS ?= manylinux_2_17_x86_64 win_amd64 any
 
+define REFUSE_OLD_PYTHON
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fusedbert needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Name another: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+endef
+
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -75,6 +81,7 @@ test-all: test test-wheel test-browser test-optimum test-ray test-cuda test-lowe
 # Its own environment, because the GPU wheel of ONNX Runtime excludes the CPU one; it sees this Python's packages.
 # GPU_CHECK takes the options of `python -m fusedbert.bench.gpu_check`: --steps, --resume, --list, --dry-run.
 gpu-check:  ## On a CUDA machine: install what is missing (WHEELS=FOLDER: from there), measure, write bench/results
+	$(REFUSE_OLD_PYTHON)
 	@$(PYTHON) bench/gpu_check.py --environment .venv-gpu $(if $(WHEELS),--wheels $(WHEELS)) $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
 
 readme: $(VENV)/.test  ## Write the tables of README.md and docs/measurements.md, and docs/time-per-token.svg, from bench/results/*.json
@@ -133,9 +140,7 @@ $(ARTIFACT)/fusedbert.json: $(wildcard $(MODEL)/*) $(EXPORTER) | $(VENV)/.demo
 	@$(BIN)/fusedbert export $(MODEL) $(ARTIFACT) --force
 
 $(VENV)/.made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "fusedbert needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
-	  echo "Name another: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	$(REFUSE_OLD_PYTHON)
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@

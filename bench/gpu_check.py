@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import site
 import subprocess
@@ -82,10 +83,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.environment is not None and options.environment.resolve() != Path(sys.prefix).resolve():
         python = str(make_environment(options.environment))
         again = [python, "-P", "-m", "fusedbert.bench.gpu_check", *(arguments or sys.argv[1:])]
-        return subprocess.run(again, check=False).returncode
+        os.execv(python, again)  # in this process's place, so that Ctrl-C leaves the other one the time to end its worker
     if options.environment is not None and not install_missing(options.wheels, dry_run=options.dry_run):
         return 1
-    return run_steps(names, options)
+    return run_until_stopped(names, options)
+
+
+def run_until_stopped(names: Sequence[str], options: argparse.Namespace) -> int:
+    """Run steps until all are done, the result cannot be written, or Ctrl-C or SIGTERM ends them; say which."""
+    from fusedbert.engine.cli.process import TerminatedError, terminable
+    from fusedbert.engine.errors import FusedBertError
+
+    try:
+        with terminable():
+            return run_steps(names, options)
+    except (KeyboardInterrupt, TerminatedError):
+        _say("stopped; the steps before are written, and GPU_CHECK=--resume runs the others")
+        return 130
+    except FusedBertError as error:
+        _say(str(error))
+        return 1
 
 
 def run_steps(names: Sequence[str], options: argparse.Namespace) -> int:
@@ -186,7 +203,7 @@ def install_missing(wheels: Path | None, *, dry_run: bool) -> bool:
         pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *source]
         for names, options in ((modules, []), (["onnxruntime"], ["--no-deps"])):  # its CUDA libraries may be torch's
             if wanted := [name for name in absent if name in names]:
-                _say(f"installing {', '.join(wanted)} (onnxruntime-gpu brings about 2 GB, torch 5)")
+                _say(f"installing {', '.join(wanted)}{'' if dry_run else ' (onnxruntime-gpu brings about 2 GB, torch 5)'}")
                 subprocess.run([*pip, *options, *(modules[name] for name in wanted)], check=False)
                 absent = missing(modules)
         return absent
@@ -196,8 +213,10 @@ def install_missing(wheels: Path | None, *, dry_run: bool) -> bool:
         return False
     if absent := install(DRY_RUN if dry_run else NEEDED):
         _say(f"{', '.join(absent)} could not be installed: bring the wheels in a folder, make gpu-check WHEELS=FOLDER")
-    elif not dry_run and (peers := install(PEERS)):
-        _say(f"{', '.join(peers)} could not be installed: the steps peers and kernels will fail")
+    elif peers := (missing if dry_run else install)(PEERS):  # five gigabytes are too many for a trial
+        end = ", unless PYTHON names an interpreter that has them" if dry_run else ""
+        why = "not installed by a dry run" if dry_run else "could not be installed"
+        _say(f"{', '.join(peers)} {why}: the steps peers and kernels will fail{end}")
     return not absent
 
 

@@ -6,15 +6,18 @@ library; the module of a task (see ``TASKS``) is imported at its first request.
 * request: ``{"task": "latency", "request": {...}}``
 * answer: ``{"result": {...}}`` or ``{"error": "one line", "kind": "ValueError"}``
 
-The end of the input ends the process, so that none outlives the one that started it.
+The end of the input ends the process, so that none outlives the one that started it; on Linux that is also so during a task.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from typing import IO, TYPE_CHECKING, Any
@@ -45,6 +48,7 @@ TASKS = {  # name -> module and function, which takes a State and a request, and
     "http-run": "load.http.task:run_rate",
     "gpu_step": "gpu_steps:run_step",
 }
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h: when the thread ends that started this process, its main one
 
 
 @dataclasses.dataclass
@@ -87,6 +91,9 @@ def main() -> None:
     Engines and their libraries may print to file descriptor 1. So the answers go to a duplicate of it, and descriptor 1
     itself becomes stderr, which the other side keeps in a file.
     """
+    if sys.platform == "linux":  # a task that goes on would disturb whatever is measured next
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)

@@ -15,6 +15,7 @@ from fusedbert.bench import gpu_check, gpu_steps
 from fusedbert.bench.gpu_check import STEPS, main, rounded
 from fusedbert.bench.gpu_steps import Check
 from fusedbert.bench.run.cuda_candidates import CANDIDATES, PRESENT, PRODUCTS
+from fusedbert.engine.cli.process import TerminatedError
 from fusedbert.engine.errors import InputError
 from fusedbert.engine.hardware import device
 from fusedbert.engine.hardware.device import gpu_present, import_onnxruntime, inspect_offer
@@ -86,6 +87,32 @@ def test_resuming_skips_steps_that_succeeded(tmp_path: Path, monkeypatch: pytest
     assert ran == ["latency"] and list(result(tmp_path)["steps"]) == QUICK.split(",")
     assert check(tmp_path, "--steps", QUICK, "--resume") == 0
     assert ran == ["latency"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "says"),
+    [(KeyboardInterrupt(), 130, "GPU_CHECK=--resume"), (TerminatedError(), 130, "--resume"), (None, 1, "cannot be written")],
+)
+def test_what_ends_it_early_is_said_in_one_line(
+    stop: BaseException | None,
+    status: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def apart(name: str, options: object) -> dict[str, Any]:
+        if stop is not None and name == "latency":
+            raise stop
+        return {"status": "ok", "why": "", "figures": {}, "seconds": 1.0}
+
+    monkeypatch.setattr(gpu_check, "run_apart", apart)
+    if stop is None:
+        (tmp_path / "out").write_text("a file where a folder is wanted")
+    assert check(tmp_path, "--steps", QUICK) == status
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("gpu-check: ") and says in last
+    assert stop is None or list(result(tmp_path)["steps"]) == ["parity"]
 
 
 def test_a_step_that_fails_or_hangs_is_reported_in_one_line_and_the_others_go_on(
@@ -202,6 +229,16 @@ def test_what_is_missing_and_cannot_be_installed(
         assert asked == [[*source, *runtime], [*source, "--no-deps", *runtime]]
     else:
         assert asked == ([[*source, *others]] if peers else [])
+
+
+def test_a_dry_run_installs_no_torch_and_says_which_steps_need_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "missing", lambda modules: ["torch"] if modules is gpu_check.PEERS else [])
+    monkeypatch.setattr(gpu_check.subprocess, "run", lambda *_, **__: pytest.fail("something was installed"))
+    assert gpu_check.install_missing(None, dry_run=True)
+    said = capsys.readouterr().err
+    assert "torch not installed by a dry run: the steps peers and kernels will fail, unless PYTHON names" in said
 
 
 def test_what_was_installed_is_not_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_gpu_check_gets_arguments_that_it_takes(repository):
     assert "--wheels folder " in make(repository, "-n", *line, "WHEELS=folder").stdout
 
 
-@pytest.mark.parametrize("target", ["demo", "test"])
+@pytest.mark.parametrize("target", ["demo", "test", "gpu-check"])
 def test_an_old_python_is_refused_in_two_lines(repository, tmp_path, target):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'Python 3.9.2' && exit 0\nexit 1\n", encoding="utf-8")

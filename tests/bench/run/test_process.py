@@ -96,9 +96,17 @@ def test_a_stopped_worker_is_gone_and_stopping_twice_is_fine(start):
     worker.stop()
 
 
-def test_no_worker_outlives_the_process_that_started_it():
-    program = "from fusedbert.bench.run.process import Worker; import os; w = Worker(); print(w.pid, flush=True); os._exit(0)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+@pytest.mark.parametrize("busy", [False, pytest.param(True, marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux"))])
+def test_no_worker_outlives_the_process_that_started_it(settings, ask, checkpoint, busy):
+    variables = {"PYTHONPATH": os.pathsep.join(map(str, settings.python_path))}
+    lines = [
+        "import os, threading, time; from fusedbert.bench.run.process import Worker",
+        f"w = Worker(None, {variables!r}); w.call('prepare', timeout=30, **{ask('hangs')!r}); print(w.pid, flush=True)",
+        f"call = lambda: w.call('open', timeout=60, tokenizer={str(checkpoint)!r})",
+        *(["threading.Thread(target=call, daemon=True).start(); time.sleep(0.5)"] if busy else []),
+        "os._exit(0)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True)
     pid = int(done.stdout)
     for _ in range(100):
         if gone(pid):
