@@ -182,14 +182,17 @@ def _say(text: str) -> None:
 def make_environment(folder: Path) -> Path:
     """Make a virtual environment that sees the repository's packages and this Python's; return its interpreter.
 
-    ``system_site_packages`` means the base interpreter's, so if this one is an environment's, a ``.pth`` file names its own.
+    ``system_site_packages`` means the base interpreter's. If this one is an environment's, a ``.pth`` file names its folders, and
+    those of environments around it, which its own ``.pth`` files name: of a folder in such a file Python reads no ``.pth`` files.
     """
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, system_site_packages=True, with_pip=True)
     packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
-    outer = (ROOT / ".imports", *site.getsitepackages())
-    (packages / "fusedbert_and_outer.pth").write_text("".join(f"{path}\n" for path in outer), encoding="utf-8")
+    begun_in = Path(__file__).resolve().parent  # on the path of a script, and no package of anybody's
+    outer = [path for path in dict.fromkeys((*site.getsitepackages(), *sys.path)) if path and Path(path) != begun_in]
+    lines = "".join(f"{path}\n" for path in (ROOT / ".imports", *outer))
+    (packages / "fusedbert_and_outer.pth").write_text(lines, encoding="utf-8")
     return python
 
 

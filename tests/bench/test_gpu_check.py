@@ -170,8 +170,13 @@ def test_numbers_are_rounded_and_others_are_null() -> None:
 # The environment
 
 
-def test_the_environment_links_the_packages_and_sees_those_of_an_outer_environment(tmp_path: Path, repository: Path) -> None:
+def test_the_environment_links_the_packages_and_sees_those_of_an_outer_environment(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a network and without pip: a new environment imports the engine, and what this interpreter has, twice over."""
+    (tmp_path / "around").mkdir()
+    (tmp_path / "around" / "farther.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "around")  # as of an environment around this one, by a file .pth of its packages
     for name in ("env", "inner"):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / name)], check=True)
     python = gpu_check.make_environment(tmp_path / "env")
@@ -188,6 +193,7 @@ def test_the_environment_links_the_packages_and_sees_those_of_an_outer_environme
     found, imports = run(python, code), repository / ".imports"
     assert str(imports / "fusedbert" / "engine" / "errors.py") in found
     assert (imports / "fusedbert" / "engine").resolve() == repository / "engine"
+    assert run(python, "import farther; print(farther.__file__)") == f"{tmp_path / 'around' / 'farther.py'}\n"
     code = "print(gpu_check.missing(gpu_check.DRY_RUN), gpu_check.missing(gpu_check.NEEDED))"
     # By the .pth file all is there, since this is a virtual environment's interpreter; onnxruntime is here without CUDA.
     assert run(python, code) == "[] ['onnxruntime']\n"
