@@ -123,7 +123,7 @@ class AsciiWords:
         return None if first is None or second is None else (first, second)
 
     def _split(self, text: str) -> str | None:
-        if not text.isascii():
+        if type(text) is not str or not text.isascii():  # a str of another type may replace marks otherwise, as Markup does
             return None
         text = text.lower() if self.lower else text
         line = text if text.isprintable() else text.translate(_BREAKS)

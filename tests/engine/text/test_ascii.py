@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import string
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_ascii_takes_the_short_way_and_only_that() -> None:
     assert words.split(("A b", "c-D")) == ("a b", "c - d")
     for text in ("Caf\u00e9", "in Cafe", "new york", "NEW\tYORK", "a [SEP]", "a\x00", ("ok", "\u7535")):
         assert words.split(text) is None
+
+
+def test_a_str_of_another_type_is_left_to_the_library() -> None:
+    class Markup(str):
+        """As MarkupSafe's, which Jinja2 returns: it escapes what it is given."""
+
+        def replace(self, old: str, new: str, count: Any = -1) -> Markup:
+            return Markup(super().replace(old, html.escape(new), count))
+
+    raw = make(lowercase=False)
+    text = Markup("Tom & Jerry's")
+    assert TextTokenizer.of(raw, {}, {}, 64).encode(check_items([text]))[0].ids == raw.encode(str(text)).ids
 
 
 def test_other_tokenizers_are_left_to_the_library() -> None:
