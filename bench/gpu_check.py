@@ -182,8 +182,8 @@ def _say(text: str) -> None:
 def make_environment(folder: Path) -> Path:
     """Make a virtual environment that sees the repository's packages and this Python's; return its interpreter.
 
-    ``system_site_packages`` means the base interpreter's. If this one is an environment's, a ``.pth`` file names its folders, and
-    those of environments around it, which its own ``.pth`` files name: of a folder in such a file Python reads no ``.pth`` files.
+    ``system_site_packages`` means the base interpreter's. If this one is an environment's, a ``.pth`` file names its folders
+    and those of environments around it: of a folder that a ``.pth`` file names, Python does not read the ``.pth`` files.
     """
     python = folder / "bin" / "python"
     if not python.exists():

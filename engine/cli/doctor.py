@@ -150,10 +150,15 @@ def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
         return Finding("cuda", {"works": True, "cause": "cudnn_missing"}, Status.NOTE, advice)
     text = " ".join(filter(None, (printed, found)))
     cause = diagnose(text, (*installed(CUDA_PACKAGES), *loadable_cuda()))
-    value = {"works": False, "cause": cause.name if cause else "unknown", "found": text[-500:]}
+    value = {"works": False, "cause": cause.name if cause else "unknown", "found": _ends(text)}
     status = Status.FAIL if options.device.kind is DeviceKind.CUDA else Status.NOTE
     advice = f"{cause.says}: {cause.way_out}" if cause else "the cause is unknown here: search for the message in 'found'"
     return Finding("cuda", value, status, advice)
+
+
+def _ends(text: str, most: int = 600) -> str:
+    """Cut the middle out of a long text: the loader's words come first, what was raised comes last."""
+    return text if len(text) <= 2 * most else f"{text[:most]} ... {text[-most:]}"
 
 
 def _model(model: str | os.PathLike[str], options: Options, machine: Machine) -> Iterator[Finding]:

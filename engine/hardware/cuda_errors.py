@@ -102,6 +102,14 @@ CAUSES = (
         way_out='pip install "fusedbert[gpu]" installs it; a system-wide cuDNN has to be version 9 and in LD_LIBRARY_PATH',
     ),
     Cause(
+        name="cuda_library_damaged",
+        # The loader's words for a file that is there, as load_cuda_libraries and ONNX Runtime print them.
+        pattern=r"Failed to load (?P<file>[^:]+): (?P=file): "
+        r"(file too short|invalid ELF header|wrong ELF class|cannot read file)",
+        says="a file of the CUDA libraries is damaged",
+        way_out="install its package again, with pip install --force-reinstall --no-cache-dir --no-deps",
+    ),
+    Cause(
         name="cuda_libraries_missing",
         # Only these have CUDA's number in their names: cuFFT 12 and cuRAND 10 belong to CUDA 13.
         pattern=r"(lib(?:cublas|cublasLt|cudart)\.so\.(?P<so>\d+)|lib(?:cufft|curand|nvrtc|nvJitLink)\.so\.\d+"
@@ -146,6 +154,8 @@ def diagnose(text: str, packages: Iterable[tuple[str, str]] = ()) -> Cause | Non
     """
     for cause in CAUSES:
         if match := re.search(cause.pattern, text, re.IGNORECASE | re.DOTALL):
+            if cause.name == "cuda_library_damaged":
+                return dataclasses.replace(cause, says=f"{match['file']} is damaged")
             return _other_cuda(cause, match, packages) if cause.name == "cuda_libraries_missing" else cause
     return None
 

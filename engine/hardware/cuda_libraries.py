@@ -40,6 +40,7 @@ def find_elsewhere(runtime: ModuleType, path: Sequence[str]) -> Iterator[Path]:
     names = getattr(runtime, "_get_nvidia_dll_paths", lambda windows: ())(os.name == "nt")
     folders = [Path(folder) for folder in path if folder]  # "" is the current folder, of which nothing is loaded
     for name in names:
-        if not Path(str(runtime.__file__)).parents[1].joinpath(*name).is_file():
+        if not os.path.isfile(Path(str(runtime.__file__)).parents[1].joinpath(*name)):  # noqa: PTH113
             files = (folder.joinpath(*name) for folder in folders)
-            yield from itertools.islice(filter(Path.is_file, files), 1)
+            # Before Python 3.14 Path.is_file raises for a folder of another user's.
+            yield from itertools.islice(filter(os.path.isfile, files), 1)

@@ -21,6 +21,7 @@ from ..kernels import Kernels, register
 _DTYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _PLAN = ("position_ids", "token_offset", "cumulative_lengths", WINDOW_BLOCKS, WINDOW_TEXTS)  # of a packed graph
 _CAUSE = re.compile(r"(CUDA|CUDNN|CUBLAS) failure \w+|(Unknown|Failed to parse) provider option")
+NOT_ENGAGED = "did not engage"  # in the message, where there is a session, but without CUDA
 _QUIET = 4  # ONNX Runtime's severity "fatal": errors arrive as exceptions, and stderr belongs to the application
 
 
@@ -109,7 +110,7 @@ def open_session(
         raise ArtifactError(f"{file} cannot be loaded by ONNX Runtime {version} ({detail}): {way_out}") from error
     if choice.provider not in raw.get_providers():
         raise DeviceError(
-            f"{choice.device} did not engage: ONNX Runtime could not load its CUDA libraries; fusedbert doctor shows the reason"
+            f"{choice.device} {NOT_ENGAGED}: ONNX Runtime could not load its CUDA libraries; fusedbert doctor shows the reason"
         )
     return Session(raw=raw, inputs=_inputs(raw, file), file=file, threads=options.intra_op_num_threads)
 

@@ -245,12 +245,19 @@ def test_libraries_in_other_folders_of_the_path_are_found(
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
 
-    def cause(*layers: Path) -> str | None:
+    def variables(*layers: Path) -> dict[str, str]:
         path = os.pathsep.join(filter(None, (*map(str, layers), os.environ.get("PYTHONPATH", ""))))
-        findings = do(DOCTOR, variables={"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": path})["findings"]
-        return str(findings["cuda"]["cause"])
+        return {"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": path}
+
+    def cause(*layers: Path) -> str | None:
+        return str(do(DOCTOR, variables=variables(*layers))["findings"]["cuda"]["cause"])
 
     assert [cause(cuda, cudnn), cause(cuda), cause(cudnn)] == ["None", "cudnn_missing", "cuda_libraries_missing"]
+    error = do(WARNED, checked=True, variables=variables(cudnn))["error"]  # of the graph nothing is known yet
+    assert "cuda:0 did not engage: " in error and "the CUDA libraries are not found: " in error and "graph" not in error
+    (damaged := cuda / "nvidia/cu13/lib/libcublasLt.so.13").write_bytes(b"")
+    assert cause(cuda, cudnn) == "cuda_library_damaged"
+    assert f"{damaged} is damaged: " in do(WARNED, checked=True, variables=variables(cuda, cudnn))["error"]
 
 
 def test_the_tests_marked_gpu_pass(start: Start) -> None:

@@ -68,6 +68,10 @@ MESSAGES = [
     (LOAD.format("libcublasLt.so.13"), "cuda_libraries_missing"),
     (PRELOAD.format("libcublasLt.so.13"), "cuda_libraries_missing"),
     (PRELOAD.format("libcurand.so.10"), "cuda_libraries_missing"),
+    (
+        "Failed to load {0}: {0}: file too short ".format("/a folder/libcublas.so.13") + PRELOAD.format("libcublas.so.13"),
+        "cuda_library_damaged",
+    ),
     (PRELOAD.format("libcufft.so.12"), "cuda_libraries_missing"),
     (NODE, "gpu_not_supported"),
     (ARENA, "out_of_memory"),
@@ -118,6 +122,16 @@ def test_libraries_of_another_cuda_are_named() -> None:
     assert same is not None and same.name == "cuda_libraries_missing"
 
 
+@pytest.mark.parametrize(
+    "words", ["file too short", "invalid ELF header", "wrong ELF class: ELFCLASS32", "cannot read file data"]
+)
+def test_a_damaged_library_is_named(words: str) -> None:
+    """The loader says the second line of any library that it could not load before."""
+    file = "/a folder/nvidia/cu13/lib/libcublasLt.so.13"
+    cause = diagnose(f"Failed to load {file}: {file}: {words} {PRELOAD.format('libcublasLt.so.13')}")
+    assert cause is not None and cause.says == f"{file} is damaged" and "--force-reinstall" in cause.way_out
+
+
 def test_an_unknown_error_gets_no_invented_cause() -> None:
     assert diagnose("") is None and diagnose("ReduceMean: axes out of range") is None and explain("fine") is None
 
@@ -164,6 +178,15 @@ def test_the_doctor_reports_the_cause(monkeypatch: pytest.MonkeyPatch, device: s
     found = {finding.name: finding for finding in examine(None, Options.parse(device=device))}["cuda"]
     assert found.status is status and found.value["cause"] == "driver_too_old" and found.value["works"] is False
     assert found.advice is not None and "update the driver" in found.advice
+
+
+def test_the_doctor_shows_the_loader_s_words_and_what_was_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Refusing("something new", LOAD.format("libcublasLt.so.13") + " words" * 200)
+    fake.preload_dlls = lambda: print(PRELOAD.format("libcublasLt.so.13"))  # type: ignore[method-assign]
+    monkeypatch.setattr(doctor_module, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(doctor_module, "inspect_offer", lambda _: Offer(providers=(CUDA, CPU), wheels=(), gpu=True))
+    found = {finding.name: finding for finding in examine(None, Options.parse(device="cuda"))}["cuda"].value["found"]
+    assert found.startswith("Failed to load libcublasLt.so.13: ") and found.endswith("something new") and len(found) < 1300
 
 
 def test_another_cuda_version_of_the_system_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import pytest
 
@@ -63,6 +66,21 @@ def test_the_current_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.
     tmp_path.joinpath(*CUDNN).touch()
     monkeypatch.chdir(tmp_path)
     assert list(find_elsewhere(make_runtime(tmp_path / "system"), [""])) == []
+
+
+def test_a_folder_that_must_not_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the import of modules does it: another user's folder in PYTHONPATH. Root may read every folder, so it is pretended."""
+    closed, layer = tmp_path / "closed", tmp_path / "layer"
+    layer.joinpath(*CUDNN).parent.mkdir(parents=True)
+    layer.joinpath(*CUDNN).touch()
+
+    def stat(path: Any, *arguments: Any, stat: Any = os.stat, **named: Any) -> os.stat_result:
+        if str(path).startswith(str(closed)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return cast("os.stat_result", stat(path, *arguments, **named))
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert list(find_elsewhere(make_runtime(tmp_path / "system"), [str(closed), str(layer)])) == [layer.joinpath(*CUDNN)]
 
 
 LOAD = """
