@@ -108,7 +108,7 @@ def throughput(check: Check) -> dict[str, Any]:
 def reviews(check: Check) -> dict[str, Any]:
     """Texts a second of reviews' lengths, from text, at each pass: first passes meet new shapes; BERT-base in shape.
 
-    By the padded graph also on a coarser ladder of shapes, which goes first: its shapes are among the other's.
+    By the padded graph also on a coarser ladder of shapes, which goes first: few of its shapes are met on the other.
     """
     (loaded, runners), texts = check.open("base"), check.reviews()
     by_ladder = {"padded_coarse": dataclasses.replace(runners["padded"], fineness=COARSE), "padded": runners["padded"]}
