@@ -123,7 +123,8 @@ class AsciiWords:
         return None if first is None or second is None else (first, second)
 
     def _split(self, text: str) -> str | None:
-        if type(text) is not str or not text.isascii():  # a str of another type may replace marks otherwise, as Markup does
+        text = str.__str__(text)  # a str of another type may replace otherwise: MarkupSafe's escapes what it is given
+        if not text.isascii():
             return None
         text = text.lower() if self.lower else text
         line = text if text.isprintable() else text.translate(_BREAKS)

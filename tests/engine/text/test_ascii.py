@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,7 +95,7 @@ def test_ascii_takes_the_short_way_and_only_that() -> None:
         assert words.split(text) is None
 
 
-def test_a_str_of_another_type_is_left_to_the_library() -> None:
+def test_a_str_of_another_type_is_read_as_a_str() -> None:
     class Markup(str):
         """As MarkupSafe's, which Jinja2 returns: it escapes what it is given."""
 
@@ -104,6 +105,8 @@ def test_a_str_of_another_type_is_left_to_the_library() -> None:
     raw = make(lowercase=False)
     text = Markup("Tom & Jerry's")
     assert TextTokenizer.of(raw, {}, {}, 64).encode(check_items([text]))[0].ids == raw.encode(str(text)).ids
+    words = AsciiWords.of(raw)
+    assert words is not None and words.split(np.str_("a, b")) == "a ,  b"
 
 
 def test_other_tokenizers_are_left_to_the_library() -> None:
