@@ -51,7 +51,9 @@ class Shared:
 def shared_options(*, rounds: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the shared options, as one ``shared: Shared``; ``rounds`` describes the default of ``--rounds``."""
     model = "Artifact, checkpoint folder or hub id; default: the embedded model."
-    against = "Engines to compare with, with commas between: names and groups of `fusedbert bench setup --help`, or all."
+    against = (
+        f"Engines to compare with, with commas between: groups ({', '.join(groups())}), or names; a wrong one lists these."
+    )
     checkpoint = "The checkpoint that MODEL was exported from, for engines that convert it themselves."
     precision = "fusedbert's: auto, fp32, int8, bf16 or fp16; auto with --against on a CPU is fp32, bf16 and int8."
     report = "Write results.json, a self-contained page, and its plots into this folder."

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from commands import FUSEDBERT
 
+from fusedbert.bench.engines import registry
 from fusedbert.bench.latency.measure import render
 
 QUICK = ("bench", "latency", "--shapes", "1x8,2x16", "--rounds", "2", "--seconds", "0.02", "--threads", "1", "--device", "cpu")
@@ -147,6 +148,11 @@ def test_a_broken_manifest_is_named_and_nothing_is_timed(fusedbert, tmp_path):
     done = fusedbert("bench", "latency", "-m", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert "fusedbert.json" in done.stderr
+
+
+def test_the_help_of_a_measurement_lists_the_groups_of_engines(fusedbert):
+    printed = " ".join(fusedbert("bench", "latency", "--help", check=True).stdout.split())
+    assert f"groups ({', '.join(registry.groups())})" in printed
 
 
 def test_help_lists_every_command_without_importing_one(fusedbert):
