@@ -123,7 +123,7 @@ class AsciiWords:
         return None if first is None or second is None else (first, second)
 
     def _split(self, text: str) -> str | None:
-        text = str.__str__(text)  # a str of another type may replace otherwise: MarkupSafe's escapes what it is given
+        text = str.__str__(text)  # a subclass may change replace(): MarkupSafe's escapes its arguments
         if not text.isascii():
             return None
         text = text.lower() if self.lower else text

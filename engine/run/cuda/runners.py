@@ -88,7 +88,7 @@ class PaddedCudaRunner(_GraphRunner):
     def prepare(self, rows: Sequence[Row]) -> Batch:
         """Pad to the next shape of the ladder."""
         lengths = [len(row.ids) for row in rows]
-        fineness = COARSE if capturable(len(rows), len(rows) * max(lengths)) else self.fineness
+        fineness = _fineness(len(rows), len(rows) * max(lengths), self.fineness)
         return pad_to(rows, padded_bucket(lengths, fineness=fineness, max_length=self.max_length), self.pad_id)
 
 
@@ -118,6 +118,6 @@ class PaddedScoresRunner(PackedRunner):
     padded: ClassVar[bool] = True
 
 
-def _fineness(texts: int, tokens: int) -> int:
+def _fineness(texts: int, tokens: int, otherwise: int = FINE) -> int:
     """Choose few shapes if each is captured, little waste if none is."""
-    return COARSE if capturable(texts, tokens) else FINE
+    return COARSE if capturable(texts, tokens) else otherwise

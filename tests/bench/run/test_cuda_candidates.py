@@ -45,7 +45,7 @@ def exact(source: Path, rows: list[Row]) -> np.ndarray:
 
 @pytest.fixture
 def biased(tmp_path: Path, checkpoint_at: Callable[..., Path]) -> Path:
-    """A random checkpoint whose biases in attention are as large as what they are added to."""
+    """A random checkpoint with large biases of queries, keys and values."""
     source = checkpoint_at(tmp_path / "source")
     widen(source, "query.bias", "key.bias", "value.bias", factor=4)
     return source

@@ -95,9 +95,9 @@ def test_ascii_takes_the_short_way_and_only_that() -> None:
         assert words.split(text) is None
 
 
-def test_a_str_of_another_type_is_read_as_a_str() -> None:
+def test_a_subclass_of_str_is_read_as_a_str() -> None:
     class Markup(str):
-        """As MarkupSafe's, which Jinja2 returns: it escapes what it is given."""
+        """Like MarkupSafe's, which Jinja2 returns: replace() escapes its arguments."""
 
         def replace(self, old: str, new: str, count: Any = -1) -> Markup:
             return Markup(super().replace(old, html.escape(new), count))
