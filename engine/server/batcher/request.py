@@ -95,11 +95,12 @@ class Answers:
 class Group:
     """The texts that a coroutine awaits together: all results, or the first error; then the others are not run."""
 
-    __slots__ = ("future", "left", "loop", "requests", "results")
+    __slots__ = ("failed", "future", "left", "loop", "requests", "results")
 
     def __init__(self, texts: Sequence[Text], form: Form, deadline: float | None, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.future: asyncio.Future[list[Any]] = loop.create_future()
+        self.failed = False  # set by a worker, whose next run may begin before the loop has read the error
         self.left, self.results = len(texts), [None] * len(texts)
         self.requests = [LoopRequest(text, form, deadline, self, index) for index, text in enumerate(texts)]
 
@@ -120,7 +121,7 @@ class LoopRequest:
     @property
     def gone(self) -> bool:
         """True if the coroutine has gone, or has the error of another text."""
-        return self.group.future.done()
+        return self.group.failed or self.group.future.done()
 
     def start(self) -> bool:
         """Return whether the coroutine still waits."""
@@ -146,6 +147,7 @@ def resolve_all(outcomes: Iterable[Outcome]) -> None:
     for outcome in outcomes:
         request = outcome[0]
         if isinstance(request, LoopRequest):
+            request.group.failed = request.group.failed or outcome[2] is not None
             by_loop.setdefault(request.group.loop, []).append(outcome)
             continue
         try:
