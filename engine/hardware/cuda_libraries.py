@@ -11,6 +11,7 @@ import ctypes
 import io
 import itertools
 import os
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,27 +21,58 @@ _OPTIONAL = ("cudnn", "cufft", "nvrtc")  # whose absence ONNX Runtime does not p
 
 
 def load_cuda_libraries(runtime: ModuleType) -> str:
-    """Load CUDA and cuDNN from their pip packages; return what failed, in ONNX Runtime's words."""
+    """Load CUDA and cuDNN from their pip packages; return what failed, in the words of ONNX Runtime and the loader."""
     printed = io.StringIO()
+    files = list(find_libraries(runtime, sys.path))
+    cut = {file for file in files if is_cut(file)}
     with contextlib.redirect_stdout(printed):
-        for file in find_elsewhere(runtime, sys.path):
+        for file in files:
             try:
-                ctypes.CDLL(str(file))  # from now on the loader finds it by its name, and so does ONNX Runtime
+                if file in cut:
+                    raise OSError(f"{file}: file too short")  # the loader would read beyond its end, which ends the process
+                if cut or not file.is_relative_to(_neighbours(runtime)):
+                    ctypes.CDLL(str(file))  # from now on the loader finds it by its name, and so does ONNX Runtime
             except OSError as error:
                 if not any(name in file.name for name in _OPTIONAL):
                     print(f"Failed to load {file}: {error}")
-        with contextlib.suppress(OSError):
-            getattr(runtime, "preload_dlls", lambda: None)()
+        if not cut:
+            with contextlib.suppress(OSError):
+                getattr(runtime, "preload_dlls", lambda: None)()
     return " ".join(printed.getvalue().split())
 
 
-def find_elsewhere(runtime: ModuleType, path: Sequence[str]) -> Iterator[Path]:
-    """Yield each library that is not among ONNX Runtime's neighbours, from the first folder of ``path`` that has it."""
+def find_libraries(runtime: ModuleType, path: Sequence[str]) -> Iterator[Path]:
+    """Yield each library, from ONNX Runtime's neighbours, else from the first folder of ``path`` that has it."""
     # The list is private; it knows the names by system and version of CUDA. Without it, ONNX Runtime's way is all there is.
     names = getattr(runtime, "_get_nvidia_dll_paths", lambda windows: ())(os.name == "nt")
     folders = [Path(folder) for folder in path if folder]  # "" is the current folder, of which nothing is loaded
     for name in names:
-        if not os.path.isfile(Path(str(runtime.__file__)).parents[1].joinpath(*name)):  # noqa: PTH113
-            files = (folder.joinpath(*name) for folder in folders)
-            # Before Python 3.14 Path.is_file raises for a folder of another user's.
-            yield from itertools.islice(filter(os.path.isfile, files), 1)
+        files = (folder.joinpath(*name) for folder in (_neighbours(runtime), *folders))
+        # Before Python 3.14 Path.is_file raises for a folder of another user's.
+        yield from itertools.islice(filter(os.path.isfile, files), 1)
+
+
+def is_cut(file: Path) -> bool:
+    """Return whether a 64-bit ELF library ends before its last segment does (System V ABI, "ELF Header", "Program Header").
+
+    Of whatever else is wrong with a file the loader itself makes an error.
+    """
+    with contextlib.suppress(OSError, struct.error), file.open("rb") as stream:
+        head = stream.read(64)
+        if head[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+            return False
+        (start,) = struct.unpack_from("<Q", head, 32)  # e_phoff
+        size, count = struct.unpack_from("<HH", head, 54)  # e_phentsize, e_phnum
+        stream.seek(start)
+        table = stream.read(size * count)
+        ends: list[int] = [start + size * count]
+        for entry in range(0, len(table) - size + 1, size):
+            offset, length = struct.unpack_from("<Q16xQ", table, entry + 8)  # p_offset, p_filesz
+            ends.append(offset + length)
+        return max(ends) > file.stat().st_size
+    return False
+
+
+def _neighbours(runtime: ModuleType) -> Path:
+    """Return the folder that ONNX Runtime is installed in."""
+    return Path(str(runtime.__file__)).parents[1]

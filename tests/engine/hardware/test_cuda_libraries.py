@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import pytest
 
-from fusedbert.engine.hardware.cuda_libraries import find_elsewhere, load_cuda_libraries
+from fusedbert.engine.hardware.cuda_errors import diagnose
+from fusedbert.engine.hardware.cuda_libraries import find_libraries, is_cut, load_cuda_libraries
 
 CUBLAS = ("nvidia", "cu99", "lib", "libfusedbert_blas.so.99")
 CUDNN = ("nvidia", "cudnn", "lib", "libfusedbert_cudnn.so.9")
@@ -56,16 +57,16 @@ def test_each_library_comes_from_the_first_folder_that_has_it(tmp_path: Path) ->
         folder.joinpath(*name).touch()
     path = [str(user), str(tmp_path / "missing"), str(system), str(image)]
     runtime = make_runtime(system)
-    assert list(find_elsewhere(runtime, path)) == [image.joinpath(*CUBLAS), user.joinpath(*CUDNN)]
+    assert list(find_libraries(runtime, path)) == [image.joinpath(*CUBLAS), user.joinpath(*CUDNN)]
     beside = make_runtime(image)  # what ONNX Runtime finds by itself stays its choice
-    assert list(find_elsewhere(beside, path)) == []
+    assert list(find_libraries(beside, path)) == [image.joinpath(*CUBLAS), image.joinpath(*CUDNN)]
 
 
 def test_the_current_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.joinpath(*CUDNN).parent.mkdir(parents=True)
     tmp_path.joinpath(*CUDNN).touch()
     monkeypatch.chdir(tmp_path)
-    assert list(find_elsewhere(make_runtime(tmp_path / "system"), [""])) == []
+    assert list(find_libraries(make_runtime(tmp_path / "system"), [""])) == []
 
 
 def test_a_folder_that_must_not_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,13 +81,14 @@ def test_a_folder_that_must_not_be_read_is_passed_over(tmp_path: Path, monkeypat
         return cast("os.stat_result", stat(path, *arguments, **named))
 
     monkeypatch.setattr(os, "stat", stat)
-    assert list(find_elsewhere(make_runtime(tmp_path / "system"), [str(closed), str(layer)])) == [layer.joinpath(*CUDNN)]
+    assert list(find_libraries(make_runtime(tmp_path / "system"), [str(closed), str(layer)])) == [layer.joinpath(*CUDNN)]
 
 
 LOAD = """
 import ctypes, sys
 from pathlib import Path
 from test_cuda_libraries import CUBLAS, CUDNN, make_runtime
+from fusedbert.engine.hardware.cuda_errors import diagnose
 from fusedbert.engine.hardware.cuda_libraries import load_cuda_libraries
 printed = load_cuda_libraries(make_runtime(Path(sys.argv[1]), private=sys.argv[2] == "private"))
 answers = [0, 0]
@@ -115,6 +117,27 @@ def test_the_loader_finds_what_was_loaded_from_another_folder(tmp_path: Path) ->
 
     assert load("private") == "1 3"
     assert load("public").startswith("1 0 Failed to load libfusedbert_cudnn.so.9")  # as ONNX Runtime has it
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the files are ELF's")
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_a_library_that_ends_too_soon_is_named_and_does_not_end_the_process(tmp_path: Path, neighbours: bool) -> None:
+    """The loader maps such a file, and reads beyond its end. What else is there is loaded."""
+    system, user = tmp_path / "system", tmp_path / "user"
+    folder = system if neighbours else user
+    whole, other = build(folder, CUBLAS, 1), build(folder, CUDNN, 3)
+    data = whole.read_bytes()
+    for length in (64, 300, len(data) // 4, len(data) // 2):
+        whole.write_bytes(data[:length])
+        assert is_cut(whole) and not is_cut(other)
+        code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(user)]!r}\n{LOAD}"
+        done = subprocess.run([sys.executable, "-c", code, str(system), "private"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"0 3 Failed to load {whole}: {whole}: file too short\n"
+        cause = diagnose(done.stdout)
+        assert cause is not None and cause.name == "cuda_library_damaged"
+    whole.write_bytes(data)
+    assert not is_cut(whole)
 
 
 def test_a_library_that_does_not_load_is_named_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
