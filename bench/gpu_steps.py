@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .gpu_check import ROOT
 from .run import cuda_candidates
 from .run import cuda_timing as timing
 from .run.machine import gpu_memory_mib
+from .run.worker import end_with_parent
 
 PLAIN = Budget(tokens=32 * 512, rows=32, waste=1.0)  # of batches of 32 texts as they come, tokenized and padded together
 
@@ -132,6 +133,11 @@ def padding(check: Check) -> dict[str, Any]:
     return {"crossover": table}
 
 
+def run_program(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a program, with the options of ``subprocess.run``; on Linux it does not outlive this process, however that ends."""
+    return subprocess.run(command, preexec_fn=end_with_parent, **options)
+
+
 def peers(check: Check) -> dict[str, Any]:
     """Transformers and torch.compile in fp16, by ``fusedbert bench latency`` and ``corpus``; BERT-base in shape."""
     for module in ("torch", "transformers"):
@@ -146,7 +152,7 @@ def peers(check: Check) -> dict[str, Any]:
     def bench(*arguments: str) -> Any:
         command = [sys.executable, "-c", "from fusedbert.bench.cli import bench; bench()", *arguments, *where, *how.split()]
         variables = {"FUSEDBERT_BENCH": str(check.work / "bench"), "FUSEDBERT_BENCH_TRANSFORMERS": sys.executable}
-        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **variables}, check=True).stdout)
+        return json.loads(run_program(command, stdout=subprocess.PIPE, env={**os.environ, **variables}, check=True).stdout)
 
     latency = bench("latency", *shapes.split(), "--against", against)
     measured, rates = dict[str, Any](), dict[str, Any]()
@@ -222,7 +228,7 @@ def tests(check: Check) -> dict[str, Any]:
     """The tests marked ``gpu``; a dry run only collects them."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/engine/run/cuda/test_gpu.py"]
     command += ["--collect-only"] if check.dry_run else []
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_program(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"pytest exited with status {done.returncode}: {done.stdout[-900:]}")
     return {"last_line": (done.stdout.strip().splitlines() or [""])[-1]}

@@ -85,15 +85,20 @@ def serve(requests: IO[str], answers: IO[str], state: State) -> None:
         answers.flush()
 
 
+def end_with_parent() -> None:
+    """Let Linux end this process with the one that started it: what goes on would disturb whatever is measured next."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
 def main() -> None:
     """Serve the process that started this one.
 
     Engines and their libraries may print to file descriptor 1. So the answers go to a duplicate of it, and descriptor 1
     itself becomes stderr, which the other side keeps in a file.
     """
-    if sys.platform == "linux":  # a task that goes on would disturb whatever is measured next
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)

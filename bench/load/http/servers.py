@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import ctypes
 import functools
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,11 +27,11 @@ from ...engines.batches import Batch, Logits
 from ...engines.environments import OURS
 from ...engines.optimum import quantize
 from ...engines.registry import make_spec, registered, spec_of
+from ...run.worker import end_with_parent
 
 FACTORY = "fusedbert.bench.load.http.servers:make_server"
 START_SECONDS = 240.0
 LAST_WORDS = 4000  # bytes of a server's log that are searched for the reason why it ended
-_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -88,7 +86,7 @@ class ServedEngine(Engine):
             stderr=log,
             env=env,
             cwd=work,
-            preexec_fn=_bind,
+            preexec_fn=end_with_parent,
         )
         until = time.monotonic() + START_SECONDS
         while not _answers(self._model):
@@ -209,12 +207,6 @@ def _quantize(plain: Path, folder: Path) -> None:
         if (plain / name).is_file():
             shutil.copy(plain / name, folder)
     quantize(plain, folder)
-
-
-def _bind() -> None:
-    """Let the kernel end this process when the one that started it ends, which no server may outlive."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
 
 
 def _answers(port: int) -> bool:

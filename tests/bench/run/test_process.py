@@ -36,6 +36,14 @@ def gone(pid):
     return False
 
 
+def soon_gone(pid):
+    for _ in range(100):
+        if gone(pid):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_what_a_library_prints_does_not_disturb_the_answers(start, ask, checkpoint):
     worker = start()
     assert worker.call("prepare", timeout=30, **ask("right"))["seconds"] < 5
@@ -107,12 +115,15 @@ def test_no_worker_outlives_the_process_that_started_it(settings, ask, checkpoin
         "os._exit(0)",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True)
-    pid = int(done.stdout)
-    for _ in range(100):
-        if gone(pid):
-            break
-        time.sleep(0.1)
-    assert gone(pid)
+    assert soon_gone(int(done.stdout))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent")
+def test_no_program_of_a_step_outlives_its_process():
+    program = "import os, time; print(os.getpid(), flush=True); os.kill(os.getppid(), 9); time.sleep(60)"
+    step = f"import sys; from fusedbert.bench.gpu_steps import run_program; run_program([sys.executable, '-c', {program!r}])"
+    done = subprocess.run([sys.executable, "-c", step], stdout=subprocess.PIPE, timeout=50, check=False)
+    assert done.returncode == -9 and soon_gone(int(done.stdout))
 
 
 def test_a_worker_starts_with_only_the_standard_library():
