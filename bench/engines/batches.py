@@ -92,14 +92,10 @@ def accepted_inputs(function: Callable[..., object]) -> tuple[str, ...]:
     return tuple(name for name in INPUTS if name in accepted)
 
 
-def pad(ids: Sequence[list[int]], types: Sequence[list[int]], pad_id: int, least: int = 0) -> Batch:
-    """Lay out rows of token ids and token types as one batch, padded on the right to the longest row and to ``least``."""
+def pad(ids: Sequence[list[int]], types: Sequence[list[int]], pad_id: int) -> Batch:
+    """Lay out rows of token ids and token types as one batch, padded on the right to the longest row."""
     rows = [Row(ids=row, types=of_row) for row, of_row in zip(ids, types, strict=True)]
-    arrays = pad_rows(rows, pad_id)
-    if (more := least - arrays["input_ids"].shape[1]) > 0:
-        fill = {"input_ids": pad_id}
-        arrays = {name: np.pad(each, ((0, 0), (0, more)), constant_values=fill.get(name, 0)) for name, each in arrays.items()}
-    return Batch(**arrays)
+    return Batch(**pad_rows(rows, pad_id))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fusedbert.engine.errors import InputError
+
 from .base import Engine
 from .batches import Batch, Logits, accepted_inputs
 
@@ -28,8 +30,9 @@ def read_module(checkpoint: Path, **settings: Any) -> Any:
 class Transformers(Engine):
     """transformers' module with its default attention, compiled if its entry says so, on a GPU with CUDA graphs.
 
-    For the job's shape, if it has one; else for dynamic shapes, because a service sees every length. ``load`` compiles, and the
-    compiler's cache is kept with the conversions.
+    For the job's shape, if it has one, without a mask, as a shape has no padding: under the compiler transformers does not see
+    that a mask hides nothing, and with one torch has no flash attention. Else for dynamic shapes, because a service sees every
+    length. ``load`` compiles, and the compiler's cache is kept with the conversions.
     """
 
     packages = ("transformers", "torch", "tokenizers")
@@ -43,7 +46,13 @@ class Transformers(Engine):
             self._compile()
 
     def logits(self, batch: Batch) -> Logits:
-        """Call the module; copying the logits to the host waits for them."""
+        """Call the module; copying the logits to the host waits for them.
+
+        Raises:
+            InputError: The module was compiled for one shape, and a text has padding.
+        """
+        if self._without_padding and not batch.attention_mask.all():
+            raise InputError(f"{self.name} was compiled for {self.job.shape} without padding, and a text has some")
         return self._call(self._open(), batch)
 
     def describe(self) -> Mapping[str, Any]:
@@ -52,6 +61,10 @@ class Transformers(Engine):
             return {**super().describe(), "attention": self._attention, "compiled": False}
         compiled = FOR_ANY if self.job.shape is None else FOR_ONE
         return {**super().describe(), "attention": self._attention, "compiled": compiled, "why": f"compiled {compiled}"}
+
+    @property
+    def _without_padding(self) -> bool:
+        return self.spec.per_shape and self.job.shape is not None
 
     def _compile(self) -> None:
         import torch
@@ -73,7 +86,8 @@ class Transformers(Engine):
 
         torch.set_num_threads(self.job.threads)
         module = read_module(self.checkpoint, dtype=getattr(torch, _DTYPES[self.spec.precision]))
-        self._inputs = accepted_inputs(module.forward)
+        accepted = accepted_inputs(module.forward)
+        self._inputs = tuple(name for name in accepted if name != "attention_mask" or not self._without_padding)
         self._attention = str(module.config._attn_implementation)
         return module.eval().to(self.job.device)
 

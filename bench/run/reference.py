@@ -35,7 +35,6 @@ FLOAT64, OURS = "float64, NumPy", "fusedbert-fp32"
 MULTI_LABEL, REGRESSION, SINGLE_LABEL = "multi_label_classification", "regression", "single_label_classification"
 SIZES = (1, 3, 12, 16)  # texts of a batch, over and over; 12 is also the number of heads of a base model
 MOST_TOKENS = 1024  # of a random batch, as far as the reference computes it
-MOST_PADDED = 4096  # tokens, padding included, that a process of one shape is checked with, but at least two batches
 SEED = 4711
 SMALLEST = 0.05  # the smallest largest logit that a tolerance is derived from
 LEAST_SPREAD = 0.01  # of a value's size: the smallest spread that a tolerance is derived from, for outputs without a unit
@@ -57,7 +56,6 @@ class Checks:
     reference: NDArray[np.float64]  # logits of the counted rows, [rows, labels]
     computed_by: str  # FLOAT64 or OURS
     problem_type: str = SINGLE_LABEL
-    least: int = 0  # tokens that each batch is padded to at least
     whole: NDArray[np.float64] | None = None  # of the checks that these are a part of, the reference, for the same tolerance
 
     @classmethod
@@ -67,19 +65,16 @@ class Checks:
         return cls(batches=(), counted=(len(found),), pad=0, reference=found, computed_by=OURS, problem_type=problem_type)
 
     def of_shape(self, shape: Shape) -> Checks:
-        """Return those of a process that runs one shape only: the texts that fit it, in batches of its size and length.
+        """Return those of a process that runs one of the shapes only, without padding: the texts of its length.
 
-        First come random texts of all its tokens, then shorter ones, whose mask matters. The last batch is filled up by
-        repetition. Long shapes are checked with few texts, because each costs as much as the longest.
+        The last batch is filled up by repetition.
         """
         rows = [
             (ids, types)
             for batch, counted in zip(self.batches, self.counted, strict=True)
             for ids, types in zip(batch["ids"][:counted], batch["types"][:counted], strict=True)
         ]
-        fitting = [index for index, (ids, _) in enumerate(rows) if len(ids) <= shape.tokens]
-        fitting.sort(key=lambda index: len(rows[index][0]) < shape.tokens)
-        chosen = fitting[: max(2 * shape.batch, MOST_PADDED // shape.tokens)]
+        chosen = [index for index, (ids, _) in enumerate(rows) if len(ids) == shape.tokens]
         parts = [chosen[start : start + shape.batch] for start in range(0, len(chosen), shape.batch)]
         filled = [list(itertools.islice(itertools.cycle(part), shape.batch)) for part in parts]
         return dataclasses.replace(
@@ -87,7 +82,6 @@ class Checks:
             batches=tuple({"ids": [rows[i][0] for i in part], "types": [rows[i][1] for i in part]} for part in filled),
             counted=tuple(map(len, parts)),
             reference=self.reference[chosen],
-            least=shape.tokens,
             whole=self.reference,
         )
 
@@ -159,8 +153,7 @@ def check(run: Run, checks: Checks) -> None:
     for process in run.running:
         run.progress.step(f"checking {process.title}")
         its = checks if process.shape is None else checks.of_shape(process.shape)
-        request = {"batches": its.batches, "pad": its.pad, "least": its.least}
-        result = process.call("check", timeout=run.settings.patience.check, **request)
+        result = process.call("check", timeout=run.settings.patience.check, batches=its.batches, pad=its.pad)
         if result is not None:
             verdict = dataclasses.asdict(judge(result["logits"], its, process.spec.tolerance))
             why = verdict.pop("why")

@@ -45,15 +45,14 @@ def open_model(state: State, request: dict[str, Any]) -> dict[str, Any]:
 def check(state: State, request: dict[str, Any]) -> dict[str, Any]:
     """Return the ``logits`` of token ids, a list of rows for each batch, which the other side compares with the reference.
 
-    ``request`` has ``batches``, each with ``ids`` and ``types``, a list for every row; ``pad``, the id that fills shorter ones;
-    and perhaps ``least``, tokens to which all are filled at least.
+    ``request`` has ``batches``, each with ``ids`` and ``types``, a list for every row; and ``pad``, the id that fills up rows.
 
     Raises:
         ValueError: The logits do not have the shape ``[rows, labels]``.
     """
     logits = []
     for batch in request["batches"]:
-        padded = pad(batch["ids"], batch["types"], request["pad"], request.get("least", 0))
+        padded = pad(batch["ids"], batch["types"], request["pad"])
         found = np.asarray(state.open_engine().logits(padded))
         if found.ndim != 2 or len(found) != len(batch["ids"]):
             raise ValueError(f"logits of shape {found.shape} for {len(batch['ids'])} texts")

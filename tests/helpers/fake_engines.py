@@ -68,7 +68,7 @@ class CrashesLater(Fake):
     timed = 0
 
     def logits(self, batch):
-        if batch.input_ids.shape == (2, 10):
+        if len(batch.input_ids) == 2:
             self.timed += 1
             if self.timed > 40:
                 os._exit(7)

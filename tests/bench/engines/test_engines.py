@@ -162,18 +162,18 @@ def compiled(job, monkeypatch):
     torch.compiler.reset()
 
 
-def test_a_module_that_is_compiled_for_a_shape_takes_any_mask_and_no_other_shape(compiled, artifact):
+def test_a_module_that_is_compiled_for_a_shape_takes_no_other_and_no_padding(compiled, artifact):
     batches, (row,) = TextBatches.read(artifact), TextBatches.read(artifact).encode(TEXTS[:1], max_length=LENGTH)
-    engine, tokens = compiled(Shape(batch=2, tokens=40)), len(row.ids)
-    alone = make_engine("fusedbert-fp32", engine.job)
-    alone.load()
-    for length in (tokens, 2):
-        ids = [row.ids[:length], row.ids]
-        wanted = np.concatenate([alone.logits(pad([each], [[0] * len(each)], batches.pad_id)) for each in ids])
-        found = engine.logits(pad(ids, [[0] * len(each) for each in ids], batches.pad_id, 40))
-        assert np.abs(found - wanted).max() <= 1e-4
+    tokens, types = len(row.ids), [[0] * len(row.ids)] * 2
+    engine = compiled(Shape(batch=2, tokens=tokens))
+    ours = make_engine("fusedbert-fp32", engine.job)
+    ours.load()
+    full = pad([row.ids, row.ids[:1] + row.ids[2:] + row.ids[-1:]], types, batches.pad_id)
+    assert np.abs(engine.logits(full) - ours.logits(full)).max() <= 1e-4
+    with pytest.raises(InputError, match=f"compiled for 2x{tokens} without padding"):
+        engine.logits(pad([row.ids, row.ids[:2]], [types[0], [0, 0]], batches.pad_id))
     with pytest.raises(RuntimeError, match="recompile"):
-        engine.logits(pad(ids, [[0] * len(each) for each in ids], batches.pad_id, 41))
+        engine.logits(pad([row.ids[:2], row.ids[:2]], [[0, 0]] * 2, batches.pad_id))
     assert engine.describe()["compiled"] == FOR_ONE != FOR_ANY
 
 
