@@ -82,6 +82,20 @@ def test_the_numbers_are_of_what_was_asked(server: Service) -> None:
     assert grown[f'{seconds}_count{{path="/predict"}}'] == 2 == grown[f'{seconds}_bucket{{path="/predict",le="+Inf"}}']
 
 
+def test_the_parser_of_prometheus_reads_the_metrics(server: Service) -> None:
+    parser = pytest.importorskip("prometheus_client.parser", reason='pip install "fusedbert[test]" brings prometheus-client')
+    server.post({"inputs": "good"})
+    document = server.get("/metrics")
+    families = list(parser.text_string_to_metric_families(document))
+    assert len({each.name for each in families}) == len(families) == document.count("# TYPE ")
+    kinds = {each.name: each.type for each in families}
+    assert kinds["http_requests"] == "counter" and kinds["http_request_duration_seconds"] == "histogram"
+    samples = [sample for each in families for sample in each.samples]
+    assert len(samples) == len(server.metrics())
+    of_model = {sample.name for sample in samples if sample.labels == {"model": "sst2-mini"}}
+    assert of_model >= {"fusedbert_batcher_answered_total", "fusedbert_batcher_waiting", "fusedbert_texts_total"}
+
+
 def ask_and_read(service: Service) -> list[str]:
     """Return the log of three requests, of which two are odd."""
     service.post({"inputs": "secret words"})
