@@ -19,7 +19,7 @@ from fusedbert.engine.errors import InputError
 
 from .text import milliseconds, pivot, read_document
 
-_BLOCK = re.compile(r"(?P<begin><!-- bench:(?P<name>[\w.-]+) -->\n)(?P<body>.*?)(?P<end><!-- /bench:(?P=name) -->)", re.DOTALL)
+_BLOCK = re.compile(r"(?P<begin><!-- bench:(?P<name>[\w./-]+) -->\n)(?P<body>.*?)(?P<end><!-- /bench:(?P=name) -->)", re.DOTALL)
 _Table = tuple[list[str], list[list[str]]]  # head and rows
 
 
