@@ -200,7 +200,7 @@ def test_the_example_is_that_of_the_page_and_answers(models: Any) -> None:
 
 
 def test_the_table_of_a_full_queue_has_the_figures_that_were_measured() -> None:
-    document = json.loads((ROOT / "bench" / "results" / "http" / "serve.json").read_text(encoding="utf-8"))
+    document = json.loads((ROOT / "bench" / "results" / "http" / "queue.json").read_text(encoding="utf-8"))
     (ours,) = (each for each in document["contenders"] if each["name"] == "fusedbert-int8")
     measured = {
         (
