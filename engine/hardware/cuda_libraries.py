@@ -63,13 +63,14 @@ def is_cut(file: Path) -> bool:
             return False
         (start,) = struct.unpack_from("<Q", head, 32)  # e_phoff
         size, count = struct.unpack_from("<HH", head, 54)  # e_phentsize, e_phnum
+        length = file.stat().st_size
+        if start + size * count > length:
+            return True
         stream.seek(start)
         table = stream.read(size * count)
-        ends: list[int] = [start + size * count]
-        for entry in range(0, len(table) - size + 1, size):
-            offset, length = struct.unpack_from("<Q16xQ", table, entry + 8)  # p_offset, p_filesz
-            ends.append(offset + length)
-        return max(ends) > file.stat().st_size
+        # p_offset and p_filesz of each segment
+        segments = (struct.unpack_from("<Q16xQ", table, entry + 8) for entry in range(0, len(table), size or 1))
+        return any(offset + held > length for offset, held in segments)
     return False
 
 

@@ -249,15 +249,23 @@ def test_libraries_in_other_folders_of_the_path_are_found(
         path = os.pathsep.join(filter(None, (*map(str, layers), os.environ.get("PYTHONPATH", ""))))
         return {"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": path}
 
+    def halved(file: Path) -> bytes:
+        return file.read_bytes()[: file.stat().st_size // 2]
+
     def cause(*layers: Path) -> str | None:
         return str(do(DOCTOR, variables=variables(*layers))["findings"]["cuda"]["cause"])
 
     assert [cause(cuda, cudnn), cause(cuda), cause(cudnn)] == ["None", "cudnn_missing", "cuda_libraries_missing"]
     error = do(WARNED, checked=True, variables=variables(cudnn))["error"]  # of the graph nothing is known yet
     assert "cuda:0 did not engage: " in error and "the CUDA libraries are not found: " in error and "graph" not in error
-    (damaged := cuda / "nvidia/cu13/lib/libcublasLt.so.13").write_bytes(b"")
-    assert cause(cuda, cudnn) == "cuda_library_damaged"
-    assert f"{damaged} is damaged: " in do(WARNED, checked=True, variables=variables(cuda, cudnn))["error"]
+    optional = cudnn / "nvidia/cudnn/lib/libcudnn.so.9"
+    optional.write_bytes(halved(optional))  # mapped beyond its end it would end the process
+    assert cause(cuda, cudnn) == "cudnn_missing"
+    damaged = cuda / "nvidia/cu13/lib/libcublasLt.so.13"
+    for left in (halved(damaged), b""):
+        damaged.write_bytes(left)
+        assert cause(cuda, cudnn) == "cuda_library_damaged"
+        assert f"{damaged} is damaged: " in do(WARNED, checked=True, variables=variables(cuda, cudnn))["error"]
 
 
 def test_the_tests_marked_gpu_pass(start: Start) -> None:
