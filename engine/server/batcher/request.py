@@ -100,7 +100,7 @@ class Group:
     def __init__(self, texts: Sequence[Text], form: Form, deadline: float | None, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.future: asyncio.Future[list[Any]] = loop.create_future()
-        self.failed = False  # set by a worker, whose next run may begin before the loop has read the error
+        self.failed = False  # set by a worker: the next run may begin before the loop has read the error
         self.left, self.results = len(texts), [None] * len(texts)
         self.requests = [LoopRequest(text, form, deadline, self, index) for index, text in enumerate(texts)]
 
@@ -147,7 +147,8 @@ def resolve_all(outcomes: Iterable[Outcome]) -> None:
     for outcome in outcomes:
         request = outcome[0]
         if isinstance(request, LoopRequest):
-            request.group.failed = request.group.failed or outcome[2] is not None
+            if outcome[2] is not None:
+                request.group.failed = True
             by_loop.setdefault(request.group.loop, []).append(outcome)
             continue
         try:

@@ -77,7 +77,8 @@ def test_the_error_of_a_text_is_that_of_its_group_and_of_no_other(clf: Classifie
             sound = asyncio.create_task(batcher.run(checked(TEXTS), tight))
             await asyncio.sleep(0.01)
             held.set()
-            while batcher.stats.running or batcher.stats.waiting:
+            end = time.monotonic() + 20
+            while (batcher.stats.running or batcher.stats.waiting) and time.monotonic() < end:
                 time.sleep(0.001)  # the event loop is busy: it reads the error after the last run
             with pytest.raises(InputError, match="text 0"):
                 await broken
