@@ -146,7 +146,7 @@ def _cuda(runtime: ModuleType, choice: Choice, options: Options) -> Finding:
         lacking = without_cudnn()
         if lacking is None:
             return Finding("cuda", {"works": True, "cause": None})
-        advice = explain(lacking) or lacking
+        advice = explain(f"{printed} {lacking}") or lacking  # printed of a file that is there, but damaged
         return Finding("cuda", {"works": True, "cause": "cudnn_missing"}, Status.NOTE, advice)
     text = " ".join(filter(None, (printed, found)))
     cause = diagnose(text, (*installed(CUDA_PACKAGES), *loadable_cuda()))

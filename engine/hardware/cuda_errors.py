@@ -95,19 +95,19 @@ CAUSES = (
         way_out="stop other processes on it (nvidia-smi lists them), or use another GPU with device='cuda:N'",
     ),
     Cause(
-        name="cudnn_missing",
-        pattern=r"(libcudnn[\w.]*\.so[\d.]*|cudnn64_\d+\.dll).{0,80}(cannot open shared object|missing|not found|No such file)"
-        r"|cudnn64_\d+\.dll|Failed to load \S*libcudnn",
-        says="cuDNN is not found",
-        way_out='pip install "fusedbert[gpu]" installs it; a system-wide cuDNN has to be version 9 and in LD_LIBRARY_PATH',
-    ),
-    Cause(
         name="cuda_library_damaged",
         # The loader's words for a file that is there, as load_cuda_libraries and ONNX Runtime print them.
         pattern=r"Failed to load (?P<file>[^:]+): (?P=file): "
         r"(file too short|invalid ELF header|wrong ELF class|cannot read file)",
         says="a file of the CUDA libraries is damaged",
         way_out="install its package again, with pip install --force-reinstall --no-cache-dir --no-deps",
+    ),
+    Cause(
+        name="cudnn_missing",
+        pattern=r"(libcudnn[\w.]*\.so[\d.]*|cudnn64_\d+\.dll).{0,80}(cannot open shared object|missing|not found|No such file)"
+        r"|cudnn64_\d+\.dll|Failed to load \S*libcudnn",
+        says="cuDNN is not found",
+        way_out='pip install "fusedbert[gpu]" installs it; a system-wide cuDNN has to be version 9 and in LD_LIBRARY_PATH',
     ),
     Cause(
         name="cuda_libraries_missing",

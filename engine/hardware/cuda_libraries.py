@@ -18,26 +18,29 @@ from pathlib import Path
 from types import ModuleType
 
 _OPTIONAL = ("cudnn", "cufft", "nvrtc")  # whose absence ONNX Runtime does not print
+_LOADABLE = 1  # PT_LOAD
 
 
 def load_cuda_libraries(runtime: ModuleType) -> str:
-    """Load CUDA and cuDNN from their pip packages; return what failed, in the words of ONNX Runtime and the loader."""
+    """Load CUDA and cuDNN from their pip packages; return what failed, as ONNX Runtime and the loader print it."""
     printed = io.StringIO()
-    files = list(find_libraries(runtime, sys.path))
-    cut = {file for file in files if is_cut(file)}
-    with contextlib.redirect_stdout(printed):
-        for file in files:
+    files, beside = list(find_libraries(runtime, sys.path)), set(find_libraries(runtime, ()))
+    cut = {part: file for file in files for part in _parts(file) if is_cut(part)}
+    failed: list[tuple[Path, str]] = [(part, f"{part}: file too short") for part in cut]
+    if not all(map(_is_optional, cut)):
+        files = []  # of no use without it, and one that needs it would have the loader map it
+    for file in files:
+        if file not in cut.values() and (cut or file not in beside):
             try:
-                if file in cut:
-                    raise OSError(f"{file}: file too short")  # the loader would read beyond its end, which ends the process
-                if cut or not file.is_relative_to(_neighbours(runtime)):
-                    ctypes.CDLL(str(file))  # from now on the loader finds it by its name, and so does ONNX Runtime
+                ctypes.CDLL(str(file))  # from now on the loader finds it by its name, and so does ONNX Runtime
             except OSError as error:
-                if not any(name in file.name for name in _OPTIONAL):
-                    print(f"Failed to load {file}: {error}")
-        if not cut:
-            with contextlib.suppress(OSError):
-                getattr(runtime, "preload_dlls", lambda: None)()
+                failed += [] if _is_optional(file) else [(file, str(error))]
+    with contextlib.redirect_stdout(printed):
+        for file, reason in sorted(failed, key=lambda each: _is_optional(each[0])):  # the likely cause first
+            print(f"Failed to load {file}: {reason}")
+        with contextlib.suppress(OSError):
+            preload = getattr(runtime, "preload_dlls", lambda **_: None)
+            preload(**({"cuda": False, "cudnn": False} if cut else {}))
     return " ".join(printed.getvalue().split())
 
 
@@ -53,9 +56,9 @@ def find_libraries(runtime: ModuleType, path: Sequence[str]) -> Iterator[Path]:
 
 
 def is_cut(file: Path) -> bool:
-    """Return whether a 64-bit ELF library ends before its last segment does (System V ABI, "ELF Header", "Program Header").
+    """Return whether a 64-bit ELF library ends before its last loadable segment (System V ABI, "ELF Header", "Program Header").
 
-    Of whatever else is wrong with a file the loader itself makes an error.
+    The loader maps such a file, and the process ends where it reads beyond the end. Whatever else is wrong, the loader says.
     """
     with contextlib.suppress(OSError, struct.error), file.open("rb") as stream:
         head = stream.read(64)
@@ -68,10 +71,19 @@ def is_cut(file: Path) -> bool:
             return True
         stream.seek(start)
         table = stream.read(size * count)
-        # p_offset and p_filesz of each segment
-        segments = (struct.unpack_from("<Q16xQ", table, entry + 8) for entry in range(0, len(table), size or 1))
-        return any(offset + held > length for offset, held in segments)
+        # p_type, p_offset and p_filesz of each segment
+        segments = (struct.unpack_from("<I4xQ16xQ", table, entry) for entry in range(0, len(table), size or 1))
+        return any(kind == _LOADABLE and held and offset + held > length for kind, offset, held in segments)
     return False
+
+
+def _parts(file: Path) -> list[Path]:
+    """Return a library and those in its folder that it loads by itself: their names begin with its own."""
+    return sorted(file.parent.glob(f"{file.name.partition('.so')[0]}*"))
+
+
+def _is_optional(file: Path) -> bool:
+    return any(name in file.name for name in _OPTIONAL)
 
 
 def _neighbours(runtime: ModuleType) -> Path:

@@ -211,7 +211,8 @@ import contextlib, io
 from fusedbert.engine.cli import main
 with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
     main(["doctor", "-m", artifact, "--json"])
-report(findings={finding["name"]: finding["value"] for finding in json.loads(printed.getvalue())["findings"]})
+found = json.loads(printed.getvalue())["findings"]
+report(findings={finding["name"]: finding["value"] for finding in found}, all=found)
 """
 
 
@@ -259,8 +260,10 @@ def test_libraries_in_other_folders_of_the_path_are_found(
     error = do(WARNED, checked=True, variables=variables(cudnn))["error"]  # of the graph nothing is known yet
     assert "cuda:0 did not engage: " in error and "the CUDA libraries are not found: " in error and "graph" not in error
     optional = cudnn / "nvidia/cudnn/lib/libcudnn.so.9"
-    optional.write_bytes(halved(optional))  # mapped beyond its end it would end the process
-    assert cause(cuda, cudnn) == "cudnn_missing"
+    optional.write_bytes(halved(optional))  # mapped, it would end the process
+    (found,) = (each for each in do(DOCTOR, variables=variables(cuda, cudnn))["all"] if each["name"] == "cuda")
+    assert (found["value"]["works"], found["value"]["cause"]) == (True, "cudnn_missing")
+    assert f"{optional} is damaged: " in found["advice"]
     damaged = cuda / "nvidia/cu13/lib/libcublasLt.so.13"
     for left in (halved(damaged), b""):
         damaged.write_bytes(left)
