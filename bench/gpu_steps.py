@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from .gpu_check import ROOT
 from .run import cuda_candidates
 from .run import cuda_timing as timing
 from .run.machine import gpu_memory_mib
-from .run.worker import end_with_parent
 
 PLAIN = Budget(tokens=32 * 512, rows=32, waste=1.0)  # of batches of 32 texts as they come, tokenized and padded together
 
@@ -133,9 +132,10 @@ def padding(check: Check) -> dict[str, Any]:
     return {"crossover": table}
 
 
-def run_program(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-    """Run a program, with the options of ``subprocess.run``; on Linux it does not outlive this process, however that ends."""
-    return subprocess.run(command, preexec_fn=end_with_parent, **options)
+def run_program(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a Python program, with the options of ``subprocess.run``; on Linux it does not outlive this process."""
+    bound = f"from fusedbert.bench.run.worker import end_with_parent; end_with_parent({os.getpid()}); {code}"
+    return subprocess.run([sys.executable, "-c", bound, *arguments], **options)
 
 
 def peers(check: Check) -> dict[str, Any]:
@@ -150,9 +150,11 @@ def peers(check: Check) -> dict[str, Any]:
     against = engine if check.dry_run else f"{engine},transformers-compile-fp16"  # which needs a C++ compiler and minutes
 
     def bench(*arguments: str) -> Any:
-        command = [sys.executable, "-c", "from fusedbert.bench.cli import bench; bench()", *arguments, *where, *how.split()]
+        code = "from fusedbert.bench.cli import bench; bench()"
         variables = {"FUSEDBERT_BENCH": str(check.work / "bench"), "FUSEDBERT_BENCH_TRANSFORMERS": sys.executable}
-        return json.loads(run_program(command, stdout=subprocess.PIPE, env={**os.environ, **variables}, check=True).stdout)
+        env = {**os.environ, **variables}
+        done = run_program(code, *arguments, *where, *how.split(), stdout=subprocess.PIPE, env=env, check=True)
+        return json.loads(done.stdout)
 
     latency = bench("latency", *shapes.split(), "--against", against)
     measured, rates = dict[str, Any](), dict[str, Any]()
@@ -226,9 +228,9 @@ def candidates(check: Check) -> dict[str, Any]:
 
 def tests(check: Check) -> dict[str, Any]:
     """The tests marked ``gpu``; a dry run only collects them."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/engine/run/cuda/test_gpu.py"]
-    command += ["--collect-only"] if check.dry_run else []
-    done = run_program(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    code, arguments = "import sys, pytest; sys.exit(pytest.main())", ["-q", "-m", "gpu", "tests/engine/run/cuda/test_gpu.py"]
+    arguments += ["--collect-only"] if check.dry_run else []
+    done = run_program(code, *arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"pytest exited with status {done.returncode}: {done.stdout[-900:]}")
     return {"last_line": (done.stdout.strip().splitlines() or [""])[-1]}

@@ -86,7 +86,7 @@ class ServedEngine(Engine):
             stderr=log,
             env=env,
             cwd=work,
-            preexec_fn=end_with_parent,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         until = time.monotonic() + START_SECONDS
         while not _answers(self._model):

@@ -121,9 +121,16 @@ def test_no_worker_outlives_the_process_that_started_it(settings, ask, checkpoin
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent")
 def test_no_program_of_a_step_outlives_its_process():
     program = "import os, time; print(os.getpid(), flush=True); os.kill(os.getppid(), 9); time.sleep(60)"
-    step = f"import sys; from fusedbert.bench.gpu_steps import run_program; run_program([sys.executable, '-c', {program!r}])"
+    step = f"from fusedbert.bench.gpu_steps import run_program; run_program({program!r})"
     done = subprocess.run([sys.executable, "-c", step], stdout=subprocess.PIPE, timeout=50, check=False)
     assert done.returncode == -9 and soon_gone(int(done.stdout))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent")
+def test_a_program_whose_parent_has_gone_before_ends_at_once():
+    program = "from fusedbert.bench.run.worker import end_with_parent; end_with_parent(0); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_a_worker_starts_with_only_the_standard_library():
