@@ -1,7 +1,6 @@
 """The engines: fusedbert and transformers as installed, the others with a stand-in or in their own environments."""
 
 import dataclasses
-import functools
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -146,23 +145,33 @@ def test_transformers_gives_the_logits_of_fusedbert(name, close, job, padded, ex
 
 
 @pytest.fixture
-def compiled(job, monkeypatch):
+def inputs():
+    """The names of the inputs of each call of a compiled module."""
+    return []
+
+
+@pytest.fixture
+def compiled(job, inputs, monkeypatch):
     """Open a compiled engine; torch traces and guards as always, and runs the traced graph without compiling it to code."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+    def compile_module(module, compile_it=torch.compile, **options):
+        made = compile_it(module, backend="eager", **options)
+        return lambda **arrays: (inputs.append(set(arrays)), made(**arrays))[1]
 
     def make(shape):
         engine = make_engine("transformers-compile-fp32", dataclasses.replace(job, shape=shape))
         engine.load()
         return engine
 
+    monkeypatch.setattr(torch, "compile", compile_module)
     yield make
     torch.compiler.set_stance("default")
     torch.compiler.reset()
 
 
-def test_a_module_that_is_compiled_for_a_shape_takes_no_other_and_no_padding(compiled, artifact):
+def test_a_module_that_is_compiled_for_a_shape_takes_no_other_and_no_padding(compiled, inputs, artifact):
     batches, (row,) = TextBatches.read(artifact), TextBatches.read(artifact).encode(TEXTS[:1], max_length=LENGTH)
     tokens, types = len(row.ids), [[0] * len(row.ids)] * 2
     engine = compiled(Shape(batch=2, tokens=tokens))
@@ -175,13 +184,14 @@ def test_a_module_that_is_compiled_for_a_shape_takes_no_other_and_no_padding(com
     with pytest.raises(RuntimeError, match="recompile"):
         engine.logits(pad([row.ids[:2], row.ids[:2]], [[0, 0]] * 2, batches.pad_id))
     assert engine.describe()["compiled"] == FOR_ONE != FOR_ANY
+    assert all(names == {"input_ids", "token_type_ids"} for names in inputs) and inputs  # a mask would exclude flash attention
 
 
-def test_a_module_that_is_compiled_without_a_shape_takes_all(compiled, padded, expected):
+def test_a_module_that_is_compiled_without_a_shape_takes_all(compiled, inputs, padded, expected):
     engine = compiled(None)
     assert np.abs(engine.logits(padded) - expected).max() <= 1e-4
     assert np.abs(engine.texts(TEXTS, batch_size=3, max_length=LENGTH) - expected).max() <= 1e-4
-    assert engine.describe()["compiled"] == FOR_ANY
+    assert engine.describe()["compiled"] == FOR_ANY and all("attention_mask" in names for names in inputs)
 
 
 def test_the_pipeline_gives_logits_in_the_order_of_texts_and_labels(job, expected):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fusedbert.engine import Batch, Classifier, Stats, Window, observe, prometheus
 
@@ -134,7 +135,6 @@ def test_prometheus_text_has_every_counter(clf: Classifier, artifact: Path) -> N
 
 
 def test_the_parser_of_prometheus_reads_the_text(clf: Classifier) -> None:
-    parser = pytest.importorskip("prometheus_client.parser", reason='pip install "fusedbert[test]" brings prometheus-client')
     clf(["good", "bad movie"])
-    families = {family.name: family for family in parser.text_string_to_metric_families(prometheus(clf))}
+    families = {family.name: family for family in text_string_to_metric_families(prometheus(clf))}
     assert families["fusedbert_texts"].samples[0].value == 2
