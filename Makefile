@@ -84,7 +84,7 @@ gpu-check:  ## On a CUDA machine: install what is missing (WHEELS=FOLDER: from t
 	$(REFUSE_OLD_PYTHON)
 	@$(PYTHON) bench/gpu_check.py --environment .venv-gpu $(if $(WHEELS),--wheels $(WHEELS)) $(if $(SST2),--sst2 $(SST2)) $(GPU_CHECK)
 
-readme: $(VENV)/.test  ## Write the tables of README.md and docs/measurements.md, and docs/time-per-token.svg, from bench/results/*.json
+readme: $(VENV)/.test  ## Write the tables of README.md and docs/measurements.md, and docs/time-per-token.svg, from bench/results
 	@$(BIN)/python -m fusedbert.bench.report.readme
 	@$(BIN)/python -m fusedbert.bench.report.readme --page docs/measurements.md
 	@$(BIN)/python -m fusedbert.bench.report.page bench/results/bert-base-growth.json build/growth

@@ -1,6 +1,7 @@
-"""The README's tables of measurements, generated from ``bench/results/*.json``.
+"""The README's tables of measurements, and those of other pages, generated from ``bench/results``.
 
-The table of ``NAME.json`` stands in README.md between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``:
+The table of ``NAME.json``, with a folder as in ``http/serve``, stands between ``<!-- bench:NAME -->`` and
+``<!-- /bench:NAME -->``:
 
     python -m fusedbert.bench.report.readme            writes the tables
     python -m fusedbert.bench.report.readme --check    exits with 1 if a table differs from its result
