@@ -88,7 +88,7 @@ def serve(requests: IO[str], answers: IO[str], state: State) -> None:
 def end_with_parent(parent: int | None = None) -> None:
     """Let Linux end this process with the one that started it: what goes on would disturb whatever is measured next.
 
-    With the ``parent``'s id also if that has gone already.
+    If ``parent``, the id of the latter, is given, it ends at once where that has gone already.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

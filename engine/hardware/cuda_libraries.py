@@ -25,7 +25,7 @@ def load_cuda_libraries(runtime: ModuleType) -> str:
     """Load CUDA and cuDNN from their pip packages; return what failed, as ONNX Runtime and the loader print it."""
     printed = io.StringIO()
     files, beside = list(find_libraries(runtime, sys.path)), set(find_libraries(runtime, ()))
-    cut = {part: file for file in files for part in _parts(file) if is_cut(part)}
+    cut = {part: file for file in files for part in _parts(file) if is_cut(part)}  # -> the library that loads it
     failed: list[tuple[Path, str]] = [(part, f"{part}: file too short") for part in cut]
     if not all(map(_is_optional, cut)):
         files = []  # of no use without it, and one that needs it would have the loader map it
@@ -50,7 +50,8 @@ def find_libraries(runtime: ModuleType, path: Sequence[str]) -> Iterator[Path]:
     names = getattr(runtime, "_get_nvidia_dll_paths", lambda windows: ())(os.name == "nt")
     folders = [Path(folder) for folder in path if folder]  # "" is the current folder, of which nothing is loaded
     for name in names:
-        files = (folder.joinpath(*name) for folder in (_neighbours(runtime), *folders))
+        own = Path(str(runtime.__file__)).parents[1]  # the folder that ONNX Runtime is installed in
+        files = (folder.joinpath(*name) for folder in (own, *folders))
         # Before Python 3.14 Path.is_file raises for a folder of another user's.
         yield from itertools.islice(filter(os.path.isfile, files), 1)
 
@@ -84,8 +85,3 @@ def _parts(file: Path) -> list[Path]:
 
 def _is_optional(file: Path) -> bool:
     return any(name in file.name for name in _OPTIONAL)
-
-
-def _neighbours(runtime: ModuleType) -> Path:
-    """Return the folder that ONNX Runtime is installed in."""
-    return Path(str(runtime.__file__)).parents[1]

@@ -31,7 +31,7 @@ class BatcherStats:
         failed: Texts with an error: their own, their batch's, or that of closing.
         refused: Texts that found the queue full.
         expired: Texts whose deadline passed before their turn.
-        cancelled: Texts that were cancelled before their turn, as are the others of a group in which one failed.
+        cancelled: Texts that were cancelled before their turn; if a text of a group fails, the others are.
         batches: Runs of the graph.
         waiting: Texts in the queue now.
         running: Texts that workers have now.

@@ -22,7 +22,7 @@ _MEANINGS = {
     "failed": "Texts with an error.",
     "refused": "Texts that found the queue full.",
     "expired": "Texts that waited too long.",
-    "cancelled": "Texts whose client had gone, or with another one that failed.",
+    "cancelled": "Texts whose client had gone, or that came with one that failed.",
     "batches": "Runs of the graph.",
     "waiting": "Texts in the queue now.",
     "running": "Texts that are run now.",
